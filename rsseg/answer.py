@@ -1,4 +1,4 @@
-"""Comparing finished runs: what compare.py does.
+"""The comparison of finished runs, as ``rsseg compare`` does it: the question, and the folder that answers it.
 
 Records are read and compared in NumPy. Where scenes or checkpoints have to be looked at again, for baselines and for pictures,
 processes of their own do it (`rsseg.evaluation`): torch, and the libraries around it, would stay in memory.
@@ -10,10 +10,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from rsseg.apart import call_apart
 from rsseg.comparison.datasets import across_answer, across_datasets
@@ -28,7 +30,7 @@ from rsseg.files import UnwritableError, read_json, write_json
 from rsseg.metrics.average import Array
 from rsseg.progress import progress
 from rsseg.quiet import quiet
-from rsseg.source import find_scenes
+from rsseg.source import check_scenes
 from rsseg.task import TASKS
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,27 @@ class Question:
         without = "_".join(["without", *self.without]) if self.without else ""
         words = ["comparison", self.head, metric, without, "" if self.split == "val" else self.split]
         return "_".join(filter(None, words)).replace("/", "_")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a comparison of losses wrote.
+
+    Attributes:
+        folder: Its folder.
+    """
+
+    folder: Path
+
+    @property
+    def report(self) -> Path:
+        """The page to read."""
+        return self.folder / "report.html"
+
+    @cached_property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables by the names of their CSV files."""
+        return {path.stem: pd.read_csv(path) for path in sorted(self.folder.glob("*.csv"))}
 
 
 def compare(places: Sequence[Path], question: Question | None = None, out: Path | None = None) -> Path:
@@ -162,20 +185,23 @@ def count_baselines(comparison: Comparison, question: Question, out: Path) -> di
 
     def make() -> dict[str, Array]:
         for split in ("train", question.split):
-            find_scenes(first.folder, split, question.trust)
+            check_scenes(first.folder, split, question.trust)
         return call_apart("rsseg.evaluation", "count_baselines", first.folder, first.task, question.split, question.trust)
 
     return cached(out / "baselines.json", f"{question.split} {data_key(first.data, first.task.target)}", make)
 
 
 def data_key(data: Mapping[str, Any], target: str) -> str:
-    """What the baselines of a target depend on: the fingerprints of the scenes in data.json, as far as it has them."""
+    """The key of a target's baselines: the fingerprints of the train and val scenes in data.json.
+
+    Those of test are not known: after a change there remove baselines.json and records/test.npz.
+    """
     facts = [data.get(what, {}).get(split, "") for what in ("fingerprint", "pixels") for split in ("train", "val")]
     return " ".join([target, *facts])
 
 
 def cached(path: Path, key: str, make: Callable[[], dict[str, Array]]) -> dict[str, Array]:
-    """Counts by name, from a file that holds those of several keys, such as folds, or made and added there."""
+    """Counts by name from a file that holds them by key (split, fingerprints of the data); missing ones are made and added."""
     saved = {}
     with suppress(InputError, AttributeError, ValueError):  # a damaged file is made again
         saved = read_json(path) if path.is_file() else {}
@@ -196,7 +222,7 @@ def draw_disagreements(runs: Sequence[Path], names: Sequence[str], question: Que
         return None
     for run in runs:
         RunFolder(run).find()
-    find_scenes(runs[0], question.split, question.trust)
+    check_scenes(runs[0], question.split, question.trust)
     given = [*runs], [*names], question.head, question.split, question.trust, path
     call_apart("rsseg.evaluation", "draw_disagreements", *given)
     return path

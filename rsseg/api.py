@@ -4,7 +4,7 @@ Example:
     >>> import rsseg
     >>> run = rsseg.train("loss=focal_dice", dataset="inria")                               # doctest: +SKIP
     >>> labels = rsseg.load(run).predict(array)                                             # doctest: +SKIP
-    >>> rsseg.compare([run, rsseg.train("loss=ce_dice", dataset="inria")]).tables["losses"]  # doctest: +SKIP
+    >>> rsseg.compare([run, rsseg.train("loss=ce_dice", dataset="inria")]).tables["comparison"]  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import cached_property
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,14 +28,14 @@ from rsseg.config.provenance import losses_of_heads
 from rsseg.contract import InputError, nearest
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from rsseg.answer import Answer
 
 Place = str | os.PathLike[str]
 Places = Place | Sequence[Place]
 """One folder, or several."""
 
 FOR_FILES = {"write", "dtype", "polygons", "min_area", "simplify", "stack", "overwrite", "area", "scaling"}
-"""The settings of ``rsseg predict`` that labels in memory have no use for, or that are given to `load`."""
+"""Settings of ``rsseg predict`` that `Model.predict` refuses: they are about files, or (scaling) given to `load`."""
 
 
 def train(*overrides: str, **settings: Any) -> Path:
@@ -193,17 +192,7 @@ class Model:
             )
         if pixels.dtype.kind not in "uif":
             raise InputError(f"pixels of dtype {pixels.dtype}: numbers are expected, as in training ({self.spec.dtype})")
-        unused = {
-            "write",
-            "dtype",
-            "polygons",
-            "min_area",
-            "simplify",
-            "stack",
-            "overwrite",
-            "area",
-            "scaling",
-        } & options.keys()
+        unused = FOR_FILES & options.keys()
         if unused:
             raise InputError(f"{', '.join(sorted(unused))}: for files alone, which Model.map writes; scaling is for rsseg.load")
         given = checked(Options, {"resample": "false", **options, "write": [kind], "dtype": "float16"})
@@ -228,29 +217,6 @@ def load(places: Places, scaling: str = "temperature", trust: Sequence[str] = ()
     return Model(places, scaling, trust)
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a comparison of losses wrote.
-
-    Attributes:
-        folder: Its folder.
-    """
-
-    folder: Path
-
-    @property
-    def report(self) -> Path:
-        """The page to read."""
-        return self.folder / "report.html"
-
-    @cached_property
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """The tables by the names of their CSV files."""
-        import pandas as pd
-
-        return {path.stem: pd.read_csv(path) for path in sorted(self.folder.glob("*.csv"))}
-
-
 def compare(runs: Places, out: Place | None = None, **question: Any) -> Answer:
     """Compare finished runs, as ``rsseg compare`` does.
 
@@ -262,7 +228,7 @@ def compare(runs: Places, out: Place | None = None, **question: Any) -> Answer:
     Raises:
         InputError: If there is nothing to compare, or the runs can't be compared.
     """
-    from rsseg.answer import Question
+    from rsseg.answer import Answer, Question
     from rsseg.answer import compare as compare_runs
     from rsseg.commands.compare import Arguments
 

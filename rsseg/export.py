@@ -1,4 +1,4 @@
-"""Exports of a run's model for other programs and machines, for export.py."""
+"""Exports of a run's model for other programs and machines, as ``rsseg export`` makes them."""
 
 from __future__ import annotations
 

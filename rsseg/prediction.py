@@ -1,4 +1,4 @@
-"""Scenes mapped with one trained run or several: what predict.py does."""
+"""Scenes mapped with one trained run or several, as ``rsseg predict`` does."""
 
 from __future__ import annotations
 

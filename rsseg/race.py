@@ -23,7 +23,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from scipy.stats import norm
 
 from rsseg.comparison.findings import EQUAL, Findings
-from rsseg.comparison.inference import Interval
+from rsseg.comparison.intervals import Interval
 from rsseg.comparison.selection import gather
 from rsseg.config.cli import compose
 from rsseg.config.entry import CONFIGS, ENTRY, invocation, search_path
@@ -78,9 +78,8 @@ class Race:
     """A sweep that is raced.
 
     Args:
-        script: train.py.
         folder: The sweep's folder.
-        words: The words of train.py that all runs share beside the folder.
+        words: The words of rsseg train that all runs share beside the folder.
         rows: By name, what a row gives of each key that is varied beside the seed, as words of the command line; the same keys.
         seeds: All seeds.
         metric: What rows are compared by; empty: `Task.score`.
@@ -238,7 +237,7 @@ def race(words: Sequence[str]) -> None:
     """Race a sweep, and write ``race.json`` into its folder. The same call goes on with one that was stopped.
 
     Args:
-        words: The command line of train.py, with race=true and perhaps equal_within=0.01.
+        words: The command line of rsseg train, with race=true and perhaps equal_within=0.01.
 
     Raises:
         InputError: For what can't be raced, and where a run fails.

@@ -1,4 +1,4 @@
-"""Training a run from its config: what train.py does."""
+"""Training a run from its config, as ``rsseg train`` does."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import torch
 
 from rsseg.assembly import make_setup
+from rsseg.config.entry import invocation
 from rsseg.config.folder import RunFolder
 from rsseg.config.plan import TRIALS
 from rsseg.config.search import Search
@@ -95,7 +96,8 @@ def check_search(wanted: Search, processes: int) -> None:
     setup = make_setup(config, config.trust)
     if setup.task.real:
         raise InputError(
-            f"a search is for scores of labels; compare losses of a {setup.task.kind} task by a sweep, train.py -m loss=..."
+            f"a search is for scores of labels; compare losses of a {setup.task.kind} task by a sweep: "
+            f"{invocation('train')} -m sweep=losses"
         )
     known = [*Task.scores, BOUNDARY]
     for name in wanted.objectives:

@@ -50,7 +50,7 @@ def given_to_source(plain: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def find_scenes(run: Path, split: str, trust: Sequence[str] = ()) -> None:
+def check_scenes(run: Path, split: str, trust: Sequence[str] = ()) -> None:
     """Raise an `InputError` if the scenes of a run's split are not there any more."""
     make_source(plain(leave_out_short_form(RunFolder(run).config())), trust).scenes(split)
 

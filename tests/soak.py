@@ -25,7 +25,7 @@ from test_run import folder_data, settings
 from tiny import CONFIGS, checker, coloured, write_tif
 
 from rsseg.answer import compare
-from rsseg.config.arguments import run_script
+from rsseg.config.arguments import run_command
 from rsseg.config.entry import ENTRY
 from rsseg.config.folder import RunFolder
 from rsseg.data.build import open_store
@@ -238,4 +238,4 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    run_script(Arguments, main)
+    run_command(Arguments, main)

@@ -21,7 +21,7 @@ from test_run import folder_data, multilabel_root, settings  # noqa: F401
 from tiny import map_scene, write_tif
 
 from rsseg.assembly import make_setup
-from rsseg.comparison.inference import ensemble_gain, estimate, sum_groups
+from rsseg.comparison.intervals import ensemble_gain, estimate, sum_groups
 from rsseg.comparison.measures import measures, of_tuning
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError

@@ -11,7 +11,7 @@ from run_folders import BINARY, make_records, write_run
 from scipy.stats import norm
 
 import rsseg.race
-from rsseg.comparison.inference import Interval, estimate
+from rsseg.comparison.intervals import Interval, estimate
 from rsseg.comparison.measures import measures
 from rsseg.config.folder import quoted
 from rsseg.config.plan import Plan, read_plan

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rsseg.config.arguments import run_script, split_places
+from rsseg.config.arguments import run_command, split_places
 
 
 @dataclass
@@ -45,4 +45,4 @@ def run(arguments: Arguments) -> None:
 
 def main() -> None:
     """Compare as the process's command line says."""
-    run_script(Arguments, run)
+    run_command(Arguments, run)

@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rsseg.config.arguments import run_script
+from rsseg.config.arguments import run_command
 from rsseg.config.cli import check_early, compose, own_part
 from rsseg.config.entry import CONFIGS, invocation, own_configs, search_path
 from rsseg.config.folder import RunFolder
@@ -19,7 +19,7 @@ class Arguments:
     rsseg describe /data/mine     a folder: finds images, masks, values, bands and areas, writes their config into
                                   configs/dataset, and describes the dataset
     rsseg describe dataset=inria dataset.source.root=/data/inria
-                                  a known dataset, with the overrides of train.py: class shares, object sizes, hints of label
+                                  a known dataset, with the overrides of rsseg train: class shares, object sizes, hints of label
                                   noise, and the three losses to compare first
     rsseg describe run=runs/...   a finished run: a worklist for relabelling, scenes and patches ranked by the labels that its
                                   best checkpoint contradicts with confidence
@@ -40,7 +40,7 @@ class Arguments:
 
 
 def run(arguments: Arguments) -> None:
-    """Describe a folder, the dataset that train.py would train on, or the label noise that a run finds."""
+    """Describe a folder, the dataset that rsseg train would train on, or the label noise that a run finds."""
     if arguments.run:
         describe_run(arguments)
         return
@@ -83,7 +83,7 @@ def overrides_of_folder(folders: list[str], into: Path) -> list[str]:
     if len(folders) > 1:
         raise InputError(f"{' '.join(folders)}: one folder is described at a time; quote a path that has blanks in it")
     if into.name != "dataset":
-        raise InputError(f"into={into}: a folder called dataset is expected, which train.py finds by --config-dir")
+        raise InputError(f"into={into}: a folder called dataset is expected, which rsseg train finds by --config-dir")
     name, configs = add_dataset(Path(folders[0]), into), into.resolve().parent
     found = configs in (CONFIGS, own_configs())
     print(f"Train: {invocation('train')} {'' if found else f'--config-dir {configs} '}dataset={name}\n")
@@ -93,4 +93,4 @@ def overrides_of_folder(folders: list[str], into: Path) -> list[str]:
 def main() -> None:
     """Describe as the process's command line says."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)  # where the tables go: all in one order
-    run_script(Arguments, run)
+    run_command(Arguments, run)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rsseg.config.arguments import run_script, split_places
+from rsseg.config.arguments import run_command, split_places
 from rsseg.config.folder import check_places
 
 
@@ -15,7 +15,7 @@ class Arguments:
                               finished ones, by the mean of their probabilities, and what it gains over its members
     split=NAME                train, val (default) or test
     scene=IMAGE mask=FILE     score an image of your own instead of a split, by a raster or vector file in any CRS
-    map=MAP mask=FILE         score a finished map, such as predict.py writes, on its grid
+    map=MAP mask=FILE         score a finished map, such as rsseg predict writes, on its grid
     head=NAME                 the head that mask= is for; default: the first
     threshold=tuned           draw at the thresholds (multiclass: biases) that were tuned on the validation scenes, not at 0.5
                               (argmax), and end if there are none; tables have both
@@ -76,4 +76,4 @@ def run(arguments: Arguments) -> None:
 
 def main() -> None:
     """Evaluate as the process's command line says."""
-    run_script(Arguments, run)
+    run_command(Arguments, run)

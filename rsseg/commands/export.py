@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rsseg.config.arguments import run_script
+from rsseg.config.arguments import run_command
 
 
 @dataclass
@@ -11,7 +11,7 @@ class Arguments:
     """Write a run's best checkpoint for use without the run, with a model card (README.md) and a STAC item (stac.json).
 
     run=FOLDER    the run folder
-    to=folder     weights as safetensors, as smp and the Hub lay them out; predict.py takes the folder as run=... (default)
+    to=folder     weights as safetensors, as smp and the Hub lay them out; rsseg predict takes the folder as run=... (default)
     to=onnx       a graph from stored pixels to the probabilities, or values, of a head: for onnxruntime, and Deepness in QGIS
     to=torch      the same of all heads as a program of torch.export, for PyTorch alone
     out=FOLDER    where to; default: <run>/export. Several exports of a run may lie in one folder
@@ -43,4 +43,4 @@ def run(arguments: Arguments) -> None:
 
 def main() -> None:
     """Export as the process's command line says."""
-    run_script(Arguments, run)
+    run_command(Arguments, run)

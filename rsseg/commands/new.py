@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from rsseg.config.arguments import run_script
+from rsseg.config.arguments import run_command
 from rsseg.config.entry import CONFIGS
 from rsseg.contract import InputError
 from rsseg.files import write_text
@@ -61,7 +61,7 @@ def run(arguments: Arguments) -> None:
         add_dataset(Path(arguments.root), into, name)
     else:
         template = (CONFIGS / "dataset" / "folder.yaml").read_text(encoding="utf-8")
-        template = template.replace("python train.py dataset=folder", f"rsseg train dataset={name}")
+        template = template.replace("dataset=folder", f"dataset={name}")
         template = template.replace("name: folder", f"name: {name}").replace("data}/folder", f"data}}/{name}")
         write_text(into / f"{name}.yaml", template)
     write_text(folder / "README.md", README.format(name=name))
@@ -70,4 +70,4 @@ def run(arguments: Arguments) -> None:
 
 def main() -> None:
     """Start a folder as the process's command line says."""
-    run_script(Arguments, run)
+    run_command(Arguments, run)

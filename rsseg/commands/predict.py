@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from rsseg.config.arguments import run_script, split_places
+from rsseg.config.arguments import run_command, split_places
 from rsseg.config.folder import check_places
 from rsseg.inference.options import Options
 
@@ -64,4 +64,4 @@ def run(arguments: Arguments) -> None:
 
 def main() -> None:
     """Predict as the process's command line says."""
-    run_script(Arguments, run)
+    run_command(Arguments, run)

@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rsseg.config.arguments import run_script
+from rsseg.config.arguments import run_command
 from rsseg.config.folder import RunFolder
 
 
@@ -37,4 +37,4 @@ def run(arguments: Arguments) -> None:
 
 def main() -> None:
     """Reproduce as the process's command line says."""
-    run_script(Arguments, run)
+    run_command(Arguments, run)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from rsseg.config.arguments import run_script
+from rsseg.config.arguments import run_command
 from rsseg.config.entry import CONFIGS, own_configs, search_path
 
 
@@ -10,9 +10,9 @@ from rsseg.config.entry import CONFIGS, own_configs, search_path
 class Arguments:
     """Search for the settings that score best on validation; started again, a search goes on.
 
-    key=interval(0,1)                what to search, any setting of train.py: a number between two,
+    key=interval(0,1)                what to search, any setting of rsseg train: a number between two,
     key=tag(log,interval(0.01,10))   or drawn by its logarithm,
-    key=a,b,c                        or one of several; all other settings as for train.py
+    key=a,b,c                        or one of several; all other settings as for rsseg train
     objectives=NAME[,NAME...]        scores of a run: iou (default), dice, boundary_iou, scene_iou, ...; several: Pareto front
     trials=NUMBER                    finished trials that the study is to have, default 20
     processes=NUMBER                 trials that run at once on this machine, default 1
@@ -50,4 +50,4 @@ def run(arguments: Arguments) -> None:
 
 def main() -> None:
     """Search as the process's command line says."""
-    run_script(Arguments, run)
+    run_command(Arguments, run)

@@ -13,7 +13,7 @@ from scipy.optimize import brentq
 from scipy.stats import rankdata
 
 from rsseg.comparison.findings import Findings
-from rsseg.comparison.inference import Interval, critical
+from rsseg.comparison.intervals import Interval, critical
 from rsseg.comparison.words import brackets, listed, number
 from rsseg.contract import InputError
 from rsseg.metrics.average import Array

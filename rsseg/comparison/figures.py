@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 
 from rsseg.comparison.datasets import AcrossDatasets
 from rsseg.comparison.findings import Findings
-from rsseg.comparison.inference import Interval
+from rsseg.comparison.intervals import Interval
 from rsseg.comparison.style import (
     BAND,
     BLUE,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.comparison.inference import (
+from rsseg.comparison.intervals import (
     RARE,
     Chances,
     Estimates,

@@ -16,7 +16,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from rsseg.comparison.datasets import AcrossDatasets, across_answer, across_table
 from rsseg.comparison.figures import draw_across, draw_all
 from rsseg.comparison.findings import Findings
-from rsseg.comparison.inference import Estimates, Interval
+from rsseg.comparison.intervals import Estimates, Interval
 from rsseg.comparison.plans import CODE
 from rsseg.comparison.runs import Run
 from rsseg.comparison.selection import Comparison

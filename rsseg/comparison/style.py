@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from rsseg.comparison.inference import Interval
+from rsseg.comparison.intervals import Interval
 from rsseg.figure import plain_text
 from rsseg.figure import save as write_figure
 

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 
 from rsseg.comparison.findings import Findings
-from rsseg.comparison.inference import sum_groups
+from rsseg.comparison.intervals import sum_groups
 from rsseg.metrics import metrics
 from rsseg.metrics.average import Array, present_mean
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rsseg.comparison.findings import Findings
-from rsseg.comparison.inference import CLAIMED, MOST, SEEDS, Reach, effective_groups, sum_groups
+from rsseg.comparison.intervals import CLAIMED, MOST, SEEDS, Reach, effective_groups, sum_groups
 from rsseg.comparison.selection import NO_HEAD
 from rsseg.comparison.tuning import shared
 from rsseg.config.plan import SEARCH_SEED, TRIALS

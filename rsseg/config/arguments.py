@@ -1,4 +1,4 @@
-"""The command line of the scripts: ``key=value``, as in Hydra, without Hydra's run folders."""
+"""The command line of all commands but train: ``key=value`` as in Hydra, without Hydra's run folders."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from omegaconf.errors import ValidationError
 from rsseg.contract import InputError, nearest
 
 
-def run_script(arguments: type[Any], action: Callable[[Any], object], words: list[str] | None = None) -> None:
+def run_command(arguments: type[Any], action: Callable[[Any], object], words: list[str] | None = None) -> None:
     """Parse the command line, call an action with it, and end the process; a user's mistake gives one line, no stack trace.
 
     Args:
         arguments: A dataclass of texts, numbers, truths and lists of texts; its fields are the keys, its docstring the help.
-            Where it has a field `overrides`, words with other keys go there, to be read as train.py reads them.
+            Where it has a field `overrides`, words with other keys go there, to be read as rsseg train reads them.
         action: Called with the parsed arguments.
         words: The command line, `sys.argv` if None.
     """

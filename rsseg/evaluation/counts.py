@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rsseg.comparison.inference import Interval, ensemble_gain
+from rsseg.comparison.intervals import Interval, ensemble_gain
 from rsseg.comparison.measures import Measure, calibration_measure, calibration_measures, measures
 from rsseg.contract import Batch, layers_of
 from rsseg.data.groups import group_names

@@ -39,7 +39,7 @@ def labelled_scenes(setup: Setup, split: str) -> list[Scene]:
     if bare:
         raise InputError(
             f"split={split} of dataset {setup.dataset.name} can't be scored: {bare} of its {len(scenes)} scenes "
-            "have no labels. Take split=val, or map the scenes with scripts/predict.py"
+            "have no labels. Take split=val, or map the scenes with rsseg predict"
         )
     return scenes
 

@@ -1,4 +1,4 @@
-"""What evaluate.py does: runs, one by itself or several as an ensemble, and finished maps are scored on whole scenes."""
+"""Runs, alone or as an ensemble, and finished maps scored on whole scenes, as ``rsseg evaluate`` does."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
-from rsseg.comparison.inference import estimate, sum_groups
+from rsseg.comparison.intervals import estimate, sum_groups
 from rsseg.comparison.measures import Measure, calibration_measures, measures, of_metric
 from rsseg.comparison.records import Records
 from rsseg.inference.export import ABOUT, SMP, WEIGHTS

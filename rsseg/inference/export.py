@@ -29,7 +29,7 @@ ABOUT, WEIGHTS, SMP = "rsseg.json", "model.safetensors", "config.json"
 ITEM = "stac.json"
 """The STAC item, which says that a folder holds exports."""
 
-AGAIN = "export the run again: python scripts/export.py run=<run folder> to=folder"
+AGAIN = "export the run again: rsseg export run=<run folder> to=folder"
 
 
 def check_folder(folder: Path, title: str) -> None:

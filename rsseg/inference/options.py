@@ -1,11 +1,11 @@
-"""How scenes are to be mapped: the arguments of predict.py. Torch is not imported."""
+"""How scenes are to be mapped: the settings of ``rsseg predict``. Torch is not imported."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(kw_only=True)
 class Options:
-    """How scenes are mapped: the settings of scripts/predict.py, whose help explains them."""
+    """How scenes are mapped: the settings of ``rsseg predict``, whose help explains them."""
 
     threshold: str = "fixed"
     head: str = ""

@@ -127,7 +127,7 @@ def _log_odds(logits: Tensor) -> Tensor:
 def _both_classes(key: Sum, second: Tensor, count: Tensor) -> Tensor:
     """The sums ``[2, B, 2, ...]`` of two exclusive classes, from those of the second as a label of its own, ``[2, B, 1, ...]``.
 
-    What is the one's own is the other's rest.
+    The pixels of one class are the other pixels of the other class.
     """
     first = (count - second if key == SOFT else second).flip(0)
     both = torch.cat([first, second], dim=2)

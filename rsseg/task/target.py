@@ -91,11 +91,6 @@ class Target:
         return np.dtype(np.float32 if self.soft or self.real else np.uint8)
 
     @property
-    def map_dtype(self) -> np.dtype[Any]:
-        """The dtype of a map of predictions."""
-        return np.dtype(np.float32 if self.real else np.uint8)
-
-    @property
     def unknown(self) -> float:
         """What a target holds where nothing is known: `IGNORE` for labels, NaN for shares and values."""
         return math.nan if self.dtype.kind == "f" else IGNORE

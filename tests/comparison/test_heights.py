@@ -25,7 +25,7 @@ from tiny import map_scene
 
 from rsseg.answer import compare as compare_runs
 from rsseg.comparison.findings import Findings, selection_regret
-from rsseg.comparison.inference import estimate
+from rsseg.comparison.intervals import estimate
 from rsseg.comparison.measures import measures
 from rsseg.comparison.records import load_records
 from rsseg.comparison.selection import gather, pick_rates

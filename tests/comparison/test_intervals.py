@@ -10,7 +10,7 @@ from scipy.stats import norm, studentized_range, ttest_1samp
 from scipy.stats import t as student
 from simulated_sweeps import MOSTLY_GROUPS, MOSTLY_SEEDS, simulate
 
-from rsseg.comparison.inference import (
+from rsseg.comparison.intervals import (
     Estimates,
     Spread,
     critical,
