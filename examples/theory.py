@@ -29,7 +29,7 @@ from torch.optim import LBFGS, SGD, Adam, Optimizer, RMSprop
 
 from rsseg.comparison.gradients import norms_and_cosines
 from rsseg.comparison.tuning import tune_threshold
-from rsseg.config.arguments import run_script
+from rsseg.config.arguments import run_command
 from rsseg.contract import InputError
 from rsseg.losses import Composite, CrossEntropy, Dice, Focal, Jaccard, Lovasz, Tversky
 from rsseg.losses.balancing import term_gradients
@@ -572,4 +572,4 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    run_script(Arguments, main)
+    run_command(Arguments, main)
