@@ -37,11 +37,7 @@ def run_job(config: DictConfig) -> float:
         words: Any = OmegaConf.to_container(job.overrides.task, resolve=False)  # as they were typed
         score = train(config, folder, words, loss, of_heads)
         if single and FIRST:
-            run = config.resume or folder
-            log.info(
-                "Next: %s run='%s' scene=<image> maps an image, %s run='%s' split=test scores the test split",
-                invocation("predict"), run, invocation("evaluate"), run,
-            )  # fmt: skip
+            log.info("Next: %s run='%s' scene=<image> maps an image", invocation("predict"), config.resume or folder)
         return score
     except InputError as error:
         if single:
