@@ -20,7 +20,8 @@ classes raise `InputError`. Where a term has them, these arguments mean:
 
 `terms` holds the terms, `sums` and `pieces` the one pass that most of them share, `composite` their weighted sum, `split` the
 losses of a whole split, `foreign` losses that were not written for rsseg, `targets` what is made of a target before,
-`class_weights` weights from pixel counts, `balancing` weights that set themselves.
+`class_weights` weights from pixel counts, `balancing` weights that set themselves. `checks` refuses wrong parameters and
+weights, `planes` gives logits and labels as one plane per class, `compiled` compiles on a GPU.
 """
 
 from rsseg.losses.class_weights import (

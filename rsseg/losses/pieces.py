@@ -267,12 +267,12 @@ class Softmax(Piece):
                 spread = own.unsqueeze(-1)
             else:
                 u += self.at_label(own) * slope(key, self.p_t, self.log_p_t)
-        whole = u if self.hard else (self.y * u).sum(1, keepdim=True)
+        by_log = u if self.hard else (self.y * u).sum(1, keepdim=True)
         if by_p:
             a = sum(by_p[1:], by_p[0])
-            out = (a - (a * self.p).sum(1, keepdim=True).add_(whole)).mul_(self.p)
+            out = (a - (a * self.p).sum(1, keepdim=True).add_(by_log)).mul_(self.p)
         else:
-            out = self.p * -whole
+            out = self.p * -by_log
         out.addcmul_(self.y, u)
         if spread is not None:
             out += self.p * spread.sum(1, keepdim=True) - spread * self.v

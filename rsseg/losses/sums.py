@@ -1,8 +1,8 @@
 """The sums per class that most losses are functions of, taken in one pass over the logits on any device.
 
 Cross-entropy, focal, overlap and binned Lovasz losses, and so any mixture of them, need no more of a batch than a few sums
-per class. A term names those that it needs (`Sum`), `pixel_sums` takes the sums of all terms together, and `formulas` turns
-them into losses.
+per class. A term names those that it needs (`Sum`), `pixel_sums` takes the sums of all terms together, and
+`Term.from_sums` turns them into losses.
 
 Whatever the mixture, its gradient with respect to softmax logits is ``p * (a - S) + onehot * u``, with a number ``a`` per
 class, ``u`` per pixel and ``S = sum_c p_c a_c + u``. So the forward pass keeps the logits and nothing else (of two exclusive
@@ -63,10 +63,10 @@ Needs: TypeAlias = Collection[tuple[Sum, Over]]
 """What a term asks for. ``count`` always comes with it."""
 
 AllSums: TypeAlias = Mapping[tuple[Sum, Over], Tensor]
-"""The sums, by what they are taken over."""
+"""What `pixel_sums` returns: a tensor for each pair of a sum and what it is taken over."""
 
 Sums: TypeAlias = Mapping[Sum, Tensor]
-"""Sums over one of these, ``[2, G, C]`` with G of 1 or an entry per image; ``levels`` have further dimensions."""
+"""What `Term.from_sums` is given: ``[2, G, C]`` for each sum, G 1 or one entry per image; ``levels`` have more dimensions."""
 
 
 def pixel_sums(

@@ -22,12 +22,10 @@ VALUE_CHECKS = 2
 @dataclass_transform(eq_default=False)
 @dataclass(eq=False, repr=False)
 class Term(nn.Module):
-    """A loss of (logits, target). Subclasses state the tasks that they fit and their parameters, and give the formula.
+    """A loss of (logits, target). Subclasses state the tasks that they fit and their parameters.
 
-    Each is a dataclass of its parameters, without a decorator.
-
-    That is either `formula`, of logits and target, or `sums` and `from_sums`: the loss is then a function of sums that a
-    `Composite` takes for all such terms in one pass over the logits.
+    Subclasses are made dataclasses of their parameters without a decorator. They define either `formula`, or `sums` and
+    `from_sums`: a `Composite` then takes the sums of all such terms in one pass over the logits.
 
     Args:
         task: One of `tasks`.
@@ -104,7 +102,7 @@ class Term(nn.Module):
 
     @property
     def needs(self) -> Needs:
-        """The same, and what they go over."""
+        """The `sums`, each with what it is taken over: `over` where the term has it, else the batch."""
         over: Over = getattr(self, "over", "batch")
         return [(wanted, over) for wanted in self.sums]
 
@@ -117,7 +115,7 @@ class Term(nn.Module):
         return self.from_sums(self.take(logits, target, weight, self.needs))
 
     def take(self, logits: Tensor, target: Tensor, weight: Tensor | None, needs: Needs) -> Sums:
-        """Sums of its own, beside the pass of the other terms."""
+        """The sums of this term alone, taken in a pass of its own."""
         found = pixel_sums(logits, target, self.task, needs, self.ignore_index, weight)
         return {name: value for (name, _), value in found.items()}
 
