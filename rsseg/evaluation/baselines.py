@@ -1,8 +1,8 @@
-"""Baselines: what a network has to beat, counted on the validation scenes as its own predictions are."""
+"""Baselines: what a network has to beat, counted on the scenes that are scored, as its own predictions are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,8 @@ WINDOW = 512
 """The side of the windows that are predicted at once."""
 
 
-def baselines(stores: Mapping[str, Store], task: Task, seed: int = 0) -> dict[str, Array]:
-    """The counts of trivial predictions on the validation scenes, by name: what a network has to beat.
+def baselines(train: Store, scored: Store, task: Task, seed: int = 0) -> dict[str, Array]:
+    """The counts of trivial predictions on the scored scenes, by name: what a network has to beat.
 
     Labels have a constant prediction, which knows nothing of the image, ``majority class`` of exclusive classes and else
     ``all positive``, and a ``logistic regression``, which knows the bands of each pixel, and no shapes. Real values have the
@@ -42,21 +42,20 @@ def baselines(stores: Mapping[str, Store], task: Task, seed: int = 0) -> dict[st
     """
     if task.directed:
         return {}
-    train = stores["train"].seen_by(task.target)
-    val = stores["val"].seen_by(task.target)
+    train, scored = train.seen_by(task.target), scored.seen_by(task.target)
     if task.real:
         values = train.census.values
         known = task.scaled(values.mean.tolist(), values.std.tolist())
-        return {"training mean": count(val, known, lambda image: image.new_zeros(1, task.channels, *image.shape[2:]))}
+        return {"training mean": count(scored, known, lambda image: image.new_zeros(1, task.channels, *image.shape[2:]))}
     bands = train.census.bands
     mean, std = (torch.from_numpy(numbers).float().view(-1, 1, 1) for numbers in (bands.mean, bands.std))
     pixels, labels = draw_pixels(train, seed)
     layer = fit_logistic((pixels - bands.mean) / bands.std, labels, task)
-    fitted = count(val, task, lambda image: F.conv2d((image - mean) / std, layer.weight[..., None, None], layer.bias))
-    return {("majority class" if task.exclusive else "all positive"): constant(train, val), "logistic regression": fitted}
+    fitted = count(scored, task, lambda image: F.conv2d((image - mean) / std, layer.weight[..., None, None], layer.bias))
+    return {("majority class" if task.exclusive else "all positive"): constant(train, scored), "logistic regression": fitted}
 
 
-def constant(train: Store, val: Store) -> Array:
+def constant(train: Store, scored: Store) -> Array:
     """The counts of one prediction for all pixels, of the first target: the most frequent training class, or every label.
 
     Example:
@@ -67,10 +66,10 @@ def constant(train: Store, val: Store) -> Array:
         >>> constant(store, store).tolist()
         [[[0.0, 0.0, 1.0, 3.0], [3.0, 1.0, 0.0, 0.0]]]
     """
-    positives, rest = val.census.positives, val.census.valid - val.census.positives
-    predicted = np.ones(val.task.channels, bool)
-    if val.task.exclusive:
-        predicted = np.arange(val.task.channels) == train.census.positives.sum(axis=0).argmax()
+    positives, rest = scored.census.positives, scored.census.valid - scored.census.positives
+    predicted = np.ones(scored.task.channels, bool)
+    if scored.task.exclusive:
+        predicted = np.arange(scored.task.channels) == train.census.positives.sum(axis=0).argmax()
     hits, wrong = (np.where(predicted, pixels, 0) for pixels in (positives, rest))
     missed, right = (np.where(predicted, 0, pixels) for pixels in (positives, rest))
     return np.stack([hits, wrong, missed, right], axis=-1).astype(np.float64)

@@ -43,10 +43,11 @@ def count_baselines(run: Path, task: Task, split: str = "val", trust: Sequence[s
     quiet()
     setup = make_setup(RunFolder(run).config(), trust)
     with in_one_line(run, 1, setup.window, memory=SCORING):
-        stores = dict(open_data(setup.dataset, setup.source(), setup.window).stores)
-        if split != "val":
-            stores["val"] = open_split(setup.dataset, scenes_of(setup.source(), setup.dataset, split), split, setup.window)
-        return baselines(stores, task)
+        stores = open_data(setup.dataset, setup.source(), setup.window).stores
+        if split == "val":
+            return baselines(stores["train"], stores["val"], task)
+        scenes = scenes_of(setup.source(), setup.dataset, split)
+        return baselines(stores["train"], open_split(setup.dataset, scenes, split, setup.window), task)
 
 
 def draw_disagreements(

@@ -50,7 +50,7 @@ def stores(folder_root, tmp_path):
 def test_multiclass_counts_are_numpys(stores, monkeypatch):
     monkeypatch.setattr(room, "WINDOW", 64)  # scenes of several windows
     train, val = stores.values()
-    found = baselines(stores, MULTICLASS, seed=3)
+    found = baselines(stores["train"], stores["val"], MULTICLASS, seed=3)
     assert list(found) == ["majority class", "logistic regression"]
     bands = train.census.bands
     pixels, labels = draw_pixels(train, 3)
@@ -117,7 +117,7 @@ def test_multilabel_counts_are_numpys(planes_root, tmp_path):
     task = Multilabel(("a", "b"))
     stores = stores_of(planes_root, tmp_path / "store", make_mask_reader(task))
     train, val = stores.values()
-    found, bands = baselines(stores, task), train.census.bands
+    found, bands = baselines(stores["train"], stores["val"], task), train.census.bands
     pixels, labels = draw_pixels(train, 0)
     assert (labels[:, 1] == IGNORE).any()
     layer = fit_logistic((pixels - bands.mean) / bands.std, labels, task)
@@ -147,7 +147,7 @@ def test_values_have_the_training_mean(tmp_path):
         write_tif(tmp_path / f"masks/{i}.tif", heights)
     task = Regression(("height",))
     stores = stores_of(tmp_path, tmp_path / "store", make_mask_reader(task))
-    found = baselines(stores, task)
+    found = baselines(stores["train"], stores["val"], task)
     train, val = ([whole_scene(store, i)[1][0].astype(np.float64) for i in range(len(store))] for store in stores.values())
     mean = np.nanmean(np.stack(train))
     assert list(found) == ["training mean"]
@@ -159,7 +159,7 @@ def test_values_have_the_training_mean(tmp_path):
 
 
 def test_objects_have_none():
-    assert baselines({}, Centres(("car",))) == {}
+    assert baselines(None, None, Centres(("car",))) == {}
 
 
 def test_all_positive_of_a_binary_task():
