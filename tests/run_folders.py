@@ -313,7 +313,7 @@ def made_run(label, seed, records, **changes):
         folder=Path(f"loss={label},seed={seed}"), heads=["mask"], head="mask", config=config, origin=origin,
         loss=label, losses={}, settings={}, seed=seed, fold=None, rate=0.001, label=label, task=records.task, without=[],
         data={"scenes": {"train": ["a", "b", "c"], "val": records.scenes}}, summary={"steps": 400, "seconds": 360.0},
-        records=records, plain=label == "ce",
+        records=records, is_baseline=label == "ce",
     )  # fmt: skip
     vars(run).update(changes)
     return run

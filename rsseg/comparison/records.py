@@ -47,14 +47,14 @@ CALIBRATED: Mapping[str, Shape] = {
     "class_ece": ("scenes", "classes", 15, 3),
     "brier": ("scenes", "labels", 2),
 }
-"""What they hold besides of labels, see `rsseg.metrics.calibration.calibration_sums`."""
+"""The further arrays of heads with labels at the chosen checkpoints; see `rsseg.metrics.calibration.calibration_sums`."""
 
 POINTS = ("fixed", "iou", "dice", "contours")
 """Operating points: 0.5 or the argmax; the thresholds (biases) that were tuned for IoU, or Dice; the bands along contours."""
 
 
 class RecordError(InputError):
-    """What is `found` to be wrong with a run's records at a `place`, the run folder or a file in it, and the `remedy`."""
+    """A run's records can't be used: `place` is the run folder or the file, `found` what is wrong, `remedy` what to do."""
 
     def __init__(self, place: Path, found: str, remedy: str = "train the run again in a new folder") -> None:
         super().__init__(f"{place} {found}: {remedy}")

@@ -51,7 +51,7 @@ class Run:
     """
 
     label = ""  # what its row is called, once rows are told apart
-    plain = False  # whether its row is cross-entropy and no more
+    is_baseline = False  # whether its row is unweighted cross-entropy without rebalancing
     left: LeftOut | None = None  # why it is not compared; a run that is left out may lack all of the next block
     failed = False  # whether that is because it has diverged, or has no score
     folds: Sequence[Run] = ()  # the runs that are pooled into this one

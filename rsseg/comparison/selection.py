@@ -155,7 +155,7 @@ def set_plain(runs: Sequence[Run]) -> None:
         usual = {"sampler._target_": "Uniform", "balancing._target_": "Fixed"}
         ordinary = all(run.settings.get(key, name).endswith(name) for key, name in usual.items())
         pasted = any(within(key, ["augment.paste"]) for key in run.settings)
-        run.plain = is_cross_entropy(run.losses) and not (rebalanced and (pasted or not ordinary))
+        run.is_baseline = is_cross_entropy(run.losses) and not (rebalanced and (pasted or not ordinary))
 
 
 def pick_rates(runs: Sequence[Run], metric: str, without: Sequence[str] = ()) -> Rates:
@@ -248,7 +248,7 @@ def keep_grid(runs: Sequence[Run]) -> list[list[Run]]:
     names, seeds = sorted({run.label for run in runs}), sorted({run.seed for run in runs})
     found = {(run.label, run.seed): run for run in runs}
     there = [[(label, seed) in found for seed in seeds] for label in names]
-    plain = {run.label for run in runs if run.plain}
+    plain = {run.label for run in runs if run.is_baseline}
     rows, columns = largest_grid(there, [label in plain for label in names])
     if rows.sum() == 1 < len(names):
         listed = "\n".join(f"  - {name}: {', '.join(str(s) for s in seeds if (name, s) in found)}" for name in names)

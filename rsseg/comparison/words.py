@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -199,7 +199,7 @@ def statistics(found: Findings) -> list[str]:
     if not found.validated:
         said.append(f"Every scene is scored by {chosen} that were chosen on the validation split.")
     optimism = found.optimism[~np.isnan(found.optimism)]
-    if len(optimism) and found.group_count > 1:
+    if len(optimism) and found.group_count > 1 and not _validated_once(found):
         better = float(optimism.mean())
         seem = f"{_quantity(found, better)} better" if number(better) > number(0) else "no better"
         said.append(
@@ -254,7 +254,7 @@ def caveats(found: Findings) -> list[str]:
     if found.tuned is None and not found.task.real:
         notes.append(f"What tuning gains is not known: {_why_untuned(found)}.")
     notes += found.gradients.notes + _trouble(found)
-    if not found.task.real and not any(row[0].plain for row in found.comparison.runs):
+    if not found.task.real and not any(row[0].is_baseline for row in found.comparison.runs):
         notes.append(
             "No plain cross-entropy among the runs: whether the best loss gives more than cross-entropy with a tuned threshold "
             "is not known; add loss=ce."
@@ -287,6 +287,12 @@ def _sample(found: Findings) -> list[str]:
         notes.append(
             f"Only {groups} independent {_areas(found)} are scored, {names}: intervals say little about others. "
             f"Score {ENOUGH_GROUPS} or more{'' if found.comparison.plan.folds else in_turn}."
+        )
+    split = (found.comparison.runs[0][0].config.dataset.get("source") or {}).get("split")
+    if isinstance(split, Mapping) and split.get("blocks"):
+        notes.append(
+            f"The {_areas(found)} are blocks of {split['blocks']} px of the images that train: this holds for other parts of "
+            "these images, not for other places."
         )
     lacking = [measure.label for name, measure in found.measures.items() if name not in found.estimates]
     if lacking:
@@ -353,11 +359,17 @@ def _one_sided(found: Findings) -> list[str]:
     ]
 
 
+def _validated_once(found: Findings) -> bool:
+    """Whether most runs have one validation, so that no checkpoint is chosen."""
+    runs = found.comparison.all_runs
+    return 2 * sum(len(run.records.steps) == 1 for run in runs) > len(runs)
+
+
 def _training(found: Findings) -> list[str]:
     """Whether runs are trained to the end, and which of them failed, collapsed or learned nothing."""
     notes, last, runs = [], int(found.last_is_best.sum()), found.last_is_best.size
-    once = sum(len(run.records.steps) == 1 for run in found.comparison.all_runs)
-    if 2 * once > runs:
+    if _validated_once(found):
+        once = sum(len(run.records.steps) == 1 for run in found.comparison.all_runs)
         notes.append(f"{once} of {runs} runs were validated only once: no checkpoint is chosen; train longer (steps=...).")
     elif 2 * last > runs:
         notes.append(

@@ -14,7 +14,7 @@ from rsseg.contract import InputError
 from rsseg.data.groups import counted, find_groups, group_names
 from rsseg.data.masks import VECTORS, Burn, is_vector, text_of
 from rsseg.data.paths import IMAGES, find, fits_any, path_pattern, unique_names
-from rsseg.data.raster import check_parts
+from rsseg.data.raster import check_parts, open_raster
 from rsseg.data.remote import fetch
 from rsseg.data.scene import Mask, Scene, Source
 from rsseg.data.splits import Split
@@ -230,7 +230,8 @@ class Files(Source):
         found = self.split.of(split, self._all)
         if not found and split in self.split.parts:
             groups = len(set(group_names(self._all)))
-            few = "; a large image can be split into blocks: {blocks: 1024, buffer: 64, train: 0.7, val: 0.3}"
+            side = max(64, min(1024, min(open_raster(self._all[0].image).shape) // 128 * 32))  # a fourth of the image
+            few = f"; an image can be split into blocks: {{blocks: {side}, buffer: {side // 16}, train: 0.7, val: 0.3}}"
             if groups < len(self._all):
                 few = f"; they lie in {counted(groups)} (dataset.source.group), and fractions do not cut one"
             raise InputError(

@@ -61,7 +61,7 @@ def test_scores_are_those_of_the_counts_in_the_folders(swept):
         assert found.tuned.values[place] == pytest.approx(iou_of(known[1]))
         assert found.gain.values[place] == pytest.approx(iou_of(known[1]) - iou_of(known[0]))
     assert [found.labels[i] for i in found.order] == ["dice", "ce_dice", "ce", "focal"]
-    assert [row[0].label for row in found.comparison.runs if row[0].plain] == ["ce"]
+    assert [row[0].label for row in found.comparison.runs if row[0].is_baseline] == ["ce"]
 
 
 def test_what_was_moved_by_a_threshold_alone_is_equal_once_it_is_tuned(swept):

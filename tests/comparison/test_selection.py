@@ -385,7 +385,7 @@ def test_what_a_sweep_varies_makes_recipes(tmp_path, add):
     planned(tmp_path, ["experiment"], {"window": "64"})
     found = gather([tmp_path])
     assert found.labels == ["ce", "dice", "focal", "over", "paste_dice"]
-    assert [row[0].plain for row in found.runs] == [True, False, False, False, False]
+    assert [row[0].is_baseline for row in found.runs] == [True, False, False, False, False]
     assert {key.split(".")[0] for key in found.design} == {"sampler", "augment"}
     assert (found.different, found.left_out) == ([], [])
     for seed in (3, 4):
@@ -469,7 +469,7 @@ def test_labels_say_what_a_loss_was_made_with(tmp_path, add):
 )
 def test_plain_is_decided_by_what_the_loss_is(tmp_path, add, terms, plain):
     add("a", "ce", loss_terms=terms)
-    assert gather([tmp_path]).runs[0][0].plain is plain
+    assert gather([tmp_path]).runs[0][0].is_baseline is plain
 
 
 def test_places_are_no_part_of_a_recipe(tmp_path, add):

@@ -657,6 +657,14 @@ def test_a_clean_sweep_has_no_caveat_but_that_nothing_was_tuned():
     assert caveats(of_label(iou)) == ["What tuning gains is not known: some run has no counts at tuned thresholds."]
 
 
+def test_blocks_of_the_training_images_are_no_other_places():
+    found = of_label(steady([0.6, 0.5]), tuned=steady([0.6, 0.5]))
+    for run in found.comparison.all_runs:
+        run.config.dataset["source"] = {"split": {"blocks": 64, "buffer": 4, "train": 0.7, "val": 0.3}}
+    (note,) = caveats(found)
+    assert "are blocks of 64 px of the images that train" in note
+
+
 def test_a_sure_lead_of_no_use_is_called_practically_equal():
     found = of_label(steady([0.604, 0.600], of_seeds=0.0005, of_scenes=0.0))
     assert found.ranked.lead().low[0, 1] > 0

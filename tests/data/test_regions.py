@@ -140,5 +140,5 @@ def test_splits_that_do_not_work(root, split, message):
 
 
 def test_one_scene_is_too_few_and_the_message_says_what_to_do(root):
-    with pytest.raises(InputError, match=r"no scene of the val split.*\{blocks: 1024, buffer: 64"):
+    with pytest.raises(InputError, match=r"no scene of the val split.*\{blocks: 64, buffer: 4"):
         Files(str(root), "images/a.tif", "masks/a.tif").scenes("val")
