@@ -182,6 +182,15 @@ def rsseg(root: Path, arguments: Arguments, seed: int, marks: Marks) -> nn.Modul
     return kept[0].network
 
 
+def fit(task: Any, loader: Any) -> nn.Module:
+    """A peer's task trained for one pass over a loader, without what else Lightning does."""
+    import lightning as L
+
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    L.Trainer(accelerator="cpu", max_epochs=1, **quiet).fit(task, loader)
+    return task.model
+
+
 def torchgeo(root: Path, arguments: Arguments, seed: int, marks: Marks) -> nn.Module:
     """Torchgeo's task and RandomGeoSampler in Lightning's trainer."""
     import lightning as L
@@ -210,12 +219,7 @@ def torchgeo(root: Path, arguments: Arguments, seed: int, marks: Marks) -> nn.Mo
     task = Task("unet", arguments.encoder, None, in_channels=3, num_classes=len(CLASSES), loss="ce", lr=1e-3)
     marks.around(Task, "training_step")
     marks.around(Task, "on_train_end")
-    trainer = L.Trainer(
-        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False,
-    )  # fmt: skip
-    trainer.fit(task, loader)
-    return task.model
+    return fit(task, loader)
 
 
 def terratorch(root: Path, arguments: Arguments, seed: int, marks: Marks) -> nn.Module:
@@ -236,12 +240,7 @@ def terratorch(root: Path, arguments: Arguments, seed: int, marks: Marks) -> nn.
     task = Task(model_args=model, model_factory="SMPModelFactory", loss="ce", lr=1e-3, optimizer="AdamW")
     marks.around(Task, "training_step")
     marks.around(Task, "on_train_end")
-    trainer = L.Trainer(
-        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False,
-    )  # fmt: skip
-    trainer.fit(task, loader)
-    return task.model
+    return fit(task, loader)
 
 
 JOBS: dict[str, Callable[[Path, Arguments, int, Marks], nn.Module]] = {
