@@ -94,9 +94,7 @@ def _train(config: Any, run: RunFolder, chosen: Chosen, interrupts: Interrupts) 
             fit(loop, last)
             if not is_main():  # a process that another program started: the first one writes
                 return module.quality(setup.head)
-            scored = data.stores["val"]
-            log.info("Scoring %d validation scenes with the best checkpoint, and tuning thresholds.", len(scored))
-            result = score_best(setup, run, module, scored, loop.recorder, loop.trainer.global_step)
+            result = score_best(setup, run, module, data.stores["val"], loop.recorder, loop.trainer.global_step)
             write_scores(loop, result)
         write_summary(loop, result)
     return setup.task.quality(result[setup.head].means())

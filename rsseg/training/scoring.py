@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -28,6 +29,8 @@ from rsseg.setup import Setup
 from rsseg.table import print_table
 from rsseg.training.counting import PointCounts, Thresholds
 from rsseg.training.recording import Count, Crossing, keep_scalings, keep_thresholds, labelled_tasks, recorded_split
+
+log = logging.getLogger(__name__)
 
 SHOWN = (
     "head", "class", "iou", "dice", "f1", "precision", "recall", "ap50", "rmse", "mae", "r2", "bias", "pixels", "scenes"
@@ -107,6 +110,7 @@ def score_best(
     thresholds are tuned and scalings fitted: ``records/crossed.npz``, ``threshold.json`` and ``scaling.json``.
     """
     result, best = dict(module.scores), load_checkpoint(module, run)
+    log.info("Scoring %d validation scenes by the best checkpoint%s.", len(store), ", and tuning thresholds" * bool(recorder))
     windows = GridWindows(store, setup.window, setup.overlap)
     scored = best == step and bool(result)  # by the last validation
     if not recorder:
