@@ -104,3 +104,12 @@ def test_a_wheel_trains_from_any_folder_with_configs_of_ones_own(tmp_path):
     assert ENTRY[1] != str(package / "__main__.py")
     said = subprocess.run([*command, "compare", "runs=nowhere"], cwd=work, capture_output=True, text=True, check=False).stderr
     assert said.startswith("error: ")
+
+
+def test_what_the_image_copies_by_name_is_not_ignored():
+    root = CONFIGS.parent
+    lines = [line.split()[1:-1] for line in (root / "Dockerfile").read_text().splitlines() if line.startswith("COPY ")]
+    allowed = {line[1:] for line in (root / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    named = {name for names in lines for name in names} - {"."}
+    assert named <= allowed
+    assert all((root / name).exists() for name in named)
