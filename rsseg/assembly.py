@@ -24,6 +24,7 @@ from rsseg.config.schema import Cache, cross_check, raise_faults
 from rsseg.config.targets import heads_of, leave_out_short_form
 from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import SIZE, Blocks
+from rsseg.data.raster import colour_bands
 from rsseg.data.scene import Source
 from rsseg.data.store import torch_dtype
 from rsseg.dataset import Data, TrainStatistics, scenes_of
@@ -294,11 +295,14 @@ def warn_of_uncounted(setup: Setup, numbers: TrainStatistics) -> None:
 
 
 def with_bands(setup: Setup) -> tuple[Setup, Source]:
-    """The setup with the bands of its data, and the source."""
-    source = setup.source()
-    if setup.dataset.bands is None:
-        setup = setup.with_bands(scenes_of(source, setup.dataset, "train")[0].all_bands())
-    return setup, source
+    """The setup with the bands of its data, of which those that are called so are shown as red, green and blue; the source."""
+    source, dataset = setup.source(), setup.dataset
+    if dataset.bands is not None and (dataset.rgb or len(dataset.bands) <= 3):
+        return setup, source
+    scene = scenes_of(source, dataset, "train")[0]
+    bands = dataset.bands or scene.all_bands()
+    names = dict(enumerate(scene.band_names(), start=1))
+    return setup.with_bands(bands, dataset.rgb or colour_bands({band: names[band] for band in bands if band in names})), source
 
 
 def make_module(setup: Setup, network: nn.Module, numbers: TrainStatistics, scenes: int) -> SegmentationModule:

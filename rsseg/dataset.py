@@ -154,6 +154,8 @@ class Data:
 
 
 LOOKED_AT = 20  # scenes whose resolution is asked for
+WINDOW_STEP = 32  # a window's side is a multiple of it
+MIN_WINDOW = 64  # a smaller window shows too little to be proposed
 
 
 def resolution_of(scenes: Sequence[Scene]) -> float | None:
@@ -189,7 +191,9 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
             "can tell losses apart. Validate on more: dataset.source.split, or dataset.folds.",
             scenes["val"][0].name,
         )
-    stores = {split: open_split(dataset, scenes[split], split, window) for split in scenes}
+    stores = {split: open_split(dataset, scenes[split], split) for split in scenes}
+    if padded := describe_padding(stores, window):
+        log.info("%s", padded)
     for split, store in stores.items():
         _check_absent(store, split, None if split == "train" else stores["train"])
     for soft in (task for task in dataset.tasks.values() if task.soft):
@@ -209,7 +213,7 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
     return Data(stores, numbers)
 
 
-def open_test(dataset: Dataset, source: Source, window: int, data: Data) -> Store | None:
+def open_test(dataset: Dataset, source: Source, data: Data) -> Store | None:
     """The scenes of the test split that have masks, decoded and checked as the other splits are; None: there are none.
 
     Nothing else needs the test split, so that what is wrong with it is logged.
@@ -222,13 +226,25 @@ def open_test(dataset: Dataset, source: Source, window: int, data: Data) -> Stor
             log.info(line, len(scenes) - len(labelled), len(scenes))
         if not labelled:
             return None
-        store = open_split(dataset, labelled, "test", window)
+        store = open_split(dataset, labelled, "test")
         _check_absent(store, "test", data.stores["train"])
     except InputError as error:
         log.warning("The test split is left out: %s", error)
         return None
     _warn_of_radiometry(data.stores["train"], data.numbers, store, "the test split")
     return store
+
+
+def describe_padding(stores: Mapping[str, Store], window: int) -> str:
+    """One line where scenes are smaller than a window of this side, with the side that would fit; empty where none is."""
+    sides = {split: store.sizes.min(axis=1) for split, store in stores.items()}
+    small = {split: int((own < window).sum()) for split, own in sides.items()}
+    if not any(small.values()):
+        return ""
+    counts = " and ".join(f"{n} of {len(sides[split])} {split} scenes" for split, n in small.items() if n)
+    fits = min(int(own.min()) for own in sides.values()) // WINDOW_STEP * WINDOW_STEP
+    way_out = f"; window={fits} fits all" if fits >= MIN_WINDOW else ""
+    return f"Smaller than window={window}: {counts}. They are padded, and the padding is ignored{way_out}."
 
 
 def _check_absent(store: Store, split: str, train: Store | None) -> None:
@@ -266,15 +282,11 @@ def scenes_of(source: Source, dataset: Dataset, split: str) -> list[Scene]:
     return [replace(scene, unlabelled=dataset.unlabelled_in(scene.name), nodata=dataset.nodata) for scene in scenes]
 
 
-def open_split(dataset: Dataset, scenes: Sequence[Scene], split: str, window: int) -> Store:
-    """Some scenes, decoded first where they are not in the store yet; split and window are for messages."""
+def open_split(dataset: Dataset, scenes: Sequence[Scene], split: str) -> Store:
+    """Some scenes, decoded first where they are not in the store yet; split is for messages."""
     bands, how = dataset.read_bands, {"skip": dataset.skip_bad_scenes, "full": dataset.verify_all}
     store = open_store(scenes, dataset.mask_readers, bands, dataset.store, f"{split} split", **how)
     if store.skipped:
         listed = "".join(f"\n  - {fault}" for fault in list(store.skipped.values())[:5])
         log.warning("%d scenes of the %s split are skipped:%s", len(store.skipped), split, listed)
-    small = int((store.sizes < window).any(axis=1).sum())
-    if small:
-        line = "%d of %d %s scenes are smaller than window=%d: padded, the padding is ignored."
-        log.info(line, small, len(store), split, window)
     return store

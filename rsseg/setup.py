@@ -195,10 +195,11 @@ class Setup:
         """The colours of a head's labels; None: chosen."""
         return self.dataset.palette(self.tasks[head].target)
 
-    def with_bands(self, bands: Sequence[int]) -> Setup:
-        """The same with the bands that were found in the data."""
-        plain = {**self.plain, "dataset": {**self.plain["dataset"], "bands": list(bands)}}
-        return replace(self, plain=plain, dataset=replace(self.dataset, bands=tuple(bands)))
+    def with_bands(self, bands: Sequence[int], rgb: Sequence[int] | None = None) -> Setup:
+        """The same with the bands that were found in the data, and those of them that are red, green and blue."""
+        found = {"bands": list(bands), "rgb": None if rgb is None else list(rgb)}
+        dataset = replace(self.dataset, bands=tuple(bands), rgb=None if rgb is None else tuple(rgb))
+        return replace(self, plain={**self.plain, "dataset": {**self.plain["dataset"], **found}}, dataset=dataset)
 
     def source(self) -> Source:
         """Where the scenes lie; files are listed, no pixels are read.

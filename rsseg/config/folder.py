@@ -36,7 +36,7 @@ RENAMED = {"residence": "cache", "on_bad_tile": "on_bad_scene"}  # settings of e
 PLACE_KEYS = ("output", "resume", "workers", "cache", "verify", "pictures", "logger", "checkpoint_every", "trust")
 """What two runs of a config may differ in."""
 
-FOUND_KEYS = ("dataset.bands",)  # what is null until a run has seen the data
+FOUND_KEYS = ("dataset.bands", "dataset.rgb")  # what is null until a run has seen the data
 
 
 class RunFolder:

@@ -60,7 +60,7 @@ class DatasetConfig(TargetFacts):
             with their target before them (``cover/road``) if another target has one of that name. Their pixels neither train
             nor score that class.
         bands: The image bands to read, counted from 1; null: all that the first training image has, but alpha.
-        rgb: The bands that pictures show as red, green and blue; null: the first three.
+        rgb: The bands that pictures show as red, green and blue; null: as the bands are called, else the first three.
         nodata: What images without a no-data value of their own hold where there is nothing; null: they are there everywhere.
         window: A sensible side of the training windows, in pixels.
         steps: A sensible number of optimiser steps.

@@ -17,7 +17,7 @@ from rsseg.data.paths import IMAGES, find, fits_any, path_pattern, unique_names
 from rsseg.data.raster import check_parts, open_raster
 from rsseg.data.remote import fetch
 from rsseg.data.scene import Mask, Scene, Source
-from rsseg.data.splits import Split
+from rsseg.data.splits import Split, propose_blocks
 from rsseg.files import is_remote
 
 log = logging.getLogger(__name__)
@@ -230,8 +230,10 @@ class Files(Source):
         found = self.split.of(split, self._all)
         if not found and split in self.split.parts:
             groups = len(set(group_names(self._all)))
-            side = max(64, min(1024, min(open_raster(self._all[0].image).shape) // 128 * 32))  # a fourth of the image
-            few = f"; an image can be split into blocks: {{blocks: {side}, buffer: {side // 16}, train: 0.7, val: 0.3}}"
+            blocks = propose_blocks(open_raster(self._all[0].image).shape)
+            few = "; an image can be split into blocks: {{blocks: {blocks}, buffer: {buffer}, train: 0.7, val: 0.3}}".format(
+                **blocks
+            )
             if groups < len(self._all):
                 few = f"; they lie in {counted(groups)} (dataset.source.group), and fractions do not cut one"
             raise InputError(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -189,6 +190,31 @@ def band_count(path: Path) -> int:
     """The number of an image's bands; three where a palette holds its colours."""
     raster = open_raster(path)
     return 3 if is_coloured(raster) else int(raster.count)
+
+
+COLOURS = (("red", "b04", "b4"), ("green", "b03", "b3"), ("blue", "b02", "b2"))
+"""What bands of red, green and blue are called: by words, and by Sentinel-2 and Landsat 8 and 9."""
+
+OTHERS = {"edge", "infra", "coastal"}
+"""Words in the names of bands beside these: red edge, infra-red, coastal blue."""
+
+
+def band_names(path: Path) -> list[str]:
+    """What a raster's bands are called, or else which colour they are; empty where it says nothing."""
+    raster = open_raster(path)
+    return [name or kind.name for name, kind in zip(raster.descriptions, raster.colorinterp, strict=True)]
+
+
+def colour_bands(names: Mapping[int, str]) -> list[int] | None:
+    """The bands that are red, green and blue, from the names of bands by number; None where these do not say it.
+
+    Example:
+        >>> colour_bands({1: "B02", 2: "B03", 3: "B04", 4: "B08"}), colour_bands({1: "red edge", 2: "green", 3: "blue"})
+        ([3, 2, 1], None)
+    """
+    words = {band: set(re.findall("[a-z0-9]+", name.lower())) for band, name in names.items()}
+    found = [next((band for band, own in words.items() if own & {*colour} and not own & OTHERS), 0) for colour in COLOURS]
+    return found if all(found) else None
 
 
 def bits_of(raster: Any) -> int:

@@ -118,6 +118,15 @@ class Sample(Scene):
         """See `Scene`."""
         return list(range(1, sum(self.samples.first[0].counts) + 1))
 
+    def band_names(self) -> list[str]:
+        """See `Scene`: those of torchgeo's class, where it has one for each band; it may say which it shows."""
+        dataset = self.samples.dataset
+        names = list(getattr(dataset, "bands", getattr(dataset, "all_bands", ())))
+        if len(names) != sum(self.samples.first[0].counts):
+            return []
+        shown = dict(zip(getattr(dataset, "rgb_bands", ()), ("red", "green", "blue"), strict=False))
+        return [shown.get(name, "") if shown else str(name) for name in names]
+
 
 class SampleReader(SceneReader):
     """The pixels of a sample, which is read once and held in memory."""

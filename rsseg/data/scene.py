@@ -24,6 +24,7 @@ from rsseg.data.raster import (
     alpha_band,
     as_pixel,
     band_count,
+    band_names,
     find_missing,
     georeference,
     is_coloured,
@@ -192,6 +193,14 @@ class Scene:
             kept += [first + band for band in range(1, count + 1) if band != alpha]
             first += count
         return kept
+
+    def band_names(self) -> list[str]:
+        """What its bands are called, through all files; three where a palette holds the colours of a file."""
+        names = list[str]()
+        for path, count in zip(self.images, self.counts(), strict=True):
+            own = band_names(path)
+            names += own if len(own) == count else ["red", "green", "blue"]
+        return names
 
 
 def check_band_numbers(image: str, count: int, bands: Sequence[int]) -> None:

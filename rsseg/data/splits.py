@@ -240,6 +240,12 @@ def rows_of(path: Path, split: str) -> list[list[str]]:
     return [[*row, *(Path(name.replace("\\", "/")).stem for name in row)] for row in whole]
 
 
+def propose_blocks(shape: tuple[int, int]) -> dict[str, int]:
+    """The side of blocks for an image of this height and width, about a fourth of it, and the pixels between them."""
+    side = max(64, min(1024, min(shape) // 128 * 32))
+    return {"blocks": side, "buffer": side // 16}
+
+
 def cut(length: int, side: int) -> list[int]:
     """Where a line is cut into equal parts of about `side` pixels, with both ends: 0, 333, 666 and 1000 of 1000 by 300."""
     parts = max(1, round(length / side))

@@ -18,8 +18,9 @@ from rsseg.data.files import Files
 from rsseg.data.grids import brief_crs
 from rsseg.data.masks import VECTORS
 from rsseg.data.paths import IMAGES, files_below
-from rsseg.data.raster import open_raster, read_bands
-from rsseg.data.splits import FRACTIONS, SPLITS
+from rsseg.data.raster import band_names, colour_bands, open_raster, read_bands
+from rsseg.data.splits import FRACTIONS, SPLITS, cut, propose_blocks
+from rsseg.dataset import WINDOW_STEP
 from rsseg.describe.mask_values import MANY, describe_masks, middle, spread_out
 from rsseg.files import normal, write_text
 
@@ -35,6 +36,11 @@ FOLDER_WORDS = (*MASK_WORDS, "image", "img", "ortho", "rgb")
 PART = re.compile(r"(train|val|test)(?:ing|id|idation)?(?:[_-]?(?:data|set|images|scenes))?", re.IGNORECASE)
 """What folders, and lists of names, are called that hold a part of a split."""
 
+WINDOW = 256  # the side of training windows, if scenes are not smaller
+
+UNNAMED = {10: [3, 2, 1], 12: [4, 3, 2], 13: [4, 3, 2]}
+"""By their number, which of unnamed bands are likely red, green and blue: those of Sentinel-2 without those of 60 m, or all."""
+
 IN_FRACTIONS = "70 % train, 15 % validate, 15 % test, by groups"
 
 AREAS = {
@@ -48,25 +54,23 @@ AREAS = {
 class Kind:
     """Files that look alike: in folders of one structure, of one ending."""
 
-    pattern: str  # the pattern of their folders, with fields where these differ
-    ending: str  # the ending of their names, ``.png`` or ``_mask.png``
-    files: dict[tuple[str, ...], Path]  # by the fields of the folder and the rest of the name, the files
-
-    @property
-    def path(self) -> str:
-        """The pattern of their paths."""
-        return f"{self.pattern}/{{name}}{self.ending}".lstrip("/")
+    path: str  # the pattern of their paths, with fields for folders that differ and for the name; of one file its path
+    files: dict[tuple[str, ...], Path]  # by the values of the fields
 
     @property
     def fields(self) -> list[str]:
         """The fields of their folders."""
-        return re.findall(r"\{(\w+)\}", self.pattern)
+        return re.findall(r"\{(\w+)\}", self.path)[:-1]
+
+    @property
+    def vectors(self) -> bool:
+        """Whether they are vector files."""
+        return Path(self.path).suffix.lower() in VECTORS
 
     @property
     def worded(self) -> int:
         """How far their names say that they are masks: above 0; below it: images."""
-        text = f"{self.pattern}/{self.ending}"
-        return sum(says(text, [word]) for word in MASK_WORDS) - sum(says(text, [word]) for word in IMAGE_WORDS)
+        return sum(says(self.path, [word]) for word in MASK_WORDS) - sum(says(self.path, [word]) for word in IMAGE_WORDS)
 
 
 class Discovery(NamedTuple):
@@ -83,19 +87,27 @@ def discover(root: Path) -> Discovery:
         raise InputError(f"{root}: there is no such folder")
     (image, mask), *others = find_pairs(root, find_kinds(root))
     shared = sorted(image.files.keys() & mask.files.keys())
-    if len(shared) < 2:
-        raise InputError(
-            f"{root}: only {image.files[shared[0]]} has a mask, and a split needs two scenes: label more, or split it into "
-            "blocks, as dataset=geotiff does"
-        )
+    images, masks = [image.files[key] for key in shared], [mask.files[key] for key in shared]
     pairs = f"{len(shared)} pairs: images are {image.path}, masks {mask.path}; there are {len(image.files)} such images."
-    beside = [f"{other.path} with {masks.path}" for other, masks in others]
+    if len(shared) == 1:
+        image, mask = (
+            Kind(files[0].relative_to(root).as_posix(), kind.files) for kind, files in ((image, images), (mask, masks))
+        )
+        pairs = f"One image has a mask: {image.path}, {mask.path}."
+    beside = [f"{other.path} with {its_masks.path}" for other, its_masks in others]
     if beside:
         pairs += f" Not read: {'; '.join(beside)}. Describe the folder of one alone to train on it."
-    labels, of_masks = describe_masks([mask.files[key] for key in shared], root)
-    split, only, of_split = find_split(root, image, shared)
-    read = [path.relative_to(root).as_posix() for key, path in image.files.items() if not only or only in key[:-1]]
-    group, of_group = find_group(read, 2 if split else len(FRACTIONS))
+    labels, of_masks = describe_masks(masks, root)
+    rgb, of_bands = find_rgb(images[0])
+    smallest = min(min(open_raster(path).shape) for path in spread_out(images))
+    split: dict[str, Any] | None
+    if len(shared) == 1:
+        split, of_split = find_blocks(images[0])
+        smallest, only, group, of_group = split["blocks"] - split["buffer"], "", None, ""
+    else:
+        split, only, of_split = find_split(root, image, shared)
+        read = [path.relative_to(root).as_posix() for key, path in image.files.items() if not only or only in key[:-1]]
+        group, of_group = find_group(read, 2 if split else len(FRACTIONS))
     source = {
         "root": str(root),
         "image": image.path.replace("{part}", only or "{part}"),
@@ -107,8 +119,9 @@ def discover(root: Path) -> Discovery:
     Files(**source)
     name = re.sub(r"\W+", "_", normal(root.name).lower()).strip("_") or "mine"
     node = {"_target_": "rsseg.data.files.Files", **source}
-    beliefs = [pairs, *of_masks, describe_images([image.files[key] for key in shared]), of_split, of_group]
-    return Discovery({"name": name, **labels, "bands": None, "window": 256, "steps": 2000, "source": node}, beliefs)
+    window = max(WINDOW_STEP, min(WINDOW, smallest // WINDOW_STEP * WINDOW_STEP))
+    config = {"name": name, **labels, "bands": None, "rgb": rgb, "window": window, "steps": 2000, "source": node}
+    return Discovery(config, [*filter(None, [pairs, *of_masks, describe_images(images), of_bands, of_split, of_group])])
 
 
 def add_dataset(folder: Path, into: Path, name: str = "") -> str:
@@ -149,6 +162,9 @@ def find_kinds(root: Path) -> list[Kind]:
             folders = [name.lower() for name in place.parts[:-1]]
             worded = [(level, name) for level, name in enumerate(folders) if says(name, FOLDER_WORDS)]
             kinds.setdefault((len(folders), *(worded or folders[-1:]), tail(place.stem), place.suffix), []).append(place)
+    every = [place for places in kinds.values() for place in places]
+    if len(every) == 2:  # whatever they are called
+        return [Kind(str(place), {("",): root / place}) for place in every]
     return [_kind(root, places) for places in kinds.values()]
 
 
@@ -188,7 +204,7 @@ def _kind(root: Path, places: Sequence[PurePosixPath]) -> Kind:
     last, files = tail(places[0].stem), {}
     for place in places:
         files[*(place.parts[level] for level in fields), place.stem.removesuffix(last)] = root / place
-    return Kind("/".join(pattern), last + places[0].suffix, files)
+    return Kind("/".join([*pattern, f"{{name}}{last}{places[0].suffix}"]), files)
 
 
 def find_pairs(root: Path, kinds: Sequence[Kind]) -> list[tuple[Kind, Kind]]:
@@ -199,7 +215,11 @@ def find_pairs(root: Path, kinds: Sequence[Kind]) -> list[tuple[Kind, Kind]]:
     pairs = []
     for image, mask in permutations(kinds, 2):
         shared = len(image.files.keys() & mask.files.keys())
-        if image.fields == mask.fields and 2 * shared >= len(mask.files) and Path(image.ending).suffix not in VECTORS:
+        if not shared and mask.vectors and len(mask.files) == 1:  # one for all images
+            (file,) = mask.files.values()
+            mask, shared = Kind(file.relative_to(root).as_posix(), dict.fromkeys(image.files, file)), len(image.files)
+        alike = image.fields == mask.fields or not mask.fields
+        if alike and 2 * shared >= len(mask.files) and not image.vectors:
             likely = mask.worded - image.worded, looks_like_mask(mask), shared
             pairs += [(likely, image, mask)] if likely[0] > 0 or likely[1] else []
     if not pairs:
@@ -220,7 +240,7 @@ def find_pairs(root: Path, kinds: Sequence[Kind]) -> list[tuple[Kind, Kind]]:
 def looks_like_mask(kind: Kind) -> bool:
     """Whether a file of a kind holds few values, in one band or in a palette."""
     path = next(iter(kind.files.values()))
-    if path.suffix.lower() in VECTORS:
+    if kind.vectors:
         return True
     return bool(open_raster(path).count == 1 and len(np.unique(read_bands(path, [1], middle(path)))) <= MANY)
 
@@ -239,6 +259,37 @@ def describe_images(paths: Sequence[Path]) -> str:
     return f"Images have {kinds}{called}, {sides} px, {', '.join(systems[:3])}."
 
 
+def find_rgb(image: Path) -> tuple[list[int] | None, str]:
+    """The bands of an image that pictures show as red, green and blue, None for the first three; and what is believed."""
+    names = band_names(image)
+    found = colour_bands(dict(enumerate(names, start=1)))
+    if found:
+        called = ", ".join(names[band - 1] for band in found)
+        return found, f"Pictures show bands {', '.join(map(str, found))}, called {called}."
+    if len(names) in UNNAMED:
+        found = UNNAMED[len(names)]
+        return found, f"{len(names)} bands without such names are taken for Sentinel-2's: pictures show {found} (rgb)."
+    return None, "Pictures show the first three bands; rgb says which are red, green and blue." * (len(names) > 4)
+
+
+def find_blocks(image: Path) -> tuple[dict[str, Any], str]:
+    """The split of a single image into spatial blocks, and what is believed."""
+    shape = open_raster(image).shape
+    blocks = propose_blocks(shape)
+    side, buffer = blocks["blocks"], blocks["buffer"]
+    if len(cut(shape[0], side)) + len(cut(shape[1], side)) < 6:  # two rows and two columns
+        raise InputError(
+            f"only {image} has a mask, and its {shape[1]} x {shape[0]} px are too few to be split into blocks that train and "
+            "others that validate: label a larger image, or more of them"
+        )
+    belief = (
+        f"It is cut into blocks of about {side} px, with {buffer} px between those of different splits: 70 % train, 30 % "
+        "validate. Blocks of one image are not other places: scores say how well the rest of this image is mapped, not how "
+        "well another one. Label a second image to learn that."
+    )
+    return {**blocks, "train": 0.7, "val": 0.3}, belief
+
+
 def find_split(root: Path, image: Kind, labelled: Collection[tuple[str, ...]]) -> tuple[dict[str, Any] | None, str, str]:
     """The split of the images in a config, of which some are `labelled`.
 
@@ -249,7 +300,7 @@ def find_split(root: Path, image: Kind, labelled: Collection[tuple[str, ...]]) -
     folders = {} if at is None else {part_of(key[at]): key[at] for key in image.files}
     masked = set() if at is None else {part_of(key[at]) for key in labelled}
     if "train" in folders and len(folders) > 1:
-        before, _, after = (re.sub(r"\{\w+\}", "*", text) for text in image.pattern.partition("{part}"))
+        before, _, after = (re.sub(r"\{\w+\}", "*", text) for text in str(Path(image.path).parent).partition("{part}"))
         split = {part: [f"{before}{folders[part]}{after}/*"] for part in SPLITS if part in masked}
         if len(split) == 1:
             return None, folders["train"], f"Only {folders['train']} has masks, of it {IN_FRACTIONS}."

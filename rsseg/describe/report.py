@@ -46,7 +46,7 @@ def describe(config: Any, out: Path | None = None, overrides: list[str] | None =
     quiet()
     setup, source = with_bands(make_setup(config, config.trust))
     data = open_data(setup.dataset, source, setup.window)
-    test = open_test(setup.dataset, source, setup.window, data)
+    test = open_test(setup.dataset, source, data)
     stores = data.stores if test is None else {**data.stores, "test": test}
     out = out or setup.output / "describe" / setup.dataset.name
     first, *further = setup.dataset.tasks

@@ -71,7 +71,7 @@ def open_labelled(run: RunFolder, setup: Setup, split: str) -> tuple[Segmentatio
     numbers = TrainStatistics.read(run.data(), setup.dataset.tasks)
     module = make_module(setup, setup.network(pretrained=False), numbers, len(scenes)).eval()
     load_checkpoint(module, run)  # before any scene is decoded
-    store = open_split(setup.dataset, scenes, split, setup.window)
+    store = open_split(setup.dataset, scenes, split)
     store.fill = module.mean.numpy().ravel()
     return module, store
 

@@ -47,7 +47,7 @@ def count_baselines(run: Path, task: Task, split: str = "val", trust: Sequence[s
         if split == "val":
             return baselines(stores["train"], stores["val"], task)
         scenes = scenes_of(setup.source(), setup.dataset, split)
-        return baselines(stores["train"], open_split(setup.dataset, scenes, split, setup.window), task)
+        return baselines(stores["train"], open_split(setup.dataset, scenes, split), task)
 
 
 def draw_disagreements(
@@ -58,7 +58,7 @@ def draw_disagreements(
     setups = [make_setup(RunFolder(run).config(), trust) for run in runs]
     setup, size = setups[0], setups[0].window
     head = known_head(head, setup.tasks)
-    store = open_split(setup.dataset, scenes_of(setup.source(), setup.dataset, split), split, size)
+    store = open_split(setup.dataset, scenes_of(setup.source(), setup.dataset, split), split)
     store.fill = np.array(RunFolder(runs[0]).data()["mean"])
     with (
         in_one_line(path.parent, 1, size, memory=SCORING),

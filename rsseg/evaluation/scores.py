@@ -88,7 +88,7 @@ def evaluate(
     with in_one_line(first.path, setup.batch_size, setup.window, memory=SCORING):
         models = [load_trained(folder, own, scaling) for folder, own in zip(folders, setups, strict=True)]
         ensemble = Ensemble(models, weights, scaling if several else "none", heads, threshold == "tuned")
-        store = open_split(dataset, scenes, name, setup.window)
+        store = open_split(dataset, scenes, name)
         store.fill = np.array(models[0].spec.mean)
         found = count_ensemble(setup, ensemble, store)
     title = f"{len(models)} runs, scaling={scaling}, weights={weights}" if several else f"{first}"

@@ -46,7 +46,7 @@ def source_of(config):
 
 def store_of(config, split):
     setup = make_setup(config)
-    return open_split(setup.dataset, scenes_of(setup.source(), setup.dataset, split), split, setup.window)
+    return open_split(setup.dataset, scenes_of(setup.source(), setup.dataset, split), split)
 
 
 def samples(name, root, split):

@@ -46,7 +46,7 @@ def test_samples_with_the_classes_own_splits(tmp_path, loveda):
     setup = make_setup(config).with_bands([1, 2, 3])
     for split in ("train", "val"):
         store, theirs = (
-            open_split(setup.dataset, source.scenes(split), split, setup.window),
+            open_split(setup.dataset, source.scenes(split), split),
             tg.LoveDA(str(loveda), split=split),
         )
         assert len(store) == len(theirs) == 2

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import rasterio
@@ -11,6 +13,7 @@ from rsseg.contract import IGNORE, InputError
 from rsseg.data.balance import Balanced
 from rsseg.data.sampling import Uniform
 from rsseg.data.windows import Batches, GridWindows, Loader, TrainWindows, grid
+from rsseg.dataset import describe_padding
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +143,13 @@ def test_grid_windows_equal_the_mask(store):
     for scene, labels in zip(store.scenes, rebuilt, strict=True):
         with rasterio.open(mask_file(scene)) as file:
             np.testing.assert_array_equal(labels, file.read(1))
+
+
+def test_scenes_smaller_than_the_window_are_named_once_with_a_window_that_fits():
+    sizes = {"train": np.array([[100, 300], [256, 256]]), "val": np.array([[300, 300]])}
+    stores = {split: SimpleNamespace(sizes=own) for split, own in sizes.items()}
+    found = describe_padding(stores, 256)
+    assert "Smaller than window=256: 1 of 2 train scenes." in found
+    assert "window=96 fits all" in found
+    assert describe_padding(stores, 96) == ""
+    assert "fits" not in describe_padding({"train": SimpleNamespace(sizes=np.array([[20, 20]]))}, 256)

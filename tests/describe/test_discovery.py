@@ -1,11 +1,16 @@
 """What a folder holds, found by looking: layouts of known structure, and that the config which is written trains."""
 
+import geopandas
 import numpy as np
 import pytest
+import rasterio
+import tiny
 from omegaconf import OmegaConf
 from PIL import Image
+from shapely.geometry import box
 from tiny import CONFIGS, mask_file, write_tif
 
+from rsseg.assembly import make_setup, with_bands
 from rsseg.config.cli import compose
 from rsseg.config.entry import invocation
 from rsseg.contract import InputError
@@ -170,8 +175,6 @@ def test_bands_and_places_are_told(tmp_path):
     for name in "abcd":
         path = write_tif(tmp_path / "s2" / f"{name}.tif", np.ones((4, 32, 32), np.uint16))
         write_tif(tmp_path / "masks" / f"{name}.tif", labels(0, 1, 2)[None])
-    import rasterio
-
     with rasterio.open(path, "r+") as file:
         file.descriptions = ("blue", "green", "red", "nir")
     said = " ".join(discover(tmp_path).beliefs)
@@ -206,3 +209,79 @@ def test_the_config_that_is_written_is_used(tmp_path, capsys, caplog):
     assert list(config.dataset.classes) == ["land", "class_1", "class_2"]
     with pytest.raises(InputError, match="a folder called dataset is expected"):
         run(Arguments(words, str(tmp_path)))
+
+
+def pictured(path, names, size=640):
+    """An image whose bands have names, and the shares of its blocks as labels."""
+    write_tif(path, RNG.integers(0, 999, (len(names), size, size), dtype=np.uint16))
+    with rasterio.open(path, "r+") as file:
+        file.descriptions = names
+    return path
+
+
+@pytest.mark.parametrize("names", [("images/x.tif", "masks/x.tif"), ("image.tif", "mask.tif"), ("x_rgb.tif", "labels.gpkg")])
+def test_one_image_is_cut_into_blocks(tmp_path, names):
+    image = pictured(tmp_path / names[0], ("blue", "green", "red", "nir"))
+    if names[1].endswith(".tif"):
+        write_tif(tmp_path / names[1], np.kron(labels(0, 1), np.ones((20, 20), np.uint8))[None])
+    else:
+        place = box(500000, 3999700, 500300, 4000000)
+        geopandas.GeoDataFrame({"kind": [1]}, geometry=[place], crs="EPSG:32633").to_file(tmp_path / names[1])
+    found = discover(tmp_path)
+    assert (found.config["source"]["image"], found.config["source"]["mask"]) == names
+    assert found.config["source"]["split"] == {"blocks": 160, "buffer": 10, "train": 0.7, "val": 0.3}
+    assert any("Blocks of one image are not other places" in belief for belief in found.beliefs)
+    own = {key: value for key, value in found.config["source"].items() if key != "_target_"}
+    regions = {part: [scene.region for scene in Files(**own).scenes(part)] for part in ("train", "val")}
+    whole = np.zeros((640, 640), int)
+    for part in regions.values():
+        assert min(min(region.width, region.height) for region in part) >= found.config["window"]
+        for region in part:
+            whole[region.toslices()] += 1
+    assert whole.max() == 1
+    assert {scene.image for scene in Files(**own).scenes("val")} == {image}
+
+
+def test_an_image_too_small_for_blocks(tmp_path):
+    png(tmp_path / "images/x.png", picture())
+    png(tmp_path / "masks/x.png", labels(0, 1))
+    with pytest.raises(InputError, match=r"only .*images/x.png has a mask, and its 32 x 32 px are too few") as caught:
+        discover(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_vector_file_is_for_all_images(tmp_path):
+    for name in "abc":
+        png(tmp_path / f"images/{name}.png", picture())
+    geopandas.GeoDataFrame({"kind": [1]}, geometry=[box(0, 0, 1, 1)], crs="EPSG:32633").to_file(tmp_path / "roads.gpkg")
+    source = discover(tmp_path).config["source"]
+    assert (source["image"], source["mask"]) == ("images/{name}.png", "roads.gpkg")
+
+
+@pytest.mark.parametrize(
+    ("names", "rgb", "of_four"),
+    [
+        (("B01", "B02", "B03", "B04", "B08"), [4, 3, 2], [3, 0, 1]),
+        (("SR_B1", "SR_B2", "SR_B3", "SR_B4", "SR_B5"), [4, 3, 2], [3, 0, 1]),
+        (("coastal blue", "blue", "green", "red edge", "red", "near infra-red"), [5, 3, 2], None),
+        (("a", "b", "c", "d", "e"), None, None),
+    ],
+)
+def test_bands_that_are_called_by_their_colours_are_shown(tmp_path, names, rgb, of_four):
+    for name in "abc":
+        pictured(tmp_path / "images" / f"{name}.tif", names, 32)
+        write_tif(tmp_path / "masks" / f"{name}.tif", labels(0, 1)[None])
+    assert discover(tmp_path).config["rgb"] == rgb
+    words = [f"dataset.source.root={tmp_path}", "dataset=geotiff", "dataset.classes=[a,b]"]
+    for bands, shown in (("null", rgb and [band - 1 for band in rgb]), ("[3,2,1,4]", of_four), ("[1,2,3]", None)):
+        setup, _ = with_bands(make_setup(tiny.compose([*words, f"dataset.bands={bands}"])))
+        assert setup.shown_bands == shown
+
+
+def test_unnamed_bands_may_be_those_of_sentinel_2(tmp_path):
+    for name in "abc":
+        write_tif(tmp_path / "images" / f"{name}.tif", np.ones((13, 32, 32), np.uint16))
+        write_tif(tmp_path / "masks" / f"{name}.tif", labels(0, 1)[None])
+    found = discover(tmp_path)
+    assert found.config["rgb"] == [4, 3, 2]
+    assert any("13 bands without such names are taken for Sentinel-2's" in belief for belief in found.beliefs)
