@@ -34,6 +34,9 @@ SMALL = 10e6  # bytes of such a list at most
 SINGLE = IMAGES - {".vrt", ".img"}
 """Images that need no file beside them: they are opened where a server says no size, and may send a page of words instead."""
 
+UNSIGNED = "AWS_NO_SIGN_REQUEST"  # the variable by which GDAL, too, is told that a bucket is public
+ANONYMOUS: dict[str, dict[str, Any]] = {"s3": {"anon": True}, "gs": {"token": "anon"}}  # how fsspec is told
+
 THREADS = 8  # files that are copied at a time; out of an archive one
 
 
@@ -83,7 +86,10 @@ def fetch(root: str, fits: Callable[[str], bool], setting: str = "dataset.source
         why = str(error).strip().partition("\n")[0] or type(error).__name__
         if "range requests" in why:
             raise InputError(f"{setting}={root}: that server gives whole files alone: download it first") from None
-        raise InputError(f"{setting}={root} can't be read ({why}): is it right, and may it be read from here?") from None
+        public = f", or is it public (set {UNSIGNED}=YES)" if bucket_of(url) in ANONYMOUS else ""
+        raise InputError(
+            f"{setting}={root} can't be read ({why}): is it right, and may it be read from here{public}?"
+        ) from None
     return files
 
 
@@ -121,8 +127,16 @@ def is_whole(path: Path, size: int) -> bool:
 
 def open_system(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the folder in it."""
-    packed = {"tar": {"compression": "gzip"}} if url.lower().partition("?")[0].endswith((".gz", ".tgz")) else {}
-    return fsspec.core.url_to_fs(url, **packed)
+    settings = {"tar": {"compression": "gzip"}} if url.lower().partition("?")[0].endswith((".gz", ".tgz")) else {}
+    place = bucket_of(url)
+    if place in ANONYMOUS and os.environ.get(UNSIGNED, "").upper() in ("YES", "TRUE", "1"):
+        settings[place] = ANONYMOUS[place]
+    return fsspec.core.url_to_fs(url, **settings)
+
+
+def bucket_of(url: str) -> str:
+    """The protocol of the place that a URL, or the archive in it, lies in."""
+    return url.rpartition("::")[2].partition("://")[0]
 
 
 def url_of(root: str) -> str:

@@ -8,6 +8,7 @@ import tarfile
 import threading
 import zipfile
 from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -127,6 +128,100 @@ def test_a_dataset_elsewhere_is_that_of_the_folder(folder_root, tmp_path, server
     assert not list((tmp_path / "cache").rglob("raw.tif")), "only what the patterns fit is copied"
 
 
+class Bucket(http.server.BaseHTTPRequestHandler):
+    """What is needed of S3: lists in pages of four (ListObjectsV2), whole objects and parts of them; each call is noted."""
+
+    protocol_version, folder, signed = "HTTP/1.1", Path(), list[bool]()
+
+    def log_message(self, *_):
+        self.signed.append("Authorization" in self.headers)
+
+    def answer(self, code, body, **headers):
+        self.send_response(code)
+        for key, value in {"ETag": '"x"', "Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT", **headers}.items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def list_keys(self, prefix, delimiter, start):
+        keys = sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file())
+        keys = [key for key in keys if key.startswith(prefix)]
+        below = {key: key.removeprefix(prefix).partition("/") for key in keys}
+        folders = sorted({prefix + first + "/" for first, slash, _ in below.values() if delimiter and slash})
+        keys = [key for key in keys if not (delimiter and below[key][1])]
+        rows = "".join(
+            f"<Contents><Key>{key}</Key><LastModified>2024-01-01T00:00:00.000Z</LastModified><ETag>x</ETag>"
+            f"<Size>{(self.folder / key).stat().st_size}</Size></Contents>"
+            for key in keys[start : start + 4]
+        )
+        rows += "".join(f"<CommonPrefixes><Prefix>{folder}</Prefix></CommonPrefixes>" for folder in folders)
+        more = f"<NextContinuationToken>{start + 4}</NextContinuationToken>" if start + 4 < len(keys) else ""
+        cut = f"<IsTruncated>{str(bool(more)).lower()}</IsTruncated>"
+        return f'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{cut}{more}{rows}</ListBucketResult>'
+
+    def do_GET(self):
+        url = urlsplit(self.path)
+        bucket, _, key = unquote(url.path).strip("/").partition("/")
+        words = dict(parse_qsl(url.query))
+        if bucket != "mine":
+            self.answer(404, b"<Error><Code>NoSuchBucket</Code><Message>The bucket does not exist</Message></Error>")
+        elif "list-type" in words:
+            listed = self.list_keys(words.get("prefix", ""), words.get("delimiter"), int(words.get("continuation-token", 0)))
+            self.answer(200, listed.encode(), **{"Content-Type": "application/xml"})
+        elif not (self.folder / key).is_file():
+            self.answer(404, b"<Error><Code>NoSuchKey</Code><Message>The key does not exist</Message></Error>")
+        else:
+            content = (self.folder / key).read_bytes()
+            first, last = (self.headers.get("Range") or f"bytes=0-{len(content) - 1}").removeprefix("bytes=").split("-")
+            part = content[int(first) : int(last) + 1]
+            place = {"Content-Range": f"bytes {first}-{int(first) + len(part) - 1}/{len(content)}"}
+            self.answer(*((206, part) if "Range" in self.headers else (200, part)), **place)
+
+    def do_HEAD(self):
+        self.do_GET()
+
+
+@pytest.fixture
+def bucket(folder_root, monkeypatch):
+    """A server that answers as S3 does; the files lie in ``s3://mine/data``, and packed in ``s3://mine/data.zip``."""
+    shutil.copytree(folder_root, folder_root / "bucket" / "data")
+    packed(folder_root / "bucket" / "data", folder_root / "bucket" / "data.zip")
+    handler = type("Handler", (Bucket,), {"folder": folder_root / "bucket", "signed": []})
+    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{made.server_port}")
+    for name, value in {"EC2_METADATA_DISABLED": "true", "REGION": "us-east-1", "SHARED_CREDENTIALS_FILE": "none"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    yield handler.signed
+    made.shutdown()
+
+
+@pytest.mark.parametrize("root", ["s3://mine/data", "/vsis3/mine/data/", "s3://mine/data.zip"])
+@pytest.mark.parametrize("public", [False, True])
+def test_a_dataset_in_a_bucket_is_that_of_the_folder(folder_root, bucket, monkeypatch, root, public):
+    pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()
+    keys = {"AWS_NO_SIGN_REQUEST": "YES"} if public else {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "secret"}
+    for name, value in keys.items():
+        monkeypatch.setenv(name, value)
+    expected = pixels(folder_root / "bucket" / "data")
+    assert pixels(root) == expected
+    assert set(bucket) == {not public}
+    many = len(bucket)
+    assert pixels(root) == expected
+    assert len(bucket) == many, "it is copied once"
+
+
+def test_buckets_that_can_not_be_read_are_one_line(bucket, monkeypatch):
+    pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()
+    assert "Unable to locate credentials" in one_line("s3://mine/data")
+    assert "is it public (set AWS_NO_SIGN_REQUEST=YES)" in one_line("s3://mine/data.zip")
+    monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "YES")
+    assert "does not exist" in one_line("s3://yours/data")
+    assert "can't be read" in one_line("s3://mine/nothing")
+
+
 def test_a_model_trains_on_an_archive(folder_root, tmp_path):
     root = packed(folder_root, tmp_path / "mine.zip")
     words = [word for word in folder_data(folder_root) if not word.startswith("dataset.source.root")]
@@ -210,7 +305,7 @@ def test_what_can_not_be_read_is_one_line(folder_root, tmp_path, server):
         ("http://127.0.0.1:9/x", "can't be read"),
         (str(bad), "can't be read"),
         (str(tmp_path / "none.zip"), "can't be read"),
-        ("s3://bucket/data", "s3fs"),
+        ("az://bucket/data", "adlfs"),
         ("ftp://example.org/x", "ftp:// is not read; one of http, https"),
     ):
         with pytest.raises(InputError, match=text) as caught:
