@@ -257,8 +257,8 @@ def _check_absent(store: Store, split: str, train: Store | None) -> None:
 def _warn_of_radiometry(train: Store, numbers: TrainStatistics, other: Store, what: str) -> None:
     """Log where another split seems to be of another number type or range than the training split."""
     mean, std = np.array(numbers.mean), np.array(numbers.std)
-    found = other.census.bands.mean
-    if line := describe_other_radiometry(mean, std, str(train.dtype), found, str(other.dtype), what):
+    found = robust_statistics(other.census.bands, warn=False)
+    if line := describe_other_radiometry(mean, std, str(train.dtype), found[0], str(other.dtype), what, found[1]):
         log.warning("%s", line)
 
 

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 PERCENTILES = (1, 2, 5, 25, 50, 75, 95, 98, 99)
 
 FAR = 5.0  # pixels whose mean is more standard deviations away from that of training are named
+SPREAD = 10.0  # pixels whose deviation is so many times that of training, or one such part of it, are named
 ABSURD = 10.0  # a band that deviates by this many times the distance of its percentiles holds pixels that are no readings
 
 Floats = NDArray[np.float64]
@@ -159,7 +160,7 @@ def _warn_of_mixed(census: Census, task: Task, split: str) -> None:
     log.warning(line, int((ignored & ~positive).sum()), len(positive), split, task.classes[0])
 
 
-def robust_statistics(bands: BandStatistics) -> tuple[Floats, Floats]:
+def robust_statistics(bands: BandStatistics, warn: bool = True) -> tuple[Floats, Floats]:
     """The mean and the deviation ``[C]`` that bands are normalised by.
 
     A few absurd pixels, such as 1e20, flatten all others. Of a band whose deviation is `ABSURD` times the distance of its 2nd
@@ -177,15 +178,17 @@ def robust_statistics(bands: BandStatistics) -> tuple[Floats, Floats]:
         "Band %d holds a few pixels far from all others, from %.4g to %.4g: it is normalised by its median %.5g and the "
         "percentiles around it. If they stand for no data, set dataset.nodata."
     )
-    for band in np.flatnonzero(absurd):
+    for band in np.flatnonzero(absurd & warn):
         log.warning(line, band + 1, bands.min[band], bands.max[band], middle[band])
     return np.where(absurd, middle, bands.mean), np.where(absurd, (high - low) / 4.1, bands.std)
 
 
-def describe_other_radiometry(mean: Floats, std: Floats, dtype: str, other: Floats, other_dtype: str, what: str) -> str:
+def describe_other_radiometry(
+    mean: Floats, std: Floats, dtype: str, other: Floats, other_dtype: str, what: str, other_std: Floats | None = None
+) -> str:
     """One line where other pixels seem to be of another type or range than those that train; empty where they do not.
 
-    Means and deviations are ``[C]``; an empty `dtype` is not known.
+    Means and deviations are ``[C]``; an empty `dtype` is not known, nor `other_std` of what is only a part of a scene.
     """
     far = abs(other - mean) / std
     worst = int(np.nanargmax(far)) if not np.isnan(far).all() else 0
@@ -196,5 +199,11 @@ def describe_other_radiometry(mean: Floats, std: Floats, dtype: str, other: Floa
         said.append(
             f"{'' if said else f'of {what} '}the mean of band {worst + 1} is {other[worst]:.5g}, {far[worst]:.3g} standard "
             f"deviations from the {mean[worst]:.5g} of training"
+        )
+    factor = np.ones(1) if other_std is None else np.maximum(other_std / std, std / other_std)
+    if not said and factor.max() > SPREAD and other_std is not None:
+        band = int(factor.argmax())
+        said.append(
+            f"of {what} the standard deviation of band {band + 1} is {other_std[band]:.5g}, that of training {std[band]:.5g}"
         )
     return f"{'; '.join(said)}: were both written alike (scale, bit depth)?" if said else ""

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from rsseg.contract import InputError
 from rsseg.data.groups import counted, find_groups, group_names
 from rsseg.data.masks import VECTORS, Burn, is_vector, text_of
-from rsseg.data.paths import IMAGES, find, fits_any, path_pattern, unique_names
+from rsseg.data.paths import IMAGES, files_below, find, fits_any, path_pattern, unique_names
 from rsseg.data.raster import check_parts, open_raster
 from rsseg.data.remote import fetch
 from rsseg.data.scene import Mask, Scene, Source
@@ -60,6 +61,14 @@ def mask_settings(
 def mask_at(path: Path, settings: Mask) -> Mask:
     """A file of a target with these settings, of which those of vectors do not concern rasters, nor the other way round."""
     return Mask(path, settings.burn) if is_vector(path) else Mask(path, threshold=settings.threshold)
+
+
+def by_letters(keys: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], list[tuple[str, ...]]]:
+    """The values of fields by what they are in lower case."""
+    found: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for key in keys:
+        found.setdefault(tuple(map(str.lower, key)), []).append(key)
+    return found
 
 
 class Files(Source):
@@ -139,7 +148,9 @@ class Files(Source):
         self.image, self.fields = patterns[0], list(path_pattern(patterns[0]).groupindex)
         images = find(self.root, self.image)
         if not images:
-            raise InputError(f"no image below {self.root} fits dataset.source.image={self.image}{self._archives()}")
+            there = [path.relative_to(self.root).as_posix() for path in islice(files_below(self.root), 3)]
+            held = f"; it holds {', '.join(there)}, ..." if there else ""
+            raise InputError(f"no image below {self.root} fits dataset.source.image={self.image}{held}{self._archives()}")
         stacks = [self._stacked(images, pattern) for pattern in patterns[1:]]
         masks = [self._masks(images, place, pattern, settings[place]) for place, pattern in self.masks.items()]
         weights = self._weights(images, weight) if weight is not None else {}
@@ -174,8 +185,13 @@ class Files(Source):
                 f"as {{name}}: those of the second must stand in the first; found {sorted(self.fields)} and {sorted(own)}"
             )
         there, places = find(self.root, pattern, endings), [self.fields.index(field) for field in own]
-        found = {fields: there.get(tuple(fields[place] for place in places)) for fields in images}
-        return {fields: path for fields, path in found.items() if path is not None}
+        wanted = {fields: tuple(fields[place] for place in places) for fields in images}
+        partners = {key: there[key] for key in {*wanted.values()} & there.keys()}
+        alone = by_letters({*wanted.values()} - partners.keys()), by_letters(there.keys() - partners.keys())
+        for letters, keys in alone[0].items():  # those whose names differ in upper and lower case alone
+            if len(keys) == len(alone[1].get(letters, [])) == 1:
+                partners[keys[0]] = there[alone[1][letters][0]]
+        return {fields: partners[key] for fields, key in wanted.items() if key in partners}
 
     def _masks(self, images: Images, place: str, pattern: str, settings: Mask) -> dict[tuple[str, ...], Mask]:
         """As `_partners`, a target's files."""

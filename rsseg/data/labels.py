@@ -126,6 +126,11 @@ class Labels(MaskReader):
         if not self.colours:
             return raw[: self.mask_bands]
         red, green, blue = raw[:3].astype(np.int64)
+        if raw.dtype.itemsize > 1 and raw.max(initial=0) > 255:
+            raise InputError(
+                f"the mask holds colours of {8 * raw.dtype.itemsize} bits, up to {raw.max():g}: write them with 8 "
+                "(gdal_translate -ot Byte -scale 0 65535 0 255)"
+            )
         return np.asarray(red << 16 | green << 8 | blue)[None]
 
     def _places(self, numbers: NDArray[np.generic]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from rsseg.contract import InputError
 from rsseg.files import normal
 
-IMAGES = frozenset({".tif", ".tiff", ".jpg", ".jpeg", ".png", ".jp2", ".vrt", ".img", ".bmp"})
+IMAGES = frozenset({".tif", ".tiff", ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".jp2", ".vrt", ".img", ".bmp"})
 
 FIELD = re.compile(r"\{(\w+)\}|(\*\*/)|(\*)")
 

@@ -33,7 +33,7 @@ GDAL = {
     "GDAL_VRT_ENABLE_PYTHON": "NO",  # functions in a VRT are never run
 }
 
-JPEG = frozenset({".jpg", ".jpeg"})
+JPEG = frozenset({".jpg", ".jpeg", ".jfif"})
 """Decoded by Pillow, as torchgeo and torchvision do: GDAL upsamples the colours of such files in another way."""
 
 ORIENTATION = 0x0112  # the EXIF tag
@@ -164,11 +164,12 @@ def georeference(path: Path) -> dict[str, Any]:
 
 
 def is_turned(path: Path) -> bool:
-    """Whether viewers turn a JPEG, as its EXIF data ask them to; its pixels are read as they are stored."""
-    if path.suffix.lower() not in JPEG:
+    """Whether viewers turn a picture, as its EXIF data ask them to; its pixels are read as they are stored."""
+    if path.suffix.lower() not in JPEG | {".png", ".webp"}:
         return False
     with reading(path), Image.open(path) as image:
-        return int(image.getexif().get(ORIENTATION, 1)) != 1
+        # to look for it where it is not announced, Pillow decodes a whole PNG
+        return "exif" in image.info and int(image.getexif().get(ORIENTATION, 1)) != 1
 
 
 def alpha_band(raster: Any) -> int:

@@ -192,7 +192,9 @@ class Split:
             known = called([scene for scene in scenes if path.parent in scene.image.parents] or scenes)
             rows = {row[0]: next((known[name] for name in row if name in known), None) for row in rows_of(path, split)}
             headed = next(iter(rows), "").partition(",")[0].lower() in HEADER
-            unknown = sorted(row for n, (row, name) in enumerate(rows.items()) if name is None and (n or not headed))
+            unknown = sorted(
+                row for n, (row, name) in enumerate(rows.items()) if name is None and (n or not headed) and row[0] != "#"
+            )
             if unknown and needed:
                 fault = f"{path} lists {len(unknown)} names without an image: {', '.join(unknown[:5])}"
                 if not self.skip:
@@ -212,7 +214,9 @@ def called(scenes: Sequence[Scene]) -> dict[str, str]:
 
 
 def rows_of(path: Path, split: str) -> list[list[str]]:
-    """What each line of a list may name: the line, its parts between commas, and all of these without folder and ending.
+    """What each line of a list may name: the line, its cells, and all of these without folder and ending.
+
+    Cells are those between commas, or between semicolons or tabs where the first line has no comma.
 
     It is a text file, or a Parquet table. Where the first line has a column ``split``, the lines of that split count.
     """
@@ -230,7 +234,9 @@ def rows_of(path: Path, split: str) -> list[list[str]]:
         rows = [list(map(str, table.columns)), *(list(map(str, row)) for row in table.itertuples(index=False))]
         rows = rows if "split" in table.columns else rows[1:]
     else:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(read_text(path).splitlines(), skipinitialspace=True)]
+        lines = read_text(path).splitlines()
+        between = next((mark for mark in ",;\t" if lines and mark in lines[0]), ",")
+        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=between, skipinitialspace=True)]
         rows = [row for row in rows if any(row)]
     header = [cell.lower() for cell in rows[0]] if rows else []
     if "split" in header:

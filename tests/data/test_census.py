@@ -201,3 +201,7 @@ def test_pixels_of_another_kind_are_told_by_type_and_range():
     assert describe_other_radiometry(mean, std, "", mean, "uint16", "it") == ""
     far = describe_other_radiometry(mean, std, "uint8", np.array([100.0, 93.0]), "uint8", "a.tif")
     assert far.startswith("of a.tif the mean of band 2 is 93, 6 standard deviations from the 90 of training")
+    assert not describe_other_radiometry(mean, std, "uint8", mean, "uint8", "it", std / 9)
+    for narrow in (std / [1, 11], std * [11, 1]):
+        line = describe_other_radiometry(mean, std, "uint8", mean, "uint8", "it", narrow)
+        assert line.startswith("of it the standard deviation of band")

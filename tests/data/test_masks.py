@@ -69,6 +69,13 @@ def test_colours_may_be_grey_or_in_bands(tmp_path):
     assert (read(tmp_path, "rgb.png", black, image=Image.fromarray(TRUTH * 255).convert("RGB")) == TRUTH).all()
 
 
+def test_colours_of_16_bits_are_refused(tmp_path):
+    pixels = np.stack([TRUTH, TRUTH * 0, TRUTH * 0]).astype(np.uint16)
+    with pytest.raises(InputError, match=r"m\.tif: the mask holds colours of 16 bits, up to 65535: write them with 8"):
+        read(tmp_path, "m.tif", COLOURS, pixels * 65535)
+    assert (read(tmp_path, "n.tif", COLOURS, pixels * 255) == TRUTH).all()
+
+
 @pytest.mark.parametrize("name", ["m.png", "m.tif", "w.tif"])
 def test_one_bit_may_be_colours(tmp_path, name):
     """As a drawing of 1 bit is seen: black and white, whatever 0 stands for in the file."""

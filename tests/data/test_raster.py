@@ -296,16 +296,17 @@ def test_a_jpeg_may_have_any_size(tmp_path):
     assert not [warning for warning in said if "bomb" in str(warning.message)]
 
 
-def test_a_picture_that_viewers_turn_is_named(tmp_path, caplog):
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
+def test_a_picture_that_viewers_turn_is_named(tmp_path, caplog, ending):
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new("L", (32, 16)).save(tmp_path / "i.jpg", exif=exif)
+    Image.new("L", (32, 16)).save(tmp_path / f"i.{ending}", exif=exif)
     Image.new("L", (16, 32)).save(tmp_path / "m.png")
-    with pytest.raises(InputError, match=r"Viewers turn i\.jpg by its EXIF data: write it turned"):
-        SceneReader(make_scene("s", tmp_path / "i.jpg", tmp_path / "m.png"), [Labels(TASK)], [1])
-    Image.new("L", (32, 32)).save(tmp_path / "square.jpg", exif=exif)
-    Image.new("L", (32, 32)).save(tmp_path / "square.png")
-    square = make_scene("s", tmp_path / "square.jpg", tmp_path / "square.png")
+    with pytest.raises(InputError, match=rf"Viewers turn i\.{ending} by its EXIF data: write it turned"):
+        SceneReader(make_scene("s", tmp_path / f"i.{ending}", tmp_path / "m.png"), [Labels(TASK)], [1])
+    Image.new("L", (32, 32)).save(tmp_path / f"square.{ending}", exif=exif)
+    Image.new("L", (32, 32)).save(tmp_path / "mask.png")
+    square = make_scene("s", tmp_path / f"square.{ending}", tmp_path / "mask.png")
     compare_scenes([square], [square.check([Labels(TASK)], [1])], [1])
     assert "Images that viewers turn by their EXIF data: 1, first" in caplog.text
 

@@ -3,7 +3,8 @@ import unicodedata
 
 import numpy as np
 import pytest
-from tiny import write_tif
+from PIL import Image
+from tiny import mask_file, write_tif
 
 from rsseg.contract import InputError
 from rsseg.data.files import Files
@@ -154,6 +155,7 @@ def test_a_list_of_names_from_another_system(tmp_path):
         "north-1\nnorth-2\n",
         "north-1.tif\r\nx\\north-2.tif\r\n",
         "2018,north-1\n2019,north-2\n",
+        "# two of the north\nnorth-1\nnorth-2\n",
         "a_1.tif\na_2.tif\n",  # the masks'
         "radar/1_s1.tif,a_1.tif\nradar/2_s1.tif,a_2.tif\n",
         "id,split,mask\n7,train,a_1.tif\n8,val,b_1.tif\n9,train,a_2.tif\n",
@@ -185,6 +187,8 @@ def test_lists_name_scenes_or_files_of_theirs(tmp_path, text):
         '"name","split"\n"a","Train"\n"b","validation"\n',
         "id, Split\na ,train\n b, val\n",
         "mask,split\nmasks/a.tif,train\nmasks/b.tif,val\n",
+        "name;split\na;train\nb;val\n",
+        "name\tsplit\na\ttrain\nb\tval\n",
     ],
 )
 def test_tables_as_pandas_and_people_write_them(tmp_path, text):
@@ -241,6 +245,28 @@ def names_of(root, split, **options):
 def test_folders_may_begin_with_a_capital(tmp_path):
     two_folders(tmp_path, images="Images", masks="MASKS")
     assert names_of(tmp_path, {"val": ["a"]}) == {"train": ["b", "c", "d"], "val": ["a"]}
+
+
+def test_names_that_differ_in_upper_and_lower_case_are_paired_unless_that_is_open(tmp_path):
+    for image, mask in (("A.PNG", "a.png"), ("b.png", "B.png"), ("c.png", "c.png")):
+        for place in (f"images/{image}", f"masks/{mask}"):
+            (tmp_path / place).parent.mkdir(exist_ok=True)
+            Image.new("L", (8, 8)).save(tmp_path / place)
+    own = str(tmp_path), "images/{name}.*", "masks/{name}.*", {"train": 1.0}
+    assert {scene.name: mask_file(scene).name for scene in Files(*own).scenes("train")} == {
+        "A": "a.png",
+        "b": "B.png",
+        "c": "c.png",
+    }
+    Image.new("L", (8, 8)).save(tmp_path / "images/C.png")  # of the two c.png has the mask
+    with pytest.raises(InputError, match=r"1 of 4 train images .* have no mask .*C\.png"):
+        Files(*own).scenes("train")
+
+
+def test_what_is_there_is_named_where_nothing_fits(tmp_path):
+    two_folders(tmp_path, images="photos")
+    with pytest.raises(InputError, match=r"no image below .* it holds (photos|masks)/[abcd]\.tif, .*: is it the right folder"):
+        Files(str(tmp_path), "images/{name}.*", "masks/{name}.*")
 
 
 def test_accents_that_are_characters_of_their_own(tmp_path):
