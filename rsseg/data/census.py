@@ -52,9 +52,6 @@ class ValueStatistics:
     max: Floats
 
 
-NO_VALUES = ValueStatistics(np.zeros(0), np.ones(0), np.zeros(0), np.zeros(0))
-
-
 @dataclass(frozen=True)
 class Census:
     """What is known of a split and one of its targets."""
@@ -63,8 +60,8 @@ class Census:
     valid: NDArray[np.int64]  # [S, K], per scene the pixels that are labelled
     bands: BandStatistics
     blocks: Blocks  # where the classes lie
-    values: ValueStatistics = NO_VALUES  # of a regression's targets
-    with_data: NDArray[np.int64] | None = None  # [S], per scene the pixels that have data; None: not known
+    values: ValueStatistics  # of a regression's targets
+    with_data: NDArray[np.int64]  # [S], per scene the pixels that have data
 
     def fingerprint(self, names: list[str]) -> str:
         """A short hash of scene names and label counts: same split and labels, same fingerprint, on any machine."""
@@ -147,7 +144,7 @@ def check_absent(census: Census, task: Task, split: str, named: Collection[str] 
 
 def _warn_of_mixed(census: Census, task: Task, split: str) -> None:
     """Warn where the masks of some scenes seem to hold 1 for the class and those of others 255, which is ignored."""
-    if task.kind != "binary" or task.soft or census.with_data is None:
+    if task.kind != "binary" or task.soft:
         return
     valid, positive = census.valid[:, 0], census.positives[:, 0] > 0
     ignored = (census.with_data > valid) & (valid > 0)

@@ -16,9 +16,9 @@ from scipy.ndimage import distance_transform_edt, find_objects, label
 
 from rsseg.contract import known
 from rsseg.data.build import cores
+from rsseg.data.grids import ground_resolution
 from rsseg.data.masks import MaskReader
 from rsseg.data.sampling import stream
-from rsseg.data.scene import Scene
 from rsseg.data.splits import cut
 from rsseg.data.store import Store
 from rsseg.progress import progress
@@ -182,17 +182,6 @@ def pieces(sizes: NDArray[np.int64], seed: int, most: int = PIXELS) -> list[tupl
     return [found[i] for i in np.sort(taken)]
 
 
-def square_metres(scene: Scene) -> float:
-    """The area of a pixel on the ground; NaN if the image's coordinates are not in a unit of length.
-
-    A projection stretches lengths (Web Mercator by twice at 60 degrees), which is not undone here.
-    """
-    crs, transform = scene.place()
-    if crs is None or transform is None or not crs.is_projected:
-        return float("nan")
-    return float(abs(transform.determinant) * crs.linear_units_factor[1] ** 2)
-
-
 def survey(store: Store, mask_readers: Sequence[MaskReader], bands: list[int], seed: int) -> Survey:
     """Look for the objects of each class, and for labels where there is no data, piece by piece, in threads.
 
@@ -206,7 +195,8 @@ def survey(store: Store, mask_readers: Sequence[MaskReader], bands: list[int], s
         scene, window = piece
         inside = (..., *window.toslices())
         _, layers, missing = store.arrays(scene)
-        pixel, layer = square_metres(store.scenes[scene]), layers.get(task.target)
+        side, layer = ground_resolution(*store.scenes[scene].place()), layers.get(task.target)
+        pixel = float("nan") if side is None else side**2
         target = task.unknown_target((window.height, window.width)) if layer is None else np.asarray(layer[inside])
         if isinstance(task, Centres):
             objects = find_boxes(target, task, pixel)

@@ -166,7 +166,7 @@ def census_of(positives, valid, with_data):
     """A census of scenes of one band with these pixels of the classes, those that are labelled, and those that have data."""
     positives, valid = np.array(positives, dtype=np.int64), np.array(valid, dtype=np.int64)
     bands = BandStatistics(int(sum(with_data)), *(np.ones(1) for _ in range(4)), np.ones((9, 1)), 0.0)
-    return Census(positives, valid, bands, None, with_data=np.array(with_data))
+    return Census(positives, valid, bands, None, None, np.array(with_data))
 
 
 def test_masks_of_0_and_255_taken_for_two_classes_are_refused():

@@ -17,11 +17,11 @@ from rsseg.assembly import make_setup
 from rsseg.contract import InputError
 from rsseg.data.boxes import Boxes
 from rsseg.data.decoded import map_array
+from rsseg.data.grids import ground_resolution
 from rsseg.data.labels import Labels
 from rsseg.data.samples import grouped_keys, mask_of
 from rsseg.data.torchgeo import TorchGeo
 from rsseg.dataset import open_split
-from rsseg.describe.objects import square_metres
 from rsseg.task import Binary, Centres, Multiclass, Multilabel
 
 
@@ -110,7 +110,7 @@ def test_geospatial_datasets_are_cut_into_pieces_without_a_gap(tmp_path, strips)
             window = whole.window(*bounds).round_offsets().round_lengths()
             np.testing.assert_array_equal(image, whole.read(window=window))
             assert scene.place()[0] == whole.crs
-            assert square_metres(scene) == 100
+            assert ground_resolution(*scene.place()) == pytest.approx(10, rel=1e-3)
         with rasterio.open(tmp_path / f"mask_{number}.tif") as whole:
             np.testing.assert_array_equal(mask, whole.read(window=window))
         seen[number][window.toslices()] += 1

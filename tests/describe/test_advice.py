@@ -25,7 +25,7 @@ def facts_of(task, classes, scenes, objects=None):
     else:
         valid, ignored = np.full_like(positives, 10_000), np.zeros(len(scenes), int)
     blocks = Blocks.of(np.column_stack([positives, ignored]).astype(np.uint16), sizes)
-    return Facts.of(Census(positives, valid, BANDS, blocks), task, sizes, objects or {})
+    return Facts.of(Census(positives, valid, BANDS, blocks, None, None), task, sizes, objects or {})
 
 
 def situations(about, facts):
