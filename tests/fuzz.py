@@ -25,11 +25,11 @@ from rasterio.control import GroundControlPoint
 from rasterio.transform import Affine, from_gcps
 from tiny import CONFIGS
 
-from rsseg.assembly import make_setup
+from rsseg.assembly import make_setup, with_bands
 from rsseg.config.cli import check_early, compose, own_part
 from rsseg.contract import InputError
 from rsseg.data.windows import GridWindows
-from rsseg.dataset import open_data, scenes_of
+from rsseg.dataset import open_data
 
 SECONDS = 60
 """A case that takes longer hangs."""
@@ -280,9 +280,7 @@ def run_case(name: str) -> str:
                 check_early(config)
                 setup = make_setup(config, list(config.trust))
                 if kind == "data":
-                    source = setup.source()
-                    if setup.dataset.bands is None:
-                        setup = setup.with_bands(scenes_of(source, setup.dataset, "train")[0].all_bands())
+                    setup, source = with_bands(setup)
                     data = open_data(setup.dataset, source, setup.window)
                     for store in data.stores.values():
                         windows = GridWindows(store, setup.window, setup.overlap)

@@ -24,6 +24,24 @@ from rsseg.data.raster import open_raster, version
 logging.getLogger("pyogrio").setLevel(logging.WARNING)  # it counts the features of every file that it writes
 
 
+BEGINNINGS = {
+    ".gpkg": (b"SQLite format 3\0",),
+    ".fgb": (b"fgb",),
+    ".shp": (b"\0\0\x27\n",),
+    ".geojson": (b"{", b"[", b"\x1e"),
+}
+"""What files of each format begin with: GDAL goes by content, and a list of other files (an OGR VRT) may have any name."""
+
+
+def check_format(path: Path) -> None:
+    """Make sure that a vector file is what its name says."""
+    with path.open("rb") as file:
+        start = file.read(1024)
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip() if path.suffix.lower() == ".geojson" else start
+    if not text.startswith(BEGINNINGS[path.suffix.lower()]):
+        raise InputError(f"{path} can't be read as a vector file: what it holds is not what its name says. Is it complete?")
+
+
 def _mask_values(frame: Any, path: Path, burn: Burn) -> NDArray[np.int32]:
     if burn.attribute is None or not len(frame):  # an empty file may lack the attributes, too
         return np.ones(len(frame), dtype=np.int32)
@@ -82,6 +100,7 @@ def _read(path: Path, burn: Burn, key: object) -> tuple[Any, NDArray[np.int32]]:
     import geopandas
 
     try:
+        check_format(path)
         frame = geopandas.read_file(path, layer=chosen_layer(path, burn.layer))
     except InputError:
         raise
