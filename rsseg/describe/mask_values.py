@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from rasterio.windows import Window
 
-from rsseg.contract import IGNORE
+from rsseg.contract import IGNORE, InputError
 from rsseg.data.masks import VECTORS, read_colours
-from rsseg.data.raster import has_palette, masked_out, nodata_of, open_raster, read_bands
+from rsseg.data.raster import alpha_band, has_palette, masked_out, nodata_of, open_raster, read_bands
 from rsseg.files import read_text
 
 LOOKED_AT = 24  # files that are looked into
@@ -88,11 +88,24 @@ def list_shares(counts: Counter[Any], values: Iterable[Any]) -> str:
 
 
 def has_colours(path: Path) -> bool:
-    """Whether a mask's pixels are colours: three bands that differ, or a palette whose numbers are no labels from 0 on."""
+    """Whether a mask's pixels are colours: three bands that differ, or a palette whose numbers are no labels from 0 on.
+
+    Raises:
+        InputError: If other bands differ, of which a folder does not say what they are.
+    """
     raster = open_raster(path)
     if has_palette(raster):
         return bool(read_bands(path, [1], middle(path)).max() > MANY)
-    return raster.count >= 3 and bool(np.ptp(read_bands(path, [1, 2, 3], middle(path)), axis=0).any())
+    bands = [band for band in range(1, raster.count + 1) if band != alpha_band(raster)]
+    pixels = read_bands(path, bands, middle(path))
+    if not (pixels != pixels[:1]).any():
+        return False
+    if len(bands) != 3 or pixels.dtype != np.uint8:
+        raise InputError(
+            f"{path} has {len(bands)} bands of {pixels.dtype} that differ and are no colours: write a config from "
+            "configs/dataset/geotiff.yaml; a band for each label is task: multilabel, shares of classes are fractions: 1"
+        )
+    return True
 
 
 def count_values(path: Path, coloured: bool) -> Counter[Any]:

@@ -285,3 +285,13 @@ def test_unnamed_bands_may_be_those_of_sentinel_2(tmp_path):
     found = discover(tmp_path)
     assert found.config["rgb"] == [4, 3, 2]
     assert any("13 bands without such names are taken for Sentinel-2's" in belief for belief in found.beliefs)
+
+
+@pytest.mark.parametrize(("bands", "dtype"), [(3, np.float32), (2, np.uint8), (5, np.uint8)])
+def test_bands_of_masks_that_are_no_colours(tmp_path, bands, dtype):
+    for name in "ab":
+        png(tmp_path / f"images/{name}.png", picture())
+        write_tif(tmp_path / f"masks/{name}.tif", np.stack([labels(0, 1)] * (bands - 1) + [labels(1)]).astype(dtype))
+    with pytest.raises(InputError, match=rf"masks/a\.tif has {bands} bands of .* that differ and are no colours") as caught:
+        discover(tmp_path)
+    assert "\n" not in str(caught.value)
