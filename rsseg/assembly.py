@@ -300,9 +300,9 @@ def with_bands(setup: Setup) -> tuple[Setup, Source]:
     if dataset.bands is not None and (dataset.rgb or len(dataset.bands) <= 3):
         return setup, source
     scene = scenes_of(source, dataset, "train")[0]
-    bands = dataset.bands or scene.all_bands()
-    names = dict(enumerate(scene.band_names(), start=1))
-    return setup.with_bands(bands, dataset.rgb or colour_bands({band: names[band] for band in bands if band in names})), source
+    names = scene.named_bands()
+    bands = dataset.bands or list(names)
+    return setup.with_bands(bands, dataset.rgb or colour_bands({band: names.get(band, "") for band in bands})), source
 
 
 def make_module(setup: Setup, network: nn.Module, numbers: TrainStatistics, scenes: int) -> SegmentationModule:

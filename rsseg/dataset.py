@@ -219,7 +219,10 @@ def open_test(dataset: Dataset, source: Source, data: Data) -> Store | None:
     Nothing else needs the test split, so that what is wrong with it is logged.
     """
     try:
-        scenes = scenes_of(source, dataset, "test")
+        scenes = scenes_of(source, dataset, "test", needed=False)
+        if not scenes:
+            log.info("There is no test split.")
+            return None
         labelled = [scene for scene in scenes if any(scene.masks)]
         if len(labelled) < len(scenes):
             line = "%d of %d scenes of the test split have no masks: they can be mapped, not scored."
@@ -269,12 +272,12 @@ def warn_of_misspelt(dataset: Dataset, names: Sequence[str]) -> None:
             log.warning("dataset.unlabelled.%s fits no training or validation scene%s.", pattern, nearest(pattern, names))
 
 
-def scenes_of(source: Source, dataset: Dataset, split: str) -> list[Scene]:
-    """The scenes of a split, with what is not labelled in them."""
+def scenes_of(source: Source, dataset: Dataset, split: str, needed: bool = True) -> list[Scene]:
+    """The scenes of a split, with what is not labelled in them; one at least, if that is needed."""
     if split not in SPLITS:
         raise InputError(f"split={split}{nearest(split, SPLITS)}: there are {', '.join(SPLITS)}")
     scenes = source.scenes(split)
-    if not scenes:
+    if not scenes and needed:
         raise InputError(
             f"the {split} split of dataset {dataset.name} has no scenes: see dataset.source, and whether "
             "the other splits have taken all of them"

@@ -200,10 +200,12 @@ OTHERS = {"edge", "infra", "coastal"}
 """Words in the names of bands beside these: red edge, infra-red, coastal blue."""
 
 
-def band_names(path: Path) -> list[str]:
-    """What a raster's bands are called, or else which colour they are; empty where it says nothing."""
+def band_names(path: Path) -> dict[int, str]:
+    """What an image's bands but its alpha band are called, or else their colours, by number; three where it has a palette."""
     raster = open_raster(path)
-    return [name or kind.name for name, kind in zip(raster.descriptions, raster.colorinterp, strict=True)]
+    names = [name or kind.name for name, kind in zip(raster.descriptions, raster.colorinterp, strict=True)]
+    named = enumerate(["red", "green", "blue"] if is_coloured(raster) else names, start=1)
+    return {band: name for band, name in named if band != alpha_band(raster)}
 
 
 def colour_bands(names: Mapping[int, str]) -> list[int] | None:

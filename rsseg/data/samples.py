@@ -114,18 +114,13 @@ class Sample(Scene):
         x, y, _ = self.samples.keys[self.number]
         return CRS.from_user_input(dataset.crs), from_origin(x.start, y.stop, *dataset.res)
 
-    def all_bands(self) -> list[int]:
-        """See `Scene`."""
-        return list(range(1, sum(self.samples.first[0].counts) + 1))
-
-    def band_names(self) -> list[str]:
-        """See `Scene`: those of torchgeo's class, where it has one for each band; it may say which it shows."""
-        dataset = self.samples.dataset
+    def named_bands(self) -> dict[int, str]:
+        """See `Scene`: names are those of torchgeo's class, where it has one for each band; it may say which it shows."""
+        dataset, count = self.samples.dataset, sum(self.samples.first[0].counts)
         names = list(getattr(dataset, "bands", getattr(dataset, "all_bands", ())))
-        if len(names) != sum(self.samples.first[0].counts):
-            return []
         shown = dict(zip(getattr(dataset, "rgb_bands", ()), ("red", "green", "blue"), strict=False))
-        return [shown.get(name, "") if shown else str(name) for name in names]
+        called = [shown.get(name, "") if shown else str(name) for name in names] if len(names) == count else [""] * count
+        return dict(enumerate(called, start=1))
 
 
 class SampleReader(SceneReader):

@@ -185,22 +185,13 @@ class Scene:
                 yield path, places, [bands[i] - first for i in places]
             first += count
 
-    def all_bands(self) -> list[int]:
-        """The numbers of all bands but alpha bands."""
-        kept, first = [], 0
+    def named_bands(self) -> dict[int, str]:
+        """What all bands but alpha bands are called, by their numbers through all files; empty where a file says nothing."""
+        found, first = dict[int, str](), 0
         for path, count in zip(self.images, self.counts(), strict=True):
-            alpha = alpha_band(open_raster(path))
-            kept += [first + band for band in range(1, count + 1) if band != alpha]
+            found |= {first + band: name for band, name in band_names(path).items()}
             first += count
-        return kept
-
-    def band_names(self) -> list[str]:
-        """What its bands are called, through all files; three where a palette holds the colours of a file."""
-        names = list[str]()
-        for path, count in zip(self.images, self.counts(), strict=True):
-            own = band_names(path)
-            names += own if len(own) == count else ["red", "green", "blue"]
-        return names
+        return found
 
 
 def check_band_numbers(image: str, count: int, bands: Sequence[int]) -> None:

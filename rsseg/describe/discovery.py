@@ -262,9 +262,9 @@ def describe_images(paths: Sequence[Path]) -> str:
 def find_rgb(image: Path) -> tuple[list[int] | None, str]:
     """The bands of an image that pictures show as red, green and blue, None for the first three; and what is believed."""
     names = band_names(image)
-    found = colour_bands(dict(enumerate(names, start=1)))
+    found = colour_bands(names)
     if found:
-        called = ", ".join(names[band - 1] for band in found)
+        called = ", ".join(names[band] for band in found)
         return found, f"Pictures show bands {', '.join(map(str, found))}, called {called}."
     if len(names) in UNNAMED:
         found = UNNAMED[len(names)]

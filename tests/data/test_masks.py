@@ -127,7 +127,7 @@ def test_images_are_read_as_they_are_seen(tmp_path):
     with rasterio.open(path, "r+") as file:
         file.write_colormap(1, {number: (*colour.tolist(), 255) for number, colour in enumerate(colours)})
     scene = Scene("a", path)
-    assert scene.all_bands() == [1, 2, 3]
+    assert list(scene.named_bands()) == [1, 2, 3]
     pixels, _ = SceneReader(scene, [Labels(TWO)], [3, 1]).read_pixels(WHOLE)
     assert (pixels == colours[numbers][..., [2, 0]].transpose(2, 0, 1)).all()
     white = write_tif(tmp_path / "w.tif", numbers[None], photometric="MINISWHITE")

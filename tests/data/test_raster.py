@@ -142,7 +142,7 @@ def test_alpha_is_no_band_but_says_what_is_missing(tmp_path, caplog):
     image[3, :7, :5] = 0
     path = write_tif(tmp_path / "i.tif", image)  # GDAL marks the fourth of four bytes as alpha
     scene = make_scene("s", path, write_tif(tmp_path / "m.tif", np.full((1, 30, 40), 3, np.int16)))
-    assert scene.all_bands() == [1, 2, 3]
+    assert list(scene.named_bands()) == [1, 2, 3]
     reader = SceneReader(scene, [LABELS], [1, 2, 3])
     compare_scenes([scene], [reader.facts], reader.bands)
     assert "i.tif (band 4)" in caplog.text

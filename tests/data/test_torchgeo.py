@@ -42,7 +42,7 @@ def test_samples_with_the_classes_own_splits(tmp_path, loveda):
     classes = "dataset.classes=[none,background,building,road,water,barren,forest,agriculture]"
     config = settings(tmp_path, "LoveDA", f"dataset.args.root={loveda}", classes)
     source = source_of(config)
-    assert source.scenes("train")[0].all_bands() == [1, 2, 3]
+    assert list(source.scenes("train")[0].named_bands()) == [1, 2, 3]
     setup = make_setup(config).with_bands([1, 2, 3])
     for split in ("train", "val"):
         store, theirs = (
@@ -238,7 +238,7 @@ def test_samples_of_four_bands_have_no_alpha(tmp_path, monkeypatch):
     monkeypatch.setattr(tg, "Made", Made, raising=False)
     source = TorchGeo("Made", {"shapes": {"image": [4, 8, 8], **FLAT}})
     scenes = source.scenes("train")
-    assert scenes[0].all_bands() == [1, 2, 3, 4]
+    assert list(scenes[0].named_bands()) == [1, 2, 3, 4]
     store = stored(source, tmp_path / "store", bands=(1, 2, 3, 4))
     for i, scene in enumerate(scenes):
         np.testing.assert_array_equal(whole_scene(store, i)[0], made("image", [4, 8, 8], scene.number))
@@ -273,7 +273,7 @@ def test_samples_that_are_damaged(tmp_path, loveda, caplog, skip):
     (path,) = [path for path in loveda.rglob("*/images_png/*") if "Train" in str(path)][:1]
     path.write_bytes(path.read_bytes()[:300])
     source = TorchGeo("LoveDA", {"root": str(loveda)})
-    assert source.scenes("train")[0].all_bands() == [1, 2, 3]
+    assert list(source.scenes("train")[0].named_bands()) == [1, 2, 3]
     if skip:
         store = stored(source, tmp_path / "store", skip=True)
         assert len(store) == 1
@@ -373,7 +373,7 @@ def test_masks_of_objects_become_one_of_their_labels(number):
 def test_samples_that_cannot_be_used(monkeypatch, arguments, settings, message):
     monkeypatch.setattr(tg, "Made", Made, raising=False)
     with pytest.raises(InputError, match=message):
-        TorchGeo("Made", {"shapes": arguments}, **settings).scenes("train")[0].all_bands()
+        TorchGeo("Made", {"shapes": arguments}, **settings).scenes("train")[0].named_bands()
 
 
 @pytest.mark.parametrize(
