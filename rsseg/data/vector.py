@@ -74,7 +74,9 @@ def check_format(path: Path) -> None:
     with path.open("rb") as file:
         start = file.read(1 << 16).removeprefix(codecs.BOM_UTF8).lstrip()
     if not start.startswith(FIRST_BYTES[path.suffix.lower()]) or b"gdal_streamed_alg" in start:
-        raise InputError(f"{path} can't be read as a vector file: it does not hold what {path.suffix} stands for; write it anew")
+        raise InputError(
+            f"{path} can't be read as a vector file: it does not hold what {path.suffix} stands for; write it in that format"
+        )
 
 
 def chosen_layer(path: Path, layer: str | None) -> str:
