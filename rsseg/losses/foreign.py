@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.losses.checks import check_weight, check_weight_values
-from rsseg.losses.planes import widened
+from rsseg.losses.pieces import wide
 from rsseg.losses.terms.term import VALUE_CHECKS, Term
 from rsseg.task import Task
 
@@ -97,7 +97,7 @@ class Foreign(nn.Module):
             weighs = weight > 0  # NaN does not
             known = known & (weighs if known.ndim == 3 else weighs.unsqueeze(1))
             weight = torch.where(known if known.ndim == 3 else known.any(dim=1), weight, torch.zeros_like(weight))
-        logits = widened(logits).contiguous()
+        logits = logits.to(wide(logits)).contiguous()
         target = self._form(logits, target, known)
         if self.pixels:
             whole = known if known.ndim == 3 else known.all(dim=1)
