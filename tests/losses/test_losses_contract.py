@@ -140,6 +140,20 @@ def test_integer_dtypes_and_ignore_values_do_not_matter(name, task):
     assert other(logits, target.long().masked_fill(target == IGNORE, -100)) == expected
 
 
+@every_case
+def test_the_order_in_memory_does_not_matter(name, task):
+    """Also of a single image, whose planes NumPy may take for arrays in Fortran order."""
+    for images in (1, 2):
+        logits, target = batch(task, seed=9, images=images, size=(9, 7))
+        term = TERMS[name](task)
+        value, gradient = value_and_gradient(term, logits, target)
+        turned = [x.transpose(-1, -2).contiguous().transpose(-1, -2) for x in (logits, target)]
+        for other_logits, other_target in ((logits.contiguous(memory_format=torch.channels_last), target), turned):
+            other, other_gradient = value_and_gradient(term, other_logits, other_target)
+            torch.testing.assert_close(other, value)
+            torch.testing.assert_close(other_gradient, gradient)
+
+
 @pytest.mark.parametrize("name", ["dice", "jaccard", "tversky", "lovasz_all"])
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
 def test_one_is_the_largest_and_zero_the_smallest_overlap_loss(name, task):
