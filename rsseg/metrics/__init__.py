@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from rsseg.metrics.calibration import brier, calibration, calibration_error
+from rsseg.metrics.calibration import calibration, calibration_sums
 from rsseg.metrics.errors import ErrorScores, error_metrics
 from rsseg.metrics.matches import MatchScores, match_metrics
 from rsseg.metrics.metric import Metric
@@ -34,9 +34,8 @@ __all__ = [
     "Pixels",
     "Sample",
     "Scores",
-    "brier",
     "calibration",
-    "calibration_error",
+    "calibration_sums",
     "choose_pixels",
     "error_metrics",
     "label_metrics",
