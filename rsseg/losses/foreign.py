@@ -45,25 +45,12 @@ def adapted(loss: nn.Module, where: str, task: Task, pixels: Any = False) -> nn.
 
 
 class Foreign(nn.Module):
-    """Calls a loss that is no `Term`, outside autocast, as ``loss(logits, target)``; docs/own_loss.md is its page.
-
-    The loss gets logits ``[B, C, H, W]`` in float32 (float64 stays) and, of the same batch, a target:
-
-    * multiclass labels: int64 ``[B, H, W]``, for MONAI's losses ``[B, 1, H, W]``.
-    * binary and multilabel labels, class shares, real values: ``[B, C, H, W]`` in the logits' dtype.
+    """Calls a loss that is no `Term`, outside autocast, with what docs/own_loss.md says.
 
     Ignored pixels hold `IGNORE` in labels if the constructor takes `ignore_index`; a batch that has no other pixels then gives
-    0. Any other loss may get the pixels that are known in all planes alone, in a column of one image: ``[1, C, N, 1]`` and
-    ``[1, N, 1]``. Without that a batch with ignored pixels is refused: at once on a CPU, in the first calls and in evaluation
-    mode; other calls leave a mark on the device, which the next call in evaluation mode finds.
-
-    Pixel weights ``[B, H, W]``, 0 where ignored, are passed as ``weight=`` if ``forward`` has a parameter of that name.
-
-    Args:
-        loss: The loss.
-        where: Its place in the config, for messages.
-        task: The head's task.
-        pixels: Give it the known pixels alone.
+    0. With `pixels` it gets those that are known in all planes alone, as one column. Else a batch with ignored pixels is
+    refused: at once on a CPU, in the first calls and in evaluation mode; other calls leave a mark on the device, which the next
+    call in evaluation mode finds. `where` is its place in the config, for messages.
 
     Raises:
         InputError: When it is called: for ignored pixels and pixel weights that the loss has no notion of, and if it fails,

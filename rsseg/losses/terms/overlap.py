@@ -25,7 +25,7 @@ class _Overlap(ClassMean):
     sums = (SOFT,)
     soft = True
     rules = {"alpha": number, "beta": number}
-    alpha = beta = gamma = scale = 1.0
+    alpha = beta = scale = 1.0
     smooth = 1.0
     _: KW_ONLY
     class_weights: PerClass = None
