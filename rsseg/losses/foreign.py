@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.losses.checks import check_weight, check_weight_values
-from rsseg.losses.pieces import wide
+from rsseg.losses.pieces import may_look, wide
 from rsseg.losses.terms.term import VALUE_CHECKS, Term
 from rsseg.task import Task
 
@@ -149,7 +149,7 @@ class Foreign(nn.Module):
         """Stop at ignored pixels. To look waits for the device: a GPU looks in the first calls and in evaluation mode."""
         found = ~known.all()
         self._ignored = found if self._ignored is None else self._ignored | found
-        if (first or not self.training or _is_cpu(known)) and bool(self._ignored):
+        if (first or not self.training or may_look(known)) and bool(self._ignored):
             raise self._advice()
 
     def _form(self, logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
@@ -191,10 +191,6 @@ class Foreign(nn.Module):
             f"{self.where}: the value of {self.name} has no gradient, so nothing would be learnt: compute it from the logits "
             "with torch alone, without argmax, thresholds, detach() or item()"
         )
-
-
-def _is_cpu(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu"
 
 
 def _column(values: Tensor, whole: Tensor) -> Tensor:
