@@ -192,7 +192,7 @@ class Softmax(Piece):
 
     def start(self, target: Tensor) -> None:
         log_p = self.log_p()
-        self.p = self.clean(log_p.exp())
+        self.p = log_p.exp().mul_(self.v)
         if self.hard:
             self.label = target.long() if self.whole else target.long().clamp(0, self.x.shape[1] - 1)
             log_p = log_p.gather(1, self.label)
