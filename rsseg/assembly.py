@@ -22,7 +22,7 @@ from rsseg.config import build as kinds
 from rsseg.config.build import faults, locate, missing
 from rsseg.config.schema import Cache, cross_check, raise_faults
 from rsseg.config.targets import heads_of, leave_out_short_form
-from rsseg.contract import InputError, nearest
+from rsseg.contract import InputError, current_log_name, nearest
 from rsseg.data.blocks import SIZE, Blocks
 from rsseg.data.scene import Source
 from rsseg.data.store import torch_dtype
@@ -126,7 +126,8 @@ def _try_balancing(setup: Setup) -> None:
     if isinstance(made, Fixed):
         return
     if len(made.parts) < 2:
-        one = f"one {setup.between[:-1]} alone ({', '.join(made.parts)})"
+        parts = [part.removeprefix(f"{setup.head}/") for part in made.parts]
+        one = f"one {setup.between[:-1]} alone ({', '.join(parts)})"
         more = "balancing.between=terms" if setup.between == "heads" else "a loss of several terms"
         raise InputError(
             f"balancing.between={setup.between}: with {one} there is nothing to balance; take {more}, or balancing=fixed"
@@ -222,13 +223,14 @@ def _callback_faults(setup: Setup, callbacks: Mapping[str, Mapping[str, Any]]) -
     """What of the callbacks does not go together with the rest."""
     found = []
     losses = loss_places(setup.plain)
-    tasks = {head: task for head, task in setup.tasks.items() if head in losses}
-    names = logged_names(tasks, {head: list(terms) for head, (_, terms) in losses.items()})
+    names = logged_names(setup.tasks, {head: list(terms) for head, (_, terms) in losses.items()})
     schedule = str(setup.plain["scheduler"].get("_target_")).rpartition(".")[2]
     for name, node in callbacks.items():
         monitor = node.get("monitor")
         if monitor is not None and monitor not in names:
-            found.append(f"callbacks.{name}.monitor={monitor}: a run logs no such value{nearest(str(monitor), names)}")
+            now = current_log_name(str(monitor), setup.tasks)
+            said = f"it is called {now} now" if now in names else f"a run logs no such value{nearest(str(monitor), names)}"
+            found.append(f"callbacks.{name}.monitor={monitor}: {said}")
         made = locate(node["_target_"], f"callbacks.{name}", kinds.CALLBACK, setup.trust)
         if issubclass(made, LearningRateFinder) and schedule in (SequentialLR.__name__, OneCycleLR.__name__):
             found.append(

@@ -21,7 +21,8 @@ from rsseg.config.build import plain
 from rsseg.config.contents import fault
 from rsseg.config.entry import invocation
 from rsseg.config.schema import Config
-from rsseg.contract import InputError
+from rsseg.config.targets import heads_of
+from rsseg.contract import InputError, current_log_name
 from rsseg.files import LockedError, UnwritableError, is_remote, lock, read_json, remove_parts, write_text
 from rsseg.task import Scaling
 
@@ -131,7 +132,7 @@ class RunFolder:
             OmegaConf.set_struct(node, False)  # a run of another version may have other keys
         schema.model.heads = {}  # the default refers to another node
         try:
-            config = OmegaConf.merge(schema, content)
+            config: Any = OmegaConf.merge(schema, content)
         except OmegaConfBaseException as error:
             place = f"{error.full_key}: " if error.full_key else ""
             raise self._unusable(self.config_file, place + str(error).splitlines()[0]) from None
@@ -140,6 +141,9 @@ class RunFolder:
             raise self._unusable(self.config_file, f"it lacks {', '.join(lacking)}")
         for key in ROOT_KEYS:
             _find_moved(config, key)
+        for callback in config.callbacks.values():
+            if OmegaConf.is_dict(callback) and callback.get("monitor"):
+                callback.monitor = current_log_name(str(callback.monitor), heads_of(config))
         config.trust = []  # the person at the command line trusts, not a file
         return config
 

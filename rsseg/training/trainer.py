@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor,
 
 from rsseg.comparison.recorder import Recorder
 from rsseg.config.folder import RunFolder
-from rsseg.contract import InputError
+from rsseg.contract import InputError, log_name
 from rsseg.data.groups import group_names
 from rsseg.data.store import Store
 from rsseg.data.windows import Batches, GridWindows, TrainWindows
@@ -116,7 +116,7 @@ def make_trainer(
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         logger=[
-            MetricsFile(run.metrics_file, resumed_step),
+            MetricsFile(run.metrics_file, resumed_step, setup.tasks),
             *(SideLogger(name, partial(setup.logger, name, run.path)) for name in setup.plain["logger"]),
         ],
         callbacks=[
@@ -175,8 +175,8 @@ def make_loop(setup: Setup, run: RunFolder, module: SegmentationModule, data: Da
     guard = NonFinite(_trained_on(setup, windows), setup.on_nonfinite == "skip")
     renewed = [NewSchedule(setup.plain["optimizer"].get("lr"))] if step and begins_anew(run, step) else []
     marks = validation_steps(setup.steps, setup.validations)
-    monitor, higher_is_better = f"val/{head}/{setup.task.score}", setup.task.higher_is_better
-    kept = Checkpoints(run, monitor, marks, setup.checkpoint_every, interrupts, higher_is_better, recorder)
+    monitor = log_name("val", head, setup.task.score, setup.tasks)
+    kept = Checkpoints(run, monitor, marks, setup.checkpoint_every, interrupts, setup.task.higher_is_better, recorder)
     callbacks = [gallery, *([recorder] if recorder else []), guard, *renewed]
     trainer = make_trainer(setup, run, callbacks, kept, step)
     return Loop(setup, run, module, data, step, trainer, windows, gallery, guard, recorder)
@@ -277,7 +277,7 @@ def write_scores(loop: Loop, result: Mapping[str, AnyScores]) -> None:
             if isinstance(scores, Scores):
                 draw_confusion(confusion, scores)
                 drawn[confusion.stem] = confusion
-            draw_curves(curves, head, loop.module.tasks[head], gallery.palettes[head], run.metrics())
+            draw_curves(curves, head, loop.module.tasks, gallery.palettes[head], run.metrics())
             drawn[curves.stem] = curves
         drawn["balance"] = run.path / "balance.png"
         draw_balance(drawn["balance"], run.metrics())
@@ -288,7 +288,7 @@ def write_scores(loop: Loop, result: Mapping[str, AnyScores]) -> None:
         for name, path in drawn.items():
             if path.is_file():
                 logger.show(name, path, trainer.global_step)
-        logger.tabulate("classes", name_means(rows), trainer.global_step)
+        logger.tabulate("classes", name_means(rows, len(result) > 1), trainer.global_step)
     pictures = [*(of_head(run.path / "picture.png", head, result) for head in result), *drawn.values()]
     log.info("Pictures: %s", ", ".join(str(path) for path in pictures if path.is_file()))
 

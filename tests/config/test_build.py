@@ -81,7 +81,7 @@ def test_build_says_where():
         (["+los=dice", "+model.encodr=resnet18"], ["los: there is no", "did you mean 'loss'", "model.encodr", "'encoder'"]),
         (["callbacks=ema", "callbacks.ema=null"], ["callbacks.ema has no _target_"]),
         (["dataset.rgb=[1,2]"], ["dataset.rgb=[1, 2]", "null: the first three"]),
-        (["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/iou"], ["val/iou", "did you mean 'val/mask/iou'"]),
+        (["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/mask/iou"], ["it is called val/iou now"]),
         (["scheduler.T_max=0"], ["can't make a step", "zero"]),
         (["scheduler=cosine_warmup", "scheduler.milestones=[]"], ["can't be resolved"]),
         (["scheduler=cosine_warmup", "scheduler.milestones=[500]"], ["milestones=[500]", "steps=240"]),
