@@ -262,22 +262,35 @@ def check_run(config: DictConfig, scenes: bool) -> None:
             scenes_of(source, setup.dataset, split)
 
 
-def checkpoint_bytes(config: DictConfig) -> float:
-    """About what the checkpoints of a run take on disk: the weights of the best, weights and optimizer state of the last two.
+def checkpoint_bytes(setup: Setup, network: nn.Module) -> float:
+    """About what the checkpoints of a run take on disk.
 
-    Where the config leaves the bands open, three are assumed; NaN where the network can't be made without the data.
+    That is the weights of the best, and weights and optimizer state of the last two; NaN for an optimizer that calls the model.
     """
-    setup = make_setup(config, config.trust)
     one = nn.Parameter(torch.zeros(1000))
     one.grad = torch.zeros_like(one)
     optimizer = setup.optimizer([one])
     try:
         optimizer.step()
-        network = (setup if setup.dataset.bands else setup.with_bands([1, 2, 3])).network(pretrained=False)
-    except (InputError, TypeError):  # TypeError: an optimizer that calls the model itself
+    except TypeError:
         return math.nan
     state = sum(part.nbytes for part in optimizer.state[one].values() if isinstance(part, torch.Tensor)) / one.nbytes
-    return (3 + 2 * state) * float(sum(tensor.nbytes for tensor in network.state_dict().values()))
+    weights = float(sum(tensor.nbytes for tensor in network.state_dict().values()))
+    trained = float(sum(tensor.nbytes for tensor in network.parameters() if tensor.requires_grad))
+    return 3 * weights + 2 * state * trained
+
+
+def expected_bytes(config: DictConfig) -> float:
+    """`checkpoint_bytes` of a run that is not begun; NaN where the network can't be made without the data.
+
+    Where the config leaves the bands open, three are assumed.
+    """
+    setup = make_setup(config, config.trust)
+    try:
+        network = (setup if setup.dataset.bands else setup.with_bands([1, 2, 3])).network(pretrained=False)
+    except InputError:
+        return math.nan
+    return checkpoint_bytes(setup, network)
 
 
 def warn_of_uncounted(setup: Setup, numbers: TrainStatistics) -> None:

@@ -467,9 +467,11 @@ def test_a_run_without_a_terminal_says_how_far_it_is(tmp_path, folder_root, capl
     with caplog.at_level("INFO"):
         train(settings(tmp_path, *folder_data(folder_root), "steps=4", "pictures=0"), tmp_path / "run")
     lines = [message for message in caplog.messages if re.match(r"step \d of 4: ", message)]
-    assert sum(" train/loss " in line for line in lines) == 4
+    assert [line.split()[1] for line in lines if " train/loss " in line] == ["3", "4"]  # the first steps are measured
     assert sum(" val/iou " in line for line in lines) == 1
-    assert all("s gone, about" in line for line in lines)
+    assert all(" s gone, about " in line for line in lines)
+    assert [bool(re.search(r"\(.* s a step, .* s a validation\)$", line)) for line in lines] == [True, False, False]
+    assert sum(bool(re.match(r"Checkpoints take about \d+ MB, and .* has ", message)) for message in caplog.messages) == 1
     said = capsys.readouterr()
     assert "it/s" not in said.out + said.err  # no bars
     assert "\r" not in said.out + said.err
@@ -486,7 +488,7 @@ def test_a_class_that_is_not_predicted_any_more_is_named_once(caplog):
         lines.on_validation_end(trainer, module)
         return [message for message in caplog.messages if "predicted" in message]
 
-    lines = ProgressLines("x")
+    lines = ProgressLines("x", [])
     lines._lines, lines._first = Lines(), 0
     assert validate(lines, 1, [6, 1, 0], [1, 1, 0], [0, 0, 0]) == []  # no pixel is a road
     assert validate(lines, 2, [7, 0, 0], [2, 0, 0], [0, 0, 1]) == [

@@ -8,8 +8,9 @@ import logging
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +110,26 @@ class RunFolder:
                 remove_parts(folder, older=0)
             remove_parts(self.path)  # a younger one may be a table that another process writes beside this run
             yield
+
+    def remove_unused(self, made: Sequence[Path]) -> None:
+        """Remove the folder of a start that has failed, if nothing was begun in it.
+
+        Args:
+            made: The folders that the start has made, the innermost first; others stay.
+        """
+        if self.path not in made or not self.path.is_dir():
+            return
+        log_file, left = self.path / "train.log", {path.name for path in self.path.iterdir()}
+        traced = log_file.is_file() and "Traceback" in log_file.read_text(encoding="utf-8", errors="replace")
+        if traced or not left <= {log_file.name, self.lock_file.name}:
+            return
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename) == log_file.resolve():
+                handler.close()  # Windows does not remove a file that is open
+        with suppress(OSError):
+            shutil.rmtree(self.path)
+            for folder in made[1:]:
+                folder.rmdir()
 
     def config(self) -> Any:
         """The config of the run, typed by the schema. Nothing in it is resolved; keys that the schema lacks are kept."""

@@ -32,7 +32,7 @@ from rsseg.config.entry import invocation
 from rsseg.config.folder import RunFolder, quoted
 from rsseg.config.plan import EXPERIMENT, LOSS, SEED, Plan, as_text, common, read_plan, settings
 from rsseg.contract import InputError
-from rsseg.files import check_space, lock
+from rsseg.files import check_space, lock, missing_folders
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,11 @@ class Sweep(Callback):
     """
 
     total = 0
+    made: Sequence[Path] = ()  # the folder of a single run, and those that it lies in, which were not there before
+
+    def on_run_start(self, config: Any, **kwargs: Any) -> None:
+        """Note which folders Hydra makes now."""
+        Sweep.made = missing_folders(Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
         """Give Hydra the names' parts, as overrides that each run's config is composed with, and check all runs."""
@@ -212,7 +217,7 @@ def _check_disk(sweep: Path, configs: Sequence[DictConfig], assembly: Any) -> No
     for config in configs:
         kind = str((config.model, config.optimizer, config.dataset))
         if kind not in sizes:
-            sizes[kind] = assembly.checkpoint_bytes(config)
+            sizes[kind] = assembly.expected_bytes(config)
         need += sizes[kind]
     said = check_space(sweep, need, f"{len(configs)} runs: their checkpoints take")
     if need > 0:  # neither NaN, where the network can't be made without the data

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import lightning as L
@@ -31,7 +32,7 @@ from rsseg.module import SegmentationModule
 from rsseg.pictures.diagnostics import draw_balance, draw_confusion, draw_curves
 from rsseg.pictures.gallery import Gallery
 from rsseg.pictures.windows import of_head, pick_windows, predict_windows
-from rsseg.progress import Lines, estimate, shows_bars
+from rsseg.progress import Lines, duration, gone_and_left, shows_bars
 from rsseg.setup import Setup
 from rsseg.training.checkpointing import CheckpointFiles, Checkpoints, validation_steps
 from rsseg.training.divergence import DivergedError, NonFinite
@@ -43,16 +44,25 @@ from rsseg.training.signals import Interrupts
 log = logging.getLogger(__name__)
 
 
-class ProgressLines(L.Callback):
-    """Says how far the run is where no terminal shows a bar, and at validations which classes are not predicted any more."""
+MEASURED = 3  # steps after which the time of a run is estimated
+VALIDATION = 0.5  # what a batch of a validation takes, in steps, as long as none was measured: no backward pass, more losses
 
-    def __init__(self, monitor: str) -> None:
-        self.monitor = monitor
+
+class ProgressLines(L.Callback):
+    """Says how long the run takes, how far it is where no terminal shows a bar, and which classes are not predicted any more.
+
+    `monitor` is the score that is shown, `marks` are the steps after which the run is validated.
+    """
+
+    def __init__(self, monitor: str, marks: Sequence[int]) -> None:
+        self.monitor, self.marks = monitor, marks
         self._unpredicted: dict[str, set[str]] = {}
+        self._validations: list[float] = []  # the seconds of each
+        self._estimated = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock, and say which rate was found."""
-        self._lines, self._first = Lines(), trainer.global_step
+        self._lines, self._first, self._start = Lines(), trainer.global_step, 0.0
         rate = getattr(pl_module, "lr", None)
         if rate is not None:
             log.info("The learning-rate finder chose %.3g.", rate)
@@ -62,14 +72,22 @@ class ProgressLines(L.Callback):
     ) -> None:
         """Say the loss now and then."""
         assert isinstance(pl_module, SegmentationModule)
-        if not shows_bars() and trainer.is_global_zero and self._lines.due():
+        done = trainer.global_step - self._first
+        if done == 1:  # the first step is slower than others
+            self._start = self._lines.seconds
+        if trainer.is_global_zero and done >= MEASURED and not (self._estimated and shows_bars()) and self._lines.due():
             self._say(trainer, "train/loss", float(pl_module.terms["train/loss"]))
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock of the validation."""
+        self._began = self._lines.seconds
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say the score, and which classes are not predicted any more."""
         assert isinstance(pl_module, SegmentationModule)
         if not trainer.is_global_zero:
             return
+        self._validations.append(self._lines.seconds - self._began)
         if not shows_bars():
             self._say(trainer, self.monitor, float(trainer.callback_metrics[self.monitor]))
         for head, scores in pl_module.scores.items():
@@ -77,9 +95,15 @@ class ProgressLines(L.Callback):
                 self._say_unpredicted(trainer.global_step, head, scores)
 
     def _say(self, trainer: L.Trainer, name: str, value: float) -> None:
-        step, steps, first = trainer.global_step, trainer.max_steps, self._first
-        so_far = estimate(step - first, steps - first, self._lines.seconds)
-        log.info("step %d of %d: %s %.4f, %s", step, steps, name, value, so_far)
+        step, steps, gone = trainer.global_step, trainer.max_steps, self._lines.seconds
+        one_step = (gone - self._start - sum(self._validations)) / max(step - self._first - bool(self._start), 1)
+        batches = sum(trainer.num_val_batches)
+        validation = fmean(self._validations) if self._validations else VALIDATION * one_step * batches
+        times = sum(mark > step for mark in self.marks) + 1  # the best checkpoint is scored at the end
+        left = one_step * (steps - step) + validation * times
+        parts = f" ({duration(one_step)} a step, {duration(validation)} a validation)" if not self._estimated else ""
+        log.info("step %d of %d: %s %.4f, %s%s", step, steps, name, value, gone_and_left(gone, left), parts)
+        self._estimated = True
 
     def _say_unpredicted(self, step: int, head: str, scores: Scores) -> None:
         hits, wrong, missed, _ = scores.counts.sum(0).T.tolist()
@@ -124,7 +148,7 @@ def make_trainer(
             *chosen,
             *callbacks,
             LearningRateMonitor(logging_interval="step"),
-            ProgressLines(kept.monitor),
+            ProgressLines(kept.monitor, kept.steps),
             kept,
         ],
         plugins=[CheckpointFiles(run), *([SyncBatchNorm(accelerator)] if node.get("sync_batchnorm") else [])],
