@@ -55,6 +55,8 @@ def run(arguments: Arguments) -> None:
     folder, into = Path(name), Path(name) / "configs" / "dataset"
     if folder.exists():
         raise InputError(f"{folder.absolute()} is there already: choose another name")
+    if (CONFIGS / "dataset" / f"{name}.yaml").is_file():
+        raise InputError(f"dataset={name} is one that rsseg has: choose another name")
     if arguments.root:
         from rsseg.describe.discovery import add_dataset
 
