@@ -13,29 +13,23 @@ from rsseg.contract import InputError, nearest
 from rsseg.version import __version__
 
 
-def main() -> None:
-    """Run the command that the command line names."""
+def main(name: str = "") -> None:
+    """Run a command; without a name the one that the command line begins with."""
+    name = name or (sys.argv.pop(1) if len(sys.argv) > 1 else "--help")
     with one_line_errors():
-        run(sys.argv[1] if len(sys.argv) > 1 else "--help")
-
-
-def run(name: str) -> None:
-    """Run a command by its name.
-
-    Raises:
-        InputError: If there is none of the name.
-    """
-    if name in ("-V", "--version"):
-        print(f"rsseg {__version__}")
-    elif name in ("-h", "--help", "help"):
-        lines = [f"  rsseg {command:9} {what}" for command, what in COMMANDS.items()]
-        print("\n".join(["Train remote-sensing segmentation, and measure which loss serves which metric.\n", *lines]))
-        print("\nrsseg COMMAND --help lists the settings of a command; --version says which rsseg this is.")
-    elif name not in COMMANDS:
-        raise InputError(f"{name} is no command{nearest(name, COMMANDS)}; rsseg --help lists them")
-    else:
-        del sys.argv[1]
-        import_module(f"rsseg.commands.{name}").main()
+        if name in ("-V", "--version"):
+            print(f"rsseg {__version__}")
+        elif name in ("-h", "--help", "help"):
+            lines = [f"  rsseg {command:9} {what}" for command, what in COMMANDS.items()]
+            print("\n".join(["Train remote-sensing segmentation, and measure which loss serves which metric.\n", *lines]))
+            print("\nrsseg COMMAND --help lists the settings of a command; --version says which rsseg this is.")
+        elif name not in COMMANDS:
+            raise InputError(f"{name} is no command{nearest(name, COMMANDS)}; rsseg --help lists them")
+        elif name == "train":
+            import_module("rsseg.commands.train").main()
+        else:
+            command = import_module(f"rsseg.commands.{name}")
+            import_module("rsseg.config.arguments").run_command(command.Arguments, command.run)
 
 
 if __name__ == "__main__":

@@ -37,10 +37,14 @@ from rsseg.models import check_architecture, encoder_name
 from rsseg.models.rates import layers_above
 from rsseg.models.siamese import bands_of_a_date
 from rsseg.module import SegmentationModule, logged_names
-from rsseg.setup import BESIDE_OPTIMIZER, Setup, loss_places, places, set_up, weight_of
+from rsseg.places import BESIDE_OPTIMIZER, loss_places, places, weight_of
+from rsseg.setup import Setup, set_up
 from rsseg.task import Task
 
 log = logging.getLogger(__name__)
+
+Terms = dict[str, tuple[float | Weight, nn.Module]]
+"""The terms of a loss with their weights, by name; in the place of one that can't be made stands an identity."""
 
 PACKAGES = ("tensorboard", "wandb", "mlflow", "trackio")  # the loggers that an extra installs; each is called as its package
 
@@ -53,13 +57,16 @@ def attempts(setup: Setup) -> Iterator[tuple[str, Callable[[], object]]]:
     for name in setup.plain["augment"]:
         yield f"augment.{name}", partial(setup.augmentation, name)
     for name in setup.plain["callbacks"]:
-        yield f"callbacks.{name}", partial(setup.callback, name)
+        yield f"callbacks.{name}", partial(setup.make, f"callbacks.{name}")
     yield "sampler", partial(_try_sampler, setup)
     for head, (where, terms) in loss_places(setup.plain).items():
+        made: Terms = {
+            name: (weight_of(node), nn.Identity()) for name, node in terms.items() if isinstance(node, Mapping) and node
+        }
         for name, node in terms.items():
             place = f"{where}.terms.{name}"
-            yield place, partial(_try_term, setup, place, head, name, node)
-        yield where, partial(_try_loss, setup, head, where, terms)
+            yield place, partial(_try_term, setup, place, head, name, node, made)
+        yield where, partial(setup.composite, head, where, made)
     yield "balancing", partial(_try_balancing, setup)
     yield "optimizer", partial(_try_optimizer, setup)
     yield "scheduler", partial(_try_scheduler, setup)
@@ -84,13 +91,15 @@ def _try_architecture(setup: Setup) -> None:
         bands_of_a_date(len(setup.dataset.bands))
 
 
-def _try_term(setup: Setup, where: str, head: str, name: str, node: Mapping[str, Any]) -> None:
-    """Call a term of a head's loss on a few pixels."""
+def _try_term(setup: Setup, where: str, head: str, name: str, node: Mapping[str, Any], made: Terms) -> None:
+    """Make a term of a head's loss, put it among those that are `made`, and call it on a few pixels."""
     task, loss = setup.tasks[head], heads_of(setup.plain)[head]["loss"]
     if not isinstance(node, Mapping):
         raise InputError(f"{where}={node!r}: a mapping with _target_ is expected")
-    weight_of(node).check(name)
+    weight = weight_of(node)
+    weight.check(name)
     term = setup.term(where, node, task, None)
+    made[name] = weight, term
     if isinstance(term, Foreign):
         term.try_out(weighted=bool(loss.get("edge_weight") or setup.plain["dataset"]["source"].get("weight")))
         return
@@ -105,19 +114,6 @@ def _try_term(setup: Setup, where: str, head: str, name: str, node: Mapping[str,
         raise InputError(f"{where}: {type(term).__name__} failed: {type(error).__name__}: {error}") from error
     if value.total.ndim:
         raise InputError(f"{where}: {type(term).__name__} returned {list(value.total.shape)} numbers; a loss is one number")
-
-
-def _try_loss(setup: Setup, head: str, where: str, nodes: Mapping[str, Any]) -> None:
-    """Put the terms of a loss together, those that can be made."""
-    terms: dict[str, tuple[float | Weight, nn.Module]] = {}
-    for name, node in nodes.items():
-        if isinstance(node, Mapping) and node:
-            try:
-                term = setup.term(f"{where}.terms.{name}", node, setup.tasks[head], None)
-            except InputError:  # it is told already
-                term = nn.Identity()
-            terms[name] = weight_of(node), term
-    setup.composite(head, where, terms)
 
 
 def _try_balancing(setup: Setup) -> None:
@@ -322,7 +318,7 @@ def make_module(setup: Setup, network: nn.Module, numbers: TrainStatistics, scen
         network=network,
         losses=setup.losses(numbers),
         tasks={head: scaled(task, numbers) for head, task in setup.tasks.items()},
-        weights=setup.head_weights,
+        weights={head: float(node["weight"]) for head, node in heads_of(setup.plain).items()},
         mean=numbers.mean,
         std=numbers.std,
         scenes=scenes,
@@ -330,7 +326,7 @@ def make_module(setup: Setup, network: nn.Module, numbers: TrainStatistics, scen
         balancing=setup.balancing(),
         between=setup.between,
         seed=setup.seed,
-        augmentations=setup.augmentations(),
+        augmentations=[setup.augmentation(name) for name in setup.plain["augment"]],
         optimizer=partial(setup.optimizer, network=network),
         scheduler=setup.scheduler,
         without={head: setup.without_of(head) for head in setup.tasks},

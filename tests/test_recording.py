@@ -24,6 +24,7 @@ from rsseg.evaluation import evaluate, record_split
 from rsseg.metrics.scores import overlap, pooled
 from rsseg.run import train
 from rsseg.task import Multiclass
+from rsseg.training.recording import panel_facts
 
 pytestmark = pytest.mark.usefixtures("no_charts")
 
@@ -313,7 +314,7 @@ def test_a_class_that_training_lacks_is_clipped_in_the_panel_without_a_word(tmp_
 def test_the_panel_takes_labels_that_all_pixels_or_none_have(caplog):
     config = compose(["dataset=folder", "dataset.task=multilabel", "dataset.classes=[a,b,c,d]"])
     numbers = TrainStatistics(mean=[0], std=[1], targets={"mask": TargetStatistics([2, 0, 8, 0], [8, 8, 8, 0])})
-    assert make_setup(config).panel("mask", numbers)["weighted_ce"]["pos_weight"] == [6 / 2, 1e3, 1e-3, 1]
+    assert panel_facts(make_setup(config).task, numbers)["weighted_ce"]["pos_weight"] == [6 / 2, 1e3, 1e-3, 1]
     assert not caplog.records
 
 

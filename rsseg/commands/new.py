@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from rsseg.config.arguments import run_command
 from rsseg.config.entry import CONFIGS
 from rsseg.contract import InputError
 from rsseg.files import write_text
@@ -68,8 +67,3 @@ def run(arguments: Arguments) -> None:
         write_text(into / f"{name}.yaml", template)
     write_text(folder / "README.md", README.format(name=name))
     print(f"{folder}: look at {into / name}.yaml, then cd {folder} and go on as README.md says")
-
-
-def main() -> None:
-    """Start a folder as the process's command line says."""
-    run_command(Arguments, run)

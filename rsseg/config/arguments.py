@@ -27,7 +27,7 @@ def run_command(arguments: type[Any], action: Callable[[Any], object], words: li
         words: The command line, `sys.argv` if None.
     """
     words = sys.argv[1:] if words is None else words
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)  # where tables go: all in one order
     with one_line_errors():
         if {"-h", "--help"} & set(words):
             print(arguments.__doc__)

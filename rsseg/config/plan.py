@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rsseg.config.contents import RENAMED, flat
 from rsseg.config.entry import invocation
-from rsseg.config.folder import PLACE_KEYS, RENAMED, flat
+from rsseg.config.folder import PLACE_KEYS
 from rsseg.contract import InputError
 from rsseg.files import read_json, write_json
 

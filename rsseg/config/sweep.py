@@ -29,7 +29,8 @@ from omegaconf.errors import OmegaConfBaseException
 from rsseg.config.build import plain
 from rsseg.config.cli import check_early, one_line, own_part, refuse_foreign
 from rsseg.config.entry import invocation
-from rsseg.config.folder import RunFolder, quoted
+from rsseg.config.folder import RunFolder
+from rsseg.config.naming import quoted
 from rsseg.config.plan import EXPERIMENT, LOSS, SEED, Plan, as_text, common, read_plan, settings
 from rsseg.contract import InputError
 from rsseg.files import check_space, lock, missing_folders

@@ -124,7 +124,7 @@ def make_trainer(
     """The trainer of a run."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its own 7 wait for minutes when a server is away
     node, accelerator = setup.plain["trainer"], choose_accelerator(setup.accelerator)
-    chosen = list(setup.callbacks().values())
+    chosen = [setup.make(f"callbacks.{name}") for name in setup.plain["callbacks"]]
     if resumed_step:
         chosen = [callback for callback in chosen if not isinstance(callback, LearningRateFinder)]  # the rate is found
     if not any(isinstance(callback, Timer) for callback in chosen):

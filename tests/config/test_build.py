@@ -4,7 +4,7 @@ from tiny import compose
 from rsseg.assembly import check_machine, make_setup
 from rsseg.config.arguments import parse
 from rsseg.config.build import OPTIMIZER, SOURCE, TERM, build, faults, locate
-from rsseg.config.schema import folder_name
+from rsseg.config.naming import folder_name
 from rsseg.contract import InputError
 
 
@@ -153,7 +153,7 @@ def test_the_word_that_resumes_survives_shell_and_hydra():
 
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from rsseg.config.folder import resume_word
+    from rsseg.config.naming import resume_word
 
     for folder in ("runs/a", "runs/loss=ce,seed=1", 'runs/split={val:["tile3_*"]},x=~y'):
         override = OverridesParser.create().parse_override(shlex.split(resume_word(Path(folder)))[0])
