@@ -272,7 +272,8 @@ def _log_start(setup: Setup, stores: Mapping[str, Store], trainer: L.Trainer, st
     log.info(
         "%s: %d training and %d validation scenes%s, %d steps of %d windows of %d px on %s in %s%s%s",
         setup.dataset.name, len(stores["train"]), len(stores["val"]),
-        f" in {areas['train']} and {areas['val']} areas" * grouped, setup.steps, setup.batch_size, setup.window,
+        f" in {areas['train']} and {areas['val']} areas" * grouped, setup.steps,
+        setup.batch_size * trainer.accumulate_grad_batches, setup.window,
         trainer.strategy.root_device, trainer.precision, f", {trainer.world_size} processes" * (trainer.world_size > 1),
         "" if step is None else f", going on from step {step}",
     )  # fmt: skip
