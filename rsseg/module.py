@@ -140,18 +140,14 @@ class SegmentationModule(L.LightningModule):
         """The labels, or values, of a head's logits, as they are scored."""
         return self.tasks[head].predict(logits)
 
-    def _losses(self, logits: Mapping[str, Tensor], batch: Batch, done: float = 1.0) -> dict[str, CompositeValue]:
-        """The loss of each head at a part of the run; 0 for a head whose target is known nowhere in the batch."""
-        layers = layers_of(batch)
-        return {
-            name: composite(logits[name], layers[self.tasks[name].target], layers.get("weight"), done)
-            for name, composite in self.losses.items()
-        }
-
     def _loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a training batch, from what the network gives in training, and all losses by their names in the log."""
         done = self.global_step / self.steps if self.steps else 1.0
-        losses = self._losses(outputs, batch, done)
+        layers = layers_of(batch)
+        losses: dict[str, CompositeValue] = {
+            name: composite(outputs[name], layers[self.tasks[name].target], layers.get("weight"), done)
+            for name, composite in self.losses.items()
+        }  # 0 for a head whose target is known nowhere in the batch
         shared = cast(Tensor, self.network.shared_weight) if self.balancing.at_shared_layer else None
         total: Tensor = self.balancing(*weighed_parts(losses, self.between, self.weights), shared)
         beside = self._beside(outputs, batch, done)  # with the factors of this batch

@@ -64,7 +64,7 @@ class Sweep(Callback):
     runs have in common stays out of the names: where two sweeps into one folder differ in it, the second is refused.
     """
 
-    total = 0
+    total, began = 0, 0.0  # how many runs there are, and when the sweep began
     made: Sequence[Path] = ()  # the folder of a single run, and those that it lies in, which were not there before
 
     def on_run_start(self, config: Any, **kwargs: Any) -> None:
@@ -106,13 +106,19 @@ class Sweep(Callback):
         if "submitit_folder" in config.hydra.launcher:
             said = config.hydra.launcher.submitit_folder.replace("%j", "<job>")  # submitit also makes a folder of the name %j
             log.info("Runs show nothing here: see %s/<run>/train.log, and %s for all they print", folder, said)
+        if launcher.endswith(".BasicLauncher"):  # others begin several at once
+            self.began = time.monotonic()
 
     def on_job_start(self, config: Any, **kwargs: Any) -> None:
-        """Say which run begins, and let a process of joblib's end with the sweep."""
+        """Say which run begins and about how long the rest takes, and let a process of joblib's end with the sweep."""
         if multiprocessing.get_start_method() == "loky":
             end_with_parent()
         if self.total:
-            log.info("run %d of %d: %s", config.hydra.job.num + 1, self.total, config.hydra.job.override_dirname)
+            from rsseg.progress import estimate
+
+            done, name = config.hydra.job.num, config.hydra.job.override_dirname
+            rest = f" ({estimate(done, self.total, time.monotonic() - self.began)})" if done and self.began else ""
+            log.info("run %d of %d: %s%s", done + 1, self.total, name, rest)
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
         """Say how to go on."""
