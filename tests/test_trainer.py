@@ -483,13 +483,16 @@ def test_a_class_that_is_not_predicted_any_more_is_named_once(caplog):
     def validate(lines, step, *rows):
         module = SegmentationModule(torch.nn.Identity(), {}, {"mask": task}, [0.0], [1.0], 1)
         module.scores = {"mask": Scores(torch.tensor([[rows]]), task)}
-        trainer = mock.Mock(global_step=step, is_global_zero=True, max_steps=9, callback_metrics={"x": 0.5})
+        facts = {"is_global_zero": True, "max_steps": 9, "num_val_batches": [1], "callback_metrics": {"x": 0.5}}
+        trainer = mock.Mock(global_step=step, **facts)
+        if step == 1:
+            lines.on_train_start(mock.Mock(global_step=0), module)
         caplog.clear()
+        lines.on_validation_start(trainer, module)
         lines.on_validation_end(trainer, module)
         return [message for message in caplog.messages if "predicted" in message]
 
     lines = ProgressLines("x", [])
-    lines._lines, lines._first = Lines(), 0
     assert validate(lines, 1, [6, 1, 0], [1, 1, 0], [0, 0, 0]) == []  # no pixel is a road
     assert validate(lines, 2, [7, 0, 0], [2, 0, 0], [0, 0, 1]) == [
         "step 2: no pixel is predicted as 'water', though 20 % of the labelled ones are"
