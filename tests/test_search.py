@@ -232,8 +232,8 @@ def test_a_killed_search_goes_on(wanted, tmp_path):
     time.sleep(2)  # its processes end with it
     again = subprocess.run([sys.executable, *words], cwd=CONFIGS.parent, capture_output=True, text=True, timeout=400)
     assert again.returncode == 0, again.stderr
-    assert "Going on with trial" in again.stderr
-    assert "3 of 3 done" in again.stderr
+    assert "Going on with trial" in again.stdout
+    assert "3 of 3 done" in again.stdout
     assert "going on from step" in "".join(path.read_text() for path in tmp_path.glob("search/search/*/train.log"))
     runs = list(tmp_path.glob("search/search/*/run.json"))
     assert len(runs) == 3
