@@ -38,7 +38,6 @@ from rsseg.models.rates import layers_above
 from rsseg.models.siamese import bands_of_a_date
 from rsseg.module import SegmentationModule, logged_names
 from rsseg.setup import BESIDE_OPTIMIZER, Setup, loss_places, places, set_up, weight_of
-from rsseg.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -306,7 +305,7 @@ def make_module(setup: Setup, network: nn.Module, numbers: TrainStatistics, scen
     return SegmentationModule(
         network=network,
         losses=setup.losses(numbers),
-        tasks={head: scaled(task, numbers) for head, task in setup.tasks.items()},
+        tasks={head: numbers.scaled(task) for head, task in setup.tasks.items()},
         weights=setup.head_weights,
         mean=numbers.mean,
         std=numbers.std,
@@ -322,12 +321,6 @@ def make_module(setup: Setup, network: nn.Module, numbers: TrainStatistics, scen
         monitored=setup.monitored,
         classifier=setup.plain["model"]["classifier"] or 0.0,
     )
-
-
-def scaled(task: Task, numbers: TrainStatistics) -> Task:
-    """A task that knows the real values of its training targets."""
-    known = numbers.targets[task.target]
-    return task.scaled(known.value_mean, known.value_std)
 
 
 def fit_augmentations(module: SegmentationModule, data: Data) -> None:

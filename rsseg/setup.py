@@ -6,27 +6,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.loggers import Logger
 from numpy.typing import NDArray
 from torch import nn
 
 from rsseg.config import build as kinds
 from rsseg.config.build import FailedError, Kind, build
 from rsseg.config.schema import Cache, ModelConfig, RecordConfig
-from rsseg.config.targets import full_names, has_loss, heads_of, in_place, no_such_target, targets_of, tasks_of
+from rsseg.config.targets import has_loss, heads_of, no_such_target, tasks_of
 from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import Blocks
-from rsseg.data.labels import make_mask_reader
-from rsseg.data.masks import MaskReader
 from rsseg.data.sampling import Places, Read
 from rsseg.data.scene import Source
-from rsseg.dataset import Dataset, TrainStatistics
-from rsseg.loggers import given_to_logger
+from rsseg.dataset import Dataset, TrainStatistics, make_dataset
 from rsseg.losses import Composite, EdgeWeight, Weight
 from rsseg.losses.balancing import Balancing
 from rsseg.losses.class_weights import counted_weights
@@ -35,6 +30,10 @@ from rsseg.models import Network, build_network, load_weights
 from rsseg.models.rates import rate_groups
 from rsseg.source import given_to_source, make_source
 from rsseg.task import Task
+
+if TYPE_CHECKING:  # it is made where it is asked for: to predict needs none of it
+    import lightning as L
+    from lightning.pytorch.loggers import Logger
 
 PANEL: Mapping[str, Mapping[str, Any]] = {
     "ce": {"_target_": "rsseg.losses.CrossEntropy"},
@@ -374,6 +373,11 @@ class Setup:
         return build(node, "trainer", kinds.TRAINER, self.trust, **given)
 
 
+def given_to_logger(node: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """What rsseg adds to a logger's arguments: the run folder, unless it has a place of its own."""
+    return {} if "tracking_uri" in node else {"save_dir": str(folder)}
+
+
 def weight_of(node: Mapping[str, Any]) -> Weight:
     """The weight of a term's node."""
     return Weight(node.get("weight", 1.0), node.get("start", 0.0), node.get("ramp", 0.0))
@@ -385,23 +389,10 @@ def set_up(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
     Raises:
         InputError: For a task or masks that can't be.
     """
-    dataset = plain["dataset"]
-    targets, tasks = targets_of(dataset), tasks_of(dataset)
-    bands, rgb = (None if dataset[key] is None else tuple(dataset[key]) for key in ("bands", "rgb"))
+    tasks = tasks_of(plain["dataset"])
     made: dict[str, Any] = {
         "plain": plain,
-        "dataset": Dataset(
-            name=dataset["name"],
-            mask_readers=tuple(_mask_reader(dataset, name, tasks[name]) for name in targets),
-            bands=bands,
-            rgb=rgb,
-            nodata=dataset["nodata"],
-            palettes=tuple(target["palette"] for target in targets.values()),
-            unlabelled=_unlabelled(dataset, tasks),
-            store=Path(plain["output"]) / "cache" / "store",
-            skip_bad_scenes=plain["on_bad_scene"] == "skip",
-            verify_all=plain["verify"] == "full",
-        ),
+        "dataset": make_dataset(plain),
         "tasks": {head: _task_of(head, node["target"], tasks) for head, node in heads_of(plain).items()},
         "cache": Cache(plain["cache"]),
         "output": Path(plain["output"]),
@@ -416,24 +407,3 @@ def _task_of(head: str, target: str, tasks: Mapping[str, Task]) -> Task:
     if target not in tasks:
         raise InputError(no_such_target(head, target, tasks))
     return tasks[target]
-
-
-def _mask_reader(dataset: Mapping[str, Any], name: str, task: Task) -> MaskReader:
-    """The reader of a target's masks."""
-    target = targets_of(dataset)[name]
-    values, ignored = target["mask_values"], target["ignore_values"]
-    try:
-        return make_mask_reader(
-            task, values, ignored, target["fractions"], target["range"], target["size"], target["colour_tolerance"] or 0
-        )
-    except InputError as error:
-        raise InputError(in_place(str(error), dataset, name)) from None
-
-
-def _unlabelled(dataset: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[str, tuple[str, ...]]:
-    """By pattern of scene names, the classes that are not labelled there, each as ``target/class``."""
-    known = {f"{name}/{label}" for name, task in tasks.items() for label in task.classes}
-    return {
-        pattern: tuple(full for label in labels for full in full_names(str(label), tasks) if full in known)
-        for pattern, labels in (dataset.get("unlabelled") or {}).items()
-    }

@@ -27,11 +27,12 @@ from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.windows import Batches, GridWindows
 from rsseg.evaluation import evaluate, evaluate_map
-from rsseg.evaluation.loading import load_trained, open_labelled
+from rsseg.evaluation.loading import open_labelled
 from rsseg.inference.ensemble import pooled_logits
 from rsseg.metrics import label_metrics
 from rsseg.run import train
 from rsseg.task import Binary, Centres, Multiclass, Multilabel, Regression
+from rsseg.trained import load_trained
 from rsseg.training.scoring import feed, score
 
 pytestmark = pytest.mark.usefixtures("no_charts")

@@ -12,8 +12,8 @@ from typing import Any
 import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import LambdaCallback
-from torch import Tensor, nn
 
+from rsseg.checkpoints import fill
 from rsseg.comparison.recorder import HALVES, Recorder
 from rsseg.comparison.records import POINTS, write_arrays
 from rsseg.config.folder import RunFolder
@@ -45,21 +45,8 @@ def load_checkpoint(module: SegmentationModule, run: RunFolder, name: str = "bes
         InputError: If there is none, it can't be read, or holds the weights of another network.
     """
     weights, step = run.load_state(name)
-    load_weights(module, weights, run, name)
+    fill(module, weights, f"checkpoints/{name}.ckpt of {run}")
     return step
-
-
-def load_weights(module: nn.Module, weights: Mapping[str, Tensor], run: RunFolder, name: str = "best") -> None:
-    """Give a module, or its network, the weights of a run's checkpoint of this name.
-
-    Raises:
-        InputError: If they are of another network.
-    """
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        found = str(error).strip().splitlines()[-1].strip()
-        raise InputError(f"checkpoints/{name}.ckpt of {run} does not fit its config.yaml: {found}") from None
 
 
 def scoring_trainer(setup: Setup, callbacks: Sequence[L.Callback] = ()) -> L.Trainer:
@@ -153,10 +140,11 @@ def remove_halves(run: RunFolder) -> None:
         (run.checkpoints / f"{name}.ckpt").unlink(missing_ok=True)
 
 
-def score_split(setup: Setup, run: RunFolder, module: SegmentationModule, store: Store, path: Path) -> None:
+def score_split(setup: Setup, run: RunFolder, module: SegmentationModule, store: Store, path: Path, version: str) -> None:
     """Count a run's best checkpoint on other scenes as comparisons need it, and write that into the run's records.
 
-    Tuned points, those of IoU and of Dice alike, are at the thresholds of ``threshold.json``.
+    Tuned points, those of IoU and of Dice alike, are at the thresholds of ``threshold.json``. `version` is what
+    `rsseg.source.scenes_version` says of the scenes.
     """
     tasks, split, thresholds = labelled_tasks(setup), recorded_split(store), dict[str, Thresholds]()
     for name, task in tasks.items():
@@ -170,7 +158,7 @@ def score_split(setup: Setup, run: RunFolder, module: SegmentationModule, store:
     everything = np.ones(len(store), dtype=bool)
     result = score(setup, module, windows, [partial(counts.count, cores=windows.cores, wanted=everything)])
     step = run.load_state()[1]
-    arrays: dict[str, Any] = {"scenes": np.array(split.scenes), "groups": np.array(split.groups)}
+    arrays: dict[str, Any] = {"scenes": np.array(split.scenes), "groups": np.array(split.groups), "version": np.array(version)}
     for name, scores in result.items():
         if name in tasks:
             own, untuned = counts.arrays(name), "" if thresholds[name] else "the run has no tuned thresholds"
