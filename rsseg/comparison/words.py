@@ -107,7 +107,7 @@ def _so_far(found: Findings) -> str:
     if not found.ranked.claims:
         return (
             f"{leads} With {seeds} seed{'s' * (seeds > 1)} per loss no loss can be called better than another: train at least "
-            f"{CLAIMED}, better {SEEDS}."
+            f"{CLAIMED}, better {SEEDS}.{_command(found, SEEDS)}"
         )
     what = "all scenes lie" if found.group_count == 1 else f"a {found.task.score_of} lies"
     return (
@@ -225,12 +225,15 @@ def _what_decides(found: Findings, known: Reach) -> list[str]:
     enough += [f"about {known.groups} {areas}"] if known.groups is not None else []
     other = areas if known.groups is None else "seeds"
     never = f", but no number of {other} below {MOST} would" * (len(enough) == 1)
-    command = ""
-    if known.seeds is not None and known.seeds <= AFFORDABLE * seeds:
-        newest = max(found.seeds)
-        command = found.comparison.plan.command(range(newest + 1, newest + 1 + known.seeds - seeds))
-    how = f" To train them: {command}" if command else ""
+    how = _command(found, known.seeds) if known.seeds is not None and known.seeds <= AFFORDABLE * seeds else ""
     return [f"If {pair} differ as they seem to, {listed(enough, 'or')} would tell them apart{never}.{how}"]
+
+
+def _command(found: Findings, seeds: int) -> str:
+    """The command that trains every loss on further seeds, so that there are so many; empty where no sweep says how."""
+    newest = max(found.seeds)
+    command = found.comparison.plan.command(range(newest + 1, newest + 1 + seeds - len(found.seeds)))
+    return f" To train them: {command}" if command else ""
 
 
 def _holds_for(found: Findings) -> str:
@@ -275,7 +278,9 @@ def _sample(found: Findings) -> list[str]:
     if folds and (planned := _folds(found)) > len(folds):
         notes.append(f"Of {planned} folds only {len(folds)} are compared: the scenes of the others are not scored.")
     if CLAIMED <= seeds < SEEDS:
-        notes.append(f"Exploratory: {seeds} seeds per loss say little about others. Train {SEEDS} or more.")
+        notes.append(
+            f"Exploratory: {seeds} seeds per loss say little about others. Train {SEEDS} or more.{_command(found, SEEDS)}"
+        )
     if groups == 1:
         chose = ", and every score is of the scenes that chose the checkpoint" * found.validated
         notes.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -187,13 +188,18 @@ def confusion_rows(result: Mapping[str, AnyScores]) -> list[dict[str, Any]]:
 
 
 def name_means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What people are shown of `score_rows`: files do not call the usual mean so, since a class may have any name."""
-    shown = [row for row in rows if row["average"] in ("", "macro")]
-    return [
-        {("objects" if key == "pixels" and "ap50" in row else key): row[key] for key in SHOWN if key in row}
-        | {"class": row["class"] or "mean"}
-        for row in shown
-    ]
+    """What people are shown of `score_rows`: files do not call the usual mean so, since a class may have any name.
+
+    Of a head with one class the mean is the class's score. ``in scenes``: how many scenes hold the class, of those scored.
+    """
+    classes = Counter(row["head"] for row in rows if row["class"])
+    shown = [row for row in rows if not row["average"] or (row["average"] == "macro" and classes[row["head"]] != 1)]
+    return [{_shown_as(key, row): row[key] for key in SHOWN if key in row} | {"class": row["class"] or "mean"} for row in shown]
+
+
+def _shown_as(key: str, row: Mapping[str, Any]) -> str:
+    """What people are shown a column as."""
+    return {"scenes": "in scenes", "pixels": "objects" if "ap50" in row else "pixels"}.get(key, key)
 
 
 TUNED = ("iou", "dice", "precision", "recall")  # the scores at tuned thresholds that are printed beside those at fixed ones
