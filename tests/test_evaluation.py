@@ -21,12 +21,13 @@ from test_run import folder_data, multilabel_root, settings  # noqa: F401
 from tiny import map_scene, write_tif
 
 from rsseg.assembly import make_setup
-from rsseg.comparison.intervals import ensemble_gain, estimate, sum_groups
+from rsseg.comparison.intervals import estimate, sum_groups
 from rsseg.comparison.measures import measures, of_tuning
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.windows import Batches, GridWindows
 from rsseg.evaluation import evaluate, evaluate_map
+from rsseg.evaluation.gains import ensemble_gain
 from rsseg.evaluation.loading import open_labelled
 from rsseg.inference.ensemble import pooled_logits
 from rsseg.metrics import Scores, label_metrics

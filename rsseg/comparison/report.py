@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, StrictUndefined, Template
 
+from rsseg.comparison.caveats import caveats
 from rsseg.comparison.datasets import AcrossDatasets, across_answer, across_table
 from rsseg.comparison.figures import draw_across, draw_all
 from rsseg.comparison.findings import Findings
@@ -22,7 +23,7 @@ from rsseg.comparison.runs import Run
 from rsseg.comparison.selection import Comparison
 from rsseg.comparison.style import BLUE, MOST, RULES, save, verdict
 from rsseg.comparison.tables import all_tables
-from rsseg.comparison.words import answer, caveats, listed, number, percent, span, statistics
+from rsseg.comparison.words import answer, listed, number, percent, span, statistics
 from rsseg.config.plan import within
 from rsseg.files import write_table, write_text
 from rsseg.table import print_table

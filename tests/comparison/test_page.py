@@ -15,12 +15,13 @@ import pandas as pd
 import pytest
 from run_folders import BINARY, FOUR, changed, make_sweep, of_label, steady
 
+from rsseg.comparison.caveats import caveats
 from rsseg.comparison.findings import Findings
 from rsseg.comparison.report import protocol, ranking, ranking_note, render, say, shown, write_report
 from rsseg.comparison.runs import LeftOut
 from rsseg.comparison.selection import gather
 from rsseg.comparison.tables import all_tables
-from rsseg.comparison.words import answer, caveats, number, percent, span, statistics
+from rsseg.comparison.words import answer, number, percent, span, statistics
 from rsseg.metrics import metrics
 from rsseg.task import Multilabel
 

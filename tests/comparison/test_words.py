@@ -21,9 +21,10 @@ from run_folders import (
     steady,
 )
 
+from rsseg.comparison.caveats import caveats
 from rsseg.comparison.findings import Findings, Gradients
 from rsseg.comparison.runs import LeftOut
-from rsseg.comparison.words import answer, brackets, caveats, number, percent, span, statistics
+from rsseg.comparison.words import answer, brackets, number, percent, span, statistics
 from rsseg.task import Multilabel
 
 LABELS = ("ce", "dice", "focal", "lovasz", "tversky", "jaccard", "combo")
