@@ -75,18 +75,23 @@ def score(
         for count in counters:
             count(given[2], given[3])
 
-    trainer = scoring_trainer(setup, [LambdaCallback(on_validation_batch_end=give)])
-    cache_scenes(setup, [windows.store], trainer)
-    trainer.validate(module, feed(setup, windows, Batches(len(windows), setup.batch_size)), verbose=False)
+    trainer, batches = _over_scenes(setup, windows, LambdaCallback(on_validation_batch_end=give))
+    trainer.validate(module, batches, verbose=False)
     return dict(module.scores)
 
 
 def count_scenes(setup: Setup, module: SegmentationModule, windows: GridWindows, count: Count) -> None:
     """Predict whole scenes in this process, and give the batches of logits by head to `count`."""
-    trainer = scoring_trainer(setup, [LambdaCallback(on_predict_batch_end=lambda *given: count(given[2], given[3]))])
+    counter = LambdaCallback(on_predict_batch_end=lambda *given: count(given[2], given[3]))
+    trainer, batches = _over_scenes(setup, windows, counter)
+    trainer.predict(module, batches, return_predictions=False)
+
+
+def _over_scenes(setup: Setup, windows: GridWindows, callback: L.Callback) -> tuple[L.Trainer, Loader]:
+    """What goes over whole scenes in this process, and their batches."""
+    trainer = scoring_trainer(setup, [callback])
     cache_scenes(setup, [windows.store], trainer)
-    loader = feed(setup, windows, Batches(len(windows), setup.batch_size))
-    trainer.predict(module, loader, return_predictions=False)
+    return trainer, feed(setup, windows, Batches(len(windows), setup.batch_size))
 
 
 def score_best(
