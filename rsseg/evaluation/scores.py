@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -157,6 +158,7 @@ def record_splits(runs: Sequence[Path], split: str = "test", trust: Sequence[str
                 module, store = open_labelled(folder, setup, split)
                 version = scenes_version(run, split, trust)
                 score_split(setup, folder, module, store, folder.records / f"{split}.npz", version)
+            gc.collect()  # a module refers to itself
 
 
 @contextmanager

@@ -121,6 +121,17 @@ def test_areas_and_classes_without_are_said():
     )
 
 
+def test_a_mean_over_scenes_says_of_how_many():
+    missing = steady([0.6, 0.4])
+    found = of_label(missing, labels=["ce", "dice"])
+    assert "mean over" not in ranking_note(found).partition(";")[2]  # one class, pooled over scenes
+    per_scene = Findings(found.comparison, "scene_iou")
+    assert f"then over the {len(found.scenes)} of {len(found.scenes)} scenes that have a score" in ranking_note(per_scene)
+    for run in found.comparison.all_runs:
+        run.records.chosen[:, 0] = 0  # the first scene holds nothing
+    assert "then over the 7 of 8 scenes" in ranking_note(Findings(found.comparison, "scene_iou"))
+
+
 def test_the_printed_table_has_the_interval_that_decides(binary, capsys):
     found = binary[0]
     say(found, all_tables(found)["comparison"])
