@@ -1,4 +1,4 @@
-"""A run's network with its best weights, loaded without what trains: neither Lightning nor losses are imported."""
+"""A run's network with its best weights, loaded without Lightning, which would take time and memory."""
 
 from __future__ import annotations
 
