@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -183,21 +184,22 @@ def is_counted(run: Run, question: Question) -> bool:
 
 
 def count_baselines(comparison: Comparison, question: Question, out: Path) -> dict[str, Array]:
-    """The counts of trivial predictions on the scenes that score the runs, by name; none of folds.
+    """The counts of trivial predictions on the scenes that score the runs, by name, each fold's by its training scenes.
 
     Raises:
         InputError: If the scenes are not there any more.
     """
-    if comparison.plan.folds:
-        return {}
     first = comparison.runs[0][0]
+    runs = first.folds or [first]
 
     def make() -> dict[str, Array]:
-        for split in ("train", question.split):
-            scenes_version(first.folder, split, question.trust)
-        return call_apart("rsseg.baselines", "count_baselines", first.folder, first.task, question.split, question.trust)
+        for run, split in product(runs, ("train", question.split)):
+            scenes_version(run.folder, split, question.trust)
+        folders = [run.folder for run in runs]
+        return call_apart("rsseg.baselines", "count_baselines", folders, first.task, question.split, question.trust)
 
-    key = " ".join(filter(None, [question.split, data_key(first.data, first.task.target), first.records.version]))
+    keys = [data_key(run.data, first.task.target) for run in runs]
+    key = " ".join(filter(None, [question.split, *keys, first.records.version]))
     return cached(out / "baselines.json", key, make)
 
 

@@ -43,16 +43,19 @@ WINDOW = 512
 """The side of the windows that are predicted at once."""
 
 
-def count_baselines(run: Path, task: Task, split: str = "val", trust: Sequence[str] = ()) -> dict[str, Array]:
-    """The counts of trivial predictions on the scenes of a run's split, by name; see `baselines`."""
+def count_baselines(runs: Sequence[Path], task: Task, split: str = "val", trust: Sequence[str] = ()) -> dict[str, Array]:
+    """The counts of trivial predictions on the scenes of a split of each run, one run after the other; see `baselines`."""
     quiet()
-    config = plain(leave_out_short_form(RunFolder(run).config()))
-    dataset, source, window = make_dataset(config), make_source(config, trust), config["window"]
-    with in_one_line(run, 1, window, memory=SCORING):
-        stores = open_data(dataset, source, window).stores
-        if split != "val":
-            stores[split] = open_split(dataset, scenes_of(source, dataset, split), split, window)
-        return baselines(stores["train"], stores[split], task)
+    each = []
+    for run in runs:
+        config = plain(leave_out_short_form(RunFolder(run).config()))
+        dataset, source, window = make_dataset(config), make_source(config, trust), config["window"]
+        with in_one_line(run, 1, window, memory=SCORING):
+            stores = open_data(dataset, source, window).stores
+            if split != "val":
+                stores[split] = open_split(dataset, scenes_of(source, dataset, split), split, window)
+            each.append(baselines(stores["train"], stores[split], task))
+    return {name: np.concatenate([counts[name] for counts in each]) for name in each[0]}
 
 
 def baselines(train: Store, scored: Store, task: Task, seed: int = 0) -> dict[str, Array]:

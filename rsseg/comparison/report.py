@@ -230,7 +230,8 @@ def _means(found: Findings) -> str:
     metric, without = found.metrics.get(found.metric, found.metrics[found.tuned_for]), found.leaves_out
     several = {"value": "values that are known", "class": "classes present"}[found.task.score_of]
     several += f" without {listed(without)}" * bool(without)
-    said = f"; mean over the {several}" * (isinstance(metric.classes, list) and len(metric.classes) > 1)
+    parts = metric.parts(np.ones((len(found.task.classes), found.counts.shape[-1]))[metric.classes])
+    said = f"; mean over the {several}" * (len(parts) > 1)
     return f"{said}, then over the {_scored_scenes(found)} that have a score" if metric.by_scene else said
 
 

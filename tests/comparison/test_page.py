@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from run_folders import BINARY, FOUR, changed, make_sweep, of_label, steady
+from run_folders import BINARY, FOUR, changed, made_comparison, made_run, make_records, make_sweep, of_label, steady
 
 from rsseg.comparison.caveats import caveats
 from rsseg.comparison.findings import Findings
@@ -130,6 +130,13 @@ def test_a_mean_over_scenes_says_of_how_many():
     for run in found.comparison.all_runs:
         run.records.chosen[:, 0] = 0  # the first scene holds nothing
     assert "then over the 7 of 8 scenes" in ranking_note(Findings(found.comparison, "scene_iou"))
+
+
+@pytest.mark.parametrize(("metric", "mean"), [("iou", True), ("scene_dice", True), ("boundary_iou", True), ("kappa", False)])
+def test_a_mean_over_classes_is_called_one(metric, mean):
+    four = [[made_run(loss, seed, make_records(FOUR, loss, seed)) for seed in (1, 2)] for loss in ("ce", "dice")]
+    note = ranking_note(Findings(made_comparison(four), metric))
+    assert ("; mean over the classes present" in note) == mean
 
 
 def test_the_printed_table_has_the_interval_that_decides(binary, capsys):
