@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,16 @@ import pandas as pd
 from rsseg.apart import call_apart
 from rsseg.comparison.datasets import across_answer, across_datasets
 from rsseg.comparison.findings import EQUAL, Findings
-from rsseg.comparison.records import load_records
+from rsseg.comparison.records import RecordError, load_records
 from rsseg.comparison.report import write_across, write_report
-from rsseg.comparison.runs import find_runs
+from rsseg.comparison.runs import Run, find_runs
 from rsseg.comparison.selection import Comparison, gather, refuse_other_data
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError, nearest
 from rsseg.files import UnwritableError, read_json, write_json
 from rsseg.metrics.average import Array
-from rsseg.progress import progress
 from rsseg.quiet import quiet
-from rsseg.source import check_scenes
+from rsseg.source import scenes_version
 from rsseg.task import TASKS
 
 log = logging.getLogger(__name__)
@@ -156,46 +156,55 @@ def compare_one(places: Sequence[Path], question: Question, out: Path) -> Findin
 
 
 def score_runs(comparison: Comparison, question: Question) -> None:
-    """Score the chosen checkpoints on another split, where that has not been done, and compare them by that.
+    """Compare runs by their best checkpoints on another split; they are scored where they were not, or its files have changed.
 
     Raises:
         InputError: If the split has no labels, its areas differ, or the runs are folds, which have no split in common.
     """
     if comparison.plan.folds:
         raise InputError(f"split={question.split}: folds score every scene themselves; leave split out")
-    with progress(comparison.all_runs, f"scoring the {question.split} split") as runs:
-        for run in runs:
-            if not (RunFolder(run.folder).records / f"{question.split}.npz").is_file():
-                from rsseg.evaluation import record_split
-
-                record_split(run.folder, question.split, question.trust)
-            run.records = load_records(run.folder, run.head, question.split)
+    todo = [run.folder for run in comparison.all_runs if not is_counted(run, question)]
+    if todo:
+        call_apart("rsseg.evaluation", "record_splits", todo, question.split, question.trust)
+    for run in comparison.all_runs:
+        run.records = load_records(run.folder, run.head, question.split)
     refuse_other_data(comparison.all_runs)
 
 
+def is_counted(run: Run, question: Question) -> bool:
+    """Whether a run is scored on the split already, and its scenes are the same or are not there any more."""
+    try:
+        version = load_records(run.folder, run.head, question.split).version
+    except RecordError:
+        return False
+    try:
+        return version == scenes_version(run.folder, question.split, question.trust)
+    except InputError:
+        return True
+
+
 def count_baselines(comparison: Comparison, question: Question, out: Path) -> dict[str, Array]:
-    """The counts of trivial predictions on the scenes that score the runs, by name; none of folds.
+    """The counts of trivial predictions on the scenes that score the runs, by name, each fold's by its training scenes.
 
     Raises:
         InputError: If the scenes are not there any more.
     """
-    if comparison.plan.folds:
-        return {}
     first = comparison.runs[0][0]
+    runs = first.folds or [first]
 
     def make() -> dict[str, Array]:
-        for split in ("train", question.split):
-            check_scenes(first.folder, split, question.trust)
-        return call_apart("rsseg.evaluation", "count_baselines", first.folder, first.task, question.split, question.trust)
+        for run, split in product(runs, ("train", question.split)):
+            scenes_version(run.folder, split, question.trust)
+        folders = [run.folder for run in runs]
+        return call_apart("rsseg.baselines", "count_baselines", folders, first.task, question.split, question.trust)
 
-    return cached(out / "baselines.json", f"{question.split} {data_key(first.data, first.task.target)}", make)
+    keys = [data_key(run.data, first.task.target) for run in runs]
+    key = " ".join(filter(None, [question.split, *keys, first.records.version]))
+    return cached(out / "baselines.json", key, make)
 
 
 def data_key(data: Mapping[str, Any], target: str) -> str:
-    """The key of a target's baselines: the fingerprints of the train and val scenes in data.json.
-
-    Those of test are not known: after a change there remove baselines.json and records/test.npz.
-    """
+    """The key of a target's baselines: the fingerprints of the train and val scenes in data.json."""
     facts = [data.get(what, {}).get(split, "") for what in ("fingerprint", "pixels") for split in ("train", "val")]
     return " ".join([target, *facts])
 
@@ -222,7 +231,7 @@ def draw_disagreements(runs: Sequence[Path], names: Sequence[str], question: Que
         return None
     for run in runs:
         RunFolder(run).find()
-    check_scenes(runs[0], question.split, question.trust)
+    scenes_version(runs[0], question.split, question.trust)
     given = [*runs], [*names], question.head, question.split, question.trust, path
-    call_apart("rsseg.evaluation", "draw_disagreements", *given)
+    call_apart("rsseg.disagreement", "draw_disagreements", *given)
     return path

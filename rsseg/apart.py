@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -29,7 +31,7 @@ def call_apart(module: str, function: str, *given: Any) -> Any:
     with (
         patch.object(main, "__spec__", None),
         patch.object(main, "__file__", None, create=True),
-        ProcessPoolExecutor(1, get_context("spawn"), _log_as_parent, (level,)) as child,
+        ProcessPoolExecutor(1, get_context("spawn"), _begin, (level,)) as child,
     ):
         try:
             return child.submit(_call, module, function, given).result()
@@ -44,5 +46,7 @@ def _call(module: str, function: str, given: tuple[Any, ...]) -> Any:
         raise InputError(str(error)) from None  # those of more arguments can't be sent
 
 
-def _log_as_parent(level: int) -> None:
+def _begin(level: int) -> None:
+    """Log as the parent does, and end at once when all is done: cleaning up libraries would take time and memory."""
     logging.basicConfig(level=level, format="%(message)s")
+    atexit.register(os._exit, 0)

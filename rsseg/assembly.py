@@ -40,7 +40,6 @@ from rsseg.models.siamese import bands_of_a_date
 from rsseg.module import SegmentationModule, logged_names
 from rsseg.places import BESIDE_OPTIMIZER, loss_places, places, weight_of
 from rsseg.setup import Setup, set_up
-from rsseg.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -321,7 +320,7 @@ def make_module(setup: Setup, network: nn.Module, numbers: TrainStatistics, scen
     return SegmentationModule(
         network=network,
         losses=setup.losses(numbers),
-        tasks={head: scaled(task, numbers) for head, task in setup.tasks.items()},
+        tasks={head: numbers.scaled(task) for head, task in setup.tasks.items()},
         weights={head: float(node["weight"]) for head, node in heads_of(setup.plain).items()},
         mean=numbers.mean,
         std=numbers.std,
@@ -337,12 +336,6 @@ def make_module(setup: Setup, network: nn.Module, numbers: TrainStatistics, scen
         monitored=setup.monitored,
         classifier=setup.plain["model"]["classifier"] or 0.0,
     )
-
-
-def scaled(task: Task, numbers: TrainStatistics) -> Task:
-    """A task that knows the real values of its training targets."""
-    known = numbers.targets[task.target]
-    return task.scaled(known.value_mean, known.value_std)
 
 
 def fit_augmentations(module: SegmentationModule, data: Data) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rsseg.contract import InputError
 from rsseg.files import atomic_write
@@ -84,6 +84,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not {"state_dict", "global_step"} <= content.keys():
         raise DamagedError(f"{path} is no checkpoint of a run (it holds neither weights nor a step)")
     return content
+
+
+def fill(module: nn.Module, weights: Mapping[str, Tensor], of: str) -> None:
+    """Give a module the weights of a checkpoint, which messages call `of`.
+
+    Raises:
+        InputError: If they are of another network.
+    """
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        found = str(error).strip().splitlines()[-1].strip()
+        raise InputError(f"{of} does not fit its config.yaml: {found}") from None
 
 
 def is_sealed(path: Path) -> bool:

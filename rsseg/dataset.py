@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from rsseg.config.targets import full_names, in_place, targets_of, tasks_of
 from rsseg.contract import InputError, nearest
 from rsseg.data.build import open_store
 from rsseg.data.census import Census, absent_classes, check_absent, describe_other_radiometry, robust_statistics
 from rsseg.data.grids import ground_resolution
 from rsseg.data.groups import describe_cut_groups, group_names
+from rsseg.data.labels import make_mask_reader
 from rsseg.data.masks import MaskReader
 from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import SPLITS
@@ -78,6 +80,50 @@ class Dataset:
         return list(self.bands)
 
 
+def make_dataset(config: Mapping[str, Any]) -> Dataset:
+    """What a config, as plain values, says of its dataset.
+
+    Raises:
+        InputError: For a task or masks that can't be.
+    """
+    dataset = config["dataset"]
+    targets, tasks = targets_of(dataset), tasks_of(dataset)
+    bands, rgb = (None if dataset[key] is None else tuple(dataset[key]) for key in ("bands", "rgb"))
+    return Dataset(
+        name=dataset["name"],
+        mask_readers=tuple(_mask_reader(dataset, name, tasks[name]) for name in targets),
+        bands=bands,
+        rgb=rgb,
+        nodata=dataset["nodata"],
+        palettes=tuple(target["palette"] for target in targets.values()),
+        unlabelled=_unlabelled(dataset, tasks),
+        store=Path(config["output"]) / "cache" / "store",
+        skip_bad_scenes=config["on_bad_scene"] == "skip",
+        verify_all=config["verify"] == "full",
+    )
+
+
+def _mask_reader(dataset: Mapping[str, Any], name: str, task: Task) -> MaskReader:
+    """The reader of a target's masks."""
+    target = targets_of(dataset)[name]
+    values, ignored = target["mask_values"], target["ignore_values"]
+    try:
+        return make_mask_reader(
+            task, values, ignored, target["fractions"], target["range"], target["size"], target["colour_tolerance"] or 0
+        )
+    except InputError as error:
+        raise InputError(in_place(str(error), dataset, name)) from None
+
+
+def _unlabelled(dataset: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[str, tuple[str, ...]]:
+    """By pattern of scene names, the classes that are not labelled there, each as ``target/class``."""
+    known = {f"{name}/{label}" for name, task in tasks.items() for label in task.classes}
+    return {
+        pattern: tuple(full for label in labels for full in full_names(str(label), tasks) if full in known)
+        for pattern, labels in (dataset.get("unlabelled") or {}).items()
+    }
+
+
 @dataclass(frozen=True)
 class TargetStatistics:
     """What the training split's census says of a target."""
@@ -117,6 +163,11 @@ class TrainStatistics:
         mean, std = robust_statistics(store.census.bands)
         targets = {name: TargetStatistics.of(census) for name, census in store.censuses.items()}
         return cls(mean.tolist(), std.tolist(), targets)
+
+    def scaled(self, task: Task) -> Task:
+        """A task that knows the real values of its training targets."""
+        known = self.targets[task.target]
+        return task.scaled(known.value_mean, known.value_std)
 
     def record(self) -> dict[str, Any]:
         """What data.json holds of them: the first target's beside the bands', then further ones by name."""

@@ -6,10 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 
 from rsseg.contract import InputError
 
@@ -20,6 +17,8 @@ def choose_accelerator(name: str) -> str:
     Raises:
         InputError: If it is not found.
     """
+    from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+
     found = "mps" if MPSAccelerator.is_available() else "cuda" if CUDAAccelerator.is_available() else None
     if name == "auto":
         return found or "cpu"
@@ -77,6 +76,9 @@ def device_faults(trainer: Mapping[str, Any], on_device: bool) -> list[str]:
         found.append("cache=gpu, but no GPU is found: take cache=ram, or disk for scenes that memory does not hold")
     chosen = ("devices", "num_nodes", "strategy", "sync_batchnorm")
     given = {key: trainer[key] for key in chosen if key in trainer}
+    import lightning as L
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     said = logging.getLogger("lightning.pytorch")
     level = said.level
     said.setLevel(logging.ERROR)  # it says what there is

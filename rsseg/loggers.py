@@ -227,11 +227,6 @@ class SideLogger(Logger):
             self._try(close)
 
 
-def given_to_logger(node: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """What rsseg adds to a logger's arguments: the run folder, unless it has a place of its own."""
-    return {} if "tracking_uri" in node else {"save_dir": str(folder)}
-
-
 def send_picture(logger: Logger, name: str, picture: Path, step: int) -> None:
     """Show a PNG in a logger; one that takes no pictures is left alone."""
     if isinstance(logger, TensorBoardLogger):

@@ -20,6 +20,7 @@ from rsseg.losses import Composite, CompositeValue, SplitLosses, Term, presence_
 from rsseg.losses.balancing import Balancing, Fixed, weighed_parts
 from rsseg.metrics import AnyScores, metrics
 from rsseg.metrics.counters import SCENE_SUMS, score_scenes
+from rsseg.models.network import normalise
 from rsseg.task import Task
 
 
@@ -30,15 +31,6 @@ def logged_names(tasks: Mapping[str, Task], terms: Mapping[str, Sequence[str]]) 
         values = [*metrics(task), *(f"loss/{term}{kind}" for term in terms.get(name, ()) for kind in ("", ".weighted"))]
         found += [log_name("val", name, value, tasks) for value in values]
     return found
-
-
-FARTHEST = 30.0  # how many deviations from the mean a normalised pixel lies at most: absurd ones move nothing else
-
-
-def normalise(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Stored pixels ``[B, C, H, W]`` as float32 of mean 0 and deviation 1, up to `FARTHEST`; NaN becomes 0, the mean."""
-    values = torch.nan_to_num((image.float() - mean) / std, nan=0.0, posinf=0.0, neginf=0.0)
-    return values.clamp_(-FARTHEST, FARTHEST).contiguous(memory_format=torch.channels_last)
 
 
 class SegmentationModule(L.LightningModule):

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from rsseg.config import build as kinds
 from rsseg.config.build import Kind
 from rsseg.config.targets import has_loss, heads_of
-from rsseg.loggers import given_to_logger
 from rsseg.losses import Weight
 from rsseg.losses.foreign import given_to_loss
 from rsseg.source import given_to_source
@@ -78,3 +77,8 @@ def loss_places(plain: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]
 def weight_of(node: Mapping[str, Any]) -> Weight:
     """The weight of a term's node."""
     return Weight(node.get("weight", 1.0), node.get("start", 0.0), node.get("ramp", 0.0))
+
+
+def given_to_logger(node: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """What rsseg adds to a logger's arguments: the run folder, unless it has a place of its own."""
+    return {} if "tracking_uri" in node else {"save_dir": str(folder)}

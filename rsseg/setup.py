@@ -6,36 +6,35 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.loggers import Logger
 from numpy.typing import NDArray
 from torch import nn
 
 from rsseg.config import build as kinds
 from rsseg.config.build import FailedError, build
 from rsseg.config.schema import Cache, ModelConfig, RecordConfig
-from rsseg.config.targets import full_names, heads_of, in_place, no_such_target, targets_of, tasks_of
+from rsseg.config.targets import heads_of, no_such_target, tasks_of
 from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import Blocks
-from rsseg.data.labels import make_mask_reader
-from rsseg.data.masks import MaskReader
 from rsseg.data.sampling import Places, Read
 from rsseg.data.scene import Source
-from rsseg.dataset import Dataset, TrainStatistics
-from rsseg.loggers import given_to_logger
+from rsseg.dataset import Dataset, TrainStatistics, make_dataset
 from rsseg.losses import Composite, EdgeWeight, Weight
 from rsseg.losses.balancing import Balancing
 from rsseg.losses.class_weights import counted_weights
 from rsseg.losses.foreign import adapted, given_to_loss
 from rsseg.models import Network, build_network, load_weights
 from rsseg.models.rates import rate_groups
-from rsseg.places import BESIDE_OPTIMIZER, BESIDE_TERM, Place, loss_places, places, weight_of
+from rsseg.places import BESIDE_OPTIMIZER, BESIDE_TERM, Place, given_to_logger, loss_places, places, weight_of
 from rsseg.source import make_source
 from rsseg.task import Task
+
+if TYPE_CHECKING:  # it is made where it is asked for: to predict needs none of it
+    import lightning as L
+    from lightning.pytorch.loggers import Logger
 
 ABSOLUTE = ("max_lr", "base_lr", "min_lr")
 """The arguments of schedules that are learning rates, and may be given for each group of parameters."""
@@ -291,27 +290,13 @@ def set_up(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
     Raises:
         InputError: For a task or masks that can't be.
     """
-    dataset = plain["dataset"]
-    targets, tasks = targets_of(dataset), tasks_of(dataset)
-    heads = heads_of(plain)
+    tasks, heads = tasks_of(plain["dataset"]), heads_of(plain)
     for head, node in heads.items():
         if node["target"] not in tasks:
             raise InputError(no_such_target(head, node["target"], tasks))
-    bands, rgb = (None if dataset[key] is None else tuple(dataset[key]) for key in ("bands", "rgb"))
     made: dict[str, Any] = {
         "plain": plain,
-        "dataset": Dataset(
-            name=dataset["name"],
-            mask_readers=tuple(_mask_reader(dataset, name, tasks[name]) for name in targets),
-            bands=bands,
-            rgb=rgb,
-            nodata=dataset["nodata"],
-            palettes=tuple(target["palette"] for target in targets.values()),
-            unlabelled=_unlabelled(dataset, tasks),
-            store=Path(plain["output"]) / "cache" / "store",
-            skip_bad_scenes=plain["on_bad_scene"] == "skip",
-            verify_all=plain["verify"] == "full",
-        ),
+        "dataset": make_dataset(plain),
         "tasks": {head: tasks[node["target"]] for head, node in heads.items()},
         "cache": Cache(plain["cache"]),
         "output": Path(plain["output"]),
@@ -319,24 +304,3 @@ def set_up(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
         "trust": trust,
     }
     return Setup(**made, **{item.name: plain[item.name] for item in fields(Setup) if item.name not in made})
-
-
-def _mask_reader(dataset: Mapping[str, Any], name: str, task: Task) -> MaskReader:
-    """The reader of a target's masks."""
-    target = targets_of(dataset)[name]
-    values, ignored = target["mask_values"], target["ignore_values"]
-    try:
-        return make_mask_reader(
-            task, values, ignored, target["fractions"], target["range"], target["size"], target["colour_tolerance"] or 0
-        )
-    except InputError as error:
-        raise InputError(in_place(str(error), dataset, name)) from None
-
-
-def _unlabelled(dataset: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[str, tuple[str, ...]]:
-    """By pattern of scene names, the classes that are not labelled there, each as ``target/class``."""
-    known = {f"{name}/{label}" for name, task in tasks.items() for label in task.classes}
-    return {
-        pattern: tuple(full for label in labels for full in full_names(str(label), tasks) if full in known)
-        for pattern, labels in (dataset.get("unlabelled") or {}).items()
-    }

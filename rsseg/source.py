@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from inspect import signature
@@ -50,9 +51,15 @@ def given_to_source(plain: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_scenes(run: Path, split: str, trust: Sequence[str] = ()) -> None:
-    """Raise an `InputError` if the scenes of a run's split are not there any more."""
-    make_source(plain(leave_out_short_form(RunFolder(run).config())), trust).scenes(split)
+def scenes_version(run: Path, split: str, trust: Sequence[str] = ()) -> str:
+    """A hash of the scenes of a run's split: their names, groups and files, each file's place, size and time.
+
+    Raises:
+        InputError: If they are not there any more.
+    """
+    scenes = make_source(plain(leave_out_short_form(RunFolder(run).config())), trust).scenes(split)
+    facts = [(scene.name, scene.group, scene.signature()) for scene in scenes]
+    return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
 
 
 class Folds(Source):

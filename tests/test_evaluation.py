@@ -21,18 +21,20 @@ from test_run import folder_data, multilabel_root, settings  # noqa: F401
 from tiny import map_scene, write_tif
 
 from rsseg.assembly import make_setup
-from rsseg.comparison.intervals import ensemble_gain, estimate, sum_groups
+from rsseg.comparison.intervals import estimate, sum_groups
 from rsseg.comparison.measures import measures, of_tuning
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.windows import Batches, GridWindows
 from rsseg.evaluation import evaluate, evaluate_map
-from rsseg.evaluation.loading import load_trained, open_labelled
+from rsseg.evaluation.gains import ensemble_gain
+from rsseg.evaluation.loading import open_labelled
 from rsseg.inference.ensemble import pooled_logits
-from rsseg.metrics import label_metrics
+from rsseg.metrics import Scores, label_metrics
 from rsseg.run import train
 from rsseg.task import Binary, Centres, Multiclass, Multilabel, Regression
-from rsseg.training.scoring import feed, score
+from rsseg.trained import load_trained
+from rsseg.training.scoring import feed, name_means, score, score_rows
 
 pytestmark = pytest.mark.usefixtures("no_charts")
 
@@ -47,6 +49,15 @@ def runs(tmp_path_factory, folder_root):
     for seed in (1, 2, 3):
         train(settings(folder, *folder_data(folder_root), THIRDS, *QUICK, f"seed={seed}"), folder / f"run{seed}")
     return [folder / f"run{seed}" for seed in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("task", [Binary(("road",)), Multiclass(("land", "road"))])
+def test_the_mean_of_one_class_is_no_row_of_its_own(task):
+    matrices = np.zeros((3, 1, 2, 2), dtype=np.int64)
+    matrices[:2, 0] = [[5, 1], [2, 7]]  # the third scene holds nothing
+    rows = name_means(score_rows({"mask": Scores(matrices, task)}), several=False)
+    assert [row["class"] for row in rows] == ["road"] if task.channels == 1 else ["land", "road", "mean"]
+    assert [row["in scenes"] for row in rows] == [2] * len(rows)
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,16 @@ from test_run import SPLIT, folder_data, settings, weights
 from tiny import compose, map_scene, power_cut
 
 import rsseg.training.scoring as scoring
+from rsseg.answer import Question, is_counted
 from rsseg.assembly import make_setup
 from rsseg.comparison.recorder import Recorder
 from rsseg.comparison.records import load_records, read_arrays
+from rsseg.comparison.runs import Run
 from rsseg.comparison.tuning import tune
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.dataset import TargetStatistics, TrainStatistics
-from rsseg.evaluation import evaluate, record_split
+from rsseg.evaluation import evaluate, record_splits
 from rsseg.metrics.scores import overlap, pooled
 from rsseg.run import train
 from rsseg.task import Multiclass
@@ -233,17 +235,27 @@ def test_a_map_at_the_tuned_bias_equals_scoring(tmp_path, folder_root):
     assert np.abs(counts[0] - counts[1]).sum() > 100
 
 
-def test_the_test_split_is_counted_on_demand(tmp_path, folder_root, caplog):
+def raise_input_error():
+    raise InputError("the folder is gone")
+
+
+def test_the_test_split_is_counted_on_demand(tmp_path, folder_root, caplog, monkeypatch):
     run = tmp_path / "run"
     data = [d for d in folder_data(folder_root) if d != SPLIT] + [f"dataset.source.split={WITH_TEST}"]
     train(settings(tmp_path, *data, *QUICK), run)
-    path = record_split(run)
-    records, before = load_records(run, split="test"), path.stat().st_mtime_ns
+    record_splits([run])
+    records = load_records(run, split="test")
     assert records.scenes == [scene.name for scene in make_setup(RunFolder(run).config()).source().scenes("test")]
     for threshold, point in (("fixed", "fixed"), ("tuned", "iou"), ("tuned", "dice")):
         np.testing.assert_array_equal(records.at(point), evaluate(run, "test", threshold)["mask"].counts)
     assert crossed_steps(run, "test") == [records.steps[records.best_index]] * 2
-    assert record_split(run).stat().st_mtime_ns == before  # not counted again
+    question = Question(split="test")
+    assert is_counted(Run(run), question)
+    with monkeypatch.context() as patched:
+        patched.setattr("rsseg.data.scene.version", lambda path: (1, 2))  # files of another size and time
+        assert not is_counted(Run(run), question)
+        patched.setattr("rsseg.source.make_source", lambda *_: raise_input_error())
+        assert is_counted(Run(run), question)  # nobody can count it again
     facts = json.loads((run / "threshold.json").read_text())
     (run / "threshold.json").write_text(json.dumps({"mask": facts["mask"] | {"gain": -0.0123}}))
     evaluate(run, "test", "tuned")

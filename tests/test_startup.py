@@ -38,6 +38,33 @@ def test_training_does_without_what_reads_vectors_and_tables():
     assert not found & {"torchgeo", "geopandas", "pandas", "aiohttp"}
 
 
+TRAINERS = {"lightning", "torchmetrics"}
+
+
+@pytest.mark.parametrize(
+    ("module", "needed", "spared"),
+    [
+        ("rsseg.baselines", {"torch"}, HEAVY - {"torch"} | {"pandas", "matplotlib"}),
+        ("rsseg.disagreement", {"torch", "segmentation_models_pytorch"}, TRAINERS | {"pandas", "torchgeo", "kornia"}),
+    ],
+)
+def test_what_works_beside_a_comparison_does_without_trainers(module, needed, spared):
+    found = imported_by(f"import {module}")
+    assert needed <= found
+    assert not found & spared
+
+
 @pytest.mark.parametrize("module", ["rsseg.source", "rsseg.metrics", "rsseg.config.cli", "rsseg.config.search"])
 def test_what_is_looked_at_before_a_run_does_without_torch(module):
     assert not imported_by(f"import {module}") & HEAVY
+
+
+def test_baselines_are_fitted_without_the_compiler():
+    code = """
+import numpy as np
+from rsseg.baselines import fit_logistic
+from rsseg.task import Binary
+rng = np.random.default_rng(0)
+fit_logistic(rng.normal(size=(100, 3)), rng.integers(0, 2, 100), Binary(("road",)))
+assert not any(name.startswith("torch._dynamo") for name in sys.modules)"""
+    assert "torch" in imported_by(code)

@@ -11,18 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.comparison.intervals import (
-    RARE,
-    Chances,
-    Estimates,
-    Interval,
-    Reach,
-    effective_groups,
-    estimate,
-    reach,
-    shrink,
-    sum_groups,
-)
+from rsseg.comparison.chances import Chances, Reach, reach, shrink
+from rsseg.comparison.intervals import RARE, Estimates, Interval, effective_groups, estimate, sum_groups
 from rsseg.comparison.measures import Measure, measures, of_metric, of_tuning, rank_alignment
 from rsseg.comparison.runs import Run
 from rsseg.comparison.selection import Comparison

@@ -7,18 +7,16 @@ drawn groups' sums. Intervals of differences hold for all pairs of losses at onc
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.interpolate import CubicSpline
 from scipy.optimize import brentq
 from scipy.special import digamma, polygamma
-from scipy.stats import chi2, studentized_range
+from scipy.stats import studentized_range
 from scipy.stats import t as student
 
 from rsseg.comparison.measures import Measure
@@ -32,9 +30,6 @@ SEEDS = 5
 
 RARE = 2.0
 """A class of fewer `effective_groups` is left out of means: its variance can't be known."""
-
-MOST = 1000
-"""As many seeds or groups are thought of."""
 
 CHUNK = 2**19
 """Numbers that are summed at a time."""
@@ -296,150 +291,3 @@ def _spread(
     squared = of_groups**2 * ratio((counted**2 / (groups - 1)).sum(-1), counted.sum(-1) ** 2)
     freedom = ratio(variance**2, of_seeds**2 / (seeds - 1) + np.where(of_groups > 0, squared, 0))
     return Spread(value, of_seeds, of_groups, variance, np.where(variance > 0, np.maximum(freedom, 1), seeds - 1.0))
-
-
-class Chances(NamedTuple):
-    """What shrinkage makes of the losses' means ``[L]``, calibrated on average over how much losses may differ.
-
-    Of exact ties about a third of the winner's curse is left among eight losses, half of it between two.
-    """
-
-    mean: Array  # the expected score on other seeds and groups
-    best: Array  # the probability that the loss is the best one
-    regret: Array  # what choosing it costs on average, beside the best one
-
-
-def shrink(found: Estimates, draws: int = 8000, seed: int = 0) -> Chances | None:
-    """How probably each loss is the best one, and what choosing it costs: a normal hierarchical model of the losses' means.
-
-    The true means are a sample of a normal distribution whose centre and width are not known; the ratio of its variance to
-    theirs is uniform (Daniels 1999). Of observed means that differ no more than by chance little is believed, so that the
-    best of many is not taken for as good as it looks (Gelman et al. 2013, section 5.4). Losses that are surely behind the
-    best are no part of that sample: beside one that collapsed all other differences would be believed. Each loss's error
-    variance is what explains those of its differences to the others. None where no difference has a variance.
-    """
-    values, variance = found.mean.value, found.difference.variance
-    losses = len(values)
-    if losses < 2 or np.isnan(variance).any():
-        return None
-    up = found.measure.sign * values
-    sums = variance.sum(1)
-    whole = sums.sum() / (2 * (losses - 1))
-    errors = (sums - whole) / (losses - 2) if losses > 2 else sums / 2
-    if not whole > 0:
-        return Chances(values, (up == up.max()) / (up == up.max()).sum(), up.max() - up)
-    errors = np.maximum(errors, 0.05 * whole / losses)
-    rng, upper = np.random.default_rng(seed), np.triu_indices(losses, 1)
-    freedom = min(float(np.median(found.difference.freedom[upper])), 1e6)
-    scale = freedom / chi2.ppf((np.arange(40) + 0.5) / 40, freedom)
-    step = (np.arange(60) + 0.5) / 60
-    share = step**3  # of the variance of a mean that is error, closer where it is small: one loss may be far behind the others
-    error = scale[:, None, None] * errors  # [scales, 1, L]
-    width = (scale * errors.mean())[:, None] * (1 - share) / share  # [scales, shares]
-    spread = error + width[..., None]
-    first = up.argmax()
-    near = up[first] - up <= critical(losses, found.difference.freedom[first]) * np.sqrt(variance[first])
-    precision = near / spread
-    centre_variance = 1 / precision.sum(-1)
-    centre = (precision * up).sum(-1) * centre_variance
-    likelihood = (
-        -0.5 * (near * np.log(spread) + (up - centre[..., None]) ** 2 * precision).sum(-1)
-        + 0.5 * np.log(centre_variance)
-        + 2 * np.log(step)
-    )
-    weight = np.exp(likelihood - likelihood.max()).ravel()
-    chosen = rng.choice(weight.size, draws, p=weight / weight.sum())
-    row, column = np.unravel_index(chosen, likelihood.shape)
-    middle = rng.normal(centre[row, column], np.sqrt(centre_variance[row, column]))[:, None]
-    tau, sigma = np.where(near, width[row, column][:, None], np.inf), error[row, 0]
-    kept = 1 / (1 + sigma / tau)
-    true = rng.normal(kept * up + (1 - kept) * middle, np.sqrt(kept * sigma))  # [draws, L]
-    best = np.bincount(true.argmax(1), minlength=losses) / draws
-    return Chances(found.measure.sign * true.mean(0), best, (true.max(1, keepdims=True) - true).mean(0))
-
-
-class Reach(NamedTuple):
-    """The smallest difference that a sweep can detect, and how many more seeds or groups separate the best two losses."""
-
-    gaps: tuple[float, float]  # that is told from chance, of the pair where it is smallest and where it is largest
-    limit: str  # "seeds" or "groups", whichever the variance of the best two is mostly due to
-    seeds: int | None  # per loss, that would tell the best two apart if they differ as here; None: none below `MOST`
-    groups: int | None  # that would, with the seeds there are
-    both: tuple[int, int] | None  # that would together, as many times as many of each
-
-
-def reach(found: Estimates, groups: int, most: int = MOST) -> Reach | None:
-    """The reach of a comparison with so many groups; None where no difference has a variance."""
-    losses, seeds = found.values.shape
-    spread = found.difference
-    if losses < 2 or np.isnan(spread.variance).any():
-        return None
-    upper = np.triu_indices(losses, 1)
-    half = critical(losses, spread.freedom) * np.sqrt(spread.variance)
-    best, second = found.order[:2]
-    gap, variance, freedom = (float(x[best, second]) for x in (abs(spread.value), spread.variance, spread.freedom))
-    share = float(ratio(spread.of_seeds, spread.of_seeds + spread.of_groups)[best, second])  # of the variance, due to seeds
-    due = min(share**2 / (seeds - 1), 1 / freedom)  # Welch: what each part adds to one over the freedom
-    parts = {"seeds": (share, due), "groups": (1 - share, 1 / freedom - due)}
-
-    def times(more: Array, *grown: str) -> float | None:
-        """The first of some factors by which what there is of some parts has to grow; None: none is enough."""
-        left, inverse = np.zeros(len(more)), np.zeros(len(more))
-        for part, (of_variance, of_inverse) in parts.items():
-            factor = more if part in grown else np.ones(len(more))
-            left += of_variance / factor
-            inverse += of_inverse / factor**3
-        inverse /= left**2
-        widths = critical(losses, 1 / np.maximum(inverse, 1e-9)) * np.sqrt(variance * left)
-        first = np.flatnonzero(widths < gap)
-        return float(more[first[0]]) if len(first) else None
-
-    more_seeds, more_groups = np.arange(seeds, most) / seeds, np.arange(groups, most) / groups
-    alone = times(more_seeds, "seeds"), times(more_groups, "groups")
-    both = times(more_seeds if seeds > groups else more_groups, "seeds", "groups")
-    return Reach(
-        gaps=(float(half[upper].min()), float(half[upper].max())),
-        limit="seeds" if share > 0.5 else "groups",
-        seeds=None if alone[0] is None else round(alone[0] * seeds),
-        groups=None if alone[1] is None else round(alone[1] * groups),
-        both=None if both is None else (math.ceil(both * seeds - 1e-9), math.ceil(both * groups - 1e-9)),
-    )
-
-
-class Gain(NamedTuple):
-    """What an ensemble gains by a score; above 0 where it is better, also of errors."""
-
-    over_mean: Interval  # over the mean of its members' scores
-    over_best: Interval  # over one of them
-
-
-def ensemble_gain(sums: Sequence[Array], measure: Measure, groups: Sequence[str], best: int) -> Gain:
-    """What an ensemble gains, with the intervals that other groups of scenes would give these very models.
-
-    Args:
-        sums: Of the ensemble, then of each member, ``[S, ...]``.
-        measure: The score of their sums.
-        groups: The independent area that each scene lies in.
-        best: The member that is the best one.
-
-    Example:
-        >>> from rsseg.comparison.measures import measures
-        >>> from rsseg.task import Binary
-        >>> better, worse = np.full((6, 1, 4), 8.0), np.full((6, 1, 4), 8.0)
-        >>> worse[:, 0, 1] = 16  # false positives
-        >>> found = ensemble_gain([better, worse, better], measures(Binary(("road",)))["iou"], list("abcdef"), 1)
-        >>> round(float(found.over_mean.value), 4), round(float(found.over_best.value), 4)
-        (0.0417, 0.0)
-    """
-    summed = np.stack([sum_groups(each, groups) for each in sums], axis=1)  # [groups, 1 + members, ...]
-    twice, members = np.stack([summed, summed])[None], len(sums) - 1  # models as they are: equal seeds have no variance
-
-    def over(shares: Array) -> Interval:
-        def parts(sums: Array) -> Array:
-            each = measure.parts(sums)  # [..., 1 + members, parts]
-            return measure.sign * (each[..., 0, :] - np.einsum("...mp,m->...p", each[..., 1:, :], shares))
-
-        gain = replace(measure, parts=parts, pixels=lambda sums: measure.pixels(sums[:, 0]), higher_is_better=True)
-        return estimate(twice, gain).mean.interval()[0]
-
-    return Gain(over(np.full(members, 1 / members)), over(np.eye(members)[best]))

@@ -86,6 +86,7 @@ class Records:
     chosen: Array | None = None  # [point, S, classes, N]; None before training is over, and for real values; contours: TN is 0
     calibration: Mapping[str, Array] = field(default_factory=dict)  # by score, rsseg.metrics.calibration.calibration_sums
     untuned: str = ""  # why nothing was counted at tuned thresholds; empty: it was
+    version: str = ""  # of the scenes of another split, see rsseg.source.scenes_version; empty: not known
     lost: int = 0  # labelled pixels with logits that are not finite: the run has diverged
     folds: tuple[Records, ...] = ()  # of each fold, whose scenes follow each other here; none: it is a single run
 
@@ -247,7 +248,8 @@ def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
     if split != "val":
         if arrays["scenes"].shape != arrays["groups"].shape:
             raise RecordError(path, "names scenes, and groups of another number of scenes")
-        found = replace(found, scenes=arrays["scenes"].astype(np.str_).tolist(), groups=arrays["groups"].astype(np.str_))
+        names, groups = (arrays[name].astype(np.str_) for name in ("scenes", "groups"))
+        found = replace(found, scenes=names.tolist(), groups=groups, version=str(arrays.get("version", "")))
     size |= {"scenes": len(found.scenes), "labels": 1 if task.exclusive else len(task.classes)}
     own = _checked(path, head, arrays, CHOSEN, size, CALIBRATED)
     return replace(

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, StrictUndefined, Template
 
+from rsseg.comparison.caveats import caveats
 from rsseg.comparison.datasets import AcrossDatasets, across_answer, across_table
 from rsseg.comparison.figures import draw_across, draw_all
 from rsseg.comparison.findings import Findings
@@ -22,7 +23,7 @@ from rsseg.comparison.runs import Run
 from rsseg.comparison.selection import Comparison
 from rsseg.comparison.style import BLUE, MOST, RULES, save, verdict
 from rsseg.comparison.tables import all_tables
-from rsseg.comparison.words import answer, caveats, listed, number, percent, span, statistics
+from rsseg.comparison.words import answer, listed, number, percent, span, statistics
 from rsseg.config.plan import within
 from rsseg.files import write_table, write_text
 from rsseg.table import print_table
@@ -215,16 +216,29 @@ def ranking_note(found: Findings, beside: str = "Small") -> str:
     """What the numbers of the ranking are, and those that stand small, or in brackets, beside them."""
     runs, groups, scenes = len(found.seeds), found.group_count, len(found.scenes)
     areas = f"{scenes} scenes in {groups} independent areas" if groups < scenes else f"{scenes} scenes"
-    means = {"value": "values that are known", "class": "classes present"}[found.task.score_of]
-    without = found.leaves_out
-    means += f" without {listed(without)}" * bool(without)
-    said = f"Mean over {runs} seed{'s' * (runs != 1)}; {areas}, {chosen_on(found)}; mean over the {means}."
+    said = f"Mean over {runs} seed{'s' * (runs != 1)}; {areas}, {chosen_on(found)}{_means(found)}."
     if np.isnan(found.ranked.score.low).all():
         return f"{said} No intervals can be given."
     if not found.ranked.claims:
         return f"{said} {beside}: 95 % intervals of each loss alone; so few seeds tell no losses apart."
     gains = ', those of "gained by tuning" for all losses' * (found.gain is not None)
     return f'{said} {beside}: 95 % intervals; those of "behind the best" hold for all pairs at once{gains}.'
+
+
+def _means(found: Findings) -> str:
+    """What the score that losses are ranked by is a mean over, if anything."""
+    metric, without = found.metrics.get(found.metric, found.metrics[found.tuned_for]), found.leaves_out
+    several = {"value": "values that are known", "class": "classes present"}[found.task.score_of]
+    several += f" without {listed(without)}" * bool(without)
+    parts = metric.parts(np.ones((len(found.task.classes), found.counts.shape[-1]))[metric.classes])
+    said = f"; mean over the {several}" * (len(parts) > 1)
+    return f"{said}, then over the {_scored_scenes(found)} that have a score" if metric.by_scene else said
+
+
+def _scored_scenes(found: Findings) -> str:
+    """How many of the scenes have a score: those that hold what it is of."""
+    scored = int((~np.isnan(found.scene_metric.each(found.counts[0, 0]))).sum())
+    return f"{scored} of {len(found.scenes)} scenes"
 
 
 def shown(table: pd.DataFrame, title: str = "") -> Table:
@@ -256,7 +270,8 @@ def _where(found: Findings, tables: dict[str, pd.DataFrame]) -> list[Table]:
     first = f"; the first {MOST} losses" if len(found.labels) > MOST else ""
     classes, scenes = tables["classes"], tables["scenes"]
     most = f" (the {MOST_SCENES} of {len(scenes)} that losses differ in most)" if len(scenes) > MOST_SCENES else ""
-    of_scenes = shown(scenes[names].head(MOST_SCENES).reset_index(), f"{found.scene_metric.label} per scene{most}{first}")
+    title = f"{found.scene_metric.label} per scene{most}{first}; {_scored_scenes(found)} have one, and are in means over scenes"
+    of_scenes = shown(scenes[names].head(MOST_SCENES).reset_index(), title)
     if len(classes) < 2:
         return [of_scenes]
     of_classes = classes[["pixels", *names]].rename(columns={"pixels": unit}).reset_index()

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rsseg.comparison.intervals import Interval, ensemble_gain
+from rsseg.comparison.intervals import Interval
 from rsseg.comparison.measures import Measure, calibration_measure, calibration_measures, measures
 from rsseg.contract import Batch, layers_of
 from rsseg.data.groups import group_names
 from rsseg.data.store import Store
 from rsseg.data.windows import Batches, GridWindows
+from rsseg.evaluation.gains import ensemble_gain
 from rsseg.files import write_csv
 from rsseg.inference.ensemble import Ensemble
 from rsseg.metrics import AnyScores, Scores

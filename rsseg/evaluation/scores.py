@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -17,13 +18,16 @@ from rsseg.dataset import open_split
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation.counts import at_point, count_ensemble, draw_examples, draw_matrices, write_tables
 from rsseg.evaluation.labelled import compare_map, labelled_scene, labelled_scenes
-from rsseg.evaluation.loading import finished_runs, known_head, load_trained
+from rsseg.evaluation.loading import finished_runs, open_labelled
 from rsseg.files import UnwritableError, read_json, write_json
 from rsseg.inference.ensemble import Ensemble, check_threshold
 from rsseg.metrics import AnyScores
+from rsseg.progress import progress
 from rsseg.quiet import quiet
 from rsseg.setup import Setup
-from rsseg.training.scoring import print_scores
+from rsseg.source import scenes_version
+from rsseg.trained import known_head, load_trained
+from rsseg.training.scoring import print_scores, score_split
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +142,23 @@ def evaluate_map(
         write_tables(place, result, [path.stem])
         draw_matrices(place, result)
     return result[chosen]
+
+
+def record_splits(runs: Sequence[Path], split: str = "test", trust: Sequence[str] = ()) -> None:
+    """Count the best checkpoint of each run on a split that training has not seen, as comparisons need it.
+
+    Written is ``records/test.npz``, which `rsseg.comparison.records.load_records` reads; errors are those of `evaluate`.
+    """
+    quiet()
+    with progress(runs, f"scoring the {split} split") as steps:
+        for run in steps:
+            folder = RunFolder(run)
+            setup = make_setup(folder.config(), trust)
+            with in_one_line(run, setup.batch_size, setup.window, memory=SCORING):
+                module, store = open_labelled(folder, setup, split)
+                version = scenes_version(run, split, trust)
+                score_split(setup, folder, module, store, folder.records / f"{split}.npz", version)
+            gc.collect()  # a module refers to itself
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rsseg.contract import InputError
 from rsseg.metrics.scaling import KINDS
-from rsseg.module import normalise
+from rsseg.models.network import normalise
 from rsseg.task import Scaling, Task
 
 

@@ -160,3 +160,12 @@ class Rebuilding(Network):
         (head,) = self.channels
         error = (self.net(image).float() - image.float()).square().mean(dim=1, keepdim=True)
         return {head: torch.log(error + LEAST)}
+
+
+FARTHEST = 30.0  # how many deviations from the mean a normalised pixel lies at most: absurd ones move nothing else
+
+
+def normalise(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Stored pixels ``[B, C, H, W]`` as float32 of mean 0 and deviation 1, up to `FARTHEST`; NaN becomes 0, the mean."""
+    values = torch.nan_to_num((image.float() - mean) / std, nan=0.0, posinf=0.0, neginf=0.0)
+    return values.clamp_(-FARTHEST, FARTHEST).contiguous(memory_format=torch.channels_last)

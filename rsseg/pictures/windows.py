@@ -168,7 +168,10 @@ def disagreement(row: Row, task: Task) -> float:
 def most_different(
     windows: Sequence[Batch], head: str, models: Iterable[Model], count: int, scenes: Sequence[str]
 ) -> list[Row]:
-    """Of some windows as for `label_rows` those that models label most differently; one model is in memory at a time."""
+    """Of some windows as for `label_rows` those that models label most differently, one of each scene before two of one.
+
+    One model is in memory at a time.
+    """
     rows, task = list[Row](), None
     for model in models:
         task = model.tasks[head]
@@ -176,7 +179,14 @@ def most_different(
         for row, window in zip(rows, windows, strict=True):
             row.predictions.extend(predict_windows(model, [window], scenes)[head][0].predictions)
         del model  # before the next one is made
-    return [] if task is None else sorted(rows, key=lambda row: disagreement(row, task), reverse=True)[:count]
+    if task is None:
+        return []
+    ranked = sorted(rows, key=lambda row: disagreement(row, task), reverse=True)
+    of_scene: dict[str, Row] = {}
+    for row in ranked:
+        of_scene.setdefault(row.scene, row)
+    others = [row for row in ranked if row is not of_scene[row.scene]]
+    return [*of_scene.values(), *others][:count]
 
 
 def of_head(path: Path, head: str, heads: Collection[str]) -> Path:

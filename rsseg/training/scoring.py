@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,8 +13,8 @@ from typing import Any
 import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import LambdaCallback
-from torch import Tensor, nn
 
+from rsseg.checkpoints import fill
 from rsseg.comparison.recorder import HALVES, Recorder
 from rsseg.comparison.records import POINTS, write_arrays
 from rsseg.config.folder import RunFolder
@@ -45,21 +46,8 @@ def load_checkpoint(module: SegmentationModule, run: RunFolder, name: str = "bes
         InputError: If there is none, it can't be read, or holds the weights of another network.
     """
     weights, step = run.load_state(name)
-    load_weights(module, weights, run, name)
+    fill(module, weights, f"checkpoints/{name}.ckpt of {run}")
     return step
-
-
-def load_weights(module: nn.Module, weights: Mapping[str, Tensor], run: RunFolder, name: str = "best") -> None:
-    """Give a module, or its network, the weights of a run's checkpoint of this name.
-
-    Raises:
-        InputError: If they are of another network.
-    """
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        found = str(error).strip().splitlines()[-1].strip()
-        raise InputError(f"checkpoints/{name}.ckpt of {run} does not fit its config.yaml: {found}") from None
 
 
 def scoring_trainer(setup: Setup, callbacks: Sequence[L.Callback] = ()) -> L.Trainer:
@@ -87,18 +75,23 @@ def score(
         for count in counters:
             count(given[2], given[3])
 
-    trainer = scoring_trainer(setup, [LambdaCallback(on_validation_batch_end=give)])
-    cache_scenes(setup, [windows.store], trainer)
-    trainer.validate(module, feed(setup, windows, Batches(len(windows), setup.batch_size)), verbose=False)
+    trainer, batches = _over_scenes(setup, windows, LambdaCallback(on_validation_batch_end=give))
+    trainer.validate(module, batches, verbose=False)
     return dict(module.scores)
 
 
 def count_scenes(setup: Setup, module: SegmentationModule, windows: GridWindows, count: Count) -> None:
     """Predict whole scenes in this process, and give the batches of logits by head to `count`."""
-    trainer = scoring_trainer(setup, [LambdaCallback(on_predict_batch_end=lambda *given: count(given[2], given[3]))])
+    counter = LambdaCallback(on_predict_batch_end=lambda *given: count(given[2], given[3]))
+    trainer, batches = _over_scenes(setup, windows, counter)
+    trainer.predict(module, batches, return_predictions=False)
+
+
+def _over_scenes(setup: Setup, windows: GridWindows, callback: L.Callback) -> tuple[L.Trainer, Loader]:
+    """What goes over whole scenes in this process, and their batches."""
+    trainer = scoring_trainer(setup, [callback])
     cache_scenes(setup, [windows.store], trainer)
-    loader = feed(setup, windows, Batches(len(windows), setup.batch_size))
-    trainer.predict(module, loader, return_predictions=False)
+    return trainer, feed(setup, windows, Batches(len(windows), setup.batch_size))
 
 
 def score_best(
@@ -153,10 +146,11 @@ def remove_halves(run: RunFolder) -> None:
         (run.checkpoints / f"{name}.ckpt").unlink(missing_ok=True)
 
 
-def score_split(setup: Setup, run: RunFolder, module: SegmentationModule, store: Store, path: Path) -> None:
+def score_split(setup: Setup, run: RunFolder, module: SegmentationModule, store: Store, path: Path, version: str) -> None:
     """Count a run's best checkpoint on other scenes as comparisons need it, and write that into the run's records.
 
-    Tuned points, those of IoU and of Dice alike, are at the thresholds of ``threshold.json``.
+    Tuned points, those of IoU and of Dice alike, are at the thresholds of ``threshold.json``. `version` is what
+    `rsseg.source.scenes_version` says of the scenes.
     """
     tasks, split, thresholds = labelled_tasks(setup), recorded_split(store), dict[str, Thresholds]()
     for name, task in tasks.items():
@@ -170,7 +164,7 @@ def score_split(setup: Setup, run: RunFolder, module: SegmentationModule, store:
     everything = np.ones(len(store), dtype=bool)
     result = score(setup, module, windows, [partial(counts.count, cores=windows.cores, wanted=everything)])
     step = run.load_state()[1]
-    arrays: dict[str, Any] = {"scenes": np.array(split.scenes), "groups": np.array(split.groups)}
+    arrays: dict[str, Any] = {"scenes": np.array(split.scenes), "groups": np.array(split.groups), "version": np.array(version)}
     for name, scores in result.items():
         if name in tasks:
             own, untuned = counts.arrays(name), "" if thresholds[name] else "the run has no tuned thresholds"
@@ -201,14 +195,20 @@ def confusion_rows(result: Mapping[str, AnyScores]) -> list[dict[str, Any]]:
 def name_means(rows: Sequence[Mapping[str, Any]], several: bool) -> list[dict[str, Any]]:
     """What people are shown of `score_rows`: of several heads their names, and the usual mean by a word.
 
-    Files do not call the mean so, since a class may have any name.
+    Files do not call the mean so, since a class may have any name. Of a head with one class the mean is the class's score.
+    ``in scenes``: how many scenes hold the class, of those scored.
     """
-    shown = [row for row in rows if row["average"] in ("", "macro")]
+    classes = Counter(row["head"] for row in rows if row["class"])
+    shown = [row for row in rows if not row["average"] or (row["average"] == "macro" and classes[row["head"]] != 1)]
     return [
-        {("objects" if key == "pixels" and "ap50" in row else key): row[key] for key in SHOWN[not several :] if key in row}
-        | {"class": row["class"] or "mean"}
+        {_shown_as(key, row): row[key] for key in SHOWN[not several :] if key in row} | {"class": row["class"] or "mean"}
         for row in shown
     ]
+
+
+def _shown_as(key: str, row: Mapping[str, Any]) -> str:
+    """What people are shown a column as."""
+    return {"scenes": "in scenes", "pixels": "objects" if "ap50" in row else "pixels"}.get(key, key)
 
 
 TUNED = ("iou", "dice", "precision", "recall")  # the scores at tuned thresholds that are printed beside those at fixed ones

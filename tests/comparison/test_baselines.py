@@ -9,12 +9,12 @@ from sklearn.linear_model import LogisticRegression
 from stores import folder_scenes, store_of, whole_scene
 from tiny import checker, coloured, write_tif
 
-from rsseg.answer import cached, data_key
+from rsseg import baselines as room
+from rsseg.answer import Question, cached, count_baselines, data_key
+from rsseg.baselines import baselines, constant, draw_pixels, fit_logistic
 from rsseg.contract import IGNORE
 from rsseg.data.files import Files
 from rsseg.data.labels import make_mask_reader
-from rsseg.evaluation import baselines as room
-from rsseg.evaluation.baselines import baselines, constant, draw_pixels, fit_logistic
 from rsseg.metrics.errors import SUMS
 from rsseg.task import Binary, Centres, Multiclass, Multilabel, Regression
 
@@ -185,3 +185,26 @@ def test_counts_are_kept_until_the_data_change(tmp_path):
     data = {"fingerprint": {"train": "a", "val": "b"}, "pixels": {"train": "c", "val": "d"}}
     keys = [data_key(data, "mask"), data_key(data, "sky"), data_key(data | {"pixels": {"train": "c", "val": "e"}}, "mask")]
     assert len(set(keys)) == 3
+
+
+def test_each_fold_has_those_of_its_own_training_scenes(tmp_path, monkeypatch):
+    asked = []
+
+    def call(module, function, folders, *given):
+        asked.append(folders)
+        return {"all positive": np.ones((4, 1, 4))}
+
+    monkeypatch.setattr("rsseg.answer.scenes_version", lambda *_: "")
+    monkeypatch.setattr("rsseg.answer.call_apart", call)
+    folds = [
+        SimpleNamespace(folder=tmp_path / name, data={"fingerprint": {"train": f"t-{name}", "val": f"v-{name}"}})
+        for name in ("one", "two")
+    ]
+    pooled = SimpleNamespace(folds=folds, task=Binary(("road",)), records=SimpleNamespace(version=""))
+    comparison = SimpleNamespace(runs=[[pooled]])
+    for _ in range(2):
+        assert count_baselines(comparison, Question(), tmp_path)["all positive"].shape == (4, 1, 4)
+    assert asked == [[tmp_path / "one", tmp_path / "two"]]
+    (key,) = json.loads((tmp_path / "baselines.json").read_text())
+    assert "t-one" in key
+    assert "v-two" in key

@@ -10,6 +10,7 @@ from scipy.stats import norm, studentized_range, ttest_1samp
 from scipy.stats import t as student
 from simulated_sweeps import MOSTLY_GROUPS, MOSTLY_SEEDS, simulate
 
+from rsseg.comparison.chances import reach, shrink
 from rsseg.comparison.intervals import (
     Estimates,
     Spread,
@@ -17,8 +18,6 @@ from rsseg.comparison.intervals import (
     effective_groups,
     estimate,
     moderate,
-    reach,
-    shrink,
     sum_groups,
 )
 from rsseg.comparison.measures import measures, scene_sums

@@ -13,14 +13,15 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from run_folders import BINARY, FOUR, changed, make_sweep, of_label, steady
+from run_folders import BINARY, FOUR, changed, made_comparison, made_run, make_records, make_sweep, of_label, steady
 
+from rsseg.comparison.caveats import caveats
 from rsseg.comparison.findings import Findings
 from rsseg.comparison.report import protocol, ranking, ranking_note, render, say, shown, write_report
 from rsseg.comparison.runs import LeftOut
 from rsseg.comparison.selection import gather
 from rsseg.comparison.tables import all_tables
-from rsseg.comparison.words import answer, caveats, number, percent, span, statistics
+from rsseg.comparison.words import answer, number, percent, span, statistics
 from rsseg.metrics import metrics
 from rsseg.task import Multilabel
 
@@ -118,6 +119,24 @@ def test_areas_and_classes_without_are_said():
     assert "classes present without building." in ranking_note(
         changed(found, without=["building"], task=two, metrics=metrics(two, ["building"]))
     )
+
+
+def test_a_mean_over_scenes_says_of_how_many():
+    missing = steady([0.6, 0.4])
+    found = of_label(missing, labels=["ce", "dice"])
+    assert "mean over" not in ranking_note(found).partition(";")[2]  # one class, pooled over scenes
+    per_scene = Findings(found.comparison, "scene_iou")
+    assert f"then over the {len(found.scenes)} of {len(found.scenes)} scenes that have a score" in ranking_note(per_scene)
+    for run in found.comparison.all_runs:
+        run.records.chosen[:, 0] = 0  # the first scene holds nothing
+    assert "then over the 7 of 8 scenes" in ranking_note(Findings(found.comparison, "scene_iou"))
+
+
+@pytest.mark.parametrize(("metric", "mean"), [("iou", True), ("scene_dice", True), ("boundary_iou", True), ("kappa", False)])
+def test_a_mean_over_classes_is_called_one(metric, mean):
+    four = [[made_run(loss, seed, make_records(FOUR, loss, seed)) for seed in (1, 2)] for loss in ("ce", "dice")]
+    note = ranking_note(Findings(made_comparison(four), metric))
+    assert ("; mean over the classes present" in note) == mean
 
 
 def test_the_printed_table_has_the_interval_that_decides(binary, capsys):

@@ -679,7 +679,7 @@ def test_runs_whose_scenes_lie_in_other_areas_are_refused(tmp_path, add, records
         gather([tmp_path])
     monkeypatch.setattr("rsseg.comparison.runs.load_records", lambda folder, head: records)
     found = gather([tmp_path])
-    monkeypatch.setattr("rsseg.evaluation.record_split", lambda *_: None)
+    monkeypatch.setattr("rsseg.answer.call_apart", lambda *_: None)
     monkeypatch.setattr("rsseg.answer.load_records", lambda folder, *_: other if folder.name == "dice" else records)
     with pytest.raises(InputError, match=r"  areas of the scenes  6 areas"):
         score_runs(found, Question(split="test"))

@@ -21,9 +21,10 @@ from run_folders import (
     steady,
 )
 
+from rsseg.comparison.caveats import caveats
 from rsseg.comparison.findings import Findings, Gradients
 from rsseg.comparison.runs import LeftOut
-from rsseg.comparison.words import answer, brackets, caveats, number, percent, span, statistics
+from rsseg.comparison.words import answer, brackets, number, percent, span, statistics
 from rsseg.task import Multilabel
 
 LABELS = ("ce", "dice", "focal", "lovasz", "tversky", "jaccard", "combo")
@@ -63,7 +64,8 @@ def test_nothing_is_claimed_of_fewer_than_three_seeds(seeds):
         (said,) = answer(found)
         assert said == (
             f"ce has the highest IoU so far, 0.600. With {seeds} seed{'s' * (seeds > 1)} per loss no loss can be called better "
-            "than another: train at least 3, better 5."
+            "than another: train at least 3, better 5. To train them: python train.py -m loss=ce,dice seed="
+            f"{','.join(map(str, range(seeds + 1, 6)))}"
         )
         assert len(statistics(found)) == 2  # no differences that could be told apart
         assert not found.tune
@@ -406,10 +408,13 @@ def test_what_it_holds_for():
 
 
 def test_three_seeds_are_exploratory():
-    said = "Exploratory: {} seeds per loss say little about others. Train 5 or more."
+    said = (
+        "Exploratory: {} seeds per loss say little about others. Train 5 or more. To train them: python train.py -m "
+        "loss=ce,dice seed={}"
+    )
     for seeds in range(1, 7):
         notes = caveats(of_label(steady([0.6, 0.5], seeds=seeds)))
-        assert (said.format(seeds) in notes) == (seeds in (3, 4))
+        assert (said.format(seeds, ",".join(map(str, range(seeds + 1, 6)))) in notes) == (seeds in (3, 4))
 
 
 def test_few_areas_are_named():

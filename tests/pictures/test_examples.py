@@ -60,6 +60,12 @@ def test_the_windows_that_differ_most_come_first():
     assert [prediction.sum() for prediction in found[0].predictions] == [8, 24]
 
 
+def test_a_second_window_of_a_scene_comes_after_those_of_others():
+    windows = [window(1.0, scene=0), window(0.9, scene=0), window(0.0, scene=1)]  # the last one is the least different
+    found = most_different(windows, "mask", (Constant(column) for column in (2, 6)), 3, ["a", "b"])
+    assert [example.scene for example in found] == ["a", "b", "a"]
+
+
 @pytest.mark.parametrize(("models", "grid"), [(2, (1, 4)), (6, (1, 8)), (7, (2, 5)), (22, (3, 8))])
 def test_models_have_one_row_or_a_full_grid(tmp_path, monkeypatch, models, grid):
     figure = drawn(tmp_path, monkeypatch, TWO, np.ones((4, 4), np.uint8), [np.zeros((4, 4), int)] * models)

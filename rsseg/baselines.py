@@ -1,23 +1,36 @@
-"""Baselines: what a network has to beat, counted on the scenes that are scored, as its own predictions are."""
+"""Baselines: what a network has to beat, counted on the scenes that are scored, as its own predictions are.
+
+A process of its own counts them beside a comparison (`rsseg.apart`). It imports torch, but nothing that networks and trainers
+need beside it: that takes as much memory again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rsseg.contract import IGNORE, layers_of
+from rsseg.config.build import plain
+from rsseg.config.folder import RunFolder
+from rsseg.config.targets import leave_out_short_form
+from rsseg.contract import IGNORE, known, layers_of
+from rsseg.data.census import BandStatistics
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
+from rsseg.dataset import make_dataset, open_data, open_split, scenes_of
+from rsseg.errors import SCORING, in_one_line
 from rsseg.metrics.average import Array
-from rsseg.metrics.counters import SCENE_SUMS
+from rsseg.metrics.errors import SUMS
 from rsseg.metrics.scores import class_counts
 from rsseg.progress import progress
+from rsseg.quiet import quiet
+from rsseg.source import make_source
 from rsseg.task import Task
 
 PIXELS = 30_000
@@ -28,6 +41,21 @@ DRAWS = 16
 
 WINDOW = 512
 """The side of the windows that are predicted at once."""
+
+
+def count_baselines(runs: Sequence[Path], task: Task, split: str = "val", trust: Sequence[str] = ()) -> dict[str, Array]:
+    """The counts of trivial predictions on the scenes of a split of each run, one run after the other; see `baselines`."""
+    quiet()
+    each = []
+    for run in runs:
+        config = plain(leave_out_short_form(RunFolder(run).config()))
+        dataset, source, window = make_dataset(config), make_source(config, trust), config["window"]
+        with in_one_line(run, 1, window, memory=SCORING):
+            stores = open_data(dataset, source, window).stores
+            if split != "val":
+                stores[split] = open_split(dataset, scenes_of(source, dataset, split), split)
+            each.append(baselines(stores["train"], stores[split], task))
+    return {name: np.concatenate([counts[name] for counts in each]) for name in each[0]}
 
 
 def baselines(train: Store, scored: Store, task: Task, seed: int = 0) -> dict[str, Array]:
@@ -44,15 +72,12 @@ def baselines(train: Store, scored: Store, task: Task, seed: int = 0) -> dict[st
         return {}
     train, scored = train.seen_by(task.target), scored.seen_by(task.target)
     if task.real:
-        values = train.census.values
-        known = task.scaled(values.mean.tolist(), values.std.tolist())
-        return {"training mean": count(scored, known, lambda image: image.new_zeros(1, task.channels, *image.shape[2:]))}
+        return {"training mean": count_errors(scored, train.census.values.mean)}
     bands = train.census.bands
-    mean, std = (torch.from_numpy(numbers).float().view(-1, 1, 1) for numbers in (bands.mean, bands.std))
     pixels, labels = draw_pixels(train, seed)
     layer = fit_logistic((pixels - bands.mean) / bands.std, labels, task)
-    fitted = count(scored, task, lambda image: F.conv2d((image - mean) / std, layer.weight[..., None, None], layer.bias))
-    return {("majority class" if task.exclusive else "all positive"): constant(train, scored), "logistic regression": fitted}
+    name = "majority class" if task.exclusive else "all positive"
+    return {name: constant(train, scored), "logistic regression": count_labels(scored, task, layer, bands)}
 
 
 def constant(train: Store, scored: Store) -> Array:
@@ -104,39 +129,60 @@ def draw_pixels(store: Store, seed: int) -> tuple[Array, NDArray[np.generic]]:
 def fit_logistic(pixels: Array, labels: NDArray[np.generic], task: Task) -> nn.Linear:
     """A logistic regression of standardised pixels, with a penalty of half the squared weights on the summed loss."""
     x, y = torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64))
-    layer = nn.Linear(x.shape[1], task.channels, dtype=torch.float64)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    optimizer = torch.optim.LBFGS(
-        layer.parameters(), max_iter=200, tolerance_grad=1e-7, tolerance_change=1e-12, line_search_fn="strong_wolfe"
-    )
+    known, (classes, bands) = y != IGNORE, (task.channels, x.shape[1])
 
-    known = y != IGNORE
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        logits = layer(x)
+    def loss(parameters: Array) -> tuple[float, Array]:
+        free = torch.from_numpy(parameters).view(classes, bands + 1).requires_grad_()
+        logits = x @ free[:, 1:].T + free[:, 0]
         if task.exclusive:
             summed = F.cross_entropy(logits[known], y[known], reduction="sum")
         else:
             there = known.view_as(logits)
             summed = F.binary_cross_entropy_with_logits(logits[there], y.view_as(logits)[there].double(), reduction="sum")
-        value = summed / len(x) + layer.weight.square().sum() / (2 * len(x))
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
+        value = summed / len(x) + free[:, 1:].square().sum() / (2 * len(x))
+        (gradient,) = torch.autograd.grad(value, free)
+        return value.item(), gradient.numpy().ravel()
 
-    with torch.enable_grad():
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
-    return layer.float().requires_grad_(False)
+    # torch.optim would import the compiler, which takes 150 MB.
+    options = {"maxiter": 1000, "ftol": 1e-15, "gtol": 1e-8}
+    found = minimize(loss, np.zeros(classes * (bands + 1)), jac=True, method="L-BFGS-B", options=options)
+    layer = nn.Linear(bands, classes).requires_grad_(False)
+    fitted = torch.from_numpy(found.x).view(classes, bands + 1)
+    layer.bias.copy_(fitted[:, 0])
+    layer.weight.copy_(fitted[:, 1:])
+    return layer
 
 
-def count(store: Store, task: Task, predict: Callable[[Tensor], Tensor]) -> Array:
-    """The counts of a prediction, from images ``[1, bands, H, W]`` to logits, on every scene of a store, window by window."""
-    sums, windows = SCENE_SUMS[task.counted](task, len(store)), GridWindows(store, WINDOW, 0)
+def count_labels(store: Store, task: Task, layer: nn.Linear, bands: BandStatistics) -> Array:
+    """The counts of a regression's labels on every scene of a store, window by window."""
+    mean, std = (torch.from_numpy(numbers).float().view(-1, 1, 1) for numbers in (bands.mean, bands.std))
+    planes, labels = len(task.matrices), task.labels
+    pairs = np.zeros((len(store), planes, labels, labels), dtype=np.int64)
+    for scene, image, target in windows_of(store):
+        logits = F.conv2d((image.float() - mean) / std, layer.weight[..., None, None], layer.bias)
+        predicted, truth = task.predict(logits).numpy(), task.hard_labels(target).numpy()
+        for plane, found, label in zip(pairs[scene], *(x.reshape(planes, -1) for x in (predicted, truth)), strict=True):
+            known = label != IGNORE
+            cell = label[known].astype(np.int64) * labels + found[known]
+            plane += np.bincount(cell, minlength=labels**2).reshape(labels, labels)
+    return class_counts(pairs, task)
+
+
+def count_errors(store: Store, mean: Array) -> Array:
+    """The sums of the errors of one prediction for all pixels, a number for each real value, on every scene of a store."""
+    sums = np.zeros((len(store), len(mean), len(SUMS)))
+    for scene, _, target in windows_of(store):
+        for own, constant, plane in zip(sums[scene], mean, target[0].double().numpy(), strict=True):
+            value = plane[known(plane)]
+            error = constant - value
+            own += [len(value), *(x.sum() for x in (error, abs(error), error**2, value, value**2))]
+    return sums
+
+
+def windows_of(store: Store) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Each window of whole scenes: its scene's number, image ``[1, bands, H, W]`` and first target ``[1, *planes, H, W]``."""
+    windows = GridWindows(store, WINDOW, 0)
     with progress(range(len(windows)), "counting a baseline") as numbers:
         for k in numbers:
-            batch: Any = windows.batch([k])
-            target = task.standardise(layers_of(batch)[task.target])
-            sums.update(predict(batch["image"].float()), target, batch["scene"])
-    counted = sums.compute()
-    return counted.numpy() if task.real else class_counts(counted, task)
+            batch = windows.batch([k])
+            yield int(batch["scene"][0]), batch["image"], layers_of(batch)[store.task.target]

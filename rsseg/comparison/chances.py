@@ -1,0 +1,123 @@
+"""Which loss is probably the best one, what choosing it costs, and what would tell the best two apart."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import chi2
+
+from rsseg.comparison.intervals import Estimates, critical
+from rsseg.metrics.average import Array, ratio
+
+MOST = 1000
+"""As many seeds or groups are thought of."""
+
+
+class Chances(NamedTuple):
+    """What shrinkage makes of the losses' means ``[L]``, calibrated on average over how much losses may differ.
+
+    Of exact ties about a third of the winner's curse is left among eight losses, half of it between two.
+    """
+
+    mean: Array  # the expected score on other seeds and groups
+    best: Array  # the probability that the loss is the best one
+    regret: Array  # what choosing it costs on average, beside the best one
+
+
+def shrink(found: Estimates, draws: int = 8000, seed: int = 0) -> Chances | None:
+    """How probably each loss is the best one, and what choosing it costs: a normal hierarchical model of the losses' means.
+
+    The true means are a sample of a normal distribution whose centre and width are not known; the ratio of its variance to
+    theirs is uniform (Daniels 1999). Of observed means that differ no more than by chance little is believed, so that the
+    best of many is not taken for as good as it looks (Gelman et al. 2013, section 5.4). Losses that are surely behind the
+    best are no part of that sample: beside one that collapsed all other differences would be believed. Each loss's error
+    variance is what explains those of its differences to the others. None where no difference has a variance.
+    """
+    values, variance = found.mean.value, found.difference.variance
+    losses = len(values)
+    if losses < 2 or np.isnan(variance).any():
+        return None
+    up = found.measure.sign * values
+    sums = variance.sum(1)
+    whole = sums.sum() / (2 * (losses - 1))
+    errors = (sums - whole) / (losses - 2) if losses > 2 else sums / 2
+    if not whole > 0:
+        return Chances(values, (up == up.max()) / (up == up.max()).sum(), up.max() - up)
+    errors = np.maximum(errors, 0.05 * whole / losses)
+    rng, upper = np.random.default_rng(seed), np.triu_indices(losses, 1)
+    freedom = min(float(np.median(found.difference.freedom[upper])), 1e6)
+    scale = freedom / chi2.ppf((np.arange(40) + 0.5) / 40, freedom)
+    step = (np.arange(60) + 0.5) / 60
+    share = step**3  # of the variance of a mean that is error, closer where it is small: one loss may be far behind the others
+    error = scale[:, None, None] * errors  # [scales, 1, L]
+    width = (scale * errors.mean())[:, None] * (1 - share) / share  # [scales, shares]
+    spread = error + width[..., None]
+    first = up.argmax()
+    near = up[first] - up <= critical(losses, found.difference.freedom[first]) * np.sqrt(variance[first])
+    precision = near / spread
+    centre_variance = 1 / precision.sum(-1)
+    centre = (precision * up).sum(-1) * centre_variance
+    likelihood = (
+        -0.5 * (near * np.log(spread) + (up - centre[..., None]) ** 2 * precision).sum(-1)
+        + 0.5 * np.log(centre_variance)
+        + 2 * np.log(step)
+    )
+    weight = np.exp(likelihood - likelihood.max()).ravel()
+    chosen = rng.choice(weight.size, draws, p=weight / weight.sum())
+    row, column = np.unravel_index(chosen, likelihood.shape)
+    middle = rng.normal(centre[row, column], np.sqrt(centre_variance[row, column]))[:, None]
+    tau, sigma = np.where(near, width[row, column][:, None], np.inf), error[row, 0]
+    kept = 1 / (1 + sigma / tau)
+    true = rng.normal(kept * up + (1 - kept) * middle, np.sqrt(kept * sigma))  # [draws, L]
+    best = np.bincount(true.argmax(1), minlength=losses) / draws
+    return Chances(found.measure.sign * true.mean(0), best, (true.max(1, keepdims=True) - true).mean(0))
+
+
+class Reach(NamedTuple):
+    """The smallest difference that a sweep can detect, and how many more seeds or groups separate the best two losses."""
+
+    gaps: tuple[float, float]  # that is told from chance, of the pair where it is smallest and where it is largest
+    limit: str  # "seeds" or "groups", whichever the variance of the best two is mostly due to
+    seeds: int | None  # per loss, that would tell the best two apart if they differ as here; None: none below `MOST`
+    groups: int | None  # that would, with the seeds there are
+    both: tuple[int, int] | None  # that would together, as many times as many of each
+
+
+def reach(found: Estimates, groups: int, most: int = MOST) -> Reach | None:
+    """The reach of a comparison with so many groups; None where no difference has a variance."""
+    losses, seeds = found.values.shape
+    spread = found.difference
+    if losses < 2 or np.isnan(spread.variance).any():
+        return None
+    upper = np.triu_indices(losses, 1)
+    half = critical(losses, spread.freedom) * np.sqrt(spread.variance)
+    best, second = found.order[:2]
+    gap, variance, freedom = (float(x[best, second]) for x in (abs(spread.value), spread.variance, spread.freedom))
+    share = float(ratio(spread.of_seeds, spread.of_seeds + spread.of_groups)[best, second])  # of the variance, due to seeds
+    due = min(share**2 / (seeds - 1), 1 / freedom)  # Welch: what each part adds to one over the freedom
+    parts = {"seeds": (share, due), "groups": (1 - share, 1 / freedom - due)}
+
+    def times(more: Array, *grown: str) -> float | None:
+        """The first of some factors by which what there is of some parts has to grow; None: none is enough."""
+        left, inverse = np.zeros(len(more)), np.zeros(len(more))
+        for part, (of_variance, of_inverse) in parts.items():
+            factor = more if part in grown else np.ones(len(more))
+            left += of_variance / factor
+            inverse += of_inverse / factor**3
+        inverse /= left**2
+        widths = critical(losses, 1 / np.maximum(inverse, 1e-9)) * np.sqrt(variance * left)
+        first = np.flatnonzero(widths < gap)
+        return float(more[first[0]]) if len(first) else None
+
+    more_seeds, more_groups = np.arange(seeds, most) / seeds, np.arange(groups, most) / groups
+    alone = times(more_seeds, "seeds"), times(more_groups, "groups")
+    both = times(more_seeds if seeds > groups else more_groups, "seeds", "groups")
+    return Reach(
+        gaps=(float(half[upper].min()), float(half[upper].max())),
+        limit="seeds" if share > 0.5 else "groups",
+        seeds=None if alone[0] is None else round(alone[0] * seeds),
+        groups=None if alone[1] is None else round(alone[1] * groups),
+        both=None if both is None else (math.ceil(both * seeds - 1e-9), math.ceil(both * groups - 1e-9)),
+    )
