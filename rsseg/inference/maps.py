@@ -31,6 +31,10 @@ STEPS = 250
 """Shares from 0 to 1 are stored in a byte as so many steps; 255 is no data."""
 
 
+ROWS = 64
+"""Rows that are given to GDAL at a time."""
+
+
 @dataclass(frozen=True)
 class Bands:
     """The bands of a map.
@@ -116,21 +120,23 @@ class MapFile:
     def __init__(self, head: str, bands: Bands, raster: Any) -> None:
         self.head, self.bands, self._raster = head, bands, raster
 
-    def rows(self, top: int, planes: Tensor, hidden: NDArray[np.bool_]) -> tuple[int, NDArray[np.generic]]:
+    def block(self, planes: Tensor, hidden: NDArray[np.bool_]) -> NDArray[np.generic]:
         """See `Output`."""
         values = self.bands.read(planes)
         if self.bands.steps:
             values = (values * self.bands.steps).round()
-        if self.bands.dtype == "float16":
-            values = values.half()  # rounded; GDAL would cut the last bits off
-        found = values.cpu().numpy().astype(np.uint8 if self.bands.dtype == "uint8" else np.float32)
+        found = values.cpu().numpy().astype(self.bands.dtype)
         found[:, hidden] = self.bands.nodata
-        return top, found
+        return found
 
-    def write(self, rows: tuple[int, NDArray[np.generic]]) -> None:
+    def write(self, top: int, blocks: Sequence[NDArray[np.generic]]) -> None:
         """See `Output`."""
-        top, values = rows
-        self._raster.write(values, window=Window(0, top, values.shape[2], values.shape[1]))
+        height = blocks[0].shape[1]
+        for row in range(0, height, ROWS):
+            values = np.concatenate([block[:, row : row + ROWS] for block in blocks], axis=2)
+            if self.bands.dtype == "float16":
+                values = values.astype(np.float32)  # GDAL cuts the last bits off again
+            self._raster.write(values, window=Window(0, top + row, values.shape[2], values.shape[1]))
 
 
 @contextmanager

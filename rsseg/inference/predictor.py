@@ -120,7 +120,8 @@ class Predictor(nn.Module):
                     planes = view.undo(activated, task, size)
                     if self.spread and not isinstance(task, Centres):
                         planes = torch.cat([planes, _spread(planes, task)], dim=1)
-                    planes = planes * (share / len(self.views))
+                    weight = share / len(self.views)
+                    planes = planes if weight == 1 else planes * weight
                     sums[name] = sums[name] + planes if name in sums else planes
         return sums
 

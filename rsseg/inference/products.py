@@ -101,7 +101,7 @@ class ObjectFile:
         self, path: Path, reader: SceneReader, place: Mapping[str, Any], tags: Mapping[str, str]
     ) -> AbstractContextManager[Output]:
         """See `RasterMap`."""
-        return nullcontext(Objects(self.head, self.task, reader.size[0]))
+        return nullcontext(Objects(self.head, self.task, reader.size))
 
     def finish(self, output: Output, path: Path, image: Path) -> None:
         """Write what was gathered."""

@@ -25,7 +25,8 @@ def written(path, kind, task, planes, hidden, dtype="uint8", threshold=None, pla
     with new_map(path, bands, hidden.shape, place, {"RSSEG": "{}"}) as raster:
         output = MapFile("mask", bands, raster)
         for top in range(0, hidden.shape[0], 100):
-            output.write(output.rows(top, planes[:, top : top + 100], hidden[top : top + 100]))
+            rows, parts = slice(top, top + 100), (slice(0, 300), slice(300, None))
+            output.write(top, [output.block(planes[:, rows, part], hidden[rows, part]) for part in parts])
     return rasterio.open(path)
 
 
