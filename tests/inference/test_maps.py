@@ -11,7 +11,7 @@ from tiny import write_tif
 from rsseg.contract import InputError
 from rsseg.files import UnwritableError
 from rsseg.inference.maps import MapFile, bands_of, new_map
-from rsseg.inference.styles import write_styles, write_vector_style
+from rsseg.inference.products import write_styles, write_vector_style
 from rsseg.inference.vectors import write_polygons
 from rsseg.task import Binary, Centres, Multiclass, Multilabel, Regression
 
@@ -121,7 +121,7 @@ def test_styles_name_the_classes(tmp_path, hidden):
     assert 'value="0" color="#102030" label="background" alpha="0"' in text
     assert 'label="roof &amp; &lt;tiles&gt;" alpha="255"' in text
     assert "<Category>roof &amp; &lt;tiles&gt;</Category>" in (tmp_path / "map.tif.aux.xml").read_text()
-    write_vector_style(tmp_path / "map.gpkg", "class", {"roof": "#ff0000"})
+    write_vector_style(tmp_path / "map.gpkg", {"roof": "#ff0000"})
     assert 'value="255,0,0,255"' in (tmp_path / "map.qml").read_text()
 
 
