@@ -49,7 +49,7 @@ class BandReader:
     """
 
     def __init__(self, reader: SceneReader, grid: Grid, reflect: bool) -> None:
-        self.reader, self.grid, self.reflect, self.damaged = reader, grid, reflect, list[str]()
+        self.reader, self.grid, self.reflect, self.damaged = reader, grid, reflect, dict[tuple[int, int], str]()
         self._fill = as_pixel(reader.fill, reader.dtype)[:, None, None]
         self._scene = slice(-grid.lefts[0], grid.shape[1] - grid.lefts[0])  # the columns of the scene
         self._columns = _seen(grid.lefts, grid.size, grid.shape[1])
@@ -98,7 +98,7 @@ class BandReader:
                 if place < len(parts):
                     todo += blocks(part, height, width)
                     continue
-                self.damaged.append(str(error))
+                self.damaged.setdefault((part.row_off // height, part.col_off // width), str(error))
                 image, missing = np.zeros((), self.reader.dtype), np.ones((1, 1), dtype=bool)
             where, columns = part.toslices()
             where = slice(where.start - rows.row_off, where.stop - rows.row_off)
@@ -191,7 +191,7 @@ def predict_scene(
             each.result()
     if rows.damaged:
         line = "%s: %d of its blocks can't be read and have no data in the map, the first: %s"
-        log.warning(line, reader.scene.image, len(rows.damaged), rows.damaged[0])
+        log.warning(line, reader.scene.image, len(rows.damaged), next(iter(rows.damaged.values())))
     if not seen:
         log.warning(
             "%s has no data anywhere%s: its map is empty.", reader.scene.image, " in the area" * bool(reader.scene.masks)

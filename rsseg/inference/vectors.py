@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from rsseg.task import Centres
 FORMATS = {".gpkg": "GPKG", ".geojson": "GeoJSON"}
 """The vector files that are written, by suffix."""
 
-COLUMNS = 256
-"""Columns that are searched for objects at a time."""
+ROWS, COLUMNS = 128, 256
+"""How many are searched for objects at a time."""
 
 
 def _write_features(path: Path, frame: Any, layer: str, geometry: str) -> None:
@@ -70,15 +71,16 @@ class Objects:
         where = torch.from_numpy(~self._hidden).to(planes.device)
         where[: max(0, self._above - 1)] = where[stop:] = False
         found = []
-        for left in range(0, width, COLUMNS):
-            first, last = max(0, left - 1), min(width, left + COLUMNS + 1)
-            inside = where[:, first:last].clone()
-            inside[:, : left - first] = False
-            inside[:, left - first + COLUMNS :] = False
-            own = peaks(planes[None, :, :, first:last], self.task, least=SCORE, where=inside[None])
-            own[:, 3] += self._end - planes.shape[1]
-            own[:, 4] += first
-            found.append(own.cpu())
+        for top, left in product(range(0, len(where), ROWS), range(0, width, COLUMNS)):
+            first, column = max(0, top - 1), max(0, left - 1)
+            seen = np.s_[..., first : top + ROWS + 1, column : left + COLUMNS + 1]  # with neighbours
+            own = where[top : top + ROWS, left : left + COLUMNS]
+            inside = torch.zeros_like(where[seen])
+            inside[top - first :, left - column :][: own.shape[0], : own.shape[1]] = own
+            objects = peaks(planes[seen][None], self.task, least=SCORE, where=inside[None])
+            objects[:, 3] += self._end - planes.shape[1] + first
+            objects[:, 4] += column
+            found.append(objects.cpu())
         return torch.cat(found)
 
     def write(self, top: int, blocks: Sequence[Tensor | None]) -> None:
