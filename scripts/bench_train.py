@@ -10,7 +10,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
@@ -37,18 +39,22 @@ class Arguments:
     """The time of a training step, of a whole job, its memory and what it learns, each in a process of its own.
 
     steps=N       of each job (40); the median step is printed, the first 5 left out
-    side=N        of the two training tiles and the validation tile in pixels (5000)
+    side=N        of the two training tiles in pixels (5000)
+    validation=N  side of the validation tile in pixels (5000)
+    root=FOLDER   images/ and masks/ with train_*.tif and val_*.tif, RGB and 0 or 1, instead of generated tiles
     window=N      the windows' side (256)
     batch=N       windows a step (8)
     encoder=NAME  of the U-Net (resnet18)
     seeds=N       jobs of each kind, in turn (2)
     workers=N     processes, or threads, that read windows (1)
     threads=N     of PyTorch (1)
-    only=NAME[,NAME...]    some of bare, plain, rsseg, torchgeo, terratorch; default: all that are installed
+    only=NAME[,NAME...]    some of bare, plain, rsseg, rsseg_auto, torchgeo, terratorch; default: all that are installed
     """
 
     steps: int = 40
     side: int = 5000
+    validation: int = 5000
+    root: str = ""
     window: int = 256
     batch: int = 8
     encoder: str = "resnet18"
@@ -80,15 +86,15 @@ class Marks:
         setattr(owner, name, marked)
 
 
-def write_tiles(root: Path, side: int) -> None:
-    """Three tiles side by side: buildings are what is high in a smooth field, and brighter by less than the noise."""
+def write_tiles(root: Path, sides: dict[str, int]) -> None:
+    """Tiles by name, side by side: buildings are what is high in a smooth field, and brighter by less than the noise."""
     rng = np.random.default_rng(0)
-    for i, name in enumerate(("train_0", "train_1", "val_0")):
+    for i, (name, side) in enumerate(sides.items()):
         field = zoom(rng.normal(size=(side // 50 + 2,) * 2), 50, order=1)[:side, :side]
         mask = (field > 0.5).astype(np.uint8)
         noise = rng.integers(-60, 61, (3, side, side), dtype=np.int16)
         image = np.clip(110 + 25 * mask + noise, 0, 255).astype(np.uint8)
-        place = {"crs": "EPSG:32633", "transform": from_origin(500000 + 0.3 * side * i, 4000000, 0.3, 0.3)}
+        place = {"crs": "EPSG:32633", "transform": from_origin(500000 + 2000 * i, 4000000, 0.3, 0.3)}
         for kind, pixels in (("images", image), ("masks", mask[None])):
             (root / kind).mkdir(parents=True, exist_ok=True)
             profile = {"driver": "GTiff", "count": len(pixels), "height": side, "width": side, "dtype": "uint8"}
@@ -154,7 +160,7 @@ def plain(root: Path, arguments: Arguments, seed: int, marks: Marks) -> nn.Modul
     return network
 
 
-def rsseg(root: Path, arguments: Arguments, seed: int, marks: Marks) -> nn.Module:
+def rsseg(root: Path, arguments: Arguments, seed: int, marks: Marks, precision: str = "32-true") -> nn.Module:
     """What `python train.py` does, with records, one validation and its checkpoint."""
     from rsseg.config.cli import compose, own_part
     from rsseg.config.entry import CONFIGS
@@ -173,12 +179,13 @@ def rsseg(root: Path, arguments: Arguments, seed: int, marks: Marks) -> nn.Modul
     marks.around(SegmentationModule, "on_train_end")
     words = [
         "dataset=folder", f"dataset.source.root={root}", f"dataset.classes=[{','.join(CLASSES)}]", "loss=ce",
-        "dataset.source.split={train: ['train_*'], val: ['val_*']}", "trainer=cpu", "trainer.precision=32-true",
+        "dataset.source.split={train: ['train_*'], val: ['val_*']}", "trainer=cpu", f"trainer.precision={precision}",
         f"model.encoder={arguments.encoder}", f"window={arguments.window}", f"batch_size={arguments.batch}",
         f"steps={arguments.steps}", "validations=1", f"workers={arguments.workers}", f"seed={seed}", "optimizer.lr=1e-3",
-        "scheduler=constant", "augment=none", f"output={root.parent}",
+        "scheduler=constant", "augment=none",
     ]  # fmt: skip
-    train(own_part(compose(CONFIGS, words)), root.parent / f"run_{os.getpid()}")
+    with tempfile.TemporaryDirectory() as folder:
+        train(own_part(compose(CONFIGS, [*words, f"output={folder}"])), Path(folder) / "run")
     return kept[0].network
 
 
@@ -244,19 +251,21 @@ def terratorch(root: Path, arguments: Arguments, seed: int, marks: Marks) -> nn.
 
 
 JOBS: dict[str, Callable[[Path, Arguments, int, Marks], nn.Module]] = {
-    "bare": bare, "plain": plain, "rsseg": rsseg, "torchgeo": torchgeo, "terratorch": terratorch,
+    "bare": bare, "plain": plain, "rsseg": rsseg, "rsseg_auto": partial(rsseg, precision="auto"), "torchgeo": torchgeo,
+    "terratorch": terratorch,
 }  # fmt: skip
 
 
 @torch.inference_mode()
 def validation_iou(network: nn.Module, root: Path, size: int) -> float:
-    """The mean IoU over the upper left of the validation tile, in windows that do not overlap."""
+    """The mean IoU over the validation tiles, in windows that do not overlap."""
     counts = np.zeros((2, 2))
-    with rasterio.open(root / "images/val_0.tif") as image, rasterio.open(root / "masks/val_0.tif") as mask:
-        for y in range(0, min(4 * size, image.height - size + 1), size):
-            for x in range(0, min(4 * size, image.width - size + 1), size):
+    for path in sorted((root / "images").glob("val_*.tif")):
+        with rasterio.open(path) as image, rasterio.open(root / "masks" / path.name) as mask:
+            for y, x in product(*(range(0, side - size + 1, size) for side in image.shape)):
                 window = Window(x, y, size, size)
-                found = network.eval()(normalised(torch.from_numpy(image.read(window=window)))[None])
+                pixels = normalised(torch.from_numpy(image.read(window=window)))[None]
+                found = network.eval()(pixels.contiguous(memory_format=torch.channels_last))
                 logits = found if isinstance(found, Tensor) else getattr(found, "output", None)
                 logits = found["mask"] if logits is None else logits
                 labels = logits.max(1).indices[0].numpy()
@@ -265,19 +274,27 @@ def validation_iou(network: nn.Module, root: Path, size: int) -> float:
     return float(np.mean(hits / (counts.sum(0) + counts.sum(1) - hits)))
 
 
+def usage() -> tuple[float, float]:
+    """The processor time in seconds and the most resident memory in MB of this process and its ended children."""
+    whole = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return sum(one.ru_utime + one.ru_stime for one in whole), max(one.ru_maxrss for one in whole) / 1e3
+
+
 def run_job(name: str, root: Path, arguments: Arguments, seed: int) -> dict[str, float]:
     """One job in this process, as what is measured of it."""
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(seed)
     marks = Marks()
     network = JOBS[name](root, arguments, seed, marks)
-    whole = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    trained = usage()
+    iou = validation_iou(network, root, arguments.window)
+    job, memory = trained if name.startswith("rsseg") else usage()  # a run of rsseg has validated itself
     return {
         "step": float(np.median(np.diff(marks.clock)[WARM : arguments.steps - 1])),
         "processor": float(np.median(np.diff(marks.processor)[WARM : arguments.steps - 1])),
-        "job": sum(usage.ru_utime + usage.ru_stime for usage in whole),
-        "memory": max(usage.ru_maxrss for usage in whole) / 1e3,
-        "iou": validation_iou(network, root, arguments.window),
+        "job": job,
+        "memory": memory,
+        "iou": iou,
     }
 
 
@@ -288,12 +305,13 @@ def main(arguments: Arguments) -> None:
         name, root, seed, out = json.loads(job)
         Path(out).write_text(json.dumps(run_job(name, Path(root), arguments, seed)), encoding="utf-8")
         return
-    installed = [name for name in JOBS if name in ("bare", "plain") or find_spec(name)]
+    installed = [name for name in JOBS if name in ("bare", "plain") or find_spec(name.removesuffix("_auto"))]
     names = arguments.only.split(",") if arguments.only else installed
     found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
-        root, out = Path(folder) / "data", Path(folder) / "job.json"
-        write_tiles(root, arguments.side)
+        root, out = Path(arguments.root or Path(folder) / "data").absolute(), Path(folder) / "job.json"
+        if not arguments.root:
+            write_tiles(root, {"train_0": arguments.side, "train_1": arguments.side, "val_0": arguments.validation})
         words = [f"{key}={value}" for key, value in asdict(arguments).items()]
         for seed in range(1, arguments.seeds + 1):
             for name in names:
@@ -308,7 +326,8 @@ def main(arguments: Arguments) -> None:
                 print(f"{name}, seed {seed}: {found[name][-1]}", file=sys.stderr)
     packages = ["torch", "lightning", "segmentation-models-pytorch", "torchgeo", "terratorch"]
     print(f"\n{versions(packages)} on {platform.machine()}, {os.cpu_count()} cores, {arguments.threads} for PyTorch")
-    print(f"{arguments.steps} steps of {arguments.batch} windows of {arguments.window} px, tiles of {arguments.side} px\n")
+    tiles = arguments.root or f"tiles of {arguments.side} px, a validation tile of {arguments.validation} px"
+    print(f"{arguments.steps} steps of {arguments.batch} windows of {arguments.window} px, {tiles}\n")
     head = ["", "ms a step", "x bare", "of the processor", "x bare", "job, s of the processor", "MB", "IoU"]
     print(table(head, rows_of(found)))
 

@@ -39,9 +39,18 @@ ORIENTATION = 0x0112  # the EXIF tag
 
 FORMATS = (
     "GTiff", "PNG", "JPEG", "JP2OpenJPEG", "HFA", "BMP", "GIF", "WEBP", "ENVI", "EHdr", "AAIGrid", "SRTMHGT", "DTED", "NITF",
-    "ERS", "PCIDSK", "SAGA", "USGSDEM",
+    "PCIDSK", "SAGA", "USGSDEM",
 )  # fmt: skip
-"""The formats that files may have, by GDAL's names. A VRT, which reads other files, has to be called one."""
+"""The formats that files of any name may have, by GDAL's names. Those that read other files have to be called by their own."""
+
+NAMED_FORMATS = {".vrt": ("VRT",), ".ers": ("ERS",)}
+"""The formats that read other files, by the ending of their names."""
+
+NAMING = ("ERS", "HFA", "PCIDSK")
+"""Formats whose files may name others by any path."""
+
+PILLOW = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000")
+"""What Pillow may find in a file that is called a JPEG. Of its other formats, EPS starts a program."""
 
 # Plain JPEG and PNG are welcome. Said once and for all: a filter that a thread sets for a while is undone by the next.
 warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -74,11 +83,15 @@ def version(path: Path) -> tuple[int, int]:
 
 @lru_cache(maxsize=128)
 def _open(path: Path, onto: Path | None, bilinear: bool, key: object) -> Any:  # noqa: ARG001
-    is_vrt = path.suffix.lower() == ".vrt"
-    if is_vrt:
+    if path.suffix.lower() == ".vrt":
         check_parts(path)
     with rasterio.Env(**GDAL):
-        raster = DatasetReader(str(path), driver=["VRT"] if is_vrt else list(FORMATS))
+        raster = DatasetReader(str(path), driver=list(NAMED_FORMATS.get(path.suffix.lower(), FORMATS)))
+    if raster.driver in NAMING:
+        folder = os.path.abspath(path.parent)
+        far = [name for name in raster.files if os.path.dirname(os.path.abspath(name)) != folder]
+        if far:
+            raise InputError(f"{path} reads {far[0]}, which is not beside it: write it as a GeoTIFF")
     if onto is None:
         return raster
     grid = open_raster(onto)
@@ -166,7 +179,7 @@ def is_turned(path: Path) -> bool:
     """Whether viewers turn a JPEG, as its EXIF data ask them to; its pixels are read as they are stored."""
     if path.suffix.lower() not in JPEG:
         return False
-    with reading(path), Image.open(path) as image:
+    with reading(path), Image.open(path, formats=PILLOW) as image:
         return int(image.getexif().get(ORIENTATION, 1)) != 1
 
 
@@ -205,7 +218,7 @@ def _white_is_zero(raster: Any) -> int:
 
 @lru_cache(maxsize=2)  # a JPEG can only be decoded from its top: its next windows take it from here
 def _decode_jpeg(path: Path, version: tuple[int, int]) -> NDArray[np.uint8]:  # noqa: ARG001
-    with Image.open(path) as image:
+    with Image.open(path, formats=PILLOW) as image:
         pixels = np.asarray(image.convert("RGB") if image.mode == "CMYK" else image)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,9 @@ from rsseg.data.masks import Burn, text_of
 from rsseg.data.raster import open_raster, version
 
 logging.getLogger("pyogrio").setLevel(logging.WARNING)  # it counts the features of every file that it writes
+
+FIRST_BYTES = {".gpkg": b"SQLite format 3\0", ".geojson": b"{", ".shp": b"\0\0\x27\x0a", ".fgb": b"fgb"}
+"""What a vector file begins with, by the ending of its name."""
 
 
 def _mask_values(frame: Any, path: Path, burn: Burn) -> NDArray[np.int32]:
@@ -62,8 +66,22 @@ def _texts(column: Any) -> list[str]:
     return [text_of(None if lacks else value) for value, lacks in zip(column, column.isna(), strict=True)]
 
 
+def check_format(path: Path) -> None:
+    """Check that a file holds the format of its name.
+
+    GDAL goes by the content, and some formats (OGR VRT, WFS, GDALG) name other files or servers to read.
+    """
+    with path.open("rb") as file:
+        start = file.read(1 << 16).removeprefix(codecs.BOM_UTF8).lstrip()
+    if not start.startswith(FIRST_BYTES[path.suffix.lower()]) or b"gdal_streamed_alg" in start:
+        raise InputError(
+            f"{path} can't be read as a vector file: it does not hold what {path.suffix} stands for; write it in that format"
+        )
+
+
 def chosen_layer(path: Path, layer: str | None) -> str:
     """The layer of a vector file that is read: the one that is named, or the only one."""
+    check_format(path)
     import geopandas  # with pandas it takes 70 MB, which only readers of vectors need
 
     names = [str(name) for name in geopandas.list_layers(path)["name"]]

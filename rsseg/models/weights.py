@@ -114,7 +114,7 @@ def _from_torchgeo(name: str) -> dict[str, Tensor]:
             f"{nearest(name, _torchgeo_weights(list_models()))}"
         ) from None
     try:
-        state: dict[str, Tensor] = weight.get_state_dict(progress=True)
+        state: dict[str, Tensor] = weight.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except Exception as error:  # no network: whatever the hub's client raises
         raise InputError(
             f"model.weights={name} can't be fetched ({type(error).__name__}): download {weight.url} by hand and give the file"

@@ -367,3 +367,43 @@ def test_a_place_is_a_transform_or_gcps_or_rpcs(tmp_path):
     with rasterio.open(tmp_path / "map.tif") as file:
         assert len(file.gcps[0]) == 4
     assert raster.georeference(write_tif(tmp_path / "c.tif", pixels, **bare)) == {}
+
+
+ERS = """DatasetHeader Begin
+    Version = "6.0"
+    DataSetType = Translated
+    DataType = Raster
+    ByteOrder = LSBFirst
+    DataFile = "{}"
+    RasterInfo Begin
+        CellType = Unsigned8BitInteger
+        NrOfLines = 8
+        NrOfCellsPerLine = 8
+        NrOfBands = 1
+    RasterInfo End
+DatasetHeader End
+"""
+
+
+def test_a_raster_reads_no_file_elsewhere(tmp_path):
+    """The header of ERS names another file, which GDAL opens in any format."""
+    for place in (tmp_path / "other.tif", tmp_path / "data/beside.tif"):
+        write_tif(place, np.full((1, 8, 8), 7, np.uint8))
+    (tmp_path / "data/a.ers").write_text(ERS.format("beside.tif"))
+    assert raster.open_raster(tmp_path / "data/a.ers").read(1).tolist() == [[7] * 8] * 8
+    (tmp_path / "data/b.ers").write_text(ERS.format("../other.tif"))
+    with pytest.raises(InputError, match=r"b\.ers reads .*other\.tif, which is not beside it"):
+        raster.open_raster(tmp_path / "data/b.ers")
+    (tmp_path / "data/c.tif").write_text(ERS.format("beside.tif"))
+    with pytest.raises(InputError, match=r"c\.tif can't be opened as an image"):
+        raster.open_raster(tmp_path / "data/c.tif")
+
+
+def test_a_jpeg_starts_no_program(tmp_path):
+    """Pillow would draw an EPS with Ghostscript, whatever the file is called."""
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n")
+    with Image.open(path) as image:
+        assert image.format == "EPS"
+    with pytest.raises(InputError, match=r"a\.jpg can't be read"):
+        raster.is_turned(path)

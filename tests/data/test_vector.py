@@ -165,6 +165,26 @@ def test_vector_files_that_do_not_fit(tmp_path, image):
         SceneReader(make_scene("a", image, path, burn=Burn()), [multilabel], [1])
 
 
+VRT = '<OGRVRTDataSource><OGRVRTLayer name="m"><SrcDataSource>{}</SrcDataSource></OGRVRTLayer></OGRVRTDataSource>'
+PIPELINE = '{{"type": "gdal_streamed_alg", "command_line": "gdal vector pipeline ! read {} ! limit 1"}}'
+
+
+@pytest.mark.parametrize("ending", ["gpkg", "geojson", "shp", "fgb"])
+@pytest.mark.parametrize("text", [VRT, PIPELINE])
+def test_a_vector_file_reads_no_other_file(tmp_path, image, ending, text):
+    frame(2).to_file(tmp_path / "other.gpkg")
+    path = tmp_path / f"m.{ending}"
+    path.write_text(text.format(tmp_path / "other.gpkg"))
+    with pytest.raises(InputError, match=rf"m\.{ending} can't be read as a vector file: it does not hold what"):
+        reader_of(image, path, Burn())
+
+
+def test_a_geojson_may_begin_with_a_byte_order_mark(tmp_path, image):
+    frame(2).to_crs(4326).to_file(tmp_path / "m.geojson")
+    (tmp_path / "m.geojson").write_bytes(b"\xef\xbb\xbf\n" + (tmp_path / "m.geojson").read_bytes())
+    assert reader_of(image, tmp_path / "m.geojson", Burn()).size == (90, 120)
+
+
 def test_an_empty_file_is_all_background(tmp_path, image):
     frame(1, code=[1]).iloc[:0].to_file(tmp_path / "m.gpkg")
     reader = reader_of(image, tmp_path / "m.gpkg", Burn("code"))

@@ -130,6 +130,29 @@ def test_unknown_torchgeo_weight_suggests():
         load_weights(network(), "ResNet18_Weights.SENTINEL2_ALL_MOC")
 
 
+class Planted:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self):
+        return (exec, ("raise SystemExit",))
+
+
+def test_torchgeo_weights_run_no_code(monkeypatch, tmp_path):
+    """Their check sum, which is part of the name, is asked for, and a file that would run code is not unpickled."""
+    asked = []
+
+    def download(url, path, hash_prefix=None, progress=True):
+        asked.append(hash_prefix)
+        torch.save({"conv1.weight": Planted()}, path)
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    with pytest.raises(InputError, match=r"can't be fetched \(UnpicklingError\)"):
+        load_weights(network(), "ResNet18_Weights.SENTINEL2_ALL_MOCO")
+    assert len(asked) == 1
+    assert len(asked[0]) >= 8
+
+
 def test_weights_that_the_network_refuses_to_fetch(monkeypatch):
     from torchgeo.models import ResNet18_Weights
 
