@@ -18,19 +18,12 @@ BLENDS = ("gaussian", "cosine", "none")
 
 
 class Windows(NamedTuple):
-    """How a scene is cut into windows.
+    """How a scene is cut into windows."""
 
-    Attributes:
-        size: Their side in pixels.
-        margin: How far a window reaches beyond its core on each side; neighbours overlap by twice as much.
-        blend: See `place_windows`.
-        batch_size: Windows at a time.
-    """
-
-    size: int
-    margin: int
-    blend: str
-    batch_size: int
+    size: int  # their side in pixels
+    margin: int  # how far a window reaches beyond its core on each side; neighbours overlap by twice as much
+    blend: str  # see `place_windows`
+    batch_size: int  # windows at a time
 
 
 def window_weights(size: int, margin: int, blend: str) -> NDArray[np.float64]:
@@ -113,19 +106,12 @@ def reflected(start: int, size: int, length: int) -> NDArray[np.intp]:
 
 
 class Band(NamedTuple):
-    """One row of windows, or several that are predicted together.
+    """One row of windows, or several that are predicted together."""
 
-    Attributes:
-        tops: Where the rows of windows begin, perhaps above the scene.
-        first: The first of the scene's rows that the windows see.
-        below: The first of the scene's rows that a later band sees too, or the scene's height.
-        end: The row behind the last that the windows see.
-    """
-
-    tops: list[int]
-    first: int
-    below: int
-    end: int
+    tops: list[int]  # where the rows of windows begin, perhaps above the scene
+    first: int  # the first of the scene's rows that the windows see
+    below: int  # the first of the scene's rows that a later band sees too, or the scene's height
+    end: int  # the row behind the last that the windows see
 
 
 class Grid:
