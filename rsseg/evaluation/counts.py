@@ -22,7 +22,7 @@ from rsseg.files import write_csv
 from rsseg.inference.ensemble import Ensemble
 from rsseg.metrics import AnyScores, Scores
 from rsseg.metrics.average import present_mean
-from rsseg.metrics.calibration import SCORES, calibration_sums
+from rsseg.metrics.calibration import calibration, calibration_sums
 from rsseg.metrics.counters import SCENE_SUMS, Confusion, ScoreHistogram, score_scenes
 from rsseg.pictures.diagnostics import draw_confusion
 from rsseg.pictures.panels import draw_windows
@@ -109,12 +109,10 @@ class Evaluated:
     def calibration(self) -> list[dict[str, Any]]:
         """The calibration of each head with labels by each kind of scaling, of the members too."""
         return [
-            {"model": counted.name, "head": head, "scaling": kind}
-            | {name: float(present_mean(parts(sums[name].sum(0)))) for name, (parts, _) in SCORES.items()}
+            {"model": counted.name, "head": head, "scaling": kind} | calibration(counted.calibration_sums(head, kind))
             for counted in (self.together, *self.members)
             for head, kinds in counted.histograms.items()
             for kind in kinds
-            for sums in [counted.calibration_sums(head, kind)]
         ]
 
     def gains(self) -> list[dict[str, Any]]:

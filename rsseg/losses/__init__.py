@@ -18,10 +18,7 @@ classes raise `InputError`. Where a term has them, these arguments mean:
   class numbers.
 * class_weights: One number per class; None: 1.
 
-`terms` holds the terms, `sums` and `pieces` the one pass that most of them share, `composite` their weighted sum, `split` the
-losses of a whole split, `foreign` losses that were not written for rsseg, `targets` what is made of a target before,
-`class_weights` weights from pixel counts, `balancing` weights that set themselves. `checks` refuses wrong parameters and
-weights, `planes` gives logits and labels as one plane per class, `compiled` compiles on a GPU.
+The terms that are functions of a few sums take these in one pass over the logits, see `rsseg.losses.sums`.
 """
 
 from rsseg.losses.class_weights import (

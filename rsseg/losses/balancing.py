@@ -24,11 +24,9 @@ FINE = 2.0**12
 
 
 def term_gradients(terms: Mapping[str, Tensor], at: Tensor) -> Tensor:
-    """Every term's gradient at a tensor, ``[terms, numbers]``; 0 for a term that does not depend on it.
+    """Every term's gradient at logits or a parameter, ``[terms, numbers]``; 0 for a term that does not depend on them.
 
-    Args:
-        terms: Scalars by name, such as the weighted values that `rsseg.losses.Composite` returns.
-        at: Logits, or a parameter. The graph is kept.
+    Terms are scalars by name, such as the weighted values that `rsseg.losses.Composite` returns. Their graph is kept.
 
     Example:
         >>> z = torch.tensor([1.0, 2.0], requires_grad=True)
@@ -58,10 +56,7 @@ def _over_ranks(values: Tensor) -> Tensor:
 
 
 class Balancing(nn.Module):
-    """Puts parts together. Methods are subclasses, see `update` and `factors`.
-
-    Args:
-        parts: The names of the parts that have a weight.
+    """Puts the parts of these names, which have a weight, together. Methods are subclasses, see `update` and `factors`.
 
     Attributes:
         at_shared_layer: Whether it needs gradients at the last layer that all parts depend on.
@@ -285,10 +280,7 @@ def weighed_parts(
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The parts' own values and their weights at this step, as `Balancing` takes them.
 
-    Args:
-        values: The loss of each head.
-        between: What the parts are, ``heads`` or ``terms``.
-        heads: By head, the weight of its loss.
+    From the loss of each head and its weight; parts are what is `between`, ``heads`` or ``terms``.
     """
     if between == "heads":
         return {head: value.total for head, value in values.items()}, {head: heads[head] for head in values}

@@ -167,13 +167,8 @@ def counted_weights(term: Mapping[str, Any], where: str, task: Task, counts: Cou
     """A term's arguments with what is to be counted as numbers: `priors`, and `class_weights` that name a rule.
 
     For binary and multilabel tasks that is the rule's weight of positives relative to negatives, as `pos_weight`; 1 for a
-    label that no pixel has or lacks. With `class_weights_cap` no class weighs more than so many times the lightest.
-
-    Args:
-        term: The term's config.
-        where: Its place.
-        task: The head's task.
-        counts: Of the training split; None: weights of 1, to check the rest.
+    label that no pixel has or lacks. With `class_weights_cap` no class weighs more than so many times the lightest. The counts
+    are those of the training split; None: weights of 1, to check the rest.
     """
     if isinstance(priors := term.get("priors"), str):
         if priors != "counted":

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.losses.checks import check_weight, check_weight_values
-from rsseg.losses.planes import widened
+from rsseg.losses.pieces import may_look, wide
 from rsseg.losses.terms.term import VALUE_CHECKS, Term
 from rsseg.task import Task
 
@@ -45,25 +45,12 @@ def adapted(loss: nn.Module, where: str, task: Task, pixels: Any = False) -> nn.
 
 
 class Foreign(nn.Module):
-    """Calls a loss that is no `Term`, outside autocast, as ``loss(logits, target)``; docs/own_loss.md is its page.
-
-    The loss gets logits ``[B, C, H, W]`` in float32 (float64 stays) and, of the same batch, a target:
-
-    * multiclass labels: int64 ``[B, H, W]``, for MONAI's losses ``[B, 1, H, W]``.
-    * binary and multilabel labels, class shares, real values: ``[B, C, H, W]`` in the logits' dtype.
+    """Calls a loss that is no `Term`, outside autocast, with what docs/own_loss.md says.
 
     Ignored pixels hold `IGNORE` in labels if the constructor takes `ignore_index`; a batch that has no other pixels then gives
-    0. Any other loss may get the pixels that are known in all planes alone, in a column of one image: ``[1, C, N, 1]`` and
-    ``[1, N, 1]``. Without that a batch with ignored pixels is refused: at once on a CPU, in the first calls and in evaluation
-    mode; other calls leave a mark on the device, which the next call in evaluation mode finds.
-
-    Pixel weights ``[B, H, W]``, 0 where ignored, are passed as ``weight=`` if ``forward`` has a parameter of that name.
-
-    Args:
-        loss: The loss.
-        where: Its place in the config, for messages.
-        task: The head's task.
-        pixels: Give it the known pixels alone.
+    0. With `pixels` it gets those that are known in all planes alone, as one column. Else a batch with ignored pixels is
+    refused: at once on a CPU, in the first calls and in evaluation mode; other calls leave a mark on the device, which the next
+    call in evaluation mode finds. `where` is its place in the config, for messages.
 
     Raises:
         InputError: When it is called: for ignored pixels and pixel weights that the loss has no notion of, and if it fails,
@@ -97,7 +84,7 @@ class Foreign(nn.Module):
             weighs = weight > 0  # NaN does not
             known = known & (weighs if known.ndim == 3 else weighs.unsqueeze(1))
             weight = torch.where(known if known.ndim == 3 else known.any(dim=1), weight, torch.zeros_like(weight))
-        logits = widened(logits).contiguous()
+        logits = logits.to(wide(logits)).contiguous()
         target = self._form(logits, target, known)
         if self.pixels:
             whole = known if known.ndim == 3 else known.all(dim=1)
@@ -162,7 +149,7 @@ class Foreign(nn.Module):
         """Stop at ignored pixels. To look waits for the device: a GPU looks in the first calls and in evaluation mode."""
         found = ~known.all()
         self._ignored = found if self._ignored is None else self._ignored | found
-        if (first or not self.training or _is_cpu(known)) and bool(self._ignored):
+        if (first or not self.training or may_look(known)) and bool(self._ignored):
             raise self._advice()
 
     def _form(self, logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
@@ -204,10 +191,6 @@ class Foreign(nn.Module):
             f"{self.where}: the value of {self.name} has no gradient, so nothing would be learnt: compute it from the logits "
             "with torch alone, without argmax, thresholds, detach() or item()"
         )
-
-
-def _is_cpu(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu"
 
 
 def _column(values: Tensor, whole: Tensor) -> Tensor:

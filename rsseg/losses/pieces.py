@@ -88,14 +88,13 @@ class Piece:
 
     Attributes:
         hard: Whether the target holds labels, otherwise shares.
-        logs: Whether logarithms of probabilities have to be right where these vanish, as a loss needs and a gradient does not.
         w: The weights, 0 where ignored; None: 1.
         v: ``[b, 1 or C, n]``, 1 where a pixel counts and 0 where it is ignored.
         y: ``[b, C, n]``, the share of the class, for a label 0 or 1; 0 where ignored.
     """
 
-    def __init__(self, x: Tensor, target: Tensor, w: Tensor | None, ignore: int, logs: bool) -> None:
-        self.x, self.logs, self.hard = x, logs, not target.is_floating_point()
+    def __init__(self, x: Tensor, target: Tensor, w: Tensor | None, ignore: int) -> None:
+        self.x, self.hard = x, not target.is_floating_point()
         self.y, self.v = self.read(target, target.to(wide(x)), ignore)
         self.w: Tensor | None = None
         if w is not None:
@@ -130,13 +129,9 @@ class Piece:
         """New values, set to 0 where they are ignored: what lies there, NaN too, must not matter."""
         return values if self.whole else values.masked_fill_(self.v == 0, 0)
 
-    def valid(self, values: Tensor) -> Tensor:
-        """New finite values, set to 0 where they are ignored."""
-        return values if self.whole else values.mul_(self.v)
-
-    def total(self, values: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    def total(self, values: Tensor) -> Tensor:
         """The weighted sum over the pixels of ``[b, C, n]``, whose ignored pixels are 0."""
-        return (values if self.w is None else values * self.w).sum(-1, dtype=dtype)
+        return (values if self.w is None else values * self.w).sum(-1)
 
     def tables(self, plain: Sequence[Sum], levels: Sequence[Sum]) -> list[Tensor]:
         """The plain sums ``[keys, 2, b, C]``, and the histogram ``[2, b, C, number]`` of each of the levels."""
@@ -196,20 +191,13 @@ class Softmax(Piece):
         return y, v
 
     def start(self, target: Tensor) -> None:
-        if not self.hard:
-            self.log_p_t = finite(self.log_p())
-            self.p = self.p_t = self.log_p_t.exp() * self.v
-            return
-        self.label = target.long() if self.whole else target.long().clamp(0, self.x.shape[1] - 1)
-        if self.logs:
-            log_p = self.log_p()
-            self.log_p_t = finite(log_p.gather(1, self.label))
-            self.p_t = self.log_p_t.exp()
-            self.p = self.valid(log_p.exp_())
-        else:
-            self.p = self.valid(self.clean(self.x.softmax(1, dtype=self.y.dtype)))
-            self.p_t = self.p.gather(1, self.label)
-            self.log_p_t = finite(self.p_t.log())
+        log_p = self.log_p()
+        self.p = log_p.exp().mul_(self.v)
+        if self.hard:
+            self.label = target.long() if self.whole else target.long().clamp(0, self.x.shape[1] - 1)
+            log_p = log_p.gather(1, self.label)
+        self.log_p_t = finite(log_p)
+        self.p_t = self.log_p_t.exp() if self.hard else self.p
 
     def log_p(self) -> Tensor:
         """The logarithms of all probabilities, made anew."""
@@ -222,33 +210,14 @@ class Softmax(Piece):
         if key.name == "count":
             count = self.total(self.y)
             return count, self.total(self.v) - count
-        if key.name == "soft" and self.scatters:
-            own = self.sum_by_class(self.p_t)
-            return own.to(self.p.dtype), (self.total(self.p, torch.float64) - own).to(self.p.dtype)
         if key.name == "soft":
             common = torch.minimum(self.y, self.p)
             return self.total(common), self.total(self.p - common)
         if key.name == "spread":
             own = self.total(-finite(self.log_p()))
         else:
-            own = self.sum_by_class(pixel_value(key, self.p_t, self.log_p_t)).to(self.p.dtype)
+            own = self.total(self.y * pixel_value(key, self.p_t, self.log_p_t))
         return own, torch.zeros_like(own)
-
-    @property
-    def scatters(self) -> bool:
-        """Whether to sum by class with scatter_add, which is faster on a CPU for more than three classes.
-
-        On an accelerator the additions to one class would wait for each other.
-        """
-        return self.hard and may_look(self.x) and self.x.shape[1] > 3
-
-    def sum_by_class(self, values: Tensor) -> Tensor:
-        """The weighted sums ``[b, C]`` over each class's own pixels of numbers like `p_t`."""
-        if not self.scatters:
-            return self.total(self.y * values)
-        weighted = values * (self.v if self.w is None else self.w)
-        sums = torch.zeros(self.y.shape[:2], dtype=torch.float64)
-        return sums.scatter_add_(1, self.label.squeeze(1), weighted.squeeze(1).double())
 
     def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
         """``p (a - S) + y u``, with a the derivative by p, u that by the logarithm of `p_t`, and S what makes the sum 0."""
@@ -293,7 +262,7 @@ class Sigmoid(Piece):
     def start(self, target: Tensor) -> None:
         minus_s = self.clean(self.v.sub(self.y, alpha=2).mul_(self.x))
         self.q, self.s = minus_s.sigmoid(), minus_s.neg_()
-        self.p_t = self.s.sigmoid()
+        self.p_t, self.other = self.s.sigmoid(), self.v - self.y
         self.log: Tensor | None = None
 
     @property
@@ -302,10 +271,6 @@ class Sigmoid(Piece):
         if self.log is None:
             self.log = F.logsigmoid(self.s)
         return self.log
-
-    def tables(self, plain: Sequence[Sum], levels: Sequence[Sum]) -> list[Tensor]:
-        self.other = self.v - self.y  # the gradient does without it
-        return super().tables(plain, levels)
 
     def error(self) -> Tensor:
         return self.q * self.v
@@ -353,18 +318,18 @@ class SigmoidShares(Piece):
         z = self.clean(self.x.to(self.y.dtype, copy=True))
         self.log_p, self.log_q = F.logsigmoid(z), F.logsigmoid(-z)
         self.p, self.q = z.sigmoid() * self.v, (-z).sigmoid() * self.v
-        self.rest = self.v - self.y
+        self.other = self.v - self.y
 
     def sums(self, key: Sum) -> tuple[Tensor, Tensor]:
         if key.name == "count":
-            return self.total(self.y), self.total(self.rest)
+            return self.total(self.y), self.total(self.other)
         if key.name == "soft":
             common = torch.minimum(self.p, self.y)
             return self.total(common), self.total(self.p - common)
         if key.name == "spread":
             return self.total(-self.log_p * self.v), self.total(-self.log_q * self.v)
         own, other = pixel_value(key, self.p, self.log_p), pixel_value(key, self.q, self.log_q)
-        return self.total(self.y * own), self.total(self.rest * other)
+        return self.total(self.y * own), self.total(self.other * other)
 
     def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
         by_log_p, by_log_q = torch.zeros_like(self.p), torch.zeros_like(self.p)
@@ -378,5 +343,5 @@ class SigmoidShares(Piece):
                 by_log_q -= other * self.v
             else:
                 by_log_p += own * self.y * slope(key, self.p, self.log_p)
-                by_log_q += other * self.rest * slope(key, self.q, self.log_q)
+                by_log_q += other * self.other * slope(key, self.q, self.log_q)
         return by_log_p * self.q - by_log_q * self.p

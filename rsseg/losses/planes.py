@@ -9,12 +9,15 @@ from torch import Tensor
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.losses.checks import check_weight
+from rsseg.losses.pieces import wide
 from rsseg.task import TASKS
 
 
-def widened(logits: Tensor) -> Tensor:
-    """Logits in the dtype that losses are computed in: float64 stays, any other becomes float32."""
-    return logits if logits.dtype == torch.float64 else logits.float()
+def pixel_share(known: Tensor, weight: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """What each entry of ``[B, 1 or C, H, W]`` counts for: the weight of its pixel, or 1, where it is known; else 0."""
+    if weight is None:
+        return known.to(dtype)
+    return torch.where(known & (weight > 0).unsqueeze(1), weight.unsqueeze(1).to(dtype), 0)
 
 
 class Planes(NamedTuple):
@@ -24,14 +27,14 @@ class Planes(NamedTuple):
         logits: float32 or float64, 0 at ignored pixels.
         own: bool, which valid pixels belong to the class.
         valid: bool.
-        weight: What each pixel counts for, 0 at ignored ones, in the logits' dtype; None: 1 at valid ones.
+        share: What each pixel counts for, 0 at ignored ones, in the logits' dtype.
         exclusive: Whether the classes exclude each other: softmax, not sigmoid.
     """
 
     logits: Tensor
     own: Tensor
     valid: Tensor
-    weight: Tensor | None
+    share: Tensor
     exclusive: bool
 
     @property
@@ -39,11 +42,6 @@ class Planes(NamedTuple):
         """Probabilities, 0 where ignored."""
         p = self.logits.softmax(1) if self.exclusive else self.logits.sigmoid()
         return torch.where(self.valid, p, 0)
-
-    @property
-    def share(self) -> Tensor:
-        """What each pixel counts for, as numbers."""
-        return self.valid.to(self.logits.dtype) if self.weight is None else self.weight
 
 
 def class_planes(logits: Tensor, target: Tensor, task: str, ignore_index: int = IGNORE, weight: Tensor | None = None) -> Planes:
@@ -71,10 +69,8 @@ def class_planes(logits: Tensor, target: Tensor, task: str, ignore_index: int = 
     else:
         labels = labels.reshape(logits.shape)
         positive = labels.new_ones(())
-    valid = labels != ignore_index
-    if weight is not None:
-        valid = valid & (weight > 0).unsqueeze(1)
-    own, valid = (labels == positive) & valid, valid.expand_as(logits)
-    wide = widened(logits)
-    share = None if weight is None else torch.where(valid, weight.unsqueeze(1).to(wide.dtype), 0)
-    return Planes(torch.where(valid, wide, 0), own, valid, share, TASKS[task].exclusive)
+    share = pixel_share(labels != ignore_index, weight, wide(logits))
+    valid = share > 0
+    own = (labels == positive) & valid
+    clean = torch.where(valid, logits.to(wide(logits)), 0)
+    return Planes(clean, own, valid.expand_as(logits), share.expand_as(logits), TASKS[task].exclusive)

@@ -50,7 +50,7 @@ class SplitLosses:
 
     Args:
         loss: The composition that trains, at its full weights.
-        task: The head's task.
+        task: Its task.
         first: bool ``[scenes]``, which are the first half.
         panel: Further losses by name, functions of sums with ``over="batch"``, on the labels as they are and without weights.
 

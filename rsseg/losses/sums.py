@@ -5,10 +5,9 @@ per class. A term names those that it needs (`Sum`), `pixel_sums` takes the sums
 `Term.from_sums` turns them into losses.
 
 Whatever the mixture, its gradient with respect to softmax logits is ``p * (a - S) + onehot * u``, with a number ``a`` per
-class, ``u`` per pixel and ``S = sum_c p_c a_c + u``. So the forward pass keeps the logits and nothing else (of two exclusive
-classes their difference, whose sigmoid is the softmax); the backward pass computes p again and writes the gradient once. On a
-CPU a few pixels are worked on at a time, so that what is made of them stays in the cache; elsewhere the whole batch is, and
-nothing waits for the device.
+class, ``u`` per pixel and ``S = sum_c p_c a_c + u``. So the forward pass keeps the logits and nothing else; the backward pass
+computes p again and writes the gradient once. On a CPU a few pixels are worked on at a time, so that what is made of them stays
+in the cache; elsewhere the whole batch is, and nothing waits for the device.
 
 A pixel's weight multiplies all that it adds to the sums. An ignored pixel is one of weight 0.
 """
@@ -96,16 +95,11 @@ def pixel_sums(
     soft = target.is_floating_point()
     if soft and levels:
         raise InputError("binned errors need a target of labels; found class shares")
-    exclusive = TASKS[task].exclusive
-    two = exclusive and not soft and logits.shape[1] == 2
-    flat = _log_odds(logits) if two else logits.flatten(2)  # a view for contiguous and channels-last logits
+    flat = logits.flatten(2)  # a view for contiguous and channels-last logits
     labels = target.flatten(-2) if target.ndim == 4 else target.flatten(1).unsqueeze(1)
     weights = None if weight is None else weight.flatten(1).unsqueeze(1)
-    kind = Softmax if exclusive and not two else SigmoidShares if soft else Sigmoid
+    kind = Softmax if TASKS[task].exclusive else SigmoidShares if soft else Sigmoid
     table, *counts = _Pass.apply(flat, labels, weights, kind, plain, levels, ignore_index)
-    if two:
-        table = torch.stack([_both_classes(key, sums, table[0]) for key, sums in zip(plain, table.unbind(), strict=True)])
-        counts = [_both_classes(key, count, table[0]) for key, count in zip(levels, counts, strict=True)]
     images = [table, *(_errors(count) for count in counts)]
     found: dict[tuple[Sum, Over], Tensor] = {}
     for over in {over for _, over in needs}:
@@ -115,27 +109,6 @@ def pixel_sums(
     return found
 
 
-def _log_odds(logits: Tensor) -> Tensor:
-    """The logits ``[B, 1, N]`` of the second of two exclusive classes as a label of its own.
-
-    The softmax of two logits is the sigmoid of their difference, which has half the numbers.
-    """
-    first, second = logits.flatten(2).to(wide(logits)).unbind(1)
-    return (second - first).unsqueeze(1)
-
-
-def _both_classes(key: Sum, second: Tensor, count: Tensor) -> Tensor:
-    """The sums ``[2, B, 2, ...]`` of two exclusive classes, from those of the second as a label of its own, ``[2, B, 1, ...]``.
-
-    The pixels of one class are the other pixels of the other class.
-    """
-    first = (count - second if key == SOFT else second).flip(0)
-    both = torch.cat([first, second], dim=2)
-    if key.name in ("count", "soft", "levels"):
-        return both
-    return torch.stack([both[0], torch.zeros_like(both[0])])
-
-
 def _errors(counts: Tensor) -> Tensor:
     """Numbers of pixels ``[2, B, C, number]`` at each level, and the sums of their errors beside them, as `pixel_sums` says."""
     level = torch.linspace(0, 1, counts.shape[-1], dtype=counts.dtype, device=counts.device)
@@ -143,11 +116,11 @@ def _errors(counts: Tensor) -> Tensor:
     return torch.stack([fixed, fixed * level + (counts - fixed)])
 
 
-def _cut(kind: type[Piece], x: Tensor, y: Tensor, w: Tensor | None, part: Part, ignore: int, logs: bool) -> Piece:
+def _cut(kind: type[Piece], x: Tensor, y: Tensor, w: Tensor | None, part: Part, ignore: int) -> Piece:
     """The piece of a part of a batch."""
     images, pixels = part
     weights = None if w is None else w[images, :, pixels]
-    return kind(x[images, :, pixels], y[images, :, pixels], weights, ignore, logs)
+    return kind(x[images, :, pixels], y[images, :, pixels], weights, ignore)
 
 
 class _Pass(torch.autograd.Function):
@@ -170,13 +143,12 @@ class _Pass(torch.autograd.Function):
         ctx.save_for_backward(x, y, w)
         ctx.kind, ctx.plain, ctx.levels, ctx.ignore = kind, plain, levels, ignore
         parts = parts_of(x)
-        logs = any(key.name in ("nll", "focal", "power") for key in plain)
         if len(parts) == 1:
-            return tuple(_cut(kind, x, y, w, parts[0], ignore, logs).tables(plain, levels))
+            return tuple(_cut(kind, x, y, w, parts[0], ignore).tables(plain, levels))
         shapes = [(len(plain), 2, len(x), x.shape[1]), *((2, len(x), x.shape[1], int(key.number)) for key in levels)]
         found = [torch.zeros(shape, dtype=torch.float64) for shape in shapes]
         for part in parts:
-            table, *counts = _cut(kind, x, y, w, part, ignore, logs).tables(plain, levels)
+            table, *counts = _cut(kind, x, y, w, part, ignore).tables(plain, levels)
             found[0][:, :, part[0]] += table
             for total, count in zip(found[1:], counts, strict=True):
                 total[:, part[0]] += count
@@ -190,10 +162,10 @@ class _Pass(torch.autograd.Function):
         del by[COUNT]
         parts = parts_of(x)
         if len(parts) == 1:
-            out = _cut(ctx.kind, x, y, w, parts[0], ctx.ignore, logs=False).weighted_gradient(by).to(x.dtype)
+            out = _cut(ctx.kind, x, y, w, parts[0], ctx.ignore).weighted_gradient(by).to(x.dtype)
         else:
             out = torch.empty_like(x)
             for images, pixels in parts:
-                piece = _cut(ctx.kind, x, y, w, (images, pixels), ctx.ignore, logs=False)
+                piece = _cut(ctx.kind, x, y, w, (images, pixels), ctx.ignore)
                 out[images, :, pixels] = piece.weighted_gradient({key: g[:, images] for key, g in by.items()})
         return out, None, None, None, None, None, None

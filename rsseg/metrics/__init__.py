@@ -1,9 +1,9 @@
 """Scores of what is counted over whole scenes, in NumPy alone; `rsseg.metrics.counters` counts it, in torch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
-from rsseg.metrics.calibration import brier, calibration, calibration_error
+from rsseg.metrics.calibration import calibration, calibration_sums
 from rsseg.metrics.errors import ErrorScores, error_metrics
 from rsseg.metrics.matches import MatchScores, match_metrics
 from rsseg.metrics.metric import Metric
@@ -15,15 +15,13 @@ from rsseg.task import Task
 AnyScores: TypeAlias = Scores | ErrorScores | MatchScores
 """The scores of a head, whatever its task."""
 
-METRICS: dict[str, Callable[[Task, Sequence[str]], dict[str, Metric]]] = {
-    "confusion": label_metrics, "errors": error_metrics, "matches": match_metrics,
-}  # fmt: skip
+SCORES: dict[str, type[AnyScores]] = {"confusion": Scores, "errors": ErrorScores, "matches": MatchScores}
 """What heads can be scored by, by `Task.counted`."""
 
 
 def metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
     """What a head can be scored by, by name: see `label_metrics`, `error_metrics` and `match_metrics`."""
-    return METRICS[task.counted](task, without)
+    return SCORES[task.counted].named(task, without)
 
 
 __all__ = [
@@ -34,9 +32,8 @@ __all__ = [
     "Pixels",
     "Sample",
     "Scores",
-    "brier",
     "calibration",
-    "calibration_error",
+    "calibration_sums",
     "choose_pixels",
     "error_metrics",
     "label_metrics",

@@ -41,20 +41,6 @@ def reliability(histogram: ArrayLike, bins: int = 15) -> NDArray[np.float64]:
     return member.astype(np.float64) @ sums
 
 
-def calibration_error(histogram: ArrayLike, bins: int = 15) -> NDArray[np.float64]:
-    """The expected calibration error (Naeini et al. 2015): the mean over pixels of their bin's ``|said - happened|``.
-
-    Of histograms ``[..., 2, 256]``; NaN without a pixel.
-
-    Example:
-        >>> histogram = np.zeros((2, 256))
-        >>> histogram[:, 128] = 1, 3  # of four pixels with p = 0.516, three are positive
-        >>> float(calibration_error(histogram).round(3))
-        0.234
-    """
-    return _expected_error(reliability(histogram, bins))
-
-
 def sampled_error(probability: ArrayLike, happened: ArrayLike, weight: ArrayLike, bins: int = 15) -> float:
     """The expected calibration error of a sample: of N probabilities, what happened, and how many pixels each stands for.
 
@@ -68,22 +54,13 @@ def sampled_error(probability: ArrayLike, happened: ArrayLike, weight: ArrayLike
     return float(_expected_error(np.stack(sums, axis=-1)))
 
 
-def brier(histogram: ArrayLike) -> NDArray[np.float64]:
-    """The Brier score (1950) of each plane of histograms ``[..., 2, 256]``: the mean over pixels of ``(p - y)^2``, or NaN.
-
-    For a multiclass head the sum over its classes' planes is Brier's original score, from 0 to 2.
-    """
-    total, pixels = np.moveaxis(_squares(histogram), -1, 0)
-    return ratio(total, pixels)
-
-
 def calibration_sums(histogram: ArrayLike, task: Task, bins: int = 15) -> dict[str, NDArray[np.float64]]:
     """What the scores of a run's calibration are functions of; it may be summed over scenes.
 
     Args:
         histogram: ``[S, P, 2, 256]``, as `rsseg.metrics.counters.ScoreHistogram` counts it.
         task: The head's task.
-        bins: Of equal width over the probability.
+        bins: Of equal width over the probability, 1 or more.
 
     Returns:
         ``ece`` ``[S, bins, 3]`` and ``class_ece`` ``[S, classes, bins, 3]`` as of `reliability`; ``brier`` and ``nll``
@@ -107,22 +84,24 @@ def calibration_sums(histogram: ArrayLike, task: Task, bins: int = 15) -> dict[s
     }
 
 
-def calibration(histogram: ArrayLike, task: Task, bins: int = 15) -> dict[str, float]:
-    """The calibration of a run.
-
-    Args:
-        histogram: ``[scenes, P, 2, 256]``, as `rsseg.metrics.counters.ScoreHistogram` counts it; pooled over scenes.
-        task: The head's task.
-        bins: Of equal width over the probability.
+def calibration(sums: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+    """The calibration of a run, from its `calibration_sums`, pooled over scenes; NaN where nothing is labelled.
 
     Returns:
-        ``ece``: of the predicted class's probability for multiclass (Guo et al. 2017), else of all labels' probabilities
-        together. ``class_ece``: the mean over the classes present of each class's own (Kull et al. 2019), which a frequent
-        background does not drown. ``brier``: summed over the classes for multiclass, else the mean over the labels that
-        have a labelled pixel. ``nll``: the mean negative logarithm of the label's probability, likewise; log-odds beyond 16
-        count as 16.
+        ``ece``: the expected calibration error (Naeini et al. 2015), the mean over pixels of their bin's ``|said - happened|``,
+        of the predicted class's probability for multiclass (Guo et al. 2017), else of all labels' probabilities together.
+        ``class_ece``: the mean over the classes present of each class's own (Kull et al. 2019), which a frequent background
+        does not drown. ``brier``: the mean of ``(p - y)^2`` (Brier 1950), summed over the classes for multiclass, else the mean
+        over the labels that have a labelled pixel. ``nll``: the mean negative logarithm of the label's probability, likewise;
+        log-odds beyond 16 count as 16.
+
+    Example:
+        >>> from rsseg.task import Binary
+        >>> histogram = np.zeros((1, 1, 2, 256))
+        >>> histogram[..., 128] = 1, 3  # of four pixels with p = 0.516, three are positive
+        >>> round(calibration(calibration_sums(histogram, Binary(("road",))))["ece"], 3)
+        0.234
     """
-    sums = calibration_sums(histogram, task, bins)
     return {name: float(present_mean(parts(sums[name].sum(0)))) for name, (parts, _) in SCORES.items()}
 
 

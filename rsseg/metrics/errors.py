@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from rsseg.metrics.average import Array, ratio
-from rsseg.metrics.metric import Metric, SceneScores, by_scene, kept_classes
+from rsseg.metrics.metric import LABELS, Metric, SceneScores, by_scene, kept_classes
 from rsseg.task import Regression, Task
 
 SUMS = ("count", "error", "absolute", "squared", "value", "value_squared")
@@ -37,16 +37,19 @@ def r2(sums: Array) -> Array:
     return 1 - ratio(sums[..., 3], np.where(varies > 1e-12 * squares, varies, 0))
 
 
-ERRORS: dict[str, Callable[[Array], Array]] = {"rmse": rmse, "mae": mae, "r2": r2, "bias": bias}
-"""The scores that every value has, by name."""
-
-LABELS = {"rmse": "RMSE", "mae": "MAE", "r2": "R2", "bias": "bias", "absolute_bias": "absolute bias"}
-"""What people call each score."""
-
-
 def known_pixels(sums: Array) -> Array:
     """The pixels whose value is known."""
     return sums[..., 0]
+
+
+ERROR = Metric("", "", slice(None), rmse, known_pixels, higher_is_better=False, limits=(0.0, np.inf))
+ERRORS: dict[str, Metric] = {
+    "rmse": ERROR,
+    "mae": replace(ERROR, parts=mae),
+    "r2": replace(ERROR, parts=r2, higher_is_better=True, limits=(-np.inf, 1.0)),
+    "bias": replace(ERROR, parts=bias, higher_is_better=None, limits=(-np.inf, np.inf)),
+}
+"""The scores that every value has, by name."""
 
 
 def error_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
@@ -54,11 +57,7 @@ def error_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
 
     ``rmse``, ``mae``, ``r2``, ``bias`` and ``absolute_bias`` are pooled over scenes, then means over the values; with
     ``/height`` behind it a name is that of a value, with ``scene_`` before it the mean over scenes. Nothing can be ranked by
-    the bias, which has a sign.
-
-    Args:
-        task: The head's task.
-        without: Values that are left out of means.
+    the bias, which has a sign. Values of `without` are left out of means.
 
     Raises:
         InputError: If there is no such value, or none is left.
@@ -72,20 +71,13 @@ def error_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
     """
     kept, found = kept_classes(task.classes, without), {}
     named = (isinstance(task, Regression) and task.units) or ("",) * task.channels
-    error = Metric("", "", kept, rmse, known_pixels, higher_is_better=False, limits=(0.0, np.inf))
-    kinds = {
-        "rmse": error,
-        "mae": replace(error, parts=mae),
-        "r2": replace(error, parts=r2, higher_is_better=True, limits=(-np.inf, 1.0)),
-        "bias": replace(error, parts=bias, higher_is_better=None, limits=(-np.inf, np.inf)),
-        "absolute_bias": replace(error, parts=lambda sums: np.abs(bias(sums))),
-    }
-    for name, kind in kinds.items():
+    absolute = replace(ERROR, parts=lambda sums: np.abs(bias(sums)))
+    for name, kind in {**ERRORS, "absolute_bias": absolute}.items():
+        label = LABELS.get(name, name)
         units = named if name != "r2" else ("",) * task.channels
-        found[name] = replace(kind, label=LABELS[name], score=name, unit=units[0] if len(set(units)) == 1 else "")
+        found[name] = replace(kind, label=label, classes=kept, score=name, unit=units[0] if len(set(units)) == 1 else "")
         for v, each in enumerate(task.classes):
-            label = f"{LABELS[name]} of {each}"
-            found[f"{name}/{each}"] = replace(kind, label=label, score=name, classes=[v], unit=units[v])
+            found[f"{name}/{each}"] = replace(kind, label=f"{label} of {each}", classes=[v], score=name, unit=units[v])
     return found | by_scene(found)
 
 

@@ -14,32 +14,20 @@ from rsseg.metrics.metric import Metric, SceneScores, by_scene, kept_classes
 from rsseg.metrics.scores import ClassScore, class_metrics, overlap
 from rsseg.task import Task
 
-LABELS = {"f1": "F1", "precision": "precision", "recall": "recall"}
-"""What people call each score."""
-
-
-def f1(counts: Array) -> Array:
-    """``2 TP / (2 TP + FP + FN)``, of counts ``[..., 3]``; NaN for a class that is absent."""
-    return overlap(counts, "dice")
-
-
 MATCHES: dict[str, ClassScore] = {
-    "f1": f1,
+    "f1": partial(overlap, metric="dice"),
     "precision": partial(overlap, metric="precision"),
     "recall": partial(overlap, metric="recall"),
 }
-"""The scores that every class has, by name."""
+"""The scores that every class has, by name; of counts ``[..., 3]``."""
 
 
 def match_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
     """What a head of objects can be scored by, by name.
 
     ``f1``, ``precision`` and ``recall`` are means over the classes; with ``_micro`` or ``_weighted`` behind it a name is that
-    of another average, with ``/car`` that of a class, with ``scene_`` before it the mean over scenes.
-
-    Args:
-        task: The head's task.
-        without: Classes that are left out of averages.
+    of another average, with ``/car`` that of a class, with ``scene_`` before it the mean over scenes. Classes of `without` are
+    left out of averages.
 
     Raises:
         InputError: If there is no such class, or none is left.
@@ -50,7 +38,7 @@ def match_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
         >>> round(float(match_metrics(Centres(("car",)))["f1"](counts)), 3)
         0.6
     """
-    found = class_metrics(MATCHES, task, LABELS, without)
+    found = class_metrics(MATCHES, task, without)
     return found | by_scene(found)
 
 

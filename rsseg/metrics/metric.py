@@ -13,6 +13,12 @@ from rsseg.contract import InputError, nearest
 from rsseg.metrics.average import Array, present_mean
 from rsseg.task import Task
 
+LABELS = {
+    "iou": "IoU", "dice": "Dice", "f0.5": "F0.5", "f1": "F1", "f2": "F2", "balanced_accuracy": "balanced accuracy",
+    "rmse": "RMSE", "mae": "MAE", "r2": "R2", "absolute_bias": "absolute bias",
+}  # fmt: skip
+"""What people call scores, where that is not the name."""
+
 
 @dataclass(frozen=True)
 class Metric:

@@ -47,7 +47,7 @@ def peaks(planes: Tensor, task: Centres, least: float = CANDIDATE, where: Tensor
 
     Args:
         planes: ``[B, K + 4, H, W]``, as `Centres.predict` gives them.
-        task: The task.
+        task: Theirs.
         least: The least score.
         where: bool ``[B, H, W]``, where centres may lie; None: everywhere.
 

@@ -19,15 +19,9 @@ SAMPLE = 2**15
 
 
 class Pixels(NamedTuple):
-    """Some labelled pixels; of a multilabel head, of one label each. N of them.
+    """N labelled pixels; of a multilabel head, of one label each, whose place is the plane (0 where a pixel has one label).
 
-    Attributes:
-        scene: int64 ``[N]``.
-        plane: int64 ``[N]``, the label's place; 0 where a pixel has one label.
-        row: int64 ``[N]``.
-        column: int64 ``[N]``.
-        target: int64 ``[N]``, the label.
-        weight: float64 ``[N]``, how many pixels of this scene, plane and label each stands for.
+    The weight is how many pixels of this scene, plane and label each stands for.
     """
 
     scene: NDArray[np.int64]
@@ -39,15 +33,7 @@ class Pixels(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Logits of `Pixels`, and what tuning has to know of these.
-
-    Attributes:
-        logits: Float ``[N, C]``, of exclusive classes all of them, else ``[N, 1]``, that of the label.
-        target: As of `Pixels`, and so are the others.
-        plane: See there.
-        scene: See there.
-        weight: See there.
-    """
+    """Logits ``[N, C]`` of `Pixels`, ``[N, 1]`` where labels are each on their own, and what tuning has to know of these."""
 
     logits: NDArray[np.floating[Any]]
     target: NDArray[np.int64]
@@ -61,12 +47,8 @@ def choose_pixels(
 ) -> Pixels:
     """Equally many pixels of every label of every scene, fewer where there are not so many.
 
-    Args:
-        masks: Each scene's labels, ``[H, W]`` or ``[L, H, W]``; None: nothing is labelled.
-        scenes: Their number.
-        task: The head's task.
-        size: Of the sample, at most, but one pixel of each label of each scene.
-        seed: Of the choice.
+    Masks are each scene's labels, ``[H, W]`` or ``[L, H, W]``; None: nothing is labelled. At most `size` pixels are chosen, but
+    one of each label of each scene.
 
     Example:
         >>> from rsseg.task import Binary

@@ -31,12 +31,7 @@ FARTHEST = 20.0
 
 
 def fit(sample: Sample, task: Task, kind: str = "temperature") -> Scaling:
-    """The scaling with the smallest weighted negative log-likelihood.
-
-    Args:
-        sample: Of logits.
-        task: The head's task.
-        kind: One of `KINDS`.
+    """The scaling of a kind with the smallest weighted negative log-likelihood of the sample.
 
     Raises:
         InputError: For logits that are not finite.
@@ -150,12 +145,12 @@ def calibration_error(sample: Sample, task: Task) -> float:
 
 
 def scaling_facts(sample: Sample, task: Task, step: int, first: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:
-    """What ``scaling.json`` says of a head, by kind.
+    """What ``scaling.json`` says of a head, by kind, from the best checkpoint's sample of the validation scenes.
 
     Args:
-        sample: Of the validation scenes, by the best checkpoint.
+        sample: Its logits.
         task: The head's task.
-        step: That of the checkpoint.
+        step: The checkpoint's.
         first: bool ``[S]``, which scenes are the first half; all: there is no other.
 
     Returns:

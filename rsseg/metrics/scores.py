@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rsseg.contract import nearest
 from rsseg.metrics.average import Array, present_mean, ratio
-from rsseg.metrics.metric import Metric, SceneScores, by_scene, kept_classes
+from rsseg.metrics.metric import LABELS, Metric, SceneScores, by_scene, kept_classes
 from rsseg.task import Task
 
 ClassScore: TypeAlias = Callable[[Array], Array]
@@ -29,12 +29,6 @@ TVERSKY = {
 
 F-beta has ``1 / (1 + beta^2)`` and ``beta^2 / (1 + beta^2)``; F1 is Dice.
 """
-
-LABELS = {
-    "iou": "IoU", "dice": "Dice", "precision": "precision", "recall": "recall", "f0.5": "F0.5", "f2": "F2",
-    "balanced_accuracy": "balanced accuracy", "kappa": "kappa", "accuracy": "accuracy",
-}  # fmt: skip
-"""What people call each score."""
 
 SYNONYMS = {"f1": "dice", "miou": "iou", "jaccard": "iou", "sensitivity": "recall"}
 """Other names of some scores."""
@@ -143,20 +137,19 @@ UNSUMMED = ("balanced_accuracy", "kappa")
 """The scores that are averaged by their mean alone: counts that are summed over classes give another score."""
 
 
-def class_metrics(
-    scores: Mapping[str, ClassScore], task: Task, labels: Mapping[str, str], without: Sequence[str]
-) -> dict[str, Metric]:
+def class_metrics(scores: Mapping[str, ClassScore], task: Task, without: Sequence[str]) -> dict[str, Metric]:
     """The metrics of scores that every class has: one of each class, and averages over them.
 
-    All but `UNSUMMED` are averaged in every way of `AVERAGES`; `labels` are what people call the scores.
+    All but `UNSUMMED` are averaged in every way of `AVERAGES`.
     """
     kept, found = kept_classes(task.classes, without), {}
     for name, score in scores.items():
+        label = LABELS.get(name, name)
         for suffix, average in AVERAGES.items() if name not in UNSUMMED else [("", each)]:
-            label = f"{labels[name]} {suffix[1:]}".strip()
-            found[name + suffix] = Metric(label, name, kept, partial(average, score=score), class_pixels)
+            parts, called = partial(average, score=score), f"{label} {suffix[1:]}".strip()
+            found[name + suffix] = Metric(called, name, kept, parts, class_pixels)
         for c, of in enumerate(task.classes):
-            found[f"{name}/{of}"] = Metric(f"{labels[name]} of {of}", name, [c], score, class_pixels)
+            found[f"{name}/{of}"] = Metric(f"{label} of {of}", name, [c], score, class_pixels)
     return found
 
 
@@ -168,10 +161,7 @@ def label_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
     ``balanced_accuracy`` of exclusive classes are those of the whole confusion matrix, else means over the labels; of a class
     they are those against the rest. ``accuracy`` is the share of labels that are right. All are pooled over scenes; with
     ``scene_`` before it a name is the mean over scenes, and with ``strict_scene_`` scenes of false positives alone count as 0.
-
-    Args:
-        task: The head's task.
-        without: Classes that are left out of all averages over classes, but not of kappa and accuracy of exclusive classes.
+    Classes of `without` are left out of all averages over classes, but not of kappa and accuracy of exclusive classes.
 
     Raises:
         InputError: If there is no such class, or none is left.
@@ -183,16 +173,16 @@ def label_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
         >>> [round(float(found[name](counts)), 3) for name in ("recall", "recall_micro", "recall/water", "kappa")]
         [0.729, 0.75, 0.6, 0.471]
     """
-    every, found = slice(None), class_metrics(CLASS_SCORES, task, LABELS, without)
+    every, found = slice(None), class_metrics(CLASS_SCORES, task, without)
     if task.exclusive:
         found["balanced_accuracy"] = replace(found["recall"], label=LABELS["balanced_accuracy"], score="balanced_accuracy")
         found["kappa"] = replace(found["kappa"], classes=every, parts=exclusive_kappa)
-        found["accuracy"] = Metric(LABELS["accuracy"], "recall", every, found["recall_micro"].parts, class_pixels)
+        found["accuracy"] = Metric("accuracy", "recall", every, found["recall_micro"].parts, class_pixels)
     else:
         kept = kept_classes(task.classes, without)
-        found["accuracy"] = Metric(LABELS["accuracy"], "recall", kept, _label_accuracy, class_pixels)
+        found["accuracy"] = Metric("accuracy", "recall", kept, _label_accuracy, class_pixels)
     found |= {name: replace(metric, limits=(-1.0, 1.0)) for name, metric in found.items() if metric.score == "kappa"}
-    strict = class_metrics({name: partial(strict_overlap, metric=name) for name in TVERSKY}, task, LABELS, without)
+    strict = class_metrics({name: partial(strict_overlap, metric=name) for name in TVERSKY}, task, without)
     return found | by_scene(found) | by_scene(strict, "strict_scene_", "per scene, strict")
 
 

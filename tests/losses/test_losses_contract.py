@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from losses_cases import CASES, CHANNELS, PIXELWISE, SMOOTH, TERMS, WEIGHTS, batch, over, value_and_gradient
 
-from rsseg.contract import IGNORE
+from rsseg.contract import IGNORE, InputError
 from rsseg.losses import Composite
 
 every_case = pytest.mark.parametrize(("name", "task"), CASES, ids=[f"{n}-{t}" for n, t in CASES])
@@ -138,6 +138,35 @@ def test_integer_dtypes_and_ignore_values_do_not_matter(name, task):
     other = TERMS[name](task)
     other.ignore_index = -100
     assert other(logits, target.long().masked_fill(target == IGNORE, -100)) == expected
+
+
+@every_case
+def test_what_a_base_offers_is_heeded(name, task):
+    """`over` and `classes` come with the bases of terms: a formula that forgets them would take any value."""
+    logits, target = batch(task, seed=5, images=3, size=(5, 6), ignored=0.0)
+    term = TERMS[name](task)
+    if hasattr(term, "over"):
+        term.over = "image"
+        expected = torch.stack([term(logits[i : i + 1], target[i : i + 1]) for i in range(3)]).mean()
+        torch.testing.assert_close(term(logits, target), expected)
+    if hasattr(term, "classes"):
+        term.classes = (99,)
+        with pytest.raises(InputError, match="classes lists 99"):
+            term(logits, target)
+
+
+@every_case
+def test_the_order_in_memory_does_not_matter(name, task):
+    """Also of a single image, whose planes NumPy may take for arrays in Fortran order."""
+    for images in (1, 2):
+        logits, target = batch(task, seed=9, images=images, size=(9, 7))
+        term = TERMS[name](task)
+        value, gradient = value_and_gradient(term, logits, target)
+        turned = [x.transpose(-1, -2).contiguous().transpose(-1, -2) for x in (logits, target)]
+        for other_logits, other_target in ((logits.contiguous(memory_format=torch.channels_last), target), turned):
+            other, other_gradient = value_and_gradient(term, other_logits, other_target)
+            torch.testing.assert_close(other, value)
+            torch.testing.assert_close(other_gradient, gradient)
 
 
 @pytest.mark.parametrize("name", ["dice", "jaccard", "tversky", "lovasz_all"])

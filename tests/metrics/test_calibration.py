@@ -7,7 +7,7 @@ from sklearn.metrics import brier_score_loss, log_loss
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
 from rsseg.contract import IGNORE, InputError
-from rsseg.metrics import brier, calibration, calibration_error
+from rsseg.metrics import calibration, calibration_sums
 from rsseg.metrics.calibration import CENTRES
 from rsseg.metrics.counters import ScoreHistogram
 from rsseg.metrics.counters.histogram import log_odds
@@ -54,21 +54,21 @@ def test_binary_calibration_equals_torchmetrics():
     logits, target = batch(BINARY)
     index = torch.randint(0, 256, logits.shape, generator=torch.Generator().manual_seed(1))
     exact = torch.from_numpy(CENTRES)[index]  # in the middle of their bins nothing is lost
-    found = calibration(counted(BINARY, exact, target), BINARY)
+    found = calibration(calibration_sums(counted(BINARY, exact, target), BINARY))
     p = exact.sigmoid().flatten()
     kept = target.flatten() != IGNORE
     assert found["ece"] == pytest.approx(float(binary_calibration_error(p[kept], target.flatten()[kept].long(), 15)), abs=1e-6)
     assert found["brier"] == pytest.approx(brier_score_loss(target.flatten()[kept], p[kept]))
     assert found["nll"] == pytest.approx(log_loss(target.flatten()[kept], p[kept]))
     assert found["class_ece"] == pytest.approx(found["ece"])
-    near = calibration(counted(BINARY, logits, target), BINARY)["ece"]
+    near = calibration(calibration_sums(counted(BINARY, logits, target), BINARY))["ece"]
     p = logits.sigmoid().flatten()
     assert near == pytest.approx(float(binary_calibration_error(p[kept], target.flatten()[kept].long(), 15)), abs=2e-3)
 
 
 def test_multiclass_calibration_equals_torchmetrics_and_the_formula():
     logits, target = batch(SEVERAL)
-    found = calibration(counted(SEVERAL, logits, target), SEVERAL)
+    found = calibration(calibration_sums(counted(SEVERAL, logits, target), SEVERAL))
     kept = target != IGNORE
     p, y = logits.softmax(1).movedim(1, -1)[kept], target[kept].long()
     assert found["ece"] == pytest.approx(float(multiclass_calibration_error(p, y, 3, 15)), abs=2e-3)
@@ -93,7 +93,7 @@ def test_a_rare_class_counts_in_the_class_wise_error_alone():
     histogram[0, 0, 0, 0] = 1e6  # the frequent label: absent, and said to be
     histogram[0, 0, 1, -1] = 1e6
     histogram[0, 1, 1, 128] = 1  # the rare one: there, and said to be so with 0.516
-    found = calibration(histogram, LABELS)
+    found = calibration(calibration_sums(histogram, LABELS))
     assert found["ece"] < 1e-5
     assert found["class_ece"] == pytest.approx((1 - 0.5156) / 2, abs=1e-3)
 
@@ -102,13 +102,11 @@ def test_a_label_without_a_labelled_pixel_is_in_no_mean():
     logits, target = batch(LABELS)
     both, one = counted(LABELS, logits, target), counted(LABELS, logits, target)
     one[:, 1] = 0
-    for name, value in calibration(one, LABELS).items():
-        assert value == pytest.approx(calibration(both[:, :1], BINARY)[name]), name
+    for name, value in calibration(calibration_sums(one, LABELS)).items():
+        assert value == pytest.approx(calibration(calibration_sums(both[:, :1], BINARY))[name]), name
 
 
 def test_nothing_labelled_is_nan_and_no_bins_are_refused():
-    assert math.isnan(calibration_error(np.zeros((2, 256))))
-    assert math.isnan(brier(np.zeros((2, 256))))
-    assert math.isnan(calibration(np.zeros((1, 1, 2, 256)), BINARY)["class_ece"])
+    assert all(math.isnan(value) for value in calibration(calibration_sums(np.zeros((1, 1, 2, 256)), BINARY)).values())
     with pytest.raises(InputError, match="bin"):
-        calibration_error(np.zeros((2, 256)), bins=0)
+        calibration_sums(np.zeros((1, 1, 2, 256)), BINARY, bins=0)

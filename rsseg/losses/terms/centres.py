@@ -17,7 +17,9 @@ from torch.nn import functional as F
 
 from rsseg.contract import number
 from rsseg.losses.checks import check_weight, positive
-from rsseg.losses.terms.regression import Quotient, weighted_errors
+from rsseg.losses.pieces import wide
+from rsseg.losses.planes import pixel_share
+from rsseg.losses.terms.regression import Quotient, smooth_l1, weighted_errors
 
 
 class _Centres(Quotient):
@@ -51,13 +53,9 @@ class HeatFocal(_Centres):
     def parts(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         """The cost of all pixels, and the number of centres."""
         check_weight(logits, weight)
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        z, y = logits[:, :-4].to(dtype), target[:, :-4].to(dtype)
-        known = ~y.isnan()
-        if weight is not None:
-            known = known & (weight > 0).unsqueeze(1)
-        z, y = z.masked_fill(~known, 0), y.masked_fill(~known, 0)
-        share = known.to(dtype) if weight is None else torch.where(known, weight.unsqueeze(1).to(dtype), 0)
+        z, y = (x[:, :-4].to(wide(logits)) for x in (logits, target))
+        share = pixel_share(~y.isnan(), weight, z.dtype)
+        z, y = (x.masked_fill(share == 0, 0) for x in (z, y))
         hit, miss = F.logsigmoid(z), F.logsigmoid(-z)
         centre = y == 1
         of_centres = -miss.exp().pow(self.alpha) * hit
@@ -76,11 +74,8 @@ class _Pairs(_Centres):
 
     def parts(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         """The errors of all centres, and their number twice."""
-
-        def smooth(error: Tensor) -> Tensor:
-            return F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=self.beta)
-
-        return weighted_errors(logits[:, self.place], target[:, self.place], smooth, weight=weight)
+        of_error = partial(smooth_l1, beta=self.beta)
+        return weighted_errors(logits[:, self.place], target[:, self.place], of_error, weight=weight)
 
 
 class SizeSmoothL1(_Pairs):

@@ -16,12 +16,18 @@ from rsseg.task import TASKS
 
 
 class _CrossEntropy(PixelMean):
-    """The one formula of cross-entropies."""
+    """The one formula of cross-entropies, with a weight for each exclusive class, or for the positives of each label."""
 
     soft = True
+    label_smoothing = 0.0
 
-    def weighted(self, found: Sums, w: Tensor | None, smoothing: float = 0.0) -> Tensor:
-        """The loss with a weight for each class, or for the positives of each label."""
+    @property
+    def sums(self) -> tuple[Sum, ...]:
+        return (NLL, SPREAD) if self.label_smoothing else (NLL,)
+
+    def from_sums(self, found: Sums) -> Tensor:
+        name, smoothing = "class_weights" if self.exclusive else "pos_weight", self.label_smoothing
+        w = weights(getattr(self, name), found[NLL], name)
         top = _of_positives(found[NLL], w)
         if smoothing:
             classes = found[NLL].shape[-1] if self.exclusive else 2
@@ -62,14 +68,6 @@ class CrossEntropy(_CrossEntropy):
         if not self.exclusive and self.class_weights is not None:
             raise InputError(f"class_weights is for multiclass heads; for {self.task} use pos_weight")
 
-    @property
-    def sums(self) -> tuple[Sum, ...]:
-        return (NLL, SPREAD) if self.label_smoothing else (NLL,)
-
-    def from_sums(self, found: Sums) -> Tensor:
-        name = "class_weights" if self.exclusive else "pos_weight"
-        return self.weighted(found, weights(getattr(self, name), found[NLL], name), self.label_smoothing)
-
 
 class BinaryCrossEntropy(_CrossEntropy):
     """Sigmoid cross-entropy: the mean of ``-(w y log p + (1 - y) log(1 - p))`` over the valid entries.
@@ -83,11 +81,7 @@ class BinaryCrossEntropy(_CrossEntropy):
     """
 
     tasks = tuple(kind for kind in SEGMENTATION if not TASKS[kind].exclusive)
-    sums = (NLL,)
     pos_weight: float | PerClass = None
-
-    def from_sums(self, found: Sums) -> Tensor:
-        return self.weighted(found, weights(self.pos_weight, found[NLL], "pos_weight"))
 
 
 class Focal(PixelMean):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from rsseg.collective import global_sum
 from rsseg.losses.checks import positive, whole
 from rsseg.losses.sums import SOFT
-from rsseg.losses.terms.means import Classes, ClassMean, pick
+from rsseg.losses.terms.means import Classes, ClassMean, or_one, pick
 
 
 class ClDice(ClassMean):
@@ -102,7 +102,7 @@ class SkeletonRecall(ClassMean):
         counted = tube if target.ndim == 4 else tube.any(1)
         labels = target.long().masked_fill(~counted, self.ignore_index)
         own, _, tp, _ = self.counts(self.take(logits, labels, weight, [(SOFT, self.over)]))
-        return self.class_mean(1 - tp / torch.where(own > 0, own, 1), own)
+        return self.class_mean(1 - tp / or_one(own), own)
 
 
 def _tubes(own: Tensor, radius: int, classes: Classes) -> Tensor:
@@ -131,7 +131,8 @@ def thin(planes: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
                [1, 1, 1, 1, 1],
                [0, 0, 0, 0, 0]])
     """
-    padded = np.pad(planes, [*[(0, 0)] * (planes.ndim - 2), (1, 1), (1, 1)])
+    margin = [*[(0, 0)] * (planes.ndim - 2), (1, 1), (1, 1)]
+    padded = np.ascontiguousarray(np.pad(planes, margin))  # np.pad keeps an order that reshape would copy
     pixels, width = padded.reshape(-1), padded.shape[-1]
     around = (-width, 1 - width, 1, width + 1, width, width - 1, -1, -1 - width)  # clockwise from above
     patterns = np.zeros(pixels.shape, np.uint8)

@@ -12,7 +12,7 @@ from torch import Tensor
 from rsseg.collective import global_cat
 from rsseg.contract import InputError
 from rsseg.losses.sums import COUNT, Sum, Sums
-from rsseg.losses.terms.means import Classes, ClassMean, PerClass, pick, weights
+from rsseg.losses.terms.means import Classes, ClassMean, PerClass, or_one, pick, weights
 
 
 def _bins(name: str, value: Any) -> int | None:
@@ -124,13 +124,8 @@ def _slopes_in_order(order: Tensor, own: Tensor, other: Tensor, share: Tensor | 
     before = union - miss
     # of an absent class all weight is on the largest error, the first that makes a union
     intersection.addcmul_(torch.eq(before, 0).to(count), torch.eq(total, 0).to(count))
-    slopes = intersection.mul_(miss).div_(_or_one(before)).add_(hit).div_(_or_one(union)).to(dtype)
+    slopes = intersection.mul_(miss).div_(or_one(before)).add_(hit).div_(or_one(union)).to(dtype)
     return torch.empty_like(slopes).scatter_(-1, order, slopes)
-
-
-def _or_one(x: Tensor) -> Tensor:
-    """A divisor, 1 where it is 0."""
-    return x.masked_fill(x == 0, 1)
 
 
 def _order(errors: Tensor) -> Tensor:

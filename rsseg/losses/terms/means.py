@@ -106,6 +106,11 @@ def pick(x: Tensor, classes: Classes, dim: int = -1) -> Tensor:
     return torch.stack([x.select(dim, c) for c in classes], dim)
 
 
+def or_one(divisor: Tensor) -> Tensor:
+    """A divisor, 1 where it is 0."""
+    return divisor.masked_fill(divisor == 0, 1)
+
+
 def weights(numbers: float | PerClass, like: Tensor, name: str) -> Tensor | None:
     """Numbers per class, or one number for all, as a tensor that fits another one.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from rsseg.contract import number
 from rsseg.losses.checks import positive
 from rsseg.losses.sums import COUNT, SOFT, Over, Sums
-from rsseg.losses.terms.means import ClassMean, PerClass, weights
+from rsseg.losses.terms.means import ClassMean, PerClass, or_one, weights
 
 
 def tversky(tp: Tensor, fp: Tensor, own: Tensor, alpha: float | Tensor, beta: float | Tensor, smooth: float) -> Tensor:
@@ -25,7 +25,7 @@ class _Overlap(ClassMean):
     sums = (SOFT,)
     soft = True
     rules = {"alpha": number, "beta": number}
-    alpha = beta = gamma = scale = 1.0
+    alpha = beta = scale = 1.0
     smooth = 1.0
     _: KW_ONLY
     class_weights: PerClass = None
@@ -183,6 +183,5 @@ class RegionSize(ClassMean):
 
     def from_sums(self, found: Sums) -> Tensor:
         own, other, tp, fp = self.counts(found)
-        whole = own + other
-        losses = (tp + fp - own).abs() / torch.where(whole > 0, whole, 1)
+        losses = (tp + fp - own).abs() / or_one(own + other)
         return self.class_mean(losses, self.counted(own, other))

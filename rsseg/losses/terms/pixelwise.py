@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from rsseg.collective import global_cat, global_sum
 from rsseg.contract import InputError, number
 from rsseg.losses.checks import per_class, share
-from rsseg.losses.planes import widened
+from rsseg.losses.pieces import wide
 from rsseg.losses.sums import NLL, Sums
-from rsseg.losses.terms.means import Mean, PixelMean, weights
+from rsseg.losses.terms.means import Mean, PixelMean, or_one, weights
 
 COUNTABLE = 2**24
 """Up to here float32 counts whole pixels."""
@@ -58,14 +58,9 @@ class TopKCrossEntropy(Mean):
         inside = in_order.cumsum(1, dtype=total) - in_order < wanted
         last = F.pad(hardest.detach().where(inside, torch.inf), (0, 1), value=torch.inf).amin(1, keepdim=True)
         harder, equal = share * (losses > last), share * (losses == last)
-        part = (wanted - harder.sum(1, keepdim=True, dtype=total)) / _or_one(equal.sum(1, keepdim=True, dtype=total))
+        part = (wanted - harder.sum(1, keepdim=True, dtype=total)) / or_one(equal.sum(1, keepdim=True, dtype=total))
         taken = harder + equal * part.to(losses.dtype)
         return self.mean((losses * taken).sum(1), wanted.squeeze(1).to(losses.dtype))
-
-
-def _or_one(x: Tensor) -> Tensor:
-    """A divisor, 1 where it is 0."""
-    return x.masked_fill(x == 0, 1)
 
 
 class LogitAdjustedCrossEntropy(PixelMean):
@@ -99,10 +94,10 @@ class LogitAdjustedCrossEntropy(PixelMean):
         return found[NLL].sum((0, 2))
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        wide = widened(logits)
-        priors = torch.as_tensor(weights(self.priors, wide.movedim(1, -1), "priors"))
+        z = logits.to(wide(logits))
+        priors = torch.as_tensor(weights(self.priors, z.movedim(1, -1), "priors"))
         offset = priors.log() if self.exclusive else priors.logit()
-        adjusted = wide + self.tau * offset.view(-1, 1, 1)
+        adjusted = z + self.tau * offset.view(-1, 1, 1)
         return self.from_sums(self.take(adjusted, target, weight, [(NLL, self.over)]))
 
 

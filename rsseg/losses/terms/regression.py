@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from rsseg.collective import global_ratio
 from rsseg.contract import InputError
 from rsseg.losses.checks import check_weight, positive, share
+from rsseg.losses.pieces import wide
+from rsseg.losses.planes import pixel_share
 from rsseg.losses.terms.term import Term
 from rsseg.task import Regression
 
@@ -52,16 +54,19 @@ def weighted_errors(
     Regression.check_shapes(prediction, target)
     check_weight(prediction, weight)
     target = target.view_as(prediction)
-    dtype = torch.promote_types(prediction.dtype, torch.float32)
+    dtype = wide(prediction)
     value = target.to(dtype)
     known = ~value.isnan() if nodata is None or math.isnan(nodata) else ~value.isnan() & (target != nodata)
-    share = known.to(dtype)
-    if weight is not None:
-        share = torch.where(known & (weight > 0).unsqueeze(1), weight.unsqueeze(1).to(dtype), 0)
-        known = share > 0
+    share = pixel_share(known, weight, dtype)
+    known = share > 0
     error = prediction.to(dtype).masked_fill(~known, 0) - value.masked_fill(~known, 0)
     errors = function(error).masked_fill(~known, 0) * share
     return errors.sum((1, 2, 3)), share.sum((1, 2, 3))
+
+
+def smooth_l1(error: Tensor, beta: float) -> Tensor:
+    """Half the squared error divided by beta up to it, straight beyond."""
+    return F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=beta)
 
 
 class _Regression(Quotient):
@@ -147,7 +152,7 @@ class SmoothL1(_Regression):
     beta: float = 1.0
 
     def of_error(self, error: Tensor) -> Tensor:
-        return F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=self.beta)
+        return smooth_l1(error, self.beta)
 
 
 class LogCosh(_Regression):

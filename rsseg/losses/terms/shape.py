@@ -18,7 +18,7 @@ from torch import Tensor
 from rsseg.collective import global_ratio, global_sum
 from rsseg.contract import InputError, number
 from rsseg.losses.sums import COUNT, SOFT
-from rsseg.losses.terms.means import Classes, ClassMean, pick
+from rsseg.losses.terms.means import Classes, ClassMean, or_one, pick
 from rsseg.losses.terms.overlap import tversky
 from rsseg.losses.terms.term import Term
 
@@ -147,8 +147,7 @@ class BoundaryDoU(ClassMean):
         rim = planes.own & _beside(planes.valid & ~planes.own)
         lengths = (rim * planes.share).sum((2, 3))
         lengths = global_sum(lengths.sum(0, keepdim=True)) if self.over == "batch" else lengths
-        sizes = found[COUNT][0]
-        a = pick(1 - 2 * lengths / torch.where(sizes > 0, sizes, 1), self.classes).clamp(0, self.limit)
+        a = pick(1 - 2 * lengths / or_one(found[COUNT][0]), self.classes).clamp(0, self.limit)
         own, other, tp, fp = self.counts(found)
         return self.class_mean(tversky(tp, fp, own, 1 / (1 - a), 1 / (1 - a), self.smooth), self.counted(own, other))
 

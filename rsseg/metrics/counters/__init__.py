@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rsseg.metrics import AnyScores, ErrorScores, MatchScores, Scores
+from rsseg.metrics import SCORES, AnyScores
 from rsseg.metrics.counters.boundary import Boundary, boundary_counts
 from rsseg.metrics.counters.histogram import ScoreHistogram
 from rsseg.metrics.counters.logits import LogitSample
@@ -20,9 +20,8 @@ SCENE_SUMS: dict[str, type[Confusion | ErrorSums | ObjectMatches]] = {
 def score_scenes(sums: Any, task: Task, without: Sequence[str] = ()) -> AnyScores:
     """The scores of what a head's `SCENE_SUMS` have counted."""
     counts = sums.compute().cpu().numpy()
-    if isinstance(sums, ObjectMatches):
-        return MatchScores(counts, task, tuple(without), sums.average_precision)
-    return (ErrorScores if task.real else Scores)(counts, task, tuple(without))
+    beside = (sums.average_precision,) if isinstance(sums, ObjectMatches) else ()
+    return SCORES[task.counted](counts, task, tuple(without), *beside)
 
 
 __all__ = [

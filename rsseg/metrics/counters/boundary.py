@@ -66,8 +66,8 @@ def _largest_near(x: Tensor, width: int) -> Tensor:
 def boundary_counts(predicted: Tensor, target: Tensor, task: Task, distance: float = DISTANCE) -> Tensor:
     """True positives, false positives and false negatives of the bands of whole scenes, int64 ``[..., classes, 3]``.
 
-    To be summed over scenes; TP / (TP + FP + FN) is the boundary IoU ``|G_d & P_d & G & P| / |(G_d & G) | (P_d & P)|`` of Cheng
-    et al. 2021.
+    To be summed over scenes, which must come whole: the edge of a window is no contour. TP / (TP + FP + FN) is the boundary IoU
+    ``|G_d & P_d & G & P| / |(G_d & G) | (P_d & P)|`` of Cheng et al. 2021.
 
     Args:
         predicted: Labels ``[..., H, W]`` (``[..., L, H, W]`` for multilabel), as `Task.predict` gives them.
@@ -105,15 +105,7 @@ def _count(labels: Tensor, where: Tensor, task: Task) -> Tensor:
 
 
 class Boundary(SceneCounts):
-    """Counts of the bands along the contours, int64 ``[S, classes, 3]``.
-
-    Scenes must come whole: the edge of a window is no contour.
-
-    Args:
-        task: The head's task.
-        scenes: The number of scenes.
-        distance: The width of the band as a fraction of the scene's diagonal.
-    """
+    """Counts of the bands along the contours of whole scenes, int64 ``[S, classes, 3]``, see `boundary_counts`."""
 
     def __init__(self, task: Task, scenes: int, distance: float = DISTANCE) -> None:
         super().__init__(task, (scenes, task.channels, 3))

@@ -42,10 +42,6 @@ class ScoreHistogram(SceneCounts):
     right, for the calibration of the confidence. Labelled pixels with logits that are not finite are in no plane, but counted
     in `lost` ``[S]``: a model that has diverged has no scores.
 
-    Args:
-        task: The head's task.
-        scenes: The number of scenes.
-
     Example:
         >>> from rsseg.task import Binary
         >>> histogram = ScoreHistogram(Binary(("building",)), scenes=1)

@@ -13,14 +13,9 @@ from rsseg.task import Task
 
 
 class LogitSample:
-    """Gathers the logits of `Pixels` while the windows of whole scenes are predicted.
+    """Gathers the logits of `Pixels` while the windows of whole scenes are predicted, in ``4 N C`` bytes where the logits are.
 
-    It takes ``4 N C`` bytes where the logits are.
-
-    Args:
-        pixels: The pixels.
-        cores: ``[K, 7]``, the windows of the grid as `rsseg.data.windows.Core`; those of a scene are rows times columns.
-        task: The head's task.
+    The windows, `cores` ``[K, 7]``, are the grid as `rsseg.data.windows.Core`; those of a scene are rows times columns.
     """
 
     def __init__(self, pixels: Pixels, cores: ArrayLike, task: Task) -> None:

@@ -23,10 +23,6 @@ class ObjectMatches(torchmetrics.Metric):
     Objects are collected window by window. `compute` makes those that several windows see one (`suppress`) and matches what is
     left (`match`).
 
-    Args:
-        task: The head's task.
-        scenes: The number of scenes.
-
     Attributes:
         average_precision: Of each class at an IoU of 0.5, as COCO takes it, once `compute` was called; NaN for a class that is
             absent or has objects without a size.

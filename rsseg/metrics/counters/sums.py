@@ -12,13 +12,7 @@ from rsseg.task import Task
 
 
 class SceneCounts(Metric):
-    """Numbers that are counted per scene, and summed over processes.
-
-    Args:
-        task: The head's task.
-        shape: ``[S, ...]``, of the numbers of all scenes.
-        dtype: Theirs.
-    """
+    """Numbers that are counted per scene ``[S, ...]``, and summed over processes."""
 
     full_state_update = False
     counts: Tensor
@@ -37,12 +31,7 @@ class Confusion(SceneCounts):
     """Counts of (target, prediction) pairs.
 
     The state is int64 ``[S, P, K, K]``, rows the target: one plane of C x C for multiclass, one of 2 x 2 per label for
-    binary and multilabel.
-
-    Args:
-        task: The head's task.
-        scenes: The number of scenes.
-        threshold: As for `Task.predict`.
+    binary and multilabel. The threshold is that of `Task.predict`.
 
     Example:
         >>> from rsseg.task import Binary
@@ -79,10 +68,6 @@ class Confusion(SceneCounts):
 
 class ErrorSums(SceneCounts):
     """`SUMS`, in the target's unit, float64 ``[S, V, 6]``.
-
-    Args:
-        task: The head's task, a regression.
-        scenes: The number of scenes.
 
     Example:
         >>> from rsseg.task import Regression
