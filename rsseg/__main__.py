@@ -8,24 +8,28 @@ if not __package__:  # a further process is started by this file's path, and its
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from rsseg.commands import COMMANDS
-from rsseg.contract import nearest
+from rsseg.config.entry import one_line_errors
+from rsseg.contract import InputError, nearest
 from rsseg.version import __version__
 
 
-def main() -> None:
-    """Run the command that the command line names."""
-    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if name in ("-V", "--version"):
-        print(f"rsseg {__version__}")
-    elif name in ("-h", "--help", "help"):
-        lines = [f"  rsseg {command:9} {what}" for command, what in COMMANDS.items()]
-        print("\n".join(["Train remote-sensing segmentation, and measure which loss serves which metric.\n", *lines]))
-        print("\nrsseg COMMAND --help lists the settings of a command; --version says which rsseg this is.")
-    elif name not in COMMANDS:
-        sys.exit(f"error: {name} is no command{nearest(name, COMMANDS)}; rsseg --help lists them")
-    else:
-        del sys.argv[1]
-        import_module(f"rsseg.commands.{name}").main()
+def main(name: str = "") -> None:
+    """Run a command; without a name the one that the command line begins with."""
+    name = name or (sys.argv.pop(1) if len(sys.argv) > 1 else "--help")
+    with one_line_errors():
+        if name in ("-V", "--version"):
+            print(f"rsseg {__version__}")
+        elif name in ("-h", "--help", "help"):
+            lines = [f"  rsseg {command:9} {what}" for command, what in COMMANDS.items()]
+            print("\n".join(["Train remote-sensing segmentation, and measure which loss serves which metric.\n", *lines]))
+            print("\nrsseg COMMAND --help lists the settings of a command; --version says which rsseg this is.")
+        elif name not in COMMANDS:
+            raise InputError(f"{name} is no command{nearest(name, COMMANDS)}; rsseg --help lists them")
+        elif name == "train":
+            import_module("rsseg.commands.train").main()
+        else:
+            command = import_module(f"rsseg.commands.{name}")
+            import_module("rsseg.config.arguments").run_command(command.Arguments, command.run)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.config.cli import compose, own_part, refuse_sweep
 from rsseg.config.entry import CONFIGS, own_configs, search_path
+from rsseg.config.folder import RunFolder
 from rsseg.config.provenance import losses_of_heads
 from rsseg.contract import InputError, nearest
+from rsseg.files import missing_folders
 
 if TYPE_CHECKING:
     from rsseg.answer import Answer
@@ -64,8 +66,12 @@ def train(*overrides: str, **settings: Any) -> Path:
     config = compose(CONFIGS, [*search_path(own_configs()), *words])
     refuse_sweep(config)
     choices, folder = config.hydra.runtime.choices, Path(config.hydra.run.dir)
+    made = missing_folders(folder)
     try:
         train_run(own_part(config), folder, words, choices.get("loss", ""), losses_of_heads(choices))
+    except InputError:
+        RunFolder(folder).remove_unused(made)
+        raise
     except StoppedError as stop:
         raise KeyboardInterrupt(str(stop)) from None
     return folder

@@ -22,7 +22,7 @@ from rsseg.config import build as kinds
 from rsseg.config.build import faults, locate, missing
 from rsseg.config.schema import Cache, cross_check, raise_faults
 from rsseg.config.targets import heads_of, leave_out_short_form
-from rsseg.contract import InputError, nearest
+from rsseg.contract import InputError, current_log_name, nearest
 from rsseg.data.blocks import SIZE, Blocks
 from rsseg.data.scene import Source
 from rsseg.data.store import torch_dtype
@@ -37,10 +37,14 @@ from rsseg.models import check_architecture, encoder_name
 from rsseg.models.rates import layers_above
 from rsseg.models.siamese import bands_of_a_date
 from rsseg.module import SegmentationModule, logged_names
-from rsseg.setup import BESIDE_OPTIMIZER, Setup, loss_places, places, set_up, weight_of
+from rsseg.places import BESIDE_OPTIMIZER, loss_places, places, weight_of
+from rsseg.setup import Setup, set_up
 from rsseg.task import Task
 
 log = logging.getLogger(__name__)
+
+Terms = dict[str, tuple[float | Weight, nn.Module]]
+"""The terms of a loss with their weights, by name; in the place of one that can't be made stands an identity."""
 
 PACKAGES = ("tensorboard", "wandb", "mlflow", "trackio")  # the loggers that an extra installs; each is called as its package
 
@@ -53,13 +57,16 @@ def attempts(setup: Setup) -> Iterator[tuple[str, Callable[[], object]]]:
     for name in setup.plain["augment"]:
         yield f"augment.{name}", partial(setup.augmentation, name)
     for name in setup.plain["callbacks"]:
-        yield f"callbacks.{name}", partial(setup.callback, name)
+        yield f"callbacks.{name}", partial(setup.make, f"callbacks.{name}")
     yield "sampler", partial(_try_sampler, setup)
     for head, (where, terms) in loss_places(setup.plain).items():
+        made: Terms = {
+            name: (weight_of(node), nn.Identity()) for name, node in terms.items() if isinstance(node, Mapping) and node
+        }
         for name, node in terms.items():
             place = f"{where}.terms.{name}"
-            yield place, partial(_try_term, setup, place, head, name, node)
-        yield where, partial(_try_loss, setup, head, where, terms)
+            yield place, partial(_try_term, setup, place, head, name, node, made)
+        yield where, partial(setup.composite, head, where, made)
     yield "balancing", partial(_try_balancing, setup)
     yield "optimizer", partial(_try_optimizer, setup)
     yield "scheduler", partial(_try_scheduler, setup)
@@ -84,13 +91,15 @@ def _try_architecture(setup: Setup) -> None:
         bands_of_a_date(len(setup.dataset.bands))
 
 
-def _try_term(setup: Setup, where: str, head: str, name: str, node: Mapping[str, Any]) -> None:
-    """Call a term of a head's loss on a few pixels."""
+def _try_term(setup: Setup, where: str, head: str, name: str, node: Mapping[str, Any], made: Terms) -> None:
+    """Make a term of a head's loss, put it among those that are `made`, and call it on a few pixels."""
     task, loss = setup.tasks[head], heads_of(setup.plain)[head]["loss"]
     if not isinstance(node, Mapping):
         raise InputError(f"{where}={node!r}: a mapping with _target_ is expected")
-    weight_of(node).check(name)
+    weight = weight_of(node)
+    weight.check(name)
     term = setup.term(where, node, task, None)
+    made[name] = weight, term
     if isinstance(term, Foreign):
         term.try_out(weighted=bool(loss.get("edge_weight") or setup.plain["dataset"]["source"].get("weight")))
         return
@@ -107,26 +116,14 @@ def _try_term(setup: Setup, where: str, head: str, name: str, node: Mapping[str,
         raise InputError(f"{where}: {type(term).__name__} returned {list(value.total.shape)} numbers; a loss is one number")
 
 
-def _try_loss(setup: Setup, head: str, where: str, nodes: Mapping[str, Any]) -> None:
-    """Put the terms of a loss together, those that can be made."""
-    terms: dict[str, tuple[float | Weight, nn.Module]] = {}
-    for name, node in nodes.items():
-        if isinstance(node, Mapping) and node:
-            try:
-                term = setup.term(f"{where}.terms.{name}", node, setup.tasks[head], None)
-            except InputError:  # it is told already
-                term = nn.Identity()
-            terms[name] = weight_of(node), term
-    setup.composite(head, where, terms)
-
-
 def _try_balancing(setup: Setup) -> None:
     """Make the balancing, which needs two parts, and may need losses that are not negative."""
     made = setup.balancing()
     if isinstance(made, Fixed):
         return
     if len(made.parts) < 2:
-        one = f"one {setup.between[:-1]} alone ({', '.join(made.parts)})"
+        parts = [part.removeprefix(f"{setup.head}/") for part in made.parts]
+        one = f"one {setup.between[:-1]} alone ({', '.join(parts)})"
         more = "balancing.between=terms" if setup.between == "heads" else "a loss of several terms"
         raise InputError(
             f"balancing.between={setup.between}: with {one} there is nothing to balance; take {more}, or balancing=fixed"
@@ -222,13 +219,14 @@ def _callback_faults(setup: Setup, callbacks: Mapping[str, Mapping[str, Any]]) -
     """What of the callbacks does not go together with the rest."""
     found = []
     losses = loss_places(setup.plain)
-    tasks = {head: task for head, task in setup.tasks.items() if head in losses}
-    names = logged_names(tasks, {head: list(terms) for head, (_, terms) in losses.items()})
+    names = logged_names(setup.tasks, {head: list(terms) for head, (_, terms) in losses.items()})
     schedule = str(setup.plain["scheduler"].get("_target_")).rpartition(".")[2]
     for name, node in callbacks.items():
         monitor = node.get("monitor")
         if monitor is not None and monitor not in names:
-            found.append(f"callbacks.{name}.monitor={monitor}: a run logs no such value{nearest(str(monitor), names)}")
+            now = current_log_name(str(monitor), setup.tasks)
+            said = f"it is called {now} now" if now in names else f"a run logs no such value{nearest(str(monitor), names)}"
+            found.append(f"callbacks.{name}.monitor={monitor}: {said}")
         made = locate(node["_target_"], f"callbacks.{name}", kinds.CALLBACK, setup.trust)
         if issubclass(made, LearningRateFinder) and schedule in (SequentialLR.__name__, OneCycleLR.__name__):
             found.append(
@@ -260,22 +258,35 @@ def check_run(config: DictConfig, scenes: bool) -> None:
             scenes_of(source, setup.dataset, split)
 
 
-def checkpoint_bytes(config: DictConfig) -> float:
-    """About what the checkpoints of a run take on disk: the weights of the best, weights and optimizer state of the last two.
+def checkpoint_bytes(setup: Setup, network: nn.Module) -> float:
+    """About what the checkpoints of a run take on disk.
 
-    Where the config leaves the bands open, three are assumed; NaN where the network can't be made without the data.
+    That is the weights of the best, and weights and optimizer state of the last two; NaN for an optimizer that calls the model.
     """
-    setup = make_setup(config, config.trust)
     one = nn.Parameter(torch.zeros(1000))
     one.grad = torch.zeros_like(one)
     optimizer = setup.optimizer([one])
     try:
         optimizer.step()
-        network = (setup if setup.dataset.bands else setup.with_bands([1, 2, 3])).network(pretrained=False)
-    except (InputError, TypeError):  # TypeError: an optimizer that calls the model itself
+    except TypeError:
         return math.nan
     state = sum(part.nbytes for part in optimizer.state[one].values() if isinstance(part, torch.Tensor)) / one.nbytes
-    return (3 + 2 * state) * float(sum(tensor.nbytes for tensor in network.state_dict().values()))
+    weights = float(sum(tensor.nbytes for tensor in network.state_dict().values()))
+    trained = float(sum(tensor.nbytes for tensor in network.parameters() if tensor.requires_grad))
+    return 3 * weights + 2 * state * trained
+
+
+def expected_bytes(config: DictConfig) -> float:
+    """`checkpoint_bytes` of a run that is not begun; NaN where the network can't be made without the data.
+
+    Where the config leaves the bands open, three are assumed.
+    """
+    setup = make_setup(config, config.trust)
+    try:
+        network = (setup if setup.dataset.bands else setup.with_bands([1, 2, 3])).network(pretrained=False)
+    except InputError:
+        return math.nan
+    return checkpoint_bytes(setup, network)
 
 
 def warn_of_uncounted(setup: Setup, numbers: TrainStatistics) -> None:
@@ -307,7 +318,7 @@ def make_module(setup: Setup, network: nn.Module, numbers: TrainStatistics, scen
         network=network,
         losses=setup.losses(numbers),
         tasks={head: scaled(task, numbers) for head, task in setup.tasks.items()},
-        weights=setup.head_weights,
+        weights={head: float(node["weight"]) for head, node in heads_of(setup.plain).items()},
         mean=numbers.mean,
         std=numbers.std,
         scenes=scenes,
@@ -315,7 +326,7 @@ def make_module(setup: Setup, network: nn.Module, numbers: TrainStatistics, scen
         balancing=setup.balancing(),
         between=setup.between,
         seed=setup.seed,
-        augmentations=setup.augmentations(),
+        augmentations=[setup.augmentation(name) for name in setup.plain["augment"]],
         optimizer=partial(setup.optimizer, network=network),
         scheduler=setup.scheduler,
         without={head: setup.without_of(head) for head in setup.tasks},

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from rsseg.collective import global_sum
 from rsseg.config.entry import ENTRY
-from rsseg.config.folder import quoted_resume
+from rsseg.config.naming import quoted_resume
 from rsseg.contract import InputError
 
 

@@ -48,7 +48,8 @@ def explain(error: BaseException, folder: Path, batch_size: int, window: int, me
     """
     windows = f"batch_size={batch_size} windows of window={window} px"
     if is_out_of_memory(error):
-        return f"out of memory with {windows} ({_first_line(error)}): {memory}"
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        return f"out of memory with {windows} ({reason}): {memory}"
     if isinstance(error, ValueError) and "more than 1 value per channel" in str(error):
         return f"{windows} leave batch normalisation one value per channel: take a larger batch or window"
     if isinstance(error, OSError) and error.errno in WAYS_OUT:
@@ -95,7 +96,3 @@ def write_trace(error: BaseException) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

@@ -130,6 +130,11 @@ def _sync_folder(folder: Path) -> None:
             os.close(number)
 
 
+def missing_folders(folder: Path) -> list[Path]:
+    """A folder and those that it lies in, as far as they are not there, the innermost first."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8.
 
@@ -171,10 +176,20 @@ def check_space(folder: Path, need: float, what: str, way_out: str = LARGER) -> 
     """
     there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(there).free
-    said = f"{what} about {need / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB left"
+    said = f"{what} about {byte_text(need)}, and {folder} has {byte_text(free)} left"
     if need > free:
         raise InputError(f"{said}: {way_out}")
     return said
+
+
+def byte_text(count: float) -> str:
+    """A number of bytes in a unit that people read.
+
+    Example:
+        >>> byte_text(0), byte_text(43_210_000), byte_text(1.26e9)
+        ('0 MB', '43 MB', '1.3 GB')
+    """
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def normal(text: str) -> str:

@@ -6,14 +6,14 @@ import csv
 import io
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
-from rsseg.contract import InputError
+from rsseg.contract import InputError, current_log_name
 from rsseg.files import atomic_write, file_error
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ class MetricsFile(Logger):
     Args:
         path: The file.
         step: The last step whose rows are kept.
+        heads: The names of the run's heads.
 
     Raises:
         InputError: If the file can't be read or written.
@@ -34,9 +35,10 @@ class MetricsFile(Logger):
 
     name, version = "metrics", ""
 
-    def __init__(self, path: Path, step: int = 0) -> None:
+    def __init__(self, path: Path, step: int = 0, heads: Collection[str] = ()) -> None:
         super().__init__()
-        self.path, self.rows = path, earlier_rows(path, step)
+        rows = earlier_rows(path, step)
+        self.path, self.rows = path, [{current_log_name(key, heads): cell for key, cell in row.items()} for row in rows]
         self._columns = sorted({key for row in self.rows for key in row})
         if getattr(rank_zero_only, "rank", None):
             return

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
-from rsseg.contract import Batch, InputError, Layers, layers_of
+from rsseg.contract import Batch, InputError, Layers, current_log_name, layers_of, log_name
 from rsseg.data.augment import Augmentation
 from rsseg.losses import Composite, CompositeValue, SplitLosses, Term, presence_loss
 from rsseg.losses.balancing import Balancing, Fixed, weighed_parts
@@ -27,8 +27,8 @@ def logged_names(tasks: Mapping[str, Task], terms: Mapping[str, Sequence[str]]) 
     """What a callback can monitor: all that a run logs at every validation, and what it logs there if it is monitored."""
     found = ["val/loss"]
     for name, task in tasks.items():
-        found += [f"val/{name}/{score}" for score in metrics(task)]
-        found += [f"val/{name}/loss/{term}{kind}" for term in terms[name] for kind in ("", ".weighted")]
+        values = [*metrics(task), *(f"loss/{term}{kind}" for term in terms.get(name, ()) for kind in ("", ".weighted"))]
+        found += [log_name("val", name, value, tasks) for value in values]
     return found
 
 
@@ -44,9 +44,9 @@ def normalise(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 class SegmentationModule(L.LightningModule):
     """Trains and scores a network with one composition of losses per head.
 
-    Logged per head: ``{stage}/{head}/loss/{term}`` and ``.../{term}.weighted`` for every term, ``{stage}/loss`` for the sum,
-    in training ``train/{head}/loss/aux`` and ``.../classifier`` where the network gives more than logits (`Network.outputs`),
-    and for validation ``val/{head}/{score}`` for each of `Task.scores`, per class ``val/{head}/{score}/{class}`` for each of
+    Logged per head (see `log_name`): ``{stage}/loss/{term}`` and ``.../{term}.weighted`` for every term, ``{stage}/loss`` for
+    the sum, in training ``train/loss/aux`` and ``.../classifier`` where the network gives more than logits (`Network.outputs`),
+    and for validation ``val/{score}`` for each of `Task.scores`, per class ``val/{score}/{class}`` for each of
     `Task.class_scores`, and what is monitored.
     """
 
@@ -91,6 +91,9 @@ class SegmentationModule(L.LightningModule):
         self.monitored, self.classifier = tuple(monitored), classifier
         self.scores: dict[str, AnyScores] = {}
         self.value_by(np.ones(scenes, dtype=bool))
+
+    def _log_name(self, stage: str, head: str, value: str) -> str:
+        return log_name(stage, head, value, self.tasks)
 
     def value_by(self, first: NDArray[np.bool_], panels: Mapping[str, Mapping[str, Term]] | None = None) -> None:
         """Value the losses of validations, and by head those of a panel, on the first half of the scenes and the others."""
@@ -137,27 +140,22 @@ class SegmentationModule(L.LightningModule):
         """The labels, or values, of a head's logits, as they are scored."""
         return self.tasks[head].predict(logits)
 
-    def _losses(self, logits: Mapping[str, Tensor], batch: Batch, done: float = 1.0) -> dict[str, CompositeValue]:
-        """The loss of each head at a part of the run; 0 for a head whose target is known nowhere in the batch."""
-        layers = layers_of(batch)
-        return {
-            name: composite(logits[name], layers[self.tasks[name].target], layers.get("weight"), done)
-            for name, composite in self.losses.items()
-        }
-
     def _loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a training batch, from what the network gives in training, and all losses by their names in the log."""
         done = self.global_step / self.steps if self.steps else 1.0
-        losses = self._losses(outputs, batch, done)
+        layers = layers_of(batch)
+        losses: dict[str, CompositeValue] = {
+            name: composite(outputs[name], layers[self.tasks[name].target], layers.get("weight"), done)
+            for name, composite in self.losses.items()
+        }  # 0 for a head whose target is known nowhere in the batch
         shared = cast(Tensor, self.network.shared_weight) if self.balancing.at_shared_layer else None
         total: Tensor = self.balancing(*weighed_parts(losses, self.between, self.weights), shared)
         beside = self._beside(outputs, batch, done)  # with the factors of this batch
-        for name, loss in beside.items():
-            head, _, part = name.rpartition("/")
+        for (head, part), loss in beside.items():
             total = total + self.weights[head] * (self.classifier if part == "classifier" else 1) * loss
-        named = {f"train/{name.replace('/', '/loss/')}": loss for name, loss in beside.items()}
+        named = {self._log_name("train", head, f"loss/{part}"): loss for (head, part), loss in beside.items()}
         terms = {
-            f"train/{head}/loss/{term}{kind}": value
+            self._log_name("train", head, f"loss/{term}{kind}"): value
             for head, loss in losses.items()
             for kind, values in (("", loss.raw), (".weighted", loss.weighted))
             for term, value in values.items()
@@ -165,8 +163,8 @@ class SegmentationModule(L.LightningModule):
         values = {"train/loss": total, **terms, **named}
         return total, values
 
-    def _beside(self, outputs: Mapping[str, Tensor], batch: Batch, done: float) -> dict[str, Tensor]:
-        """The losses of what a network gives beside logits, see `Network.outputs`: ``{head}/aux`` and ``{head}/classifier``."""
+    def _beside(self, outputs: Mapping[str, Tensor], batch: Batch, done: float) -> dict[tuple[str, str], Tensor]:
+        """By head and kind (aux, classifier), the losses of what a network gives beside logits, see `Network.outputs`."""
         layers, found = layers_of(batch), {}
         for head, task in self.tasks.items():
             target, weight = layers[task.target], layers.get("weight")
@@ -174,9 +172,9 @@ class SegmentationModule(L.LightningModule):
             if levels:
                 terms = [self.losses[head](outputs[key], target, weight, done).weighted for key in levels]
                 coarse = [torch.stack(list(self.balancing.scaled(head, weighted).values())).sum() for weighted in terms]
-                found[f"{head}/aux"] = torch.stack([loss / 2**level for level, loss in enumerate(coarse, start=1)]).sum()
+                found[head, "aux"] = torch.stack([loss / 2**level for level, loss in enumerate(coarse, start=1)]).sum()
             if f"{head}/classifier" in outputs:
-                found[f"{head}/classifier"] = presence_loss(outputs[f"{head}/classifier"], target, task, weight)
+                found[head, "classifier"] = presence_loss(outputs[f"{head}/classifier"], target, task, weight)
         return found
 
     def on_train_start(self) -> None:
@@ -197,7 +195,8 @@ class SegmentationModule(L.LightningModule):
         self.log("loss", total.detach(), prog_bar=True, logger=False)
         self.terms = {name: value.detach() for name, value in values.items()}
         self.log_dict(self.terms)
-        self.log_dict({f"train/balance/{part}": weight for part, weight in self.balancing.weights.items()})
+        weights = self.balancing.weights.items()
+        self.log_dict({current_log_name(f"train/balance/{part}", self.tasks): weight for part, weight in weights})
         return total
 
     def configure_gradient_clipping(
@@ -242,8 +241,8 @@ class SegmentationModule(L.LightningModule):
         for name, sums in self._scene_sums():
             self.scores[name] = result = score_scenes(sums, self.tasks[name], self.without[name])
             sums.reset()
-            monitored = [full.removeprefix(f"val/{name}/") for full in self.monitored]
-            values |= {f"val/{name}/{key}": value for key, value in result.logged(monitored).items()}
+            monitored = [full.removeprefix(self._log_name("val", name, "")) for full in self.monitored]
+            values |= {self._log_name("val", name, key): value for key, value in result.logged(monitored).items()}
         self.log_dict(values)
         head, first = next(iter(self.tasks.items()))
         if (
@@ -261,7 +260,7 @@ class SegmentationModule(L.LightningModule):
         for name, losses in self.split_losses.items():
             found = losses.values()
             for kind, values in (("", found.raw), (".weighted", found.weighted)):
-                means |= {f"val/{name}/loss/{term}{kind}": float(value[2]) for term, value in values.items()}
+                means |= {self._log_name("val", name, f"loss/{term}{kind}"): float(value[2]) for term, value in values.items()}
             if not found.labelled:
                 raise InputError("the pixel weights of the validation scenes are 0 everywhere: look at dataset.source.weight")
             totals[name] = sum(float(value[2]) for value in found.weighted.values())

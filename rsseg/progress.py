@@ -42,8 +42,25 @@ def estimate(done: int, total: int, seconds: float) -> str:
         >>> estimate(10, 40, 20.0)
         '20 s gone, about 60 s left'
     """
-    left = seconds / max(done, 1) * (total - done)
-    return f"{seconds:.0f} s gone, about {left:.0f} s left"
+    return gone_and_left(seconds, seconds / max(done, 1) * (total - done))
+
+
+def gone_and_left(gone: float, left: float) -> str:
+    """Two numbers of seconds in words."""
+    return f"{duration(gone)} gone, about {duration(left)} left"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in a unit that people read.
+
+    Example:
+        >>> duration(7.25), duration(99), duration(753), duration(2.5 * 3600)
+        ('7.2 s', '99 s', '13 min', '2 h 30 min')
+    """
+    minutes = round(seconds / 60)
+    if seconds < 100:
+        return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class Lines:

@@ -27,7 +27,8 @@ from rsseg.comparison.intervals import Interval
 from rsseg.comparison.selection import gather
 from rsseg.config.cli import compose
 from rsseg.config.entry import CONFIGS, ENTRY, invocation, search_path
-from rsseg.config.folder import RunFolder, quoted
+from rsseg.config.folder import RunFolder
+from rsseg.config.naming import quoted
 from rsseg.config.plan import FOLD, SEARCH_SEED, SEED, read_plan
 from rsseg.config.sweep import value_text
 from rsseg.contract import InputError

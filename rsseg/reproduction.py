@@ -49,7 +49,9 @@ def reproduce(folder: Path, out: Path | None = None, trust: Sequence[str] = ()) 
     train(config, after.path, chosen.overrides, chosen.loss, chosen.of_heads)
     causes += changed_data(before.data(), after.data())
     why = f"; what differs: {'; '.join(causes)}" if causes else "; code, versions and data are the same"
-    scores = {name: (value, after.summary().get(name)) for name, value in before.summary().items() if is_score(name, value)}
+    numbers = {name: value for name, value in before.summary().items() if isinstance(value, float) and not math.isnan(value)}
+    results = [name for name in numbers if "second" not in name and "hours" not in name]  # not what the run took
+    scores = {name: (numbers[name], after.summary().get(name)) for name in results}
     gap = max((math.inf if new is None else abs(new - old) for old, new in scores.values()), default=0.0)
     if gap == 0 and same_weights(before, after):
         log.info("Identical: %d scores and all weights of the best checkpoint.", len(scores))
@@ -86,11 +88,6 @@ def changed_data(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
         old, new = then.get(what) or {}, now.get(what) or {}
         changed += [f"the {name} of the {split} split" for split in old if old[split] != new.get(split)]
     return changed
-
-
-def is_score(name: str, value: Any) -> bool:
-    """Whether an entry of a summary is a result, which the same run gives again, not what it took."""
-    return isinstance(value, float) and not math.isnan(value) and "second" not in name and "hours" not in name
 
 
 def same_weights(before: RunFolder, after: RunFolder) -> bool:

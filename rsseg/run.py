@@ -12,7 +12,15 @@ import lightning as L
 import torch
 from omegaconf import OmegaConf
 
-from rsseg.assembly import check_machine, fit_augmentations, make_module, make_setup, warn_of_uncounted, with_bands
+from rsseg.assembly import (
+    check_machine,
+    checkpoint_bytes,
+    fit_augmentations,
+    make_module,
+    make_setup,
+    warn_of_uncounted,
+    with_bands,
+)
 from rsseg.config.build import plain
 from rsseg.config.folder import RunFolder
 from rsseg.config.provenance import Chosen, provenance
@@ -21,7 +29,7 @@ from rsseg.contract import InputError
 from rsseg.dataset import Data, open_data
 from rsseg.distributed import is_main
 from rsseg.errors import in_one_line
-from rsseg.files import UnwritableError, write_json
+from rsseg.files import UnwritableError, check_space, write_json
 from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
 from rsseg.quiet import quiet
@@ -88,6 +96,8 @@ def _train(config: Any, run: RunFolder, chosen: Chosen, interrupts: Interrupts) 
             log.info("%s", going.line)
     with in_one_line(run.path, setup.batch_size, setup.window):
         setup, module, data = _open(setup)
+        if is_main():
+            _say_disk(setup, run, module)
         _write_start(setup, run, data, chosen, last is not None)
     with in_one_line(run.path, setup.batch_size, setup.window, f"then go on with {run.resume_word}"):
         with closing(make_loop(setup, run, module, data, step, interrupts)) as loop:
@@ -115,6 +125,19 @@ def _open(setup: Setup) -> tuple[Setup, SegmentationModule, Data]:
     module = make_module(setup, network, data.numbers, len(data.stores["val"]))
     fit_augmentations(module, data)
     return setup, module, data
+
+
+def _say_disk(setup: Setup, run: RunFolder, module: SegmentationModule) -> None:
+    """Log what the checkpoints will take.
+
+    Raises:
+        InputError: If the disk has no room for them.
+    """
+    there = sum(path.stat().st_size for path in run.checkpoints.glob("*.ckpt"))
+    need = checkpoint_bytes(setup, module.network) - there
+    said = check_space(run.path, need, "Checkpoints take")
+    if need > 0:  # neither NaN
+        log.info("%s", said)
 
 
 def _write_start(setup: Setup, run: RunFolder, data: Data, chosen: Chosen, resumed: bool) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rsseg.config import build as kinds
-from rsseg.config.build import FailedError, Kind, build
+from rsseg.config.build import FailedError, build
 from rsseg.config.schema import Cache, ModelConfig, RecordConfig
-from rsseg.config.targets import full_names, has_loss, heads_of, in_place, no_such_target, targets_of, tasks_of
+from rsseg.config.targets import full_names, heads_of, in_place, no_such_target, targets_of, tasks_of
 from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import Blocks
 from rsseg.data.labels import make_mask_reader
@@ -33,86 +33,12 @@ from rsseg.losses.class_weights import counted_weights
 from rsseg.losses.foreign import adapted, given_to_loss
 from rsseg.models import Network, build_network, load_weights
 from rsseg.models.rates import rate_groups
-from rsseg.source import given_to_source, make_source
+from rsseg.places import BESIDE_OPTIMIZER, BESIDE_TERM, Place, loss_places, places, weight_of
+from rsseg.source import make_source
 from rsseg.task import Task
-
-PANEL: Mapping[str, Mapping[str, Any]] = {
-    "ce": {"_target_": "rsseg.losses.CrossEntropy"},
-    "weighted_ce": {"_target_": "rsseg.losses.CrossEntropy", "class_weights": "inverse_frequency"},
-    "focal": {"_target_": "rsseg.losses.Focal", "gamma": 2.0},
-    "dice": {"_target_": "rsseg.losses.Dice"},
-    "jaccard": {"_target_": "rsseg.losses.Jaccard"},
-    "tversky": {"_target_": "rsseg.losses.Tversky", "alpha": 0.3, "beta": 0.7},
-    "focal_tversky": {"_target_": "rsseg.losses.FocalTversky", "alpha": 0.3, "beta": 0.7, "gamma": 0.75},
-    "lovasz_binned": {"_target_": "rsseg.losses.Lovasz", "bins": 512},
-}
-"""The panel: losses that value each validation, whichever one trains, under the names of ``configs/loss/term``.
-
-Binned Lovasz joins the one pass, where the exact one would sort every error.
-"""
-
-NET_GIVEN = ("encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params")
-SAMPLER_GIVEN = ("seed", "sizes", "window", "blocks", "task", "read")
-AUGMENT_GIVEN = ("seed", "task", "tasks")
-TRAINER_GIVEN = (
-    "default_root_dir", "max_steps", "max_epochs", "val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps",
-    "logger", "callbacks", "plugins", "use_distributed_sampler", "enable_model_summary", "fast_dev_run", "limit_train_batches",
-    "limit_val_batches", "overfit_batches", "max_time", "min_steps", "min_epochs",
-)  # fmt: skip
-"""The parameters of each target that rsseg fills in or, as a run is made of steps, leaves alone."""
-
-BESIDE_TERM = ("weight", "start", "ramp", "pixels")
-"""The keys of a loss term that are not for its target: see `Weight`, and `Foreign` for `pixels`."""
-
-BESIDE_BALANCING = ("between",)
-"""The key of the balancing that is not for its target: what the parts are, ``heads`` or ``terms``, see `weighed_parts`."""
-
-BESIDE_OPTIMIZER = ("encoder_lr", "layer_decay")  # the keys of the optimizer that are not for its target: see `rate_groups`
 
 ABSOLUTE = ("max_lr", "base_lr", "min_lr")
 """The arguments of schedules that are learning rates, and may be given for each group of parameters."""
-
-
-class Place(NamedTuple):
-    """A node that is built."""
-
-    where: str  # its place in the config
-    node: Any  # what stands there
-    kind: Kind  # what it has to be
-    given: tuple[str, ...] = ()  # the arguments that rsseg adds
-    beside: tuple[str, ...] = ()  # keys that the node may hold for rsseg, such as a term's weight: its target is not given them
-
-
-def places(plain: Mapping[str, Any]) -> Iterator[Place]:
-    """Every node of a config that is built."""
-    yield Place("dataset.source", plain["dataset"]["source"], kinds.SOURCE, tuple(given_to_source(plain)))
-    yield Place("model.net", plain["model"]["net"], kinds.MODEL, NET_GIVEN)
-    yield Place("balancing", plain["balancing"], kinds.BALANCING, ("parts", "real"), BESIDE_BALANCING)
-    yield Place("optimizer", plain["optimizer"], kinds.OPTIMIZER, ("params",), BESIDE_OPTIMIZER)
-    yield Place("scheduler", plain["scheduler"], kinds.SCHEDULER, ("optimizer",))
-    yield Place("sampler", plain["sampler"], kinds.SAMPLER, SAMPLER_GIVEN)
-    yield Place("trainer", plain["trainer"], kinds.TRAINER, TRAINER_GIVEN)
-    for name, node in plain["augment"].items():
-        yield Place(f"augment.{name}", node, kinds.AUGMENTATION, AUGMENT_GIVEN)
-    for name, node in plain["callbacks"].items():
-        yield Place(f"callbacks.{name}", node, kinds.CALLBACK)
-    for name, node in plain["logger"].items():
-        yield Place(f"logger.{name}", node, kinds.LOGGER, tuple(given_to_logger(node or {}, Path())))
-    for where, terms in loss_places(plain).values():
-        for name, node in terms.items():
-            given = tuple(given_to_loss(node if isinstance(node, Mapping) else {}))
-            yield Place(f"{where}.terms.{name}", node, kinds.TERM, given, (*BESIDE_TERM, "class_weights_cap"))
-
-
-def loss_places(plain: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """By head, the place of its loss in the config, and the loss's terms; ``loss`` for a head that has no loss of its own.
-
-    Heads without a loss are left out: `cross_check` names them.
-    """
-    losses = {head: node["loss"] for head, node in heads_of(plain).items() if has_loss(node)}
-    return {
-        head: ("loss" if loss == plain["loss"] else f"model.heads.{head}.loss", loss["terms"]) for head, loss in losses.items()
-    }
 
 
 @dataclass(frozen=True)
@@ -186,11 +112,6 @@ class Setup:
         image = self.plain["dataset"]["source"].get("image") or ()
         return (image,) if isinstance(image, str) else tuple(image)
 
-    @property
-    def head_weights(self) -> dict[str, float]:
-        """The weight of each head's loss in the sum."""
-        return {head: float(node["weight"]) for head, node in heads_of(self.plain).items()}
-
     def palette(self, head: str) -> list[str] | None:
         """The colours of a head's labels; None: chosen."""
         return self.dataset.palette(self.tasks[head].target)
@@ -199,6 +120,16 @@ class Setup:
         """The same with the bands that were found in the data."""
         plain = {**self.plain, "dataset": {**self.plain["dataset"], "bands": list(bands)}}
         return replace(self, plain=plain, dataset=replace(self.dataset, bands=tuple(bands)))
+
+    @cached_property
+    def _places(self) -> dict[str, Place]:
+        return {place.where: place for place in places(self.plain)}
+
+    def make(self, where: str, **given: Any) -> Any:
+        """The object of a place of the config; `given` are the arguments that rsseg adds."""
+        place = self._places[where]
+        node = {key: value for key, value in place.node.items() if key not in place.beside}
+        return build(node, where, place.kind, self.trust, **given)
 
     def source(self) -> Source:
         """Where the scenes lie; files are listed, no pixels are read.
@@ -219,8 +150,7 @@ class Setup:
         model = self.model
         if not pretrained:
             model.weights = "none"
-        net = partial(build, model.net, "model.net", kinds.MODEL, self.trust)
-        network = build_network(net, model, len(self.dataset.read_bands), self.tasks)
+        network = build_network(partial(self.make, "model.net"), model, len(self.dataset.read_bands), self.tasks)
         if self.balancing().at_shared_layer:
             _ = network.shared_weight  # it refuses a network that trains nothing that is shared
         load_weights(network, model.weights)
@@ -269,12 +199,12 @@ class Setup:
 
     def balancing(self) -> Balancing:
         """What puts the losses of the heads, or their terms, together."""
-        node = {key: value for key, value in self.plain["balancing"].items() if key not in BESIDE_BALANCING}
         if self.between not in ("heads", "terms"):
             raise InputError(f"balancing.between={self.between}: heads or terms is expected")
         heads = {(head if self.between == "heads" else f"{head}/{name}"): head for head, name, _ in self.weighed()}
         real = [part for part, head in heads.items() if self.tasks[head].real]
-        return build(node, "balancing", kinds.BALANCING, self.trust, parts=list(heads), real=real)
+        balancing: Balancing = self.make("balancing", parts=list(heads), real=real)
+        return balancing
 
     def weighed(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         """The loss terms that have a weight: each one's head, name and node."""
@@ -288,26 +218,16 @@ class Setup:
         """Whether the losses of heads are balanced, or those of all terms."""
         return str(self.plain["balancing"].get("between", "heads"))
 
-    def panel(self, head: str, numbers: TrainStatistics) -> dict[str, dict[str, Any]]:
-        """What the losses of a head's panel are made with, counted weights as numbers, by name; none for real values."""
-        task = self.tasks[head]
-        losses, counted = {} if task.real else PANEL, numbers.targets[task.target]
-        return {name: counted_weights(node, f"panel.{name}", task, counted) for name, node in losses.items()}
-
-    def augmentations(self) -> list[Any]:
-        """The augmentations, in the order of the config."""
-        return [self.augmentation(name) for name in self.plain["augment"]]
-
     def augmentation(self, name: str) -> Any:
-        """One of them, by its name."""
-        node, tasks = self.plain["augment"][name], list(self.dataset.tasks.values())
-        given = {"seed": self.seed, "task": self.dataset.task, "tasks": tasks}
-        return build(node, f"augment.{name}", kinds.AUGMENTATION, self.trust, **given)
+        """An augmentation, by its name."""
+        tasks = list(self.dataset.tasks.values())
+        return self.make(f"augment.{name}", seed=self.seed, task=tasks[0], tasks=tasks)
 
     def sampler(self, sizes: NDArray[np.int64], blocks: Blocks, read: Read) -> Places:
         """What says where each training window lies, from the scenes' heights and widths ``[S, 2]`` and their blocks."""
-        given = {"seed": self.seed, "sizes": sizes, "window": self.window, "blocks": blocks, "task": self.dataset.task}
-        return build(self.plain["sampler"], "sampler", kinds.SAMPLER, self.trust, **given, read=read)
+        given = {"sizes": sizes, "window": self.window, "blocks": blocks, "task": self.dataset.task, "read": read}
+        places: Places = self.make("sampler", seed=self.seed, **given)
+        return places
 
     @property
     def rates(self) -> tuple[float, float]:
@@ -319,14 +239,13 @@ class Setup:
         self, params: Any, network: nn.Module | None = None, undecayed: Sequence[nn.Parameter] = ()
     ) -> torch.optim.Optimizer:
         """The optimizer of parameters, at the rates of the network's encoder; the `undecayed` ones have no weight decay."""
-        node = {key: value for key, value in self.plain["optimizer"].items() if key not in BESIDE_OPTIMIZER}
         grouped = self.rates != (1, 1)
         if network is not None and grouped:
             params = rate_groups(params, network, self.plain["model"]["encoder"], *self.rates)
         if undecayed:
             rest = params if grouped else [{"params": params, "name": "network"}]
             params = [*rest, {"params": undecayed, "name": "balancing", "weight_decay": 0.0}]
-        optimizer: torch.optim.Optimizer = build(node, "optimizer", kinds.OPTIMIZER, self.trust, params=params)
+        optimizer: torch.optim.Optimizer = self.make("optimizer", params=params)
         for group in optimizer.param_groups if grouped else ():
             if not isinstance(group.get("lr"), int | float):
                 name = type(optimizer).__name__
@@ -347,23 +266,14 @@ class Setup:
             node = node | {"mode": "min"}
         return build(node, "scheduler", kinds.SCHEDULER, self.trust, optimizer=optimizer)
 
-    def callbacks(self) -> dict[str, L.Callback]:
-        """The callbacks of the config, by name."""
-        return {name: self.callback(name) for name in self.plain["callbacks"]}
-
-    def callback(self, name: str) -> L.Callback:
-        """One of them, by its name."""
-        return build(self.plain["callbacks"][name], f"callbacks.{name}", kinds.CALLBACK, self.trust)
-
     def logger(self, name: str, folder: Path) -> Logger:
         """A logger of the config; one that writes files writes them in the run folder.
 
         Raises:
             InputError: If its arguments are wrong or its package is not installed. That its server is away is another error.
         """
-        node = self.plain["logger"][name]
         try:
-            logger: Logger = build(node, f"logger.{name}", kinds.LOGGER, self.trust, **given_to_logger(node, folder))
+            logger: Logger = self.make(f"logger.{name}", **given_to_logger(self.plain["logger"][name], folder))
         except FailedError as error:
             raise error.failure from None
         return logger
@@ -374,11 +284,6 @@ class Setup:
         return build(node, "trainer", kinds.TRAINER, self.trust, **given)
 
 
-def weight_of(node: Mapping[str, Any]) -> Weight:
-    """The weight of a term's node."""
-    return Weight(node.get("weight", 1.0), node.get("start", 0.0), node.get("ramp", 0.0))
-
-
 def set_up(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
     """The setup of a config as plain values; see `rsseg.assembly.make_setup`.
 
@@ -387,6 +292,10 @@ def set_up(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
     """
     dataset = plain["dataset"]
     targets, tasks = targets_of(dataset), tasks_of(dataset)
+    heads = heads_of(plain)
+    for head, node in heads.items():
+        if node["target"] not in tasks:
+            raise InputError(no_such_target(head, node["target"], tasks))
     bands, rgb = (None if dataset[key] is None else tuple(dataset[key]) for key in ("bands", "rgb"))
     made: dict[str, Any] = {
         "plain": plain,
@@ -402,20 +311,13 @@ def set_up(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
             skip_bad_scenes=plain["on_bad_scene"] == "skip",
             verify_all=plain["verify"] == "full",
         ),
-        "tasks": {head: _task_of(head, node["target"], tasks) for head, node in heads_of(plain).items()},
+        "tasks": {head: tasks[node["target"]] for head, node in heads.items()},
         "cache": Cache(plain["cache"]),
         "output": Path(plain["output"]),
         "record": RecordConfig(**plain["record"]),
         "trust": trust,
     }
     return Setup(**made, **{item.name: plain[item.name] for item in fields(Setup) if item.name not in made})
-
-
-def _task_of(head: str, target: str, tasks: Mapping[str, Task]) -> Task:
-    """The task of a head."""
-    if target not in tasks:
-        raise InputError(no_such_target(head, target, tasks))
-    return tasks[target]
 
 
 def _mask_reader(dataset: Mapping[str, Any], name: str, task: Task) -> MaskReader:

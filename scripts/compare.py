@@ -1,6 +1,6 @@
 """Compare losses: python scripts/compare.py runs=runs/sweep/synthetic"""
 
-from rsseg.commands.compare import main
+from rsseg.__main__ import main
 
 if __name__ == "__main__":
-    main()
+    main("compare")

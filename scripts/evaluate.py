@@ -1,6 +1,6 @@
 """Score a run: python scripts/evaluate.py run=runs/... split=test"""
 
-from rsseg.commands.evaluate import main
+from rsseg.__main__ import main
 
 if __name__ == "__main__":
-    main()
+    main("evaluate")

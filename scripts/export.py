@@ -1,6 +1,6 @@
 """Export a run's model: python scripts/export.py run=runs/... to=onnx"""
 
-from rsseg.commands.export import main
+from rsseg.__main__ import main
 
 if __name__ == "__main__":
-    main()
+    main("export")

@@ -1,6 +1,6 @@
 """Map scenes: python scripts/predict.py run=runs/... scene=big.tif"""
 
-from rsseg.commands.predict import main
+from rsseg.__main__ import main
 
 if __name__ == "__main__":
-    main()
+    main("predict")

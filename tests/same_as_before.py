@@ -261,6 +261,7 @@ def read_run(run: Path) -> Found:
         for name in rows[0]:
             if name != "step":  # by step, so that it does not matter which values share a row
                 pairs = sorted((int(row["step"]), float(row[name])) for row in rows if row[name])
+                name = re.sub("^(train/balance|train|val)/mask/", r"\\1/", name)  # as a single head's values were called
                 found[f"metrics.csv: {name}"] = np.array(pairs)
     for path in sorted([*run.glob("*.json"), *run.glob("records/*.json"), *run.glob("describe/*/*.json")]):
         if path.name in ("summary.json", "threshold.json", "records.json", "description.json"):

@@ -13,7 +13,9 @@ from test_run import folder_data, tiny
 
 import rsseg
 from rsseg.api import hydra_text
+from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
+from rsseg.files import missing_folders
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +27,23 @@ def run(tmp_path_factory, folder_root):
 def test_training_writes_a_run_folder(run):
     assert (run / "summary.json").is_file()
     assert "focal" in (run / "config.yaml").read_text()
+
+
+def test_a_start_that_fails_leaves_no_folder(tmp_path):
+    words = tiny(tmp_path, "loss.terms.dice.smooth=-1", f"hydra.run.dir={tmp_path}/a/b/c")
+    (tmp_path / "a").mkdir()
+    with pytest.raises(InputError, match="smooth"):
+        rsseg.train(*words)
+    assert list((tmp_path / "a").iterdir()) == []
+    for name, content in {"train.log": "Training ...\nTraceback (most recent call last):", "notes.txt": ""}.items():
+        run = RunFolder(tmp_path / name / "run")
+        made = missing_folders(run.path)
+        run.path.mkdir(parents=True)
+        (run.path / name).write_text(content)
+        run.remove_unused(made)
+        assert (run.path / name).exists()  # what failed can be looked up; what is not this start's stays
+        RunFolder(tmp_path / "a").remove_unused([])
+    assert (tmp_path / "a").is_dir()
 
 
 def test_a_model_labels_arrays_as_it_maps_files(run, folder_root, tmp_path):

@@ -63,8 +63,9 @@ def test_a_new_folder_is_found_where_one_works(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     call(monkeypatch, "new", "fields")
     assert "fields.yaml, then cd fields" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="fields is there already"):
-        call(monkeypatch, "new", "fields")
+    for name, fault in {"fields": "fields is there already", "inria": "dataset=inria is one that rsseg has"}.items():
+        with pytest.raises(SystemExit, match=fault):
+            call(monkeypatch, "new", name)
     monkeypatch.chdir(tmp_path / "fields")
     assert own_configs() == tmp_path / "fields" / "configs"
     config = compose(CONFIGS, ["dataset=fields", "dataset.classes=[crop]", *search_path(own_configs())])
@@ -77,6 +78,26 @@ def test_what_lies_in_a_folder_is_written_into_the_config(tmp_path, folder_root,
     written = OmegaConf.load(tmp_path / "fields/configs/dataset/fields.yaml")
     assert written.name == "fields"
     assert written.source.root == str(folder_root)
+
+
+def test_a_config_that_is_not_read_is_named(tmp_path, monkeypatch, caplog):
+    """Hydra takes rsseg's own file of a name before a user's."""
+    own = tmp_path / "configs"
+    (own / "loss").mkdir(parents=True)
+    (own / "loss/focal.yaml").write_text("terms: {ce: {_target_: rsseg.losses.CrossEntropy}}")
+    (own / "loss/mine.yaml").write_text("terms: {ce: {_target_: rsseg.losses.CrossEntropy}}")
+    (own / "loss/dice.yaml").write_bytes((CONFIGS / "loss/dice.yaml").read_bytes())  # read or not, it says the same
+    monkeypatch.chdir(tmp_path)
+    config = compose(CONFIGS, ["loss=focal", *search_path(own_configs())])
+    assert list(config.loss.terms) == ["focal"]
+    assert [message.split(" is not read")[0] for message in caplog.messages] == [str(own / "loss/focal.yaml")]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["predict", "--help"]])
+def test_help_that_nobody_reads_to_the_end_ends_quietly(words):
+    with subprocess.Popen([*ENTRY, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()  # before anything is printed
+        assert process.stderr.read() == ""
 
 
 @pytest.mark.parametrize("words", [(), ("a", "b"), ("9",), ("../up",)])

@@ -28,11 +28,11 @@ def test_tensorboard(tmp_path, folder_root):
     assert set(events.Tags()["images"]) == PICTURES
     assert len(events.Images("windows")) == 2
     with (folder / "metrics.csv").open() as file:
-        written = [float(row["val/mask/iou"]) for row in csv.DictReader(file) if row["val/mask/iou"]]
-    assert [event.value for event in events.Scalars("val/mask/iou")] == pytest.approx(written)
+        written = [float(row["val/iou"]) for row in csv.DictReader(file) if row["val/iou"]]
+    assert [event.value for event in events.Scalars("val/iou")] == pytest.approx(written)
     table = events.Tensors("classes/text_summary")[0].tensor_proto.string_val[0].decode()
-    assert table.startswith("| head | class | iou | dice | precision | recall | pixels | scenes |\n| --- |")
-    assert "| mask | mean |" in table
+    assert table.startswith("| class | iou | dice | precision | recall | pixels | scenes |\n| --- |")
+    assert "\n| mean |" in table
 
 
 @pytest.mark.slow
@@ -45,8 +45,8 @@ def test_wandb_offline(tmp_path, folder_root, monkeypatch):
     media = next((folder / "wandb").glob("offline-run-*")) / "files" / "media"
     assert {path.name.split("_")[0] for path in (media / "images").iterdir()} == PICTURES
     table = json.loads(next((media / "table").rglob("classes*.json")).read_text())
-    assert table["columns"] == ["head", "class", "iou", "dice", "precision", "recall", "pixels", "scenes"]
-    assert [row[1] for row in table["data"]] == ["a", "b", "c", "mean"]
+    assert table["columns"] == ["class", "iou", "dice", "precision", "recall", "pixels", "scenes"]
+    assert [row[0] for row in table["data"]] == ["a", "b", "c", "mean"]
 
 
 @pytest.mark.slow
@@ -58,7 +58,7 @@ def test_mlflow_in_a_local_file(tmp_path, folder_root):
     found = client.search_runs([client.get_experiment_by_name("folder").experiment_id])[0]
     assert found.info.status == "FINISHED"
     assert found.data.params["dataset/name"] == "folder"
-    assert len(client.get_metric_history(found.info.run_id, "val/mask/iou")) == 2
+    assert len(client.get_metric_history(found.info.run_id, "val/iou")) == 2
     assert {item.path for item in client.list_artifacts(found.info.run_id)} == PICTURES | {"classes.json"}
 
 
@@ -79,8 +79,8 @@ def test_trackio_in_a_local_file(tmp_path, folder_root, monkeypatch):
     for name, called in names.items():
         rows = SQLiteStorage.get_logs("folder", called)
         with (tmp_path / name / "metrics.csv").open() as file:
-            written = {row["step"]: float(row["val/mask/iou"]) for row in csv.DictReader(file) if row["val/mask/iou"]}
-        assert {str(row["step"]): row["val/mask/iou"] for row in rows if "val/mask/iou" in row} == pytest.approx(written)
+            written = {row["step"]: float(row["val/iou"]) for row in csv.DictReader(file) if row["val/iou"]}
+        assert {str(row["step"]): row["val/iou"] for row in rows if "val/iou" in row} == pytest.approx(written)
         for picture in PICTURES:
             shown = next(row[picture] for row in rows if picture in row)
             assert (tmp_path / "store/media" / shown["file_path"]).is_file()

@@ -13,7 +13,7 @@ from scipy.stats import norm
 import rsseg.race
 from rsseg.comparison.intervals import Interval, estimate
 from rsseg.comparison.measures import measures
-from rsseg.config.folder import quoted
+from rsseg.config.naming import quoted
 from rsseg.config.plan import Plan, read_plan
 from rsseg.contract import InputError
 from rsseg.race import ALPHA, FIRST_LOOK, decide, race, spent

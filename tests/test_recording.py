@@ -24,11 +24,36 @@ from rsseg.evaluation import evaluate, record_split
 from rsseg.metrics.scores import overlap, pooled
 from rsseg.run import train
 from rsseg.task import Multiclass
+from rsseg.training.recording import panel_facts
 
 pytestmark = pytest.mark.usefixtures("no_charts")
 
 WITH_TEST = "{train: 0.5, val: 0.3, test: 0.2}"
 QUICK = ["pictures=0", "trainer.log_every_n_steps=1"]
+
+
+def test_a_run_that_named_its_one_head_goes_on_under_the_names_of_today(tmp_path, folder_root):
+    """Its log, and the callback that stops it by a value of the log, whose state bears that name."""
+    run = RunFolder(tmp_path / "run")
+    stop = ["callbacks=early_stopping", "callbacks.early_stopping.patience=9", "optimizer=sgd", "optimizer.lr=0"]
+    words = [*folder_data(folder_root), *QUICK, *stop, "steps=3", "validations=3", "record.enabled=false"]
+    train(settings(tmp_path, *words), run.path)
+    rows = run.metrics()
+    for path in (run.config_file, run.metrics_file):
+        text = path.read_text().replace("val/", "val/mask/").replace("train/loss/", "train/mask/loss/")
+        path.write_text(text.replace("val/mask/loss", "val/loss"))
+    state = torch.load(run.last, weights_only=True)
+    state["callbacks"] = {name.replace("'val/", "'val/mask/"): own for name, own in state["callbacks"].items()}
+    assert "EarlyStopping{'monitor': 'val/mask/iou', 'mode': 'max'}" in state["callbacks"]
+    torch.save(state, run.last)
+    again = [f"resume={run}", "steps=4"]
+    train(settings(tmp_path, *again), run.path, again)
+    assert run.metrics()[: len(rows)] == rows
+    assert "val/mask/iou" not in run.metrics_file.read_text().splitlines()[0]
+    found = torch.load(run.last, weights_only=True)["callbacks"]
+    assert (
+        found["EarlyStopping{'monitor': 'val/iou', 'mode': 'max'}"]["wait_count"] >= 3
+    )  # of four validations all but the first: the rate is 0
 
 
 def crossed_steps(run, name="crossed"):
@@ -60,7 +85,7 @@ def test_records_hold_what_was_scored(tmp_path, folder_root):
     assert len(records.scenes) == 2
     assert (records.counts[..., [0, 2]].sum((2, 3)) == 80 * 96 - 16).all()  # every labelled pixel of every scene once
     with (run / "metrics.csv").open() as file:
-        logged = [float(row["val/mask/iou"]) for row in csv.DictReader(file) if row["val/mask/iou"]]
+        logged = [float(row["val/iou"]) for row in csv.DictReader(file) if row["val/iou"]]
     assert [pooled(c) for c in records.counts] == pytest.approx(logged)
     assert records.values.shape == (2, len(records.panel), 2)
     assert np.isfinite(records.values).all()
@@ -289,7 +314,7 @@ def test_a_class_that_training_lacks_is_clipped_in_the_panel_without_a_word(tmp_
 def test_the_panel_takes_labels_that_all_pixels_or_none_have(caplog):
     config = compose(["dataset=folder", "dataset.task=multilabel", "dataset.classes=[a,b,c,d]"])
     numbers = TrainStatistics(mean=[0], std=[1], targets={"mask": TargetStatistics([2, 0, 8, 0], [8, 8, 8, 0])})
-    assert make_setup(config).panel("mask", numbers)["weighted_ce"]["pos_weight"] == [6 / 2, 1e3, 1e-3, 1]
+    assert panel_facts(make_setup(config).task, numbers)["weighted_ce"]["pos_weight"] == [6 / 2, 1e3, 1e-3, 1]
     assert not caplog.records
 
 

@@ -50,7 +50,7 @@ def test_losses_of_real_values_train(tmp_path, dem_root, loss):
     score = train(settings(tmp_path, *of_heights(dem_root), f"loss={loss}", "pictures=0"), tmp_path / "run")
     assert -60 < score < 0  # RMSE in metres, with a minus
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
-    assert float(rows[-1]["val/mask/rmse"]) == pytest.approx(-score)
+    assert float(rows[-1]["val/rmse"]) == pytest.approx(-score)
 
 
 def test_a_run_learns_is_scored_mapped_drawn_and_resumed(tmp_path, dem_root):
@@ -82,7 +82,7 @@ def test_the_first_loss_is_that_of_standardised_values(tmp_path, dem_root):
     run = tmp_path / "run"
     train(settings(tmp_path, *of_heights(dem_root), "loss=mse", "steps=1", "optimizer.lr=0", "pictures=0"), run)
     rows = list(csv.DictReader((run / "metrics.csv").open()))
-    assert 0.3 < float(rows[-1]["val/mask/loss/mse"]) < 4
+    assert 0.3 < float(rows[-1]["val/loss/mse"]) < 4
     data = json.loads((run / "data.json").read_text())
     assert data["value_mean"][0] == pytest.approx(120, abs=8)
 

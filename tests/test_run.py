@@ -101,10 +101,10 @@ def test_every_loss_trains_every_task(tmp_path, loss, task, inria_root, folder_r
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
     for term in config.loss.terms:
         for stage in ("train", "val"):
-            values = [float(r[f"{stage}/mask/loss/{term}"]) for r in rows if r.get(f"{stage}/mask/loss/{term}")]
+            values = [float(r[f"{stage}/loss/{term}"]) for r in rows if r.get(f"{stage}/loss/{term}")]
             assert values or stage == "train"  # training logs every tenth step
             assert np.isfinite(values).all()
-            weighted = [float(r[f"{stage}/mask/loss/{term}.weighted"]) for r in rows if r.get(f"{stage}/mask/loss/{term}")]
+            weighted = [float(r[f"{stage}/loss/{term}.weighted"]) for r in rows if r.get(f"{stage}/loss/{term}")]
             assert weighted == pytest.approx([config.loss.terms[term].weight * value for value in values], rel=1e-5)
 
 
@@ -120,7 +120,7 @@ def test_every_choice_trains(tmp_path, folder_root, choice):
     config = settings(tmp_path, *folder_data(folder_root), choice, *needed, "trainer.log_every_n_steps=1")
     train(config, tmp_path / "run")
     rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
-    assert {row["step"] for row in rows if row["train/mask/loss/dice"]} == {"1", "2"}
+    assert {row["step"] for row in rows if row["train/loss/dice"]} == {"1", "2"}
 
 
 @pytest.mark.usefixtures("no_charts")
@@ -284,9 +284,9 @@ def test_a_term_that_starts_later_is_logged_as_it_is_weighed(tmp_path, folder_ro
     rows = list(csv.DictReader((tmp_path / "run/metrics.csv").open()))
     found = {
         stage: [
-            float(row[f"{stage}/mask/loss/dice.weighted"]) / float(row[f"{stage}/mask/loss/dice"])
+            float(row[f"{stage}/loss/dice.weighted"]) / float(row[f"{stage}/loss/dice"])
             for row in rows
-            if row[f"{stage}/mask/loss/dice"]
+            if row[f"{stage}/loss/dice"]
         ]
         for stage in ("train", "val")
     }
@@ -653,12 +653,12 @@ def test_a_mistake_that_needs_torch_to_be_seen_gives_one_message(tmp_path):
 
 
 def test_what_is_monitored_is_logged_and_classes_left_out_of_means(tmp_path, folder_root):
-    run, monitor = tmp_path / "run", "val/mask/recall/c"
+    run, monitor = tmp_path / "run", "val/recall/c"
     words = ["steps=2", "validations=1", "metrics.without=[a]", "record.enabled=false", "pictures=1"]
     stop = ["callbacks=early_stopping", f"callbacks.early_stopping.monitor={monitor}"]
     train(settings(tmp_path, *folder_data(folder_root), *words, *stop), run)
-    row = next(row for row in RunFolder(run).metrics() if "val/mask/iou" in row)
-    assert row["val/mask/iou"] == pytest.approx((row["val/mask/iou/b"] + row["val/mask/iou/c"]) / 2)
+    row = next(row for row in RunFolder(run).metrics() if "val/iou" in row)
+    assert row["val/iou"] == pytest.approx((row["val/iou/b"] + row["val/iou/c"]) / 2)
     found = evaluate(run, "val", without=["b"])["mask"]
     assert found["recall/c"] == pytest.approx(row[monitor], abs=1e-3)
     assert found["iou"] == pytest.approx((found["iou/a"] + found["iou/c"]) / 2)
@@ -666,7 +666,7 @@ def test_what_is_monitored_is_logged_and_classes_left_out_of_means(tmp_path, fol
         assert (run / f"evaluation-val-without-b{name}").is_file(), name
     for word, said in {
         "metrics.without=[d]": "without=d: there is no such class",
-        "callbacks.early_stopping.monitor=val/mask/recall/d": "a run logs no such value",
+        "callbacks.early_stopping.monitor=val/recall/d": "a run logs no such value",
     }.items():
         with pytest.raises(InputError, match=said):
             train(settings(tmp_path, *folder_data(folder_root), *stop[:1], word), tmp_path / "other")

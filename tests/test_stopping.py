@@ -18,7 +18,7 @@ import rsseg.comparison.recorder as recorder
 import rsseg.data.build as build
 import rsseg.training.scoring as scoring
 from rsseg.config.folder import RunFolder
-from rsseg.config.schema import run_folder
+from rsseg.config.naming import run_folder
 from rsseg.contract import InputError
 from rsseg.evaluation import evaluate
 from rsseg.loggers import MetricsFile

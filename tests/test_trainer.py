@@ -152,7 +152,7 @@ def test_callbacks_come_from_the_config(tmp_path, name):
 
     def kinds(step):
         run = RunFolder(tmp_path)
-        kept = Checkpoints(run, "val/mask/iou", [2], None, Interrupts(run))
+        kept = Checkpoints(run, "val/iou", [2], None, Interrupts(run))
         return [type(c).__name__ for c in make_trainer(setup, run, [], kept, step).callbacks]
 
     wanted = {"early_stopping": "EarlyStopping", "ema": "EMAWeightAveraging", "lr_finder": "LearningRateFinder"}[name]
@@ -185,7 +185,7 @@ def test_a_run_is_validated_when_it_is_due(tmp_path, folder_root):
 NO_NUMBER = float("nan")
 
 
-def poison(monkeypatch, steps, value=NO_NUMBER, term="train/mask/loss/dice"):
+def poison(monkeypatch, steps, value=NO_NUMBER, term="train/loss/dice"):
     """Let a term of the loss, and the total, be no number in the forward pass of some steps."""
     real = SegmentationModule._loss
 
@@ -205,15 +205,13 @@ def test_a_run_that_diverges_stops(tmp_path, folder_root, monkeypatch, caplog, d
         monkeypatch.setattr(NonFinite, "on_fit_start", lambda self, *_: setattr(self, "at_once", False))
     poison(monkeypatch, [3, 4])
     run, config = tmp_path / "run", settings(tmp_path, *folder_data(folder_root), "steps=12", "validations=6", "pictures=0")
-    with pytest.raises(
-        DivergedError, match=r"diverged at step 4 of 12: train/mask/loss/dice is nan in a batch of the scenes tile"
-    ):
+    with pytest.raises(DivergedError, match=r"diverged at step 4 of 12: train/loss/dice is nan in a batch of the scenes tile"):
         train(config, run)
     summary = json.loads((run / "summary.json").read_text())
     facts = summary["diverged"]
     assert facts["step"] == 4
-    assert facts["values"]["train/mask/loss/dice"] == "nan"
-    assert "train/mask/loss/ce" not in facts["values"]
+    assert facts["values"]["train/loss/dice"] == "nan"
+    assert "train/loss/ce" not in facts["values"]
     assert facts["windows"] == [6, 7]
     assert "iou" not in summary
     assert RunFolder(run).load_state("last")[1] == 2  # no state is kept after it
@@ -278,7 +276,7 @@ def test_a_step_that_is_skipped_changes_nothing(tmp_path, folder_root, monkeypat
 def test_too_many_skipped_steps_stop_a_run(tmp_path, folder_root, monkeypatch, caplog):
     poison(monkeypatch, range(3, 99))
     words = ["on_nonfinite=skip", "steps=20", "validations=10", "pictures=0"]
-    with pytest.raises(DivergedError, match="diverged at step 13 of 20, the 10th step in a row: train/mask/loss/dice is nan"):
+    with pytest.raises(DivergedError, match="diverged at step 13 of 20, the 10th step in a row: train/loss/dice is nan"):
         train(settings(tmp_path, *folder_data(folder_root), *words), tmp_path / "run")
     assert sum("is left out" in message for message in caplog.messages) == 3
     monkeypatch.undo()
@@ -469,9 +467,11 @@ def test_a_run_without_a_terminal_says_how_far_it_is(tmp_path, folder_root, capl
     with caplog.at_level("INFO"):
         train(settings(tmp_path, *folder_data(folder_root), "steps=4", "pictures=0"), tmp_path / "run")
     lines = [message for message in caplog.messages if re.match(r"step \d of 4: ", message)]
-    assert sum(" train/loss " in line for line in lines) == 4
-    assert sum(" val/mask/iou " in line for line in lines) == 1
-    assert all("s gone, about" in line for line in lines)
+    assert [line.split()[1] for line in lines if " train/loss " in line] == ["3", "4"]  # the first steps are measured
+    assert sum(" val/iou " in line for line in lines) == 1
+    assert all(" s gone, about " in line for line in lines)
+    assert [bool(re.search(r"\(.* s a step, .* s a validation\)$", line)) for line in lines] == [True, False, False]
+    assert sum(bool(re.match(r"Checkpoints take about \d+ MB, and .* has ", message)) for message in caplog.messages) == 1
     said = capsys.readouterr()
     assert "it/s" not in said.out + said.err  # no bars
     assert "\r" not in said.out + said.err
@@ -483,13 +483,16 @@ def test_a_class_that_is_not_predicted_any_more_is_named_once(caplog):
     def validate(lines, step, *rows):
         module = SegmentationModule(torch.nn.Identity(), {}, {"mask": task}, [0.0], [1.0], 1)
         module.scores = {"mask": Scores(torch.tensor([[rows]]), task)}
-        trainer = mock.Mock(global_step=step, is_global_zero=True, max_steps=9, callback_metrics={"x": 0.5})
+        facts = {"is_global_zero": True, "max_steps": 9, "num_val_batches": [1], "callback_metrics": {"x": 0.5}}
+        trainer = mock.Mock(global_step=step, **facts)
+        if step == 1:
+            lines.on_train_start(mock.Mock(global_step=0), module)
         caplog.clear()
+        lines.on_validation_start(trainer, module)
         lines.on_validation_end(trainer, module)
         return [message for message in caplog.messages if "predicted" in message]
 
-    lines = ProgressLines("x")
-    lines._lines, lines._first = Lines(), 0
+    lines = ProgressLines("x", [])
     assert validate(lines, 1, [6, 1, 0], [1, 1, 0], [0, 0, 0]) == []  # no pixel is a road
     assert validate(lines, 2, [7, 0, 0], [2, 0, 0], [0, 0, 1]) == [
         "step 2: no pixel is predicted as 'water', though 20 % of the labelled ones are"

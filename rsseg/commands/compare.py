@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rsseg.config.arguments import run_command, split_places
+from rsseg.config.arguments import split_places
 
 
 @dataclass
@@ -41,8 +41,3 @@ def run(arguments: Arguments) -> None:
     asked = vars(arguments) | {"trust": tuple(arguments.trust), "without": tuple(arguments.without)}
     places, out = split_places(asked.pop("runs")), asked.pop("out")
     compare(places, Question(**asked), Path(out) if out else None)
-
-
-def main() -> None:
-    """Compare as the process's command line says."""
-    run_command(Arguments, run)

@@ -1,11 +1,8 @@
 """Describe a dataset, or the label noise that a run finds: rsseg describe FOLDER | dataset=NAME | run=FOLDER"""
 
-import logging
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rsseg.config.arguments import run_command
 from rsseg.config.cli import check_early, compose, own_part
 from rsseg.config.entry import CONFIGS, invocation, own_configs, search_path
 from rsseg.config.folder import RunFolder
@@ -88,9 +85,3 @@ def overrides_of_folder(folders: list[str], into: Path) -> list[str]:
     found = configs in (CONFIGS, own_configs())
     print(f"Train: {invocation('train')} {'' if found else f'--config-dir {configs} '}dataset={name}\n")
     return [f"dataset={name}", *search_path(configs)]
-
-
-def main() -> None:
-    """Describe as the process's command line says."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)  # where the tables go: all in one order
-    run_command(Arguments, run)

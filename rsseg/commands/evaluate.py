@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rsseg.config.arguments import run_command, split_places
+from rsseg.config.arguments import split_places
 from rsseg.config.folder import check_places
 
 
@@ -72,8 +72,3 @@ def run(arguments: Arguments) -> None:
         without=arguments.without,
         out=out,
     )
-
-
-def main() -> None:
-    """Evaluate as the process's command line says."""
-    run_command(Arguments, run)

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rsseg.config.arguments import run_command
-
 
 @dataclass
 class Arguments:
@@ -39,8 +37,3 @@ def run(arguments: Arguments) -> None:
     out = Path(arguments.out) if arguments.out else None
     more = arguments.head, arguments.threshold, arguments.labels, arguments.licence, arguments.trust
     export(Path(arguments.run), arguments.to, out, *more)
-
-
-def main() -> None:
-    """Export as the process's command line says."""
-    run_command(Arguments, run)

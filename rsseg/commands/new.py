@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from rsseg.config.arguments import run_command
 from rsseg.config.entry import CONFIGS
 from rsseg.contract import InputError
 from rsseg.files import write_text
@@ -55,6 +54,8 @@ def run(arguments: Arguments) -> None:
     folder, into = Path(name), Path(name) / "configs" / "dataset"
     if folder.exists():
         raise InputError(f"{folder.absolute()} is there already: choose another name")
+    if (CONFIGS / "dataset" / f"{name}.yaml").is_file():
+        raise InputError(f"dataset={name} is one that rsseg has: choose another name")
     if arguments.root:
         from rsseg.describe.discovery import add_dataset
 
@@ -66,8 +67,3 @@ def run(arguments: Arguments) -> None:
         write_text(into / f"{name}.yaml", template)
     write_text(folder / "README.md", README.format(name=name))
     print(f"{folder}: look at {into / name}.yaml, then cd {folder} and go on as README.md says")
-
-
-def main() -> None:
-    """Start a folder as the process's command line says."""
-    run_command(Arguments, run)

@@ -1,11 +1,15 @@
 """Map scenes: rsseg predict run=runs/... scene=big.tif"""
 
+import logging
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from rsseg.config.arguments import run_command, split_places
-from rsseg.config.folder import check_places
+from rsseg.config.arguments import split_places
+from rsseg.config.entry import invocation
+from rsseg.config.folder import RunFolder, check_places
 from rsseg.inference.options import Options
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -59,9 +63,7 @@ def run(arguments: Arguments) -> None:
     options = Options(**{item.name: getattr(arguments, item.name) for item in fields(Options)})
     with start_others(arguments.devices):
         out = Path(arguments.out) if arguments.out else None
-        predict(places, arguments.scene, out, options, arguments.trust)
-
-
-def main() -> None:
-    """Predict as the process's command line says."""
-    run_command(Arguments, run)
+        maps = predict(places, arguments.scene, out, options, arguments.trust)
+    if maps and maps[0].suffix == ".tif" and RunFolder(places[0]).begun:
+        line = "Next: %s run='%s' map='%s' mask=<file> scores the map by labels"
+        log.info(line, invocation("evaluate"), places[0], maps[0])

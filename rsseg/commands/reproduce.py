@@ -4,7 +4,6 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rsseg.config.arguments import run_command
 from rsseg.config.folder import RunFolder
 
 
@@ -33,8 +32,3 @@ def run(arguments: Arguments) -> None:
 
     if not reproduce(folder, Path(arguments.out) if arguments.out else None, arguments.trust):
         sys.exit(1)
-
-
-def main() -> None:
-    """Reproduce as the process's command line says."""
-    run_command(Arguments, run)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 
-from rsseg.config.arguments import run_command
 from rsseg.config.entry import CONFIGS, own_configs, search_path
 
 
@@ -46,8 +45,3 @@ def run(arguments: Arguments) -> None:
     from rsseg.search import search  # torch takes seconds to import: mistakes in the command are told before
 
     search(wanted, arguments.processes, arguments.race)
-
-
-def main() -> None:
-    """Search as the process's command line says."""
-    run_command(Arguments, run)

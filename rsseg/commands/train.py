@@ -13,8 +13,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rsseg.config.cli import prepare
-from rsseg.config.entry import CONFIGS, invocation, own_configs
+from rsseg.config.entry import CONFIGS, invocation, one_line_errors, own_configs
+from rsseg.config.folder import RunFolder
 from rsseg.config.provenance import losses_of_heads
+from rsseg.config.sweep import Sweep
 from rsseg.contract import InputError
 
 FIRST = all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))  # of several processes
@@ -41,6 +43,7 @@ def run_job(config: DictConfig) -> float:
         return score
     except InputError as error:
         if single:
+            RunFolder(folder).remove_unused(Sweep.made)
             sys.exit(f"error: {error}")
         log.error("%s: %s", folder, error)  # Hydra would say it at the end of the sweep only
         raise CompactHydraException(str(error)) from None  # what Hydra prints without a stack trace; the sweep goes on
@@ -52,15 +55,14 @@ def main() -> None:
     if own and not {"--config-dir", "-cd"} & {word.partition("=")[0] for word in sys.argv}:
         sys.argv[1:1] = ["--config-dir", str(own)]
     try:
-        if "race=true" in sys.argv[1:]:
-            from rsseg.race import race
+        with one_line_errors():
+            if "race=true" in sys.argv[1:]:
+                from rsseg.race import race
 
-            logging.basicConfig(level=logging.INFO, format="%(message)s")
-            race(sys.argv[1:])
-        else:
-            prepare(CONFIGS, sys.argv[1:])
-            run_job()
-    except InputError as error:
-        sys.exit(f"error: {error}")
+                logging.basicConfig(level=logging.INFO, format="%(message)s")
+                race(sys.argv[1:])
+            else:
+                prepare(CONFIGS, sys.argv[1:])
+                run_job()
     except KeyboardInterrupt:  # a sweep's, or after the last step; what trains says itself how to go on
         sys.exit("interrupted: the same command goes on, in a sweep with what is not finished")

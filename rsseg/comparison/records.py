@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.config.folder import resume_word
+from rsseg.config.naming import resume_word
 from rsseg.contract import InputError, nearest
 from rsseg.files import atomic_write, read_json
 from rsseg.metrics.average import Array

@@ -10,8 +10,9 @@ import numpy as np
 
 from rsseg.comparison.records import RecordError, Records, load_records
 from rsseg.config.build import plain
+from rsseg.config.contents import flat
 from rsseg.config.entry import invocation
-from rsseg.config.folder import RunFolder, flat
+from rsseg.config.folder import RunFolder
 from rsseg.config.plan import settings
 from rsseg.config.targets import heads_of, tasks_of
 from rsseg.contract import InputError, nearest

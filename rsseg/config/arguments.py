@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import ValidationError
 
+from rsseg.config.entry import one_line_errors
 from rsseg.contract import InputError, nearest
 
 
@@ -26,14 +27,12 @@ def run_command(arguments: type[Any], action: Callable[[Any], object], words: li
         words: The command line, `sys.argv` if None.
     """
     words = sys.argv[1:] if words is None else words
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if {"-h", "--help"} & set(words):
-        print(arguments.__doc__)
-        return
-    try:
-        action(parse(arguments, words))
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)  # where tables go: all in one order
+    with one_line_errors():
+        if {"-h", "--help"} & set(words):
+            print(arguments.__doc__)
+        else:
+            action(parse(arguments, words))
 
 
 RENAMED = {"unfair=keep": "allow_different=true"}  # arguments of older versions, and what they are called now

@@ -20,8 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.config.build import missing, plain
+from rsseg.config.contents import RENAMED
 from rsseg.config.entry import invocation, own_configs, search_path
-from rsseg.config.folder import RENAMED, RunFolder
+from rsseg.config.folder import RunFolder
 from rsseg.config.schema import cross_check, raise_faults, register
 from rsseg.config.targets import leave_out_short_form
 from rsseg.config.words import choices, word_faults

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rsseg.config.schema import Config
+from rsseg.config.targets import heads_of
+from rsseg.contract import InputError, current_log_name
+from rsseg.files import is_remote
 
 NEEDED = {
     "config.yaml": {
@@ -55,6 +65,9 @@ KINDS: dict[str, Callable[[Any], bool]] = {
 """What values may be expected to be, in words."""
 
 
+ROOT_KEYS = ("dataset.source.root", "dataset.args.root")  # the settings that say where data lie
+RENAMED = {"residence": "cache", "on_bad_tile": "on_bad_scene"}  # settings of earlier versions, and what they are called now
+
 ABSENT = object()  # what a key that is not there gives, as null is a value
 
 
@@ -92,3 +105,58 @@ def look_up(node: Any, key: str) -> Any:
             return ABSENT
         node = node[name]
     return node
+
+
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """A node's values by their dotted keys.
+
+    Example:
+        >>> flat({"optimizer": {"lr": 0.1}, "steps": 9})
+        {'optimizer.lr': 0.1, 'steps': 9}
+    """
+    if not isinstance(node, dict):
+        return {prefix: node}
+    return {key: value for name, child in node.items() for key, value in flat(child, f"{prefix}.{name}".lstrip(".")).items()}
+
+
+def typed_config(content: Mapping[str, Any]) -> Any:
+    """The config of a run, typed by the schema. Nothing in it is resolved; keys that the schema lacks are kept.
+
+    Raises:
+        InputError: If the schema has no place for it.
+    """
+    content = {RENAMED.get(key, key): value for key, value in content.items()}
+    for loss in (content["loss"], *(head.get("loss") for head in content["model"]["heads"].values())):
+        if isinstance(loss, dict):
+            loss.pop("backend", None)  # a setting of older versions that changed nothing but the speed
+    references = [key for key, value in flat(content).items() if "${" in str(value)]
+    if references:
+        raise InputError(f"{references[0]} holds '${{', and the config of a run holds values alone")
+    schema = OmegaConf.structured(Config)
+    for node in (schema, schema.dataset, schema.model, schema.loss, schema.record, schema.metrics):
+        OmegaConf.set_struct(node, False)  # a run of another version may have other keys
+    schema.model.heads = {}  # the default refers to another node
+    try:
+        config: Any = OmegaConf.merge(schema, content)
+    except OmegaConfBaseException as error:
+        place = f"{error.full_key}: " if error.full_key else ""
+        raise InputError(place + str(error).splitlines()[0]) from None
+    lacking = sorted(OmegaConf.missing_keys(config))
+    if lacking:
+        raise InputError(f"it lacks {', '.join(lacking)}")
+    for key in ROOT_KEYS:
+        _find_moved(config, key)
+    for callback in config.callbacks.values():
+        if OmegaConf.is_dict(callback) and callback.get("monitor"):
+            callback.monitor = current_log_name(str(callback.monitor), heads_of(config))
+    config.trust = []  # the person at the command line trusts, not a file
+    return config
+
+
+def _find_moved(config: Any, key: str) -> None:
+    """Where data do not lie any more where a config says, take the folder of that name in RSSEG_DATA."""
+    root, place = OmegaConf.select(config, key), os.environ.get("RSSEG_DATA")
+    if isinstance(root, str) and place and not is_remote(root) and not Path(root).expanduser().is_dir():
+        moved = Path(place).expanduser() / Path(root).name
+        if moved.is_dir():
+            OmegaConf.update(config, key, str(moved.absolute()))

@@ -1,9 +1,17 @@
-"""Where rsseg's commands and configs are: in a checkout, or in an installed package."""
+"""Where rsseg's commands and configs are, in a checkout or in an installed package; and how a command ends."""
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from rsseg.contract import InputError
+
+log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CHECKOUT = PACKAGE.parent
@@ -35,5 +43,27 @@ def own_configs() -> Path | None:
 
 
 def search_path(folder: Path | None) -> list[str]:
-    """The override by which Hydra finds a folder's configs beside rsseg's; none without a folder."""
-    return [f"hydra.searchpath=['file://{folder.resolve().as_posix()}']"] if folder else []
+    """The override by which Hydra finds a folder's configs beside rsseg's; none without a folder.
+
+    Hydra takes rsseg's own file where both have one of a name: a file of the folder that is not read for it is named.
+    """
+    if folder is None:
+        return []
+    for path in sorted(folder.rglob("*.yaml")):
+        shipped = CONFIGS / path.relative_to(folder)
+        if shipped.is_file() and shipped.read_bytes() != path.read_bytes():
+            log.warning("%s is not read: rsseg has a file of this name, which is taken. Give yours another name.", path)
+    return [f"hydra.searchpath=['file://{folder.resolve().as_posix()}']"]
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the process by one line for a user's mistake, and quietly where nobody reads on what it prints, as `head` does."""
+    try:
+        yield
+        sys.stdout.flush()
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter writes the rest when it ends
+        sys.exit(1)

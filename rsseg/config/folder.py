@@ -6,10 +6,9 @@ import csv
 import io
 import logging
 import math
-import os
-import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,20 +17,17 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.config.build import plain
-from rsseg.config.contents import fault
+from rsseg.config.contents import ROOT_KEYS, fault, flat, typed_config
 from rsseg.config.entry import invocation
-from rsseg.config.schema import Config
+from rsseg.config.naming import resume_word
 from rsseg.contract import InputError
-from rsseg.files import LockedError, UnwritableError, is_remote, lock, read_json, remove_parts, write_text
+from rsseg.files import LockedError, UnwritableError, lock, read_json, remove_parts, write_text
 from rsseg.task import Scaling
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 log = logging.getLogger(__name__)
-
-ROOT_KEYS = ("dataset.source.root", "dataset.args.root")  # the settings that say where data lie
-RENAMED = {"residence": "cache", "on_bad_tile": "on_bad_scene"}  # settings of earlier versions, and what they are called now
 
 PLACE_KEYS = ("output", "resume", "workers", "cache", "verify", "pictures", "logger", "checkpoint_every", "trust")
 """What two runs of a config may differ in."""
@@ -109,6 +105,26 @@ class RunFolder:
             remove_parts(self.path)  # a younger one may be a table that another process writes beside this run
             yield
 
+    def remove_unused(self, made: Sequence[Path]) -> None:
+        """Remove the folder of a start that has failed, if nothing was begun in it.
+
+        Args:
+            made: The folders that the start has made, the innermost first; others stay.
+        """
+        if self.path not in made or not self.path.is_dir():
+            return
+        log_file, left = self.path / "train.log", {path.name for path in self.path.iterdir()}
+        traced = log_file.is_file() and "Traceback" in log_file.read_text(encoding="utf-8", errors="replace")
+        if traced or not left <= {log_file.name, self.lock_file.name}:
+            return
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename) == log_file.resolve():
+                handler.close()  # Windows does not remove a file that is open
+        with suppress(OSError):
+            shutil.rmtree(self.path)
+            for folder in made[1:]:
+                folder.rmdir()
+
     def config(self) -> Any:
         """The config of the run, typed by the schema. Nothing in it is resolved; keys that the schema lacks are kept."""
         if not self.begun:
@@ -119,29 +135,10 @@ class RunFolder:
             raise self._unusable(self.config_file, str(error)) from None
         if wrong := fault(self.config_file.name, content):
             raise self._unusable(self.config_file, wrong)
-        content = {RENAMED.get(key, key): value for key, value in content.items()}
-        for loss in (content["loss"], *(head.get("loss") for head in content["model"]["heads"].values())):
-            if isinstance(loss, dict):
-                loss.pop("backend", None)  # a setting of older versions that changed nothing but the speed
-        references = [key for key, value in flat(content).items() if "${" in str(value)]
-        if references:
-            raise self._unusable(self.config_file, f"{references[0]} holds '${{', and the config of a run holds values alone")
-        schema = OmegaConf.structured(Config)
-        for node in (schema, schema.dataset, schema.model, schema.loss, schema.record, schema.metrics):
-            OmegaConf.set_struct(node, False)  # a run of another version may have other keys
-        schema.model.heads = {}  # the default refers to another node
         try:
-            config = OmegaConf.merge(schema, content)
-        except OmegaConfBaseException as error:
-            place = f"{error.full_key}: " if error.full_key else ""
-            raise self._unusable(self.config_file, place + str(error).splitlines()[0]) from None
-        lacking = sorted(OmegaConf.missing_keys(config))
-        if lacking:
-            raise self._unusable(self.config_file, f"it lacks {', '.join(lacking)}")
-        for key in ROOT_KEYS:
-            _find_moved(config, key)
-        config.trust = []  # the person at the command line trusts, not a file
-        return config
+            return typed_config(content)
+        except InputError as error:
+            raise self._unusable(self.config_file, str(error)) from None
 
     def origin(self) -> dict[str, Any]:
         """What ``run.json`` says: overrides, code, libraries, machine."""
@@ -343,51 +340,7 @@ def check_places(places: Sequence[Path]) -> None:
             RunFolder(place).check_trained()
 
 
-def resume_word(folder: Path) -> str:
-    """The command-line word that goes on with a run, in quotes where the folder of a sweep's run needs them.
-
-    Example:
-        >>> print(resume_word(Path("runs/a")), resume_word(Path("runs/sweep/loss=ce,seed=1")))
-        resume=runs/a 'resume="runs/sweep/loss=ce,seed=1"'
-    """
-    if re.fullmatch(r"[\w./:-]*", str(folder)):
-        return f"resume={folder}"
-    return f"'{quoted_resume(folder)}'"
-
-
-def quoted_resume(folder: Path) -> str:
-    """The word as Hydra reads it, without the shell's quotes."""
-    return f"resume={quoted(folder)}"
-
-
-def quoted(folder: Path) -> str:
-    """A folder as Hydra reads it: a quote in its name has a backslash before it."""
-    escaped = str(folder).replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """A node's values by their dotted keys.
-
-    Example:
-        >>> flat({"optimizer": {"lr": 0.1}, "steps": 9})
-        {'optimizer.lr': 0.1, 'steps': 9}
-    """
-    if not isinstance(node, dict):
-        return {prefix: node}
-    return {key: value for name, child in node.items() for key, value in flat(child, f"{prefix}.{name}".lstrip(".")).items()}
-
-
 def _absolute(root: str) -> str:
     """Where a folder lies, from wherever one looks; one that is not there stays as it is written."""
     path = Path(root).expanduser()
     return str(path.absolute()) if path.exists() else root
-
-
-def _find_moved(config: Any, key: str) -> None:
-    """Where data do not lie any more where a config says, take the folder of that name in RSSEG_DATA."""
-    root, place = OmegaConf.select(config, key), os.environ.get("RSSEG_DATA")
-    if isinstance(root, str) and place and not is_remote(root) and not Path(root).expanduser().is_dir():
-        moved = Path(place).expanduser() / Path(root).name
-        if moved.is_dir():
-            OmegaConf.update(config, key, str(moved.absolute()))

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rsseg.config.contents import RENAMED, flat
 from rsseg.config.entry import invocation
-from rsseg.config.folder import PLACE_KEYS, RENAMED, flat
+from rsseg.config.folder import PLACE_KEYS
 from rsseg.contract import InputError
 from rsseg.files import read_json, write_json
 
@@ -85,7 +86,8 @@ class Plan:
             by_loss = LOSS in values
             name = values[LOSS] if by_loss else values[EXPERIMENT].rpartition("/")[2]
             told = (key for key in keys if key in values and (by_loss or key != EXPERIMENT))
-            return " ".join([name, *(f"{_brief(key)}={short[key][values[key]]}" for key in told)])
+            brief = {key: key.removesuffix("._target_").removeprefix("loss.").removeprefix("terms.") for key in told}
+            return " ".join([name, *(f"{shown}={short[key][values[key]]}" for key, shown in brief.items())])
 
         return {folder: label(values) for folder, values in self.runs.items()}
 
@@ -191,11 +193,6 @@ def as_text(value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return repr(float(value)).removesuffix(".0")
     return "none" if value is None else str(value)
-
-
-def _brief(key: str) -> str:
-    """A key as rows show it."""
-    return key.removesuffix("._target_").removeprefix("loss.").removeprefix("terms.")
 
 
 def _shortened(values: Sequence[str]) -> dict[str, str]:

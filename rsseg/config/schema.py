@@ -5,17 +5,15 @@ Imports neither torch nor torchgeo, so that `python train.py --help` answers at 
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from rsseg.config.naming import folder_name, run_folder, sweep_name
 from rsseg.config.targets import TargetFacts, head_faults, target_faults
 from rsseg.contract import InputError, nearest
 
@@ -208,60 +206,12 @@ class Config:
     trust: list[str] = field(default_factory=list)
 
 
+LEAST = {"window": 1, "batch_size": 1, "steps": 1, "validations": 1, "pictures": 0, "checkpoint_every": 1, "workers": 0}
+
 AUX = 4  # the most outputs of a decoder that are supervised
 
 SCHEMAS = {"dataset": DatasetConfig, "model": ModelConfig, "loss": LossConfig, "record": RecordConfig, "metrics": MetricsConfig}
 """The nodes whose keys are known."""
-
-
-def run_folder(resume: str | None, parent: str, now: str, overrides: str) -> str:
-    """The folder of a single run: the one to go on with, or a new one.
-
-    A SLURM batch job that is queued again finds the folder that it has begun: it is named by the job and the overrides.
-    """
-    job = slurm_job()
-    if job is not None:
-        now = f"job-{job}-{hashlib.blake2b(overrides.encode(), digest_size=4).hexdigest()}"
-    return resume or f"{parent}/{now}"
-
-
-def slurm_job() -> str | None:
-    """The number of the SLURM batch job that this process belongs to; None outside of one, and in an interactive session."""
-    if os.environ.get("SLURM_JOB_NAME") in ("bash", "sh", "zsh", "interactive"):
-        return None
-    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
-    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
-
-
-def folder_name(overrides: str) -> str:
-    """One valid folder name for a run's overrides: no separators; if they are long, the long ones cut short and a hash.
-
-    Example:
-        >>> folder_name("loss=ce,seed=1")
-        'loss=ce,seed=1'
-        >>> folder_name("+loss/term@loss.terms.tversky=tversky")
-        '+loss.term@loss.terms.tversky=tversky'
-    """
-    name = overrides.replace("/", ".") or "default"
-    if len(name) <= 150:
-        return name
-    short = (part if len(part) <= 24 else f"{part[:12]}~{part[-8:]}" for part in name.split(","))
-    return f"{','.join(short)[:190]}...{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
-
-
-def sweep_name(dataset: str, sweep: str | None, overrides: Any) -> str:
-    """The name of a sweep's folder: its dataset, and what is swept.
-
-    Example:
-        >>> sweep_name("inria", "losses", ["sweep=losses", "seed=1,2"]), sweep_name("inria", None, ["loss=ce,dice", "seed=1,2"])
-        ('inria_losses', 'inria_loss')
-        >>> sweep_name("inria", None, ["loss=ce", "seed=1,2"])
-        'inria_seed'
-    """
-    words: Any = OmegaConf.to_container(overrides, resolve=False) if OmegaConf.is_config(overrides) else overrides
-    swept = [o.get_key_element() for o in OverridesParser.create().parse_overrides(words) if o.is_sweep_override()]
-    names = [key.lstrip("+").rpartition(".")[2] for key in swept if key != "seed"]
-    return folder_name("_".join([*[dataset] * ("dataset" not in swept), *([sweep] if sweep else names or ["seed"])]))
 
 
 OPEN = (
@@ -288,8 +238,10 @@ def cross_check(config: Config | DictConfig) -> list[str]:
     """The faults that concern single numbers and pairs of fields, one sentence each; an empty list if there are none."""
     dataset = config.dataset
     faults = _unknown_keys(config)
-    counts = ("window", "batch_size", "steps", "validations")
-    faults += [f"{name}={getattr(config, name)} must be at least 1" for name in counts if getattr(config, name) < 1]
+    for name, least in LEAST.items():
+        value, or_null = getattr(config, name), ", or null" if getattr(Config, name) is None else ""
+        if value is not None and value < least:
+            faults.append(f"{name}={value} must be at least {least}{or_null}")
     if config.window % 32:
         lower = max(32, config.window // 32 * 32)
         faults.append(f"window={config.window} is not a multiple of 32, as encoders need; take {lower} or {lower + 32}")
@@ -312,12 +264,6 @@ def cross_check(config: Config | DictConfig) -> list[str]:
         faults.append(f"model.classifier={config.model.classifier:g} must be a weight above 0, or null")
     if config.model.fusion != ModelConfig.fusion and not config.model.siamese:
         faults.append(f"model.fusion={config.model.fusion} is about two dates: set model.siamese=true too")
-    if config.pictures < 0:
-        faults.append(f"pictures={config.pictures} must be at least 0")
-    if config.checkpoint_every is not None and config.checkpoint_every < 1:
-        faults.append(f"checkpoint_every={config.checkpoint_every} must be at least 1, or null")
-    if config.workers is not None and config.workers < 0:
-        faults.append(f"workers={config.workers} must be at least 0, or null")
     faults += target_faults(plain["dataset"])
     faults += _fold_faults(dataset.folds, dataset.fold)
     if dataset.bands is not None and (not dataset.bands or min(dataset.bands) < 1):

@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 
 from rsseg.config.cli import compose, own_part
 from rsseg.config.folder import PLACE_KEYS
-from rsseg.config.schema import folder_name
+from rsseg.config.naming import folder_name
 from rsseg.contract import InputError
 
 

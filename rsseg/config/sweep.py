@@ -29,10 +29,11 @@ from omegaconf.errors import OmegaConfBaseException
 from rsseg.config.build import plain
 from rsseg.config.cli import check_early, one_line, own_part, refuse_foreign
 from rsseg.config.entry import invocation
-from rsseg.config.folder import RunFolder, quoted
+from rsseg.config.folder import RunFolder
+from rsseg.config.naming import quoted
 from rsseg.config.plan import EXPERIMENT, LOSS, SEED, Plan, as_text, common, read_plan, settings
 from rsseg.contract import InputError
-from rsseg.files import check_space, lock
+from rsseg.files import check_space, lock, missing_folders
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,12 @@ class Sweep(Callback):
     runs have in common stays out of the names: where two sweeps into one folder differ in it, the second is refused.
     """
 
-    total = 0
+    total, began = 0, 0.0  # how many runs there are, and when the sweep began
+    made: Sequence[Path] = ()  # the folder of a single run, and those that it lies in, which were not there before
+
+    def on_run_start(self, config: Any, **kwargs: Any) -> None:
+        """Note which folders Hydra makes now."""
+        Sweep.made = missing_folders(Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
         """Give Hydra the names' parts, as overrides that each run's config is composed with, and check all runs."""
@@ -100,13 +106,19 @@ class Sweep(Callback):
         if "submitit_folder" in config.hydra.launcher:
             said = config.hydra.launcher.submitit_folder.replace("%j", "<job>")  # submitit also makes a folder of the name %j
             log.info("Runs show nothing here: see %s/<run>/train.log, and %s for all they print", folder, said)
+        if launcher.endswith(".BasicLauncher"):  # others begin several at once
+            self.began = time.monotonic()
 
     def on_job_start(self, config: Any, **kwargs: Any) -> None:
-        """Say which run begins, and let a process of joblib's end with the sweep."""
+        """Say which run begins and about how long the rest takes, and let a process of joblib's end with the sweep."""
         if multiprocessing.get_start_method() == "loky":
             end_with_parent()
         if self.total:
-            log.info("run %d of %d: %s", config.hydra.job.num + 1, self.total, config.hydra.job.override_dirname)
+            from rsseg.progress import estimate
+
+            done, name = config.hydra.job.num, config.hydra.job.override_dirname
+            rest = f" ({estimate(done, self.total, time.monotonic() - self.began)})" if done and self.began else ""
+            log.info("run %d of %d: %s%s", done + 1, self.total, name, rest)
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
         """Say how to go on."""
@@ -212,7 +224,7 @@ def _check_disk(sweep: Path, configs: Sequence[DictConfig], assembly: Any) -> No
     for config in configs:
         kind = str((config.model, config.optimizer, config.dataset))
         if kind not in sizes:
-            sizes[kind] = assembly.checkpoint_bytes(config)
+            sizes[kind] = assembly.expected_bytes(config)
         need += sizes[kind]
     said = check_space(sweep, need, f"{len(configs)} runs: their checkpoints take")
     if need > 0:  # neither NaN, where the network can't be made without the data

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from rsseg.contract import log_name
 from rsseg.figure import save
 from rsseg.metrics import Scores
 from rsseg.pictures.colours import as_rgb, colours
@@ -42,12 +43,13 @@ def draw_confusion(path: Path, scores: Scores) -> None:
 
 
 def draw_curves(
-    path: Path, head_name: str, task: Task, palette: Sequence[str] | None, rows: Sequence[Mapping[str, float]]
+    path: Path, head: str, tasks: Mapping[str, Task], palette: Sequence[str] | None, rows: Sequence[Mapping[str, float]]
 ) -> None:
     """Write a PNG of every class's score and of the losses over the steps, from the rows of ``metrics.csv``."""
+    task = tasks[head]
     figure = Figure(figsize=(10.4, 3.8 + 0.05 * task.channels), layout="constrained")
     left, right = figure.subplots(1, 2)
-    score = f"val/{head_name}/{task.score}"
+    score = log_name("val", head, task.score, tasks)
     shades = colours(task, palette)[-task.channels :]
     for shade, name in zip(shades, task.classes, strict=True):
         left.plot(*_column(rows, f"{score}/{name}"), marker="o", markersize=3, color=_visible(shade), label=name)

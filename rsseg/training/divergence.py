@@ -151,8 +151,8 @@ def said(facts: Mapping[str, Any]) -> str:
     """What is not finite, and in which scenes.
 
     Example:
-        >>> said({"values": {"train/loss": "nan", "train/mask/loss/dice": "nan"}, "scenes": ["a", "b", "a"]})
-        'train/mask/loss/dice is nan in a batch of the scenes a, b'
+        >>> said({"values": {"train/loss": "nan", "train/loss/dice": "nan"}, "scenes": ["a", "b", "a"]})
+        'train/loss/dice is nan in a batch of the scenes a, b'
     """
     values = {name: value for name, value in facts["values"].items() if not name.endswith(".weighted")}
     terms = {name: value for name, value in values.items() if name not in ("train/loss", "gradient norm")} or values

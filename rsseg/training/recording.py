@@ -24,7 +24,7 @@ from rsseg.data.windows import GridCell, GridWindows, TrainWindows
 from rsseg.dataset import Data, TrainStatistics
 from rsseg.distributed import is_main
 from rsseg.files import write_json
-from rsseg.losses.class_weights import uncounted
+from rsseg.losses.class_weights import counted_weights, uncounted
 from rsseg.metrics import Sample, choose_pixels, scaling_facts
 from rsseg.metrics.counters import LogitSample
 from rsseg.pictures.windows import pick_windows
@@ -33,6 +33,21 @@ from rsseg.task import Task
 from rsseg.training.counting import PointCounts, Thresholds
 
 log = logging.getLogger(__name__)
+
+PANEL: Mapping[str, Mapping[str, Any]] = {
+    "ce": {"_target_": "rsseg.losses.CrossEntropy"},
+    "weighted_ce": {"_target_": "rsseg.losses.CrossEntropy", "class_weights": "inverse_frequency"},
+    "focal": {"_target_": "rsseg.losses.Focal", "gamma": 2.0},
+    "dice": {"_target_": "rsseg.losses.Dice"},
+    "jaccard": {"_target_": "rsseg.losses.Jaccard"},
+    "tversky": {"_target_": "rsseg.losses.Tversky", "alpha": 0.3, "beta": 0.7},
+    "focal_tversky": {"_target_": "rsseg.losses.FocalTversky", "alpha": 0.3, "beta": 0.7, "gamma": 0.75},
+    "lovasz_binned": {"_target_": "rsseg.losses.Lovasz", "bins": 512},
+}
+"""The panel: losses that value each validation, whichever one trains, under the names of ``configs/loss/term``.
+
+Binned Lovasz joins the one pass, where the exact one would sort every error.
+"""
 
 PROBES = 4  # windows on which gradients, and gains, are recorded
 
@@ -71,10 +86,16 @@ def _pixels(store: Store, task: Task) -> Any:
     return choose_pixels(masks, len(store), task)
 
 
+def panel_facts(task: Task, numbers: TrainStatistics) -> dict[str, dict[str, Any]]:
+    """What the losses of a head's panel are made with, counted weights as numbers, by name; none for real values."""
+    losses, counted = {} if task.real else PANEL, numbers.targets[task.target]
+    return {name: counted_weights(node, f"panel.{name}", task, counted) for name, node in losses.items()}
+
+
 def _panel(setup: Setup, head: str, numbers: TrainStatistics) -> Panel:
     """The losses that a head is valued by."""
-    task, facts = setup.tasks[head], setup.panel(head, numbers)
-    counted = numbers.targets[task.target]
+    task = setup.tasks[head]
+    counted, facts = numbers.targets[task.target], panel_facts(task, numbers)
     losses = {name: build(node, f"panel.{name}", TERM, task=task.kind) for name, node in facts.items()}
     clipped = [task.classes[c] for c in uncounted(task, counted.positives, counted.valid)] if facts else []
     return Panel(losses, facts, clipped)

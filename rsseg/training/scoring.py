@@ -198,11 +198,14 @@ def confusion_rows(result: Mapping[str, AnyScores]) -> list[dict[str, Any]]:
     return [{"head": head, **row} for head, scores in labelled.items() for row in scores.pair_table()]
 
 
-def name_means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What people are shown of `score_rows`: files do not call the usual mean so, since a class may have any name."""
+def name_means(rows: Sequence[Mapping[str, Any]], several: bool) -> list[dict[str, Any]]:
+    """What people are shown of `score_rows`: of several heads their names, and the usual mean by a word.
+
+    Files do not call the mean so, since a class may have any name.
+    """
     shown = [row for row in rows if row["average"] in ("", "macro")]
     return [
-        {("objects" if key == "pixels" and "ap50" in row else key): row[key] for key in SHOWN if key in row}
+        {("objects" if key == "pixels" and "ap50" in row else key): row[key] for key in SHOWN[not several :] if key in row}
         | {"class": row["class"] or "mean"}
         for row in shown
     ]
@@ -222,10 +225,11 @@ def print_scores(result: Mapping[str, AnyScores], title: str, tuned: Mapping[str
     alike: dict[type, dict[str, AnyScores]] = {}
     for head, scores in result.items():
         alike.setdefault(type(scores), {})[head] = scores
+    several = len(result) > 1
     for heads in alike.values():
-        rows = name_means(score_rows(heads))
+        rows = name_means(score_rows(heads), several)
         if tuned and any(isinstance(scores, Scores) for scores in heads.values()):
-            beside = name_means(score_rows({head: tuned[head] for head in heads}))
+            beside = name_means(score_rows({head: tuned[head] for head in heads}), several)
             rows = [_side_by_side(*pair) for pair in zip(rows, beside, strict=True)]
         print_table(rows, title)
 

@@ -17,7 +17,7 @@ import lightning as L
 import torch
 
 from rsseg.config.folder import RunFolder
-from rsseg.config.schema import slurm_job
+from rsseg.config.naming import slurm_job
 from rsseg.distributed import is_main
 
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]

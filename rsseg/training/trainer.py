@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import lightning as L
@@ -16,7 +17,7 @@ from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor,
 
 from rsseg.comparison.recorder import Recorder
 from rsseg.config.folder import RunFolder
-from rsseg.contract import InputError
+from rsseg.contract import InputError, log_name
 from rsseg.data.groups import group_names
 from rsseg.data.store import Store
 from rsseg.data.windows import Batches, GridWindows, TrainWindows
@@ -31,7 +32,7 @@ from rsseg.module import SegmentationModule
 from rsseg.pictures.diagnostics import draw_balance, draw_confusion, draw_curves
 from rsseg.pictures.gallery import Gallery
 from rsseg.pictures.windows import of_head, pick_windows, predict_windows
-from rsseg.progress import Lines, estimate, shows_bars
+from rsseg.progress import Lines, duration, gone_and_left, shows_bars
 from rsseg.setup import Setup
 from rsseg.training.checkpointing import CheckpointFiles, Checkpoints, validation_steps
 from rsseg.training.divergence import DivergedError, NonFinite
@@ -43,16 +44,25 @@ from rsseg.training.signals import Interrupts
 log = logging.getLogger(__name__)
 
 
-class ProgressLines(L.Callback):
-    """Says how far the run is where no terminal shows a bar, and at validations which classes are not predicted any more."""
+MEASURED = 3  # steps after which the time of a run is estimated
+VALIDATION = 0.5  # what a batch of a validation takes, in steps, as long as none was measured: no backward pass, more losses
 
-    def __init__(self, monitor: str) -> None:
-        self.monitor = monitor
+
+class ProgressLines(L.Callback):
+    """Says how long the run takes, how far it is where no terminal shows a bar, and which classes are not predicted any more.
+
+    `monitor` is the score that is shown, `marks` are the steps after which the run is validated.
+    """
+
+    def __init__(self, monitor: str, marks: Sequence[int]) -> None:
+        self.monitor, self.marks = monitor, marks
         self._unpredicted: dict[str, set[str]] = {}
+        self._validations: list[float] = []  # the seconds of each
+        self._estimated = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock, and say which rate was found."""
-        self._lines, self._first = Lines(), trainer.global_step
+        self._lines, self._first, self._start = Lines(), trainer.global_step, 0.0
         rate = getattr(pl_module, "lr", None)
         if rate is not None:
             log.info("The learning-rate finder chose %.3g.", rate)
@@ -62,14 +72,22 @@ class ProgressLines(L.Callback):
     ) -> None:
         """Say the loss now and then."""
         assert isinstance(pl_module, SegmentationModule)
-        if not shows_bars() and trainer.is_global_zero and self._lines.due():
+        done = trainer.global_step - self._first
+        if done == 1:  # the first step is slower than others
+            self._start = self._lines.seconds
+        if trainer.is_global_zero and done >= MEASURED and not (self._estimated and shows_bars()) and self._lines.due():
             self._say(trainer, "train/loss", float(pl_module.terms["train/loss"]))
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock of the validation."""
+        self._began = self._lines.seconds
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say the score, and which classes are not predicted any more."""
         assert isinstance(pl_module, SegmentationModule)
         if not trainer.is_global_zero:
             return
+        self._validations.append(self._lines.seconds - self._began)
         if not shows_bars():
             self._say(trainer, self.monitor, float(trainer.callback_metrics[self.monitor]))
         for head, scores in pl_module.scores.items():
@@ -77,9 +95,15 @@ class ProgressLines(L.Callback):
                 self._say_unpredicted(trainer.global_step, head, scores)
 
     def _say(self, trainer: L.Trainer, name: str, value: float) -> None:
-        step, steps, first = trainer.global_step, trainer.max_steps, self._first
-        so_far = estimate(step - first, steps - first, self._lines.seconds)
-        log.info("step %d of %d: %s %.4f, %s", step, steps, name, value, so_far)
+        step, steps, gone = trainer.global_step, trainer.max_steps, self._lines.seconds
+        one_step = (gone - self._start - sum(self._validations)) / max(step - self._first - bool(self._start), 1)
+        batches = sum(trainer.num_val_batches)
+        validation = fmean(self._validations) if self._validations else VALIDATION * one_step * batches
+        times = sum(mark > step for mark in self.marks) + 1  # the best checkpoint is scored at the end
+        left = one_step * (steps - step) + validation * times
+        parts = f" ({duration(one_step)} a step, {duration(validation)} a validation)" if not self._estimated else ""
+        log.info("step %d of %d: %s %.4f, %s%s", step, steps, name, value, gone_and_left(gone, left), parts)
+        self._estimated = True
 
     def _say_unpredicted(self, step: int, head: str, scores: Scores) -> None:
         hits, wrong, missed, _ = scores.counts.sum(0).T.tolist()
@@ -100,7 +124,7 @@ def make_trainer(
     """The trainer of a run."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its own 7 wait for minutes when a server is away
     node, accelerator = setup.plain["trainer"], choose_accelerator(setup.accelerator)
-    chosen = list(setup.callbacks().values())
+    chosen = [setup.make(f"callbacks.{name}") for name in setup.plain["callbacks"]]
     if resumed_step:
         chosen = [callback for callback in chosen if not isinstance(callback, LearningRateFinder)]  # the rate is found
     if not any(isinstance(callback, Timer) for callback in chosen):
@@ -116,7 +140,7 @@ def make_trainer(
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         logger=[
-            MetricsFile(run.metrics_file, resumed_step),
+            MetricsFile(run.metrics_file, resumed_step, setup.tasks),
             *(SideLogger(name, partial(setup.logger, name, run.path)) for name in setup.plain["logger"]),
         ],
         callbacks=[
@@ -124,7 +148,7 @@ def make_trainer(
             *chosen,
             *callbacks,
             LearningRateMonitor(logging_interval="step"),
-            ProgressLines(kept.monitor),
+            ProgressLines(kept.monitor, kept.steps),
             kept,
         ],
         plugins=[CheckpointFiles(run), *([SyncBatchNorm(accelerator)] if node.get("sync_batchnorm") else [])],
@@ -175,8 +199,8 @@ def make_loop(setup: Setup, run: RunFolder, module: SegmentationModule, data: Da
     guard = NonFinite(_trained_on(setup, windows), setup.on_nonfinite == "skip")
     renewed = [NewSchedule(setup.plain["optimizer"].get("lr"))] if step and begins_anew(run, step) else []
     marks = validation_steps(setup.steps, setup.validations)
-    monitor, higher_is_better = f"val/{head}/{setup.task.score}", setup.task.higher_is_better
-    kept = Checkpoints(run, monitor, marks, setup.checkpoint_every, interrupts, higher_is_better, recorder)
+    monitor = log_name("val", head, setup.task.score, setup.tasks)
+    kept = Checkpoints(run, monitor, marks, setup.checkpoint_every, interrupts, setup.task.higher_is_better, recorder)
     callbacks = [gallery, *([recorder] if recorder else []), guard, *renewed]
     trainer = make_trainer(setup, run, callbacks, kept, step)
     return Loop(setup, run, module, data, step, trainer, windows, gallery, guard, recorder)
@@ -248,7 +272,8 @@ def _log_start(setup: Setup, stores: Mapping[str, Store], trainer: L.Trainer, st
     log.info(
         "%s: %d training and %d validation scenes%s, %d steps of %d windows of %d px on %s in %s%s%s",
         setup.dataset.name, len(stores["train"]), len(stores["val"]),
-        f" in {areas['train']} and {areas['val']} areas" * grouped, setup.steps, setup.batch_size, setup.window,
+        f" in {areas['train']} and {areas['val']} areas" * grouped, setup.steps,
+        setup.batch_size * trainer.accumulate_grad_batches, setup.window,
         trainer.strategy.root_device, trainer.precision, f", {trainer.world_size} processes" * (trainer.world_size > 1),
         "" if step is None else f", going on from step {step}",
     )  # fmt: skip
@@ -277,7 +302,7 @@ def write_scores(loop: Loop, result: Mapping[str, AnyScores]) -> None:
             if isinstance(scores, Scores):
                 draw_confusion(confusion, scores)
                 drawn[confusion.stem] = confusion
-            draw_curves(curves, head, loop.module.tasks[head], gallery.palettes[head], run.metrics())
+            draw_curves(curves, head, loop.module.tasks, gallery.palettes[head], run.metrics())
             drawn[curves.stem] = curves
         drawn["balance"] = run.path / "balance.png"
         draw_balance(drawn["balance"], run.metrics())
@@ -288,7 +313,7 @@ def write_scores(loop: Loop, result: Mapping[str, AnyScores]) -> None:
         for name, path in drawn.items():
             if path.is_file():
                 logger.show(name, path, trainer.global_step)
-        logger.tabulate("classes", name_means(rows), trainer.global_step)
+        logger.tabulate("classes", name_means(rows, len(result) > 1), trainer.global_step)
     pictures = [*(of_head(run.path / "picture.png", head, result) for head in result), *drawn.values()]
     log.info("Pictures: %s", ", ".join(str(path) for path in pictures if path.is_file()))
 

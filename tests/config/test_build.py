@@ -4,7 +4,7 @@ from tiny import compose
 from rsseg.assembly import check_machine, make_setup
 from rsseg.config.arguments import parse
 from rsseg.config.build import OPTIMIZER, SOURCE, TERM, build, faults, locate
-from rsseg.config.schema import folder_name
+from rsseg.config.naming import folder_name
 from rsseg.contract import InputError
 
 
@@ -81,7 +81,7 @@ def test_build_says_where():
         (["+los=dice", "+model.encodr=resnet18"], ["los: there is no", "did you mean 'loss'", "model.encodr", "'encoder'"]),
         (["callbacks=ema", "callbacks.ema=null"], ["callbacks.ema has no _target_"]),
         (["dataset.rgb=[1,2]"], ["dataset.rgb=[1, 2]", "null: the first three"]),
-        (["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/iou"], ["val/iou", "did you mean 'val/mask/iou'"]),
+        (["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/mask/iou"], ["it is called val/iou now"]),
         (["scheduler.T_max=0"], ["can't make a step", "zero"]),
         (["scheduler=cosine_warmup", "scheduler.milestones=[]"], ["can't be resolved"]),
         (["scheduler=cosine_warmup", "scheduler.milestones=[500]"], ["milestones=[500]", "steps=240"]),
@@ -153,7 +153,7 @@ def test_the_word_that_resumes_survives_shell_and_hydra():
 
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from rsseg.config.folder import resume_word
+    from rsseg.config.naming import resume_word
 
     for folder in ("runs/a", "runs/loss=ce,seed=1", 'runs/split={val:["tile3_*"]},x=~y'):
         override = OverridesParser.create().parse_override(shlex.split(resume_word(Path(folder)))[0])

@@ -30,7 +30,7 @@ def run(tmp_path):
     folder = tmp_path / "run"
     write_run(folder, FOUR, "ce", 1, make_records(FOUR, "ce", 1, scenes=2, steps=(100, 200)))
     write_json(folder / "threshold.json", {"mask": {"values": dict.fromkeys(FOUR.classes, 0.5)}})
-    (folder / "metrics.csv").write_text("step,val/loss,val/mask/iou\n99,0.7,0.4\n199,0.6,0.5\n")
+    (folder / "metrics.csv").write_text("step,val/loss,val/iou\n99,0.7,0.4\n199,0.6,0.5\n")
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "last.ckpt").touch()
     return RunFolder(folder)

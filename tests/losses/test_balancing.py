@@ -138,7 +138,7 @@ def test_deep_supervision_has_the_factor_of_its_head():
     target = torch.randint(0, 3, (2, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     beside = module._beside({"one/aux1": z, "two/aux1": z}, {"mask": target}, done=1.0)
     for head, factor in {"one": 0.5, "two": 1.5}.items():
-        torch.testing.assert_close(beside[f"{head}/aux"], factor * values[head].total / 2)
+        torch.testing.assert_close(beside[head, "aux"], factor * values[head].total / 2)
 
 
 @pytest.mark.parametrize("name", ["a", "b"])
@@ -339,7 +339,7 @@ def test_a_resumed_run_is_the_one_that_was_not_stopped(tmp_path, folder_root, na
     assert all(torch.equal(one[key], other[key]) for key in one)
     rows, others = (RunFolder(tmp_path / run).metrics() for run in ("whole", "cut"))
     assert rows == others
-    ce, dice = ([row[key] for row in rows if key in row] for key in ("train/balance/mask/ce", "train/balance/mask/dice"))
+    ce, dice = ([row[key] for row in rows if key in row] for key in ("train/balance/ce", "train/balance/dice"))
     assert len(ce) == len(dice) == (0 if name == "fixed" else 8)
     assert (tmp_path / "whole/balance.png").is_file() == (name != "fixed")
     if name != "fixed":
@@ -378,8 +378,8 @@ def test_gradients_need_a_shared_layer_that_is_trained():
     ("words", "message"),
     [
         (["balancing=gradnorm"], r"between=heads: with one head alone \(mask\) .* take balancing\.between=terms, or"),
-        (["balancing=dwa", TERMS, "loss=ce"], r"with one term alone \(mask/ce\)"),
-        (["balancing=dwa", TERMS, "loss.terms.ce.weight=0"], r"with one term alone \(mask/dice\)"),
+        (["balancing=dwa", TERMS, "loss=ce"], r"with one term alone \(ce\)"),
+        (["balancing=dwa", TERMS, "loss.terms.ce.weight=0"], r"with one term alone \(dice\)"),
         (["balancing=dwa", "balancing.between=term"], "between=term: heads or terms is expected"),
         (["balancing=equal_gradients", TERMS, "balancing.batches=0"], "batches has to be more than 0"),
         (["balancing=dwa", TERMS, "balancing.window=2.5"], "window has to be a whole number"),

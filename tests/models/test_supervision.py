@@ -133,12 +133,12 @@ def test_the_loss_is_the_sum_of_all_by_their_weights():
     aux = ce("mask/aux1") / 2 + ce("mask/aux2") / 4 + ce("mask/aux3") / 8
     shown = torch.tensor([[1.0, 1, 0], [1, 1, 0]])
     classifier = F.binary_cross_entropy_with_logits(found["mask/classifier"], shown)
-    torch.testing.assert_close(values["train/mask/loss/aux"], aux)
-    torch.testing.assert_close(values["train/mask/loss/classifier"], classifier)
+    torch.testing.assert_close(values["train/loss/aux"], aux)
+    torch.testing.assert_close(values["train/loss/classifier"], classifier)
     torch.testing.assert_close(total, ce("mask") + aux + 0.25 * classifier)
     plain, named = module._loss({"mask": found["mask"]}, {"mask": mask, "image": IMAGE})
-    assert torch.equal(plain, values["train/mask/loss/ce.weighted"])
-    assert set(named) == {"train/loss", "train/mask/loss/ce", "train/mask/loss/ce.weighted"}
+    assert torch.equal(plain, values["train/loss/ce.weighted"])
+    assert set(named) == {"train/loss", "train/loss/ce", "train/loss/ce.weighted"}
 
 
 TARGETS = {

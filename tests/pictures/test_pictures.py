@@ -198,8 +198,8 @@ def test_confusion_and_curves_of_every_task(tmp_path, task):
     counts = torch.randint(0, 50, (2, planes, task.labels, task.labels))
     counts[:, :, -1] = 0  # a label without a pixel
     draw_confusion(tmp_path / "c.png", Scores(counts, task))
-    rows = [{"step": i, "val/mask/iou": 0.5, "val/loss": 1, f"val/mask/iou/{task.classes[0]}": math.nan} for i in range(3)]
-    draw_curves(tmp_path / "v.png", "mask", task, None, rows)
+    rows = [{"step": i, "val/iou": 0.5, "val/loss": 1, f"val/iou/{task.classes[0]}": math.nan} for i in range(3)]
+    draw_curves(tmp_path / "v.png", "mask", {"mask": task}, None, rows)
     for name in ("c.png", "v.png"):
         assert np.asarray(Image.open(tmp_path / name)).std() > 5
 

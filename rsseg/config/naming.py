@@ -1,0 +1,85 @@
+"""What run folders are called, and how a command line names one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+
+def run_folder(resume: str | None, parent: str, now: str, overrides: str) -> str:
+    """The folder of a single run: the one to go on with, or a new one.
+
+    A SLURM batch job that is queued again finds the folder that it has begun: it is named by the job and the overrides.
+    """
+    job = slurm_job()
+    if job is not None:
+        now = f"job-{job}-{hashlib.blake2b(overrides.encode(), digest_size=4).hexdigest()}"
+    return resume or f"{parent}/{now}"
+
+
+def slurm_job() -> str | None:
+    """The number of the SLURM batch job that this process belongs to; None outside of one, and in an interactive session."""
+    if os.environ.get("SLURM_JOB_NAME") in ("bash", "sh", "zsh", "interactive"):
+        return None
+    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
+def folder_name(overrides: str) -> str:
+    """One valid folder name for a run's overrides: no separators; if they are long, the long ones cut short and a hash.
+
+    Example:
+        >>> folder_name("loss=ce,seed=1")
+        'loss=ce,seed=1'
+        >>> folder_name("+loss/term@loss.terms.tversky=tversky")
+        '+loss.term@loss.terms.tversky=tversky'
+    """
+    name = overrides.replace("/", ".") or "default"
+    if len(name) <= 150:
+        return name
+    short = (part if len(part) <= 24 else f"{part[:12]}~{part[-8:]}" for part in name.split(","))
+    return f"{','.join(short)[:190]}...{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
+
+
+def sweep_name(dataset: str, sweep: str | None, overrides: Any) -> str:
+    """The name of a sweep's folder: its dataset, and what is swept.
+
+    Example:
+        >>> sweep_name("inria", "losses", ["sweep=losses", "seed=1,2"]), sweep_name("inria", None, ["loss=ce,dice", "seed=1,2"])
+        ('inria_losses', 'inria_loss')
+        >>> sweep_name("inria", None, ["loss=ce", "seed=1,2"])
+        'inria_seed'
+    """
+    words: Any = OmegaConf.to_container(overrides, resolve=False) if OmegaConf.is_config(overrides) else overrides
+    swept = [o.get_key_element() for o in OverridesParser.create().parse_overrides(words) if o.is_sweep_override()]
+    names = [key.lstrip("+").rpartition(".")[2] for key in swept if key != "seed"]
+    return folder_name("_".join([*[dataset] * ("dataset" not in swept), *([sweep] if sweep else names or ["seed"])]))
+
+
+def resume_word(folder: Path) -> str:
+    """The command-line word that goes on with a run, in quotes where the folder of a sweep's run needs them.
+
+    Example:
+        >>> print(resume_word(Path("runs/a")), resume_word(Path("runs/sweep/loss=ce,seed=1")))
+        resume=runs/a 'resume="runs/sweep/loss=ce,seed=1"'
+    """
+    if re.fullmatch(r"[\w./:-]*", str(folder)):
+        return f"resume={folder}"
+    return f"'{quoted_resume(folder)}'"
+
+
+def quoted_resume(folder: Path) -> str:
+    """The word as Hydra reads it, without the shell's quotes."""
+    return f"resume={quoted(folder)}"
+
+
+def quoted(folder: Path) -> str:
+    """A folder as Hydra reads it: a quote in its name has a backslash before it."""
+    escaped = str(folder).replace('"', '\\"')
+    return f'"{escaped}"'
