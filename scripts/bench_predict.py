@@ -1,4 +1,4 @@
-"""Maps of large scenes, beside the bare network, raw reading and writing, and a plain loop, for scripts/bench.py."""
+"""Maps of large scenes, beside the bare network, raw reading and writing, and what peers do, for scripts/bench.py."""
 
 import os
 import platform
@@ -7,6 +7,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -23,7 +26,7 @@ from rasterio.windows import Window
 from torch import Tensor, nn
 
 from rsseg.data.scene import Scene
-from rsseg.inference.blending import Blend
+from rsseg.inference.blending import Grid
 from rsseg.inference.options import Options
 from rsseg.inference.trained import Head, Spec, TrainedModel
 from rsseg.models import Network
@@ -114,6 +117,51 @@ def plain_loop(forward: Callable[[Tensor], Tensor], path: Path, out: Path, argum
                     target.write(core, 1, window=Window(x, y, core.shape[1], core.shape[0]))
 
 
+def by_terratorch(forward: Callable[[Tensor], Tensor], path: Path, out: Path, arguments: Arguments) -> None:
+    """TerraTorch's tiled inference, which takes a whole scene and gives all its probabilities; labels are written."""
+    from terratorch.tasks.tiled_inference import tiled_inference
+
+    with rasterio.open(path) as source:
+        image, profile = torch.from_numpy(source.read()), source.profile | {"count": 1, "nodata": 255}
+    step = arguments.window - 2 * arguments.margin
+    found = tiled_inference(
+        forward, image[None], crop=arguments.window, stride=step, delta=0, batch_size=arguments.batch, padding=False
+    )
+    with rasterio.open(out, "w", **profile) as target:
+        target.write(found[0].max(0).indices.byte().numpy(), 1)
+
+
+def by_geoai(forward: Callable[[Tensor], Tensor], path: Path, out: Path, arguments: Arguments) -> None:
+    """The maps of geoai, which adds up all probabilities of a scene in float64."""
+    from geoai.inference import predict_geotiff
+
+    class Network(nn.Module):
+        """What geoai calls."""
+
+        def forward(self, image: Tensor) -> Tensor:
+            """Probabilities of stored pixels."""
+            return forward(image)
+
+    predict_geotiff(
+        Network(), str(path), str(out), arguments.window, 2 * arguments.margin, arguments.batch, num_classes=TASK.channels,
+        output_dtype="uint8", output_nodata=255, blend_mode="cosine", preprocess_fn=np.asarray,
+        postprocess_fn=lambda planes: planes.argmax(0).astype(np.uint8), device="cpu", compress="deflate", verbose=False,
+    )  # fmt: skip
+
+
+PEERS = {"terratorch.tasks.tiled_inference": by_terratorch, "geoai.inference": by_geoai}
+"""What else maps scenes, where it is installed."""
+
+
+def installed_peers() -> Iterator[tuple[str, Callable[..., None]]]:
+    """Those of `PEERS` that are installed, by their packages' names; they are imported, so that this is not measured."""
+    for module, job in PEERS.items():
+        package = module.partition(".")[0]
+        if find_spec(package):
+            import_module(module)
+            yield package, job
+
+
 def read_and_write(path: Path, out: Path) -> None:
     """Read all pixels of a scene row of tiles by row of tiles, and write as many labels, deflated."""
     with rasterio.open(path) as source, rasterio.open(out, "w", **(source.profile | {"count": 1})) as target:
@@ -178,9 +226,12 @@ def main(arguments: Arguments) -> None:
                 f"{before:.0f} MB before, at most {after:.0f} MB"
             )
             return
-        grid = Blend(1, shape, mapper.windows, torch.device("cpu"))
-        count = len(grid.tops) * len(grid.lefts)
+        grid = Grid(shape, mapper.windows)
+        count = sum(len(band.tops) for band in grid.bands) * len(grid.lefts)
         windows = np.random.default_rng(0).integers(60, 120, (arguments.batch, 3, arguments.window, arguments.window), np.uint8)
+
+        def shares(batch: Tensor) -> Tensor:
+            return mapper.forward(batch.to(mapper.device))["mask"].cpu()
 
         def forward(batch: Tensor) -> Tensor:
             return mapper.forward(batch.to(mapper.device))["mask"].max(1).indices.byte().cpu()
@@ -193,8 +244,13 @@ def main(arguments: Arguments) -> None:
                 lambda: plain_loop(forward, path, folder / "plain.tif", arguments)
             ),
         }
+        calls |= {
+            name: torch.inference_mode()(partial(job, shares, path, folder / f"{name}.tif", arguments))
+            for name, job in installed_peers()
+        }
         found = measure(calls, arguments.rounds)
-    print(f"\n{versions(['torch', 'segmentation-models-pytorch', 'rasterio'])} on {platform.machine()}, {os.cpu_count()} cores")
+    packages = ["torch", "segmentation-models-pytorch", "rasterio", "terratorch", "geoai-py"]
+    print(f"\n{versions(packages)} on {platform.machine()}, {os.cpu_count()} cores")
     how = f"{arguments.window} px with margins of {arguments.margin} px"
     print(f"A scene of {arguments.side} px, {count} windows of {how}, {arguments.encoder}\n")
     head = ["", "s", "Mpx/s", "x the slower of the first two", "s of the processor", "x their sum"]

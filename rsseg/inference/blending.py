@@ -18,19 +18,12 @@ BLENDS = ("gaussian", "cosine", "none")
 
 
 class Windows(NamedTuple):
-    """How a scene is cut into windows.
+    """How a scene is cut into windows."""
 
-    Attributes:
-        size: Their side in pixels.
-        margin: How far a window reaches beyond its core on each side; neighbours overlap by twice as much.
-        blend: See `place_windows`.
-        batch_size: Windows at a time.
-    """
-
-    size: int
-    margin: int
-    blend: str
-    batch_size: int
+    size: int  # their side in pixels
+    margin: int  # how far a window reaches beyond its core on each side; neighbours overlap by twice as much
+    blend: str  # see `place_windows`
+    batch_size: int  # windows at a time
 
 
 def window_weights(size: int, margin: int, blend: str) -> NDArray[np.float64]:
@@ -112,57 +105,88 @@ def reflected(start: int, size: int, length: int) -> NDArray[np.intp]:
     return np.minimum(place, 2 * length - 2 - place)
 
 
-class Blend:
-    """The blended planes of a row of windows, of which the rows that no later window reaches can be taken.
+class Band(NamedTuple):
+    """One row of windows, or several that are predicted together."""
 
-    It holds ``4 * planes * size * width`` bytes, whatever the height of the scene, whose height and width are its `shape`.
+    tops: list[int]  # where the rows of windows begin, perhaps above the scene
+    first: int  # the first of the scene's rows that the windows see
+    below: int  # the first of the scene's rows that a later band sees too, or the scene's height
+    end: int  # the row behind the last that the windows see
+
+
+class Grid:
+    """The windows of a scene, by bands from the top.
 
     Attributes:
-        tops: Where the rows of windows begin.
-        lefts: Where the windows of a row begin.
-        top: Where the present row begins.
+        shape: Height and width of the scene.
+        size: The windows' side.
+        lefts: Where the windows of a row begin, perhaps left of the scene.
+        bands: Of one row of windows each, but where the last lies close below the one before it, both are one band: the rows
+            that bands have in common are kept for the whole width.
+        overlap: How many rows two bands have in common at most.
+        weights: By place, the weights of a window's rows, and of its columns.
+        sums: The sum of the weights for each row of the scene, and for each column.
     """
 
-    def __init__(self, planes: int, shape: tuple[int, int], windows: Windows, device: torch.device) -> None:
+    def __init__(self, shape: tuple[int, int], windows: Windows) -> None:
         self.shape, self.size = shape, windows.size
         sides = [place_windows(length, *windows[:3]) for length in shape]
-        (self.tops, _), (self.lefts, _) = sides
-        self._sums = [_summed(weights, at, length).to(device) for (at, weights), length in zip(sides, shape, strict=True)]
-        self._down, self._across = (
-            dict(zip(at, torch.from_numpy(weights.astype(np.float32)).to(device), strict=True)) for at, weights in sides
-        )
-        self._rows = torch.zeros(planes, windows.size, shape[1], device=device)
-        self._below = dict(zip(self.tops, [*self.tops[1:], shape[0]], strict=True))
-        self.top = self.tops[0]
+        (tops, _), (self.lefts, _) = sides
+        self.weights = [dict(zip(at, torch.from_numpy(weights.astype(np.float32)), strict=True)) for at, weights in sides]
+        self.sums = [_summed(weights, at, length) for (at, weights), length in zip(sides, shape, strict=True)]
+        groups = [[top] for top in tops]
+        if len(tops) > 1 and tops[-1] - tops[-2] < windows.size - 2 * windows.margin:
+            groups[-2:] = [tops[-2:]]
+        height, belows = shape[0], [*(max(0, group[0]) for group in groups[1:]), shape[0]]
+        self.bands = [
+            Band(group, max(0, group[0]), below, min(height, group[-1] + windows.size))
+            for group, below in zip(groups, belows, strict=True)
+        ]
+        self.overlap = max(band.end - band.below for band in self.bands)
 
-    @property
-    def finished(self) -> tuple[int, int]:
-        """The first of the scene's rows that no window below the present row reaches, and the one behind the last of them."""
-        return max(0, self.top), min(max(0, self._below[self.top]), self.shape[0])
 
-    def add(self, planes: Tensor, left: int) -> None:
-        """Add the prediction ``[planes, size, size]`` of the window of the present row that begins there."""
-        first, last = max(0, left), min(self.shape[1], left + self.size)
-        inside = slice(first - left, last - left)
-        weights = torch.outer(self._down[self.top], self._across[left][inside])
-        self._rows[:, :, first:last].addcmul_(planes[:, :, inside], weights)
+class Blend:
+    """Blends the planes of windows, bands from the top and windows of a band from the left.
 
-    def take(self) -> Tensor:
-        """The planes ``[planes, rows, width]`` of the `finished` rows, once all windows of the present row are added.
+    It holds ``4 * planes`` bytes for every pixel of the rows that two bands have in common, and of a few windows, whatever the
+    size of the scene.
+    """
 
-        They hold until `advance`, and are taken once.
-        """
-        first, last = self.finished
-        down, across = self._sums
-        return self._rows[:, first - self.top : last - self.top].div_(down[first:last, None]).div_(across)
+    def __init__(self, grid: Grid, planes: int, device: torch.device) -> None:
+        self._grid, self._left, self._known = grid, 0, 0
+        self._down, self._across = ({at: own.to(device) for at, own in side.items()} for side in grid.weights)
+        self._sums_down, self._sums_across = (side.to(device) for side in grid.sums)
+        self._common = torch.zeros(planes, grid.overlap, grid.shape[1], device=device)  # what is known of the next band's rows
+        self._open = torch.zeros(planes, 0, 0, device=device)  # the sums from column `_left` on
 
-    def advance(self) -> None:
-        """Go on to the next row of windows."""
-        following = self._below[self.top]
-        left = self._rows[:, following - self.top :].clone()
-        self._rows.zero_()
-        self._rows[:, : left.shape[1]] = left
-        self.top = following
+    def widen(self, band: Band, end: int) -> None:
+        """Go on with windows of a band that reach up to the column `end`, of the scene or behind it."""
+        begun = self._left + self._open.shape[2]
+        wider = self._common.new_zeros(len(self._common), band.end - band.first, min(end, self._grid.shape[1]) - self._left)
+        wider[:, : self._open.shape[1], : self._open.shape[2]] = self._open
+        wider[:, : self._known, begun - self._left :] = self._common[:, : self._known, begun : self._left + wider.shape[2]]
+        self._open = wider
+
+    def add(self, band: Band, planes: Tensor, top: int, left: int) -> None:
+        """Add the prediction ``[planes, size, size]`` of the window that begins there."""
+        right, bottom = self._left + self._open.shape[2], min(band.end, top + self._grid.size)
+        first, column = max(band.first, top), max(0, left)
+        rows, columns = slice(first - top, bottom - top), slice(column - left, min(right - left, self._grid.size))
+        weights = torch.outer(self._down[top][rows], self._across[left][columns])
+        place = np.s_[:, first - band.first : bottom - band.first, column - self._left : left + columns.stop - self._left]
+        self._open[place].addcmul_(planes[:, rows, columns], weights)
+
+    def take(self, band: Band, stop: int) -> Tensor:
+        """The planes ``[planes, rows, columns]`` of a band's rows above `below`, up to a column that it is done with."""
+        own = band.below - band.first
+        done, self._open = self._open[..., : stop - self._left], self._open[..., stop - self._left :].clone()
+        columns = slice(self._left, stop)
+        self._common[:, : band.end - band.below, columns] = done[:, own:]
+        finished = done[:, :own].div_(self._sums_down[band.first : band.below, None]).div_(self._sums_across[columns])
+        self._left = stop
+        if stop == self._grid.shape[1]:
+            self._left, self._known, self._open = 0, band.end - band.below, self._open[:, :0]
+        return finished
 
 
 def _summed(weights: NDArray[np.float64], at: list[int], length: int) -> Tensor:

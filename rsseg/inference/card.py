@@ -24,41 +24,23 @@ FEW = 5
 
 @dataclass(frozen=True)
 class Facts:
-    """What the card and the STAC item say of a model.
+    """What the card and the STAC item say of a model."""
 
-    Attributes:
-        spec: The model's.
-        title: What it is called.
-        architecture: Its decoder.
-        encoder: Its encoder.
-        parameters: The number of its weights.
-        made: When it was made, RFC 3339.
-        dataset: The dataset's name.
-        losses: By head, its loss in words.
-        steps: Optimiser steps; None: not known.
-        scenes: By split, the names of its scenes.
-        groups: By split, the independent area of each scene.
-        records: By head and split, what the scores are made of; those that there are.
-        without: By head, the classes that means leave out.
-        files: The names of the exported files.
-        licence: An SPDX identifier; empty: not known.
-    """
-
-    spec: Spec
-    title: str
-    architecture: str
-    encoder: str
-    parameters: int
-    made: str
-    dataset: str
-    losses: Mapping[str, str]
-    steps: int | None
-    scenes: Mapping[str, Sequence[str]]
-    groups: Mapping[str, Sequence[str]]
-    records: Mapping[tuple[str, str], Records]
-    without: Mapping[str, Sequence[str]]
-    files: Sequence[str]
-    licence: str = ""
+    spec: Spec  # the model's
+    title: str  # what it is called
+    architecture: str  # its decoder
+    encoder: str  # its encoder
+    parameters: int  # the number of its weights
+    made: str  # when it was made, RFC 3339
+    dataset: str  # the dataset's name
+    losses: Mapping[str, str]  # by head, its loss in words
+    steps: int | None  # optimiser steps; None: not known
+    scenes: Mapping[str, Sequence[str]]  # by split, the names of its scenes
+    groups: Mapping[str, Sequence[str]]  # by split, the independent area of each scene
+    records: Mapping[tuple[str, str], Records]  # by head and split, what the scores are made of; those that there are
+    without: Mapping[str, Sequence[str]]  # by head, the classes that means leave out
+    files: Sequence[str]  # the names of the exported files
+    licence: str = ""  # an SPDX identifier; empty: not known
 
 
 def model_card(facts: Facts) -> str:

@@ -83,9 +83,8 @@ def export_onnx(
         The largest difference, see `largest_difference`.
 
     Raises:
-        InputError: If packages are not installed, the network has an operation that ONNX has not, or the graph differs.
+        InputError: If the network has an operation that ONNX has not, or the graph differs.
     """
-    check_packages()
     import onnx
     import onnxruntime
 

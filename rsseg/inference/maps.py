@@ -31,27 +31,21 @@ STEPS = 250
 """Shares from 0 to 1 are stored in a byte as so many steps; 255 is no data."""
 
 
+ROWS = 64
+"""Rows that are given to GDAL at a time."""
+
+
 @dataclass(frozen=True)
 class Bands:
-    """The bands of a map.
+    """The bands of a map."""
 
-    Attributes:
-        names: A name for each.
-        dtype: ``uint8``, ``float16`` or ``float32``.
-        read: What the bands hold, ``[count, rows, width]``, of a head's planes.
-        units: A unit for each, where they have one.
-        steps: What a byte stands for is its value divided by it; None: the value itself.
-        colours: The colours of labels; None: the bands hold no labels.
-        classes: By label its name, where one band holds labels.
-    """
-
-    names: tuple[str, ...]
-    dtype: str
-    read: Callable[[Tensor], Tensor]
-    units: tuple[str, ...] = ()
-    steps: int | None = None
-    colours: Sequence[str] | None = None
-    classes: tuple[str, ...] = ()
+    names: tuple[str, ...]  # a name for each
+    dtype: str  # ``uint8``, ``float16`` or ``float32``
+    read: Callable[[Tensor], Tensor]  # what the bands hold, ``[count, rows, width]``, of a head's planes
+    units: tuple[str, ...] = ()  # a unit for each, where they have one
+    steps: int | None = None  # what a byte stands for is its value divided by it; None: the value itself
+    colours: Sequence[str] | None = None  # the colours of labels; None: the bands hold no labels
+    classes: tuple[str, ...] = ()  # by label its name, where one band holds labels
 
     @property
     def nodata(self) -> float:
@@ -67,14 +61,7 @@ def kinds_of(task: Task) -> tuple[str, ...]:
 
 
 def bands_of(kind: str, task: Task, threshold: Tensor | None, colours: Sequence[str], dtype: str) -> Bands:
-    """The bands of a kind of map.
-
-    Args:
-        kind: One of `KINDS`.
-        task: The head's task.
-        threshold: As for `Task.decide`.
-        colours: Of the labels.
-        dtype: That of shares, ``uint8`` or ``float16``.
+    """The bands of one of `KINDS` of maps, at a threshold as for `Task.decide`; shares are ``uint8`` or ``float16``.
 
     Raises:
         InputError: If the task has no such map.
@@ -105,32 +92,28 @@ def bands_of(kind: str, task: Task, threshold: Tensor | None, colours: Sequence[
 
 
 class MapFile:
-    """A map that is written rows by rows; an `rsseg.inference.scene.Output`.
-
-    Args:
-        head: The head.
-        bands: What it holds.
-        raster: The file, as `new_map` opens it.
-    """
+    """The map of a head in a file that `new_map` opens; an `rsseg.inference.scene.Output`."""
 
     def __init__(self, head: str, bands: Bands, raster: Any) -> None:
         self.head, self.bands, self._raster = head, bands, raster
 
-    def rows(self, top: int, planes: Tensor, hidden: NDArray[np.bool_]) -> tuple[int, NDArray[np.generic]]:
+    def block(self, planes: Tensor, hidden: NDArray[np.bool_]) -> NDArray[np.generic]:
         """See `Output`."""
         values = self.bands.read(planes)
         if self.bands.steps:
             values = (values * self.bands.steps).round()
-        if self.bands.dtype == "float16":
-            values = values.half()  # rounded; GDAL would cut the last bits off
-        found = values.cpu().numpy().astype(np.uint8 if self.bands.dtype == "uint8" else np.float32)
+        found = values.cpu().numpy().astype(self.bands.dtype)
         found[:, hidden] = self.bands.nodata
-        return top, found
+        return found
 
-    def write(self, rows: tuple[int, NDArray[np.generic]]) -> None:
+    def write(self, top: int, blocks: Sequence[NDArray[np.generic]]) -> None:
         """See `Output`."""
-        top, values = rows
-        self._raster.write(values, window=Window(0, top, values.shape[2], values.shape[1]))
+        height = blocks[0].shape[1]
+        for row in range(0, height, ROWS):
+            values = np.concatenate([block[:, row : row + ROWS] for block in blocks], axis=2)
+            if self.bands.dtype == "float16":
+                values = values.astype(np.float32)  # GDAL cuts the last bits off again
+            self._raster.write(values, window=Window(0, top + row, values.shape[2], values.shape[1]))
 
 
 @contextmanager
@@ -139,12 +122,7 @@ def new_map(
 ) -> Iterator[Any]:
     """A raster to be written rows by rows, which becomes a Cloud Optimized GeoTIFF when the block ends; whole or not at all.
 
-    Args:
-        path: The file.
-        bands: What it holds.
-        shape: Height and width.
-        place: Where it lies, as `rsseg.data.raster.georeference` gives it.
-        tags: Metadata of the file.
+    `shape` is its height and width, `place` where it lies, as `rsseg.data.raster.georeference` gives it.
 
     Raises:
         UnwritableError: If it can't be written.

@@ -27,8 +27,9 @@ class View(NamedTuple):
     """How a window is shown to a network: transposed, then flipped along rows and columns, then scaled.
 
     Example:
+        >>> from rsseg.task import Binary
         >>> view, pixels = View(True, (True, False)), torch.arange(6).view(1, 1, 2, 3)
-        >>> bool((view.undo(view.show(pixels), None, (2, 3)) == pixels).all())
+        >>> bool((view.undo(view.show(pixels), Binary(("road",)), (2, 3)) == pixels).all())
         True
     """
 
@@ -49,15 +50,13 @@ class View(NamedTuple):
         sides = [max(MULTIPLE, round(side * self.scale / MULTIPLE) * MULTIPLE) for side in shown.shape[-2:]]
         return F.interpolate(shown.float(), sides, mode="bilinear", antialias=True)
 
-    def undo(self, activated: Tensor, task: Task | None, size: tuple[int, int]) -> Tensor:
-        """The prediction ``[B, K, h, w]`` of a view as that of the window of this size; without a task it has no direction."""
+    def undo(self, activated: Tensor, task: Task, size: tuple[int, int]) -> Tensor:
+        """The prediction ``[B, K, h, w]`` of a view as that of the window of this size."""
         sides = size[::-1] if self.transposed else size
         if tuple(activated.shape[-2:]) != tuple(sides):
             activated = F.interpolate(activated, sides, mode="bilinear", antialias=True)
         activated = activated.flip(self._flips)
         activated = activated.transpose(-2, -1) if self.transposed else activated
-        if task is None:
-            return activated
         return task.turned(activated, self.transposed, self.flipped[::-1] if self.transposed else self.flipped)
 
 
@@ -120,7 +119,8 @@ class Predictor(nn.Module):
                     planes = view.undo(activated, task, size)
                     if self.spread and not isinstance(task, Centres):
                         planes = torch.cat([planes, _spread(planes, task)], dim=1)
-                    planes = planes * (share / len(self.views))
+                    weight = share / len(self.views)
+                    planes = planes if weight == 1 else planes * weight
                     sums[name] = sums[name] + planes if name in sums else planes
         return sums
 

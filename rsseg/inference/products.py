@@ -8,16 +8,19 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
 
 from rsseg.contract import InputError
 from rsseg.data.raster import georeference
 from rsseg.data.scene import SceneReader
+from rsseg.files import write_text
 from rsseg.inference.maps import Bands, MapFile, new_map
 from rsseg.inference.scene import Output
-from rsseg.inference.styles import write_styles, write_vector_style
 from rsseg.inference.vectors import FORMATS, Objects, write_polygons
 from rsseg.metrics.objects import SCORE
-from rsseg.task import Centres, Task
+from rsseg.pictures.colours import as_rgb
+from rsseg.task import Binary, Centres, Task
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +79,7 @@ class RasterMap:
             labels = {1: {label: name for label, name in enumerate(task.label_names) if label >= first}}
         written = write_polygons(path, raster, labels, areas.least, areas.tolerance)
         names = [name for own in labels.values() for name in own.values()]
-        write_vector_style(path, "class", dict(zip(names, areas.colours[-len(names) :], strict=True)))
+        write_vector_style(path, dict(zip(names, areas.colours[-len(names) :], strict=True)))
         log.info("%d polygons: %s", written, path)
         if "transform" not in georeference(raster):
             log.info("The map has no coordinates but control points, or none: those of polygons are columns and rows.")
@@ -101,7 +104,7 @@ class ObjectFile:
         self, path: Path, reader: SceneReader, place: Mapping[str, Any], tags: Mapping[str, str]
     ) -> AbstractContextManager[Output]:
         """See `RasterMap`."""
-        return nullcontext(Objects(self.head, self.task, reader.size[0]))
+        return nullcontext(Objects(self.head, self.task, reader.size))
 
     def finish(self, output: Output, path: Path, image: Path) -> None:
         """Write what was gathered."""
@@ -122,3 +125,45 @@ def check_suffix(product: Product, out: Path) -> None:
 def _polygons_of(raster: Path) -> Path:
     """Where the polygons of a map lie."""
     return raster.with_name(f"{raster.stem}-polygons.gpkg")
+
+
+def write_styles(path: Path, task: Task, names: Sequence[str], colours: Sequence[str]) -> None:
+    """Write ``<map>.qml``, which QGIS takes by itself, and ``<map>.tif.aux.xml``, which GDAL does.
+
+    What is not the class is transparent on a binary map.
+    """
+    style = Element("qgis", version="3.22", styleCategories="Symbology")
+    renderer = SubElement(
+        SubElement(style, "pipe"), "rasterrenderer", type="paletted", band="1", opacity="1", alphaBand="-1", nodataColor=""
+    )
+    palette = SubElement(renderer, "colorPalette")
+    for label, (name, colour) in enumerate(zip(names, colours, strict=True)):
+        alpha = "0" if isinstance(task, Binary) and label == 0 else "255"
+        SubElement(palette, "paletteEntry", value=str(label), color=colour, label=name, alpha=alpha)
+    write_text(path.with_suffix(".qml"), _text(style, "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"))
+    beside = Element("PAMDataset")
+    categories = SubElement(SubElement(beside, "PAMRasterBand", band="1"), "CategoryNames")
+    for name in names:
+        SubElement(categories, "Category").text = name
+    write_text(path.with_name(f"{path.name}.aux.xml"), _text(beside))
+
+
+def write_vector_style(path: Path, colours: Mapping[str, str]) -> None:
+    """Write ``<file>.qml`` of polygons, a colour for each `class`."""
+    style = Element("qgis", version="3.22", styleCategories="Symbology")
+    renderer = SubElement(style, "renderer-v2", type="categorizedSymbol", attr="class")
+    categories, symbols = SubElement(renderer, "categories"), SubElement(renderer, "symbols")
+    for place, (value, colour) in enumerate(colours.items()):
+        SubElement(categories, "category", value=value, label=value, symbol=str(place), render="true")
+        symbol = SubElement(symbols, "symbol", type="fill", name=str(place), alpha="0.7")
+        options = SubElement(SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1"}), "Option", type="Map")
+        red, green, blue = as_rgb([colour])[0]
+        SubElement(options, "Option", type="QString", name="color", value=f"{red},{green},{blue},255")
+        SubElement(options, "Option", type="QString", name="outline_color", value="35,35,35,255")
+        SubElement(options, "Option", type="QString", name="outline_width", value="0.1")
+    write_text(path.with_suffix(".qml"), _text(style, "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"))
+
+
+def _text(root: Element, head: str = "") -> str:
+    ElementTree.indent(root)
+    return head + ElementTree.tostring(root, encoding="unicode") + "\n"

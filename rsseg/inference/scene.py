@@ -17,91 +17,100 @@ from torch import Tensor
 from rsseg.contract import InputError
 from rsseg.data.raster import as_pixel
 from rsseg.data.scene import SceneReader
-from rsseg.inference.blending import Blend, Windows, reflected
+from rsseg.inference.blending import Band, Blend, Grid, Windows, reflected
 from rsseg.progress import progress
 
 log = logging.getLogger(__name__)
 
-ROWS = 128
-"""Rows of planes that are turned into labels and the like at a time."""
+PART = 16_000_000
+"""About how many bytes of pixels are read at a time: to find what is missing takes several times their memory."""
 
 
 class Output(Protocol):
-    """What is made of a head's planes, rows by rows from the top."""
+    """What is made of a head's planes."""
 
     head: str
 
-    def rows(self, top: int, planes: Tensor, hidden: NDArray[np.bool_]) -> Any:
-        """What is to be written of some rows from `top` on, as soon as they are known.
+    def block(self, planes: Tensor, hidden: NDArray[np.bool_]) -> Any:
+        """What is to be written of a block, as soon as it is known: bands of rows from the top, in each from the left.
 
-        `planes` are ``[planes, rows, width]`` of `Predictor.forward`, on its device; `hidden` is ``[rows, width]``, where the
-        scene has no data or is not asked about.
+        `planes` are ``[planes, rows, columns]`` of `Predictor.forward`, on its device; `hidden` is ``[rows, columns]``, where
+        the scene has no data or is not asked about.
         """
 
-    def write(self, rows: Any) -> None:
-        """Write what `rows` gave; called in another thread, in order."""
+    def write(self, top: int, blocks: list[Any]) -> None:
+        """Write all that `block` gave for the rows from `top` on; called in another thread, in order."""
 
 
-class RowReader:
+class BandReader:
     """Reads a scene from the top, each row once; blocks that can't be read become no data, and `damaged` says why.
 
-    `lefts` is where the windows of a row begin, `size` their side. Beyond its borders the scene is reflected, or there is the
-    fill. Where it has a mask, only what that marks is asked about.
+    Beyond its borders the scene is reflected, or there is the fill. Where it has a mask, only what that marks is asked about.
     """
 
-    def __init__(self, reader: SceneReader, lefts: Sequence[int], size: int, reflect: bool) -> None:
-        self.reader, self.size, self.reflect, self.damaged = reader, size, reflect, list[str]()
+    def __init__(self, reader: SceneReader, grid: Grid, reflect: bool) -> None:
+        self.reader, self.grid, self.reflect, self.damaged = reader, grid, reflect, dict[tuple[int, int], str]()
         self._fill = as_pixel(reader.fill, reader.dtype)[:, None, None]
-        _, width = reader.size
-        self._columns = reflected(lefts[0], lefts[-1] - lefts[0] + size, width)
-        self._pixels = np.empty((len(reader.bands), 0, width), reader.dtype)
-        self._hidden = np.empty((0, width), dtype=bool)
-        self._top = self._bottom = 0
+        self._scene = slice(-grid.lefts[0], grid.shape[1] - grid.lefts[0])  # the columns of the scene
+        self._columns = _seen(grid.lefts, grid.size, grid.shape[1])
+        self._pixels: NDArray[np.generic] = np.empty((len(reader.bands), 0, len(self._columns)), reader.dtype)
+        self._hidden = np.empty((0, len(self._columns)), dtype=bool)
 
-    def strip(self, top: int) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """What a row of windows sees: stored pixels ``[C, size, width]``, and where there is no image or none is asked for.
+    def read(self, band: Band) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """What the windows of the next band see, from the first row and column of its first window on.
 
-        Later calls are of lower rows.
+        Returns:
+            Stored pixels ``[C, rows, columns]``, and bool ``[rows, columns]``, true where there is none or none is asked for.
         """
-        first, last = max(0, top), min(self.reader.size[0], top + self.size)
-        with rasterio.Env(GDAL_NUM_THREADS="ALL_CPUS"):  # a file's blocks are decoded side by side
-            pixels, hidden = self._read(self._bottom, last)
-        gone = first - self._top
-        self._pixels = np.concatenate([self._pixels[:, gone:], pixels], axis=1)
-        self._hidden = np.concatenate([self._hidden[gone:], hidden])
-        self._top, self._bottom = first, last
-        rows = reflected(top, self.size, self.reader.size[0]) - first
-        seen = self._pixels[:, rows][:, :, self._columns]
-        if not self.reflect:
-            seen[:, last - top :] = self._fill
-            seen[..., self.reader.size[1] :] = self._fill
-        return seen, self._hidden[rows][:, self._columns]
-
-    def _read(self, top: int, bottom: int) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Rows of the scene; where they can't be read at once, block by block."""
-        _, width = self.reader.size
-        shape = bottom - top, width
-        pixels = np.empty((len(self.reader.bands), *shape), self.reader.dtype)
-        hidden = np.ones(shape, dtype=bool)
-        if top == bottom:
-            return pixels, hidden
-        todo = [Window(0, top, width, bottom - top)]
-        for window in todo:
-            try:
-                image, missing = self.reader.read_pixels(window)
-            except InputError as error:
-                if window is todo[0]:
-                    todo += blocks(window, *self.reader.block())
-                    continue
-                self.damaged.append(str(error))
-                image, missing = np.zeros((), self.reader.dtype), np.ones((), dtype=bool)
-            rows, columns = window.toslices()
-            rows = slice(rows.start - top, rows.stop - top)
-            pixels[:, rows, columns], hidden[rows, columns] = image, missing
-        pixels = np.where(hidden, self._fill, pixels)
-        if self.reader.scene.masks:
-            hidden |= self.reader.read_mask(todo[0]) != 1
+        grid, columns, above = self.grid, self._columns, self._hidden.shape[0]
+        rows = _seen(band.tops, grid.size, grid.shape[0])
+        pixels = np.empty((len(self.reader.bands), len(rows), len(columns)), self.reader.dtype)
+        hidden = np.empty(pixels.shape[1:], dtype=bool)
+        own = slice(band.first - band.tops[0], band.end - band.tops[0])  # those of the scene
+        pixels[:, own][:, :above], hidden[own][:above] = self._pixels, self._hidden
+        new = Window(0, band.first + above, grid.shape[1], band.end - band.first - above)
+        self._read(new, pixels[:, own, self._scene][:, above:], hidden[own, self._scene][above:])
+        for outside in (slice(0, self._scene.start), slice(self._scene.stop, None)):
+            inside = columns[outside] + self._scene.start
+            pixels[:, own, outside], hidden[own, outside] = pixels[:, own][..., inside], hidden[own][:, inside]
+            if not self.reflect:
+                pixels[:, own, outside] = self._fill
+        for outside in (slice(0, own.start), slice(own.stop, None)):
+            inside = rows[outside] - band.tops[0]
+            pixels[:, outside], hidden[outside] = pixels[:, inside], hidden[inside]
+            if not self.reflect:
+                pixels[:, outside] = self._fill
+        common = slice(band.below - band.tops[0], own.stop)
+        self._pixels, self._hidden = pixels[:, common].copy(), hidden[common].copy()
         return pixels, hidden
+
+    def _read(self, rows: Window, pixels: NDArray[np.generic], hidden: NDArray[np.bool_]) -> None:
+        """Read rows of the scene in parts of some blocks, and what can't be read so, block by block."""
+        height, width = self.reader.block()
+        many = max(1, PART // (height * width * len(pixels) * pixels.itemsize))
+        across = min(many, -(-self.grid.shape[1] // width))
+        parts = list(blocks(rows, many // across * height, across * width))
+        for place, part in enumerate(todo := parts.copy()):
+            try:
+                with rasterio.Env(GDAL_NUM_THREADS="ALL_CPUS"):  # a file's blocks are decoded side by side
+                    image, missing = self.reader.read_pixels(part)
+            except InputError as error:
+                if place < len(parts):
+                    todo += blocks(part, height, width)
+                    continue
+                self.damaged.setdefault((part.row_off // height, part.col_off // width), str(error))
+                image, missing = np.zeros((), self.reader.dtype), np.ones((1, 1), dtype=bool)
+            where, columns = part.toslices()
+            where = slice(where.start - rows.row_off, where.stop - rows.row_off)
+            pixels[:, where, columns] = np.where(missing, self._fill, image) if missing.any() else image
+            if self.reader.scene.masks:
+                missing = missing | (self.reader.read_mask(part) != 1)
+            hidden[where, columns] = missing
+
+
+def _seen(starts: Sequence[int], size: int, length: int) -> NDArray[np.intp]:
+    """The places of a side of the scene that windows see, the first to the last."""
+    return reflected(starts[0], starts[-1] - starts[0] + size, length)
 
 
 def blocks(window: Window, height: int, width: int) -> Iterator[Window]:
@@ -135,8 +144,8 @@ def predict_scene(
 ) -> None:
     """Predict a scene in overlapping windows, blend them, and give the rows to outputs.
 
-    One row of windows is in memory at a time, on the device; the next one is read, and the last one written, meanwhile. Windows
-    of which all pixels are hidden are not predicted.
+    One band of windows is in memory at a time; the next one is read, and the last one written, meanwhile. Windows of which all
+    pixels are hidden are not predicted.
 
     Args:
         predictor: `Predictor.forward`, in the precision and on the device that it is to have.
@@ -147,42 +156,42 @@ def predict_scene(
         device: The predictor's.
         title: What the progress bar says.
     """
-    blends = {output.head: Blend(planes(output.head), reader.size, windows, device) for output in outputs}
-    grid = next(iter(blends.values()))
+    grid = Grid(reader.size, windows)
+    blends = {output.head: Blend(grid, planes(output.head), device) for output in outputs}
     batches = [grid.lefts[first : first + windows.batch_size] for first in range(0, len(grid.lefts), windows.batch_size)]
-    rows, seen, written = RowReader(reader, grid.lefts, windows.size, windows.blend != "none"), False, list[Future[None]]()
-    own = slice(-grid.lefts[0], reader.size[1] - grid.lefts[0])
+    stops = [*(max(0, lefts[0]) for lefts in batches[1:]), reader.size[1]]
+    rows, seen, written = BandReader(reader, grid, windows.blend != "none"), False, list[Future[None]]()
     with (
         ThreadPoolExecutor(1) as read,
         ThreadPoolExecutor(1) as write,
-        progress(range(len(grid.tops) * len(batches)), title) as steps,
+        progress(range(len(grid.bands) * len(batches)), title) as steps,
     ):
-        following = read.submit(rows.strip, grid.tops[0])
-        for top, below in zip(grid.tops, [*grid.tops[1:], None], strict=True):
-            seen_pixels, unseen = following.result()
-            if below is not None:
-                following = read.submit(rows.strip, below)
-            pixels = torch.from_numpy(seen_pixels).to(device)
-            for lefts, _ in zip(batches, steps, strict=False):
-                _predict_batch(predictor, pixels, unseen, lefts, blends)
-            first, last = grid.finished
-            hidden = unseen[first - top : last - top, own]
-            seen |= not hidden.all()
-            taken = {head: blend.take() for head, blend in blends.items()}
-            found = []
-            for at in range(0, last - first, ROWS):  # a few rows at a time: deciding takes several times their memory
-                part = slice(at, at + ROWS)
-                found += [(output, output.rows(first + at, taken[output.head][:, part], hidden[part])) for output in outputs]
-            for blend in blends.values():
-                blend.advance()
+        following = read.submit(rows.read, grid.bands[0])
+        for band, after in zip(grid.bands, [*grid.bands[1:], None], strict=True):
+            pixels, unseen = following.result()
+            if after is not None:
+                following = read.submit(rows.read, after)
+            on_device, made, start = torch.from_numpy(pixels).to(device), [list[Any]() for _ in outputs], 0
+            for lefts, stop, _ in zip(batches, stops, steps, strict=False):
+                for blend in blends.values():
+                    blend.widen(band, lefts[-1] + windows.size)
+                for top in band.tops:
+                    _predict_batch(predictor, on_device, unseen, band, top, lefts, grid, blends)
+                finished = {head: blend.take(band, stop) for head, blend in blends.items()}
+                at = -band.tops[0], -grid.lefts[0]
+                hidden = unseen[band.first + at[0] : band.below + at[0], start + at[1] : stop + at[1]]
+                seen |= not hidden.all()
+                for output, own in zip(outputs, made, strict=True):
+                    own.append(output.block(finished[output.head], hidden))
+                start = stop
             for each in written:
                 each.result()
-            written = [write.submit(output.write, made) for output, made in found]
+            written = [write.submit(output.write, band.first, own) for output, own in zip(outputs, made, strict=True)]
         for each in written:
             each.result()
     if rows.damaged:
         line = "%s: %d of its blocks can't be read and have no data in the map, the first: %s"
-        log.warning(line, reader.scene.image, len(rows.damaged), rows.damaged[0])
+        log.warning(line, reader.scene.image, len(rows.damaged), next(iter(rows.damaged.values())))
     if not seen:
         log.warning(
             "%s has no data anywhere%s: its map is empty.", reader.scene.image, " in the area" * bool(reader.scene.masks)
@@ -193,16 +202,22 @@ def _predict_batch(
     predictor: Callable[[Tensor], dict[str, Tensor]],
     pixels: Tensor,
     hidden: NDArray[np.bool_],
+    band: Band,
+    top: int,
     lefts: Sequence[int],
+    grid: Grid,
     blends: Mapping[str, Blend],
 ) -> None:
     """Predict some windows of a row and add them to it; one whose pixels are all hidden changes nothing that is seen."""
-    size, origin = pixels.shape[1], next(iter(blends.values())).lefts[0]
-    asked = [left for left in lefts if not hidden[:, left - origin : left - origin + size].all()]
+
+    def window(left: int) -> Any:
+        row, column = top - band.tops[0], left - grid.lefts[0]
+        return np.s_[..., row : row + grid.size, column : column + grid.size]
+
+    asked = [left for left in lefts if not hidden[window(left)].all()]
     if not asked:
         return
-    batch = torch.stack([pixels[..., left - origin : left - origin + size] for left in asked])
-    found = predictor(batch)
+    found = predictor(torch.stack([pixels[window(left)] for left in asked]))
     for head, blend in blends.items():
         for left, planes in zip(asked, found[head], strict=True):
-            blend.add(planes, left)
+            blend.add(band, planes, top, left)

@@ -16,18 +16,13 @@ from rsseg.task import Scaling, Task
 
 @dataclass(frozen=True)
 class Head:
-    """A head of a network.
+    """A head of a network."""
 
-    Attributes:
-        task: Its task, of a regression with the mean and the deviation of training values.
-        palette: The colours of its labels, as `Task.label_names` lists them; None: chosen.
-        threshold: What was tuned on the validation scenes, thresholds or biases as `Task.predict` takes them; None: nothing.
-        scaling: By kind, ``temperature`` and ``vector``, the scaling of logits that was fitted on the validation scenes.
-    """
-
-    task: Task
-    palette: tuple[str, ...] | None = None
+    task: Task  # its task, of a regression with the mean and the deviation of training values
+    palette: tuple[str, ...] | None = None  # the colours of its labels, as `Task.label_names` lists them; None: chosen
+    # what was tuned on the validation scenes, thresholds or biases as `Task.predict` takes them; None: nothing
     threshold: tuple[float, ...] | None = None
+    # by kind, ``temperature`` and ``vector``, the scaling of logits that was fitted on the validation scenes
     scaling: Mapping[str, Scaling] = field(default_factory=dict)
 
     def scaled(self, logits: Tensor, kind: str) -> Tensor:
@@ -45,40 +40,24 @@ class Head:
 
 @dataclass(frozen=True)
 class Spec:
-    """What is needed to use a network: its heads, its input and how it was trained.
+    """What is needed to use a network: its heads, its input and how it was trained."""
 
-    Attributes:
-        name: Of the run or the exported folder, for messages.
-        heads: By name, in their order.
-        bands: The image bands, counted from 1.
-        mean: Per band, what is subtracted from stored pixels.
-        std: Per band, what they are divided by then.
-        window: The side of the windows that it was trained on, in pixels.
-        overlap: Pixels at the borders of windows that validation cut away.
-        batch_size: Windows at a time.
-        dtype: The dtype of the training pixels.
-        resolution: The size of a training pixel in metres; None: not known, or it differs from scene to scene.
-        quality: The first head's validation score, more is better; None: not known.
-        rgb: The bands that pictures show as red, green and blue; None: the first three.
-        nodata: What images without a no-data value of their own hold where there is nothing.
-        precision: What it was trained in, as Lightning calls it.
-        image: The patterns of the paths of a scene's image files below the root of its dataset; empty: not known.
-    """
-
-    name: str
-    heads: Mapping[str, Head]
-    bands: tuple[int, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    window: int
-    overlap: int
-    batch_size: int
-    dtype: str
+    name: str  # of the run or the exported folder, for messages
+    heads: Mapping[str, Head]  # by name, in their order
+    bands: tuple[int, ...]  # the image bands, counted from 1
+    mean: tuple[float, ...]  # per band, what is subtracted from stored pixels
+    std: tuple[float, ...]  # per band, what they are divided by then
+    window: int  # the side of the windows that it was trained on, in pixels
+    overlap: int  # pixels at the borders of windows that validation cut away
+    batch_size: int  # windows at a time
+    dtype: str  # the dtype of the training pixels
+    # the size of a training pixel in metres; None: not known, or it differs from scene to scene
     resolution: float | None = None
-    quality: float | None = None
-    rgb: tuple[int, ...] | None = None
-    nodata: float | None = None
-    precision: str = "auto"
+    quality: float | None = None  # the first head's validation score, more is better; None: not known
+    rgb: tuple[int, ...] | None = None  # the bands that pictures show as red, green and blue; None: the first three
+    nodata: float | None = None  # what images without a no-data value of their own hold where there is nothing
+    precision: str = "auto"  # what it was trained in, as Lightning calls it
+    # the patterns of the paths of a scene's image files below the root of its dataset; empty: not known
     image: tuple[str, ...] = ()
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from rsseg.task import Centres
 FORMATS = {".gpkg": "GPKG", ".geojson": "GeoJSON"}
 """The vector files that are written, by suffix."""
 
-COLUMNS = 256
-"""Columns that are searched for objects at a time."""
+ROWS, COLUMNS = 128, 256
+"""How many are searched for objects at a time."""
 
 
 def _write_features(path: Path, frame: Any, layer: str, geometry: str) -> None:
@@ -38,42 +39,53 @@ def _write_features(path: Path, frame: Any, layer: str, geometry: str) -> None:
 
 
 class Objects:
-    """Gathers the objects of a scene of some height; an `rsseg.inference.scene.Output`.
+    """Gathers the objects of a scene of some height and width; an `rsseg.inference.scene.Output`.
 
     A centre is where the heat is highest among its neighbours, so that a row is searched once the one below it is known.
     """
 
-    def __init__(self, head: str, task: Centres, height: int) -> None:
-        self.head, self.task, self.height = head, task, height
-        self._above: tuple[Tensor, NDArray[np.bool_]] | None = None
+    def __init__(self, head: str, task: Centres, shape: tuple[int, int]) -> None:
+        self.head, self.task, self.shape = head, task, shape
+        self._planes, self._hidden = torch.empty(task.outputs, 0, shape[1]), np.empty((0, shape[1]), dtype=bool)
+        self._above = self._end = self._left = 0  # rows of `_planes` from the band above; the scene's row behind the last
         self._found: list[Tensor] = []
 
-    def rows(self, top: int, planes: Tensor, hidden: NDArray[np.bool_]) -> Tensor:
-        """See `Output`: a table of objects, see `rsseg.metrics.objects`."""
-        end, searched = top + planes.shape[1], 0
-        if self._above is not None:
-            above, hidden_above = self._above
-            planes, hidden = torch.cat([above, planes], dim=1), np.concatenate([hidden_above, hidden])
-            top, searched = top - above.shape[1], above.shape[1] - 1
-        self._above = planes[:, -2:].clone(), hidden[-2:]
-        stop = planes.shape[1] - (end < self.height)
-        where = torch.from_numpy(~hidden).to(planes.device)
-        where[:searched] = where[stop:] = False
+    def block(self, planes: Tensor, hidden: NDArray[np.bool_]) -> Tensor | None:
+        """See `Output`: after the last block of a band a table of objects, see `rsseg.metrics.objects`."""
+        height, width = hidden.shape
+        if self._left == 0:
+            above, hidden_above = self._planes[:, -2:], self._hidden[-2:]
+            self._above, self._end = above.shape[1], self._end + height
+            self._planes = planes.new_empty(len(planes), self._above + height, self.shape[1])
+            self._hidden = np.empty(self._planes.shape[1:], dtype=bool)
+            self._planes[:, : self._above], self._hidden[: self._above] = above, hidden_above
+        columns = slice(self._left, self._left + width)
+        self._planes[:, self._above :, columns], self._hidden[self._above :, columns] = planes, hidden
+        self._left = columns.stop % self.shape[1]
+        return None if self._left else self._search()
+
+    def _search(self) -> Tensor:
+        """The objects of a band, but for its last row unless it is that of the scene; and those of the last row above it."""
+        planes, width = self._planes, self.shape[1]
+        stop = planes.shape[1] - (self._end < self.shape[0])
+        where = torch.from_numpy(~self._hidden).to(planes.device)
+        where[: max(0, self._above - 1)] = where[stop:] = False
         found = []
-        for left in range(0, planes.shape[2], COLUMNS):
-            first, last = max(0, left - 1), min(planes.shape[2], left + COLUMNS + 1)
-            inside = where[:, first:last].clone()
-            inside[:, : left - first] = False
-            inside[:, left - first + COLUMNS :] = False
-            own = peaks(planes[None, :, :, first:last], self.task, least=SCORE, where=inside[None])
-            own[:, 3] += top
-            own[:, 4] += first
-            found.append(own.cpu())
+        for top, left in product(range(0, len(where), ROWS), range(0, width, COLUMNS)):
+            first, column = max(0, top - 1), max(0, left - 1)
+            seen = np.s_[..., first : top + ROWS + 1, column : left + COLUMNS + 1]  # with neighbours
+            own = where[top : top + ROWS, left : left + COLUMNS]
+            inside = torch.zeros_like(where[seen])
+            inside[top - first :, left - column :][: own.shape[0], : own.shape[1]] = own
+            objects = peaks(planes[seen][None], self.task, least=SCORE, where=inside[None])
+            objects[:, 3] += self._end - planes.shape[1] + first
+            objects[:, 4] += column
+            found.append(objects.cpu())
         return torch.cat(found)
 
-    def write(self, rows: Tensor) -> None:
+    def write(self, top: int, blocks: Sequence[Tensor | None]) -> None:
         """See `Output`."""
-        self._found.append(rows)
+        self._found += [block for block in blocks if block is not None]
 
     def save(self, out: Path, image: Path) -> int:
         """Write the objects of an image in its CRS, best first, and count them.

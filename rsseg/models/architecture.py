@@ -25,7 +25,7 @@ TRAINED_ONLY = ("aux.", "classifiers.")  # prefixes of the names of weights that
 
 
 @dataclass
-class Architecture:
+class Architecture(ModelFacts):
     """A class of smp with its encoder and its decoders, as `build_network` takes it, without what only training needs."""
 
     net: str  # the name of the class
@@ -37,12 +37,6 @@ class Architecture:
     siamese: bool = False  # whether the bands are those of two dates
     fusion: str = "concat"  # how the features of two dates are fused
     rebuild: bool = False  # whether the network rebuilds the image
-    decoder: str = field(default="shared", init=False)
-    weights: str = field(default="none", init=False)
-    freeze: list[str] = field(default_factory=list, init=False)
-    dropout: float = field(default=0.0, init=False)
-    aux: int = field(default=0, init=False)
-    classifier: float | None = field(default=None, init=False)
 
     @classmethod
     def of(cls, network: Network, model: ModelFacts, arguments: Mapping[str, Any], bands: int) -> Self:
@@ -87,7 +81,7 @@ class Architecture:
 
     def record(self) -> dict[str, Any]:
         """All of it as plain values."""
-        return {item.name: getattr(self, item.name) for item in fields(self) if item.init}
+        return {item.name: getattr(self, item.name) for item in fields(self)}
 
     @property
     def plain_smp(self) -> bool:

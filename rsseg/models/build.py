@@ -21,22 +21,23 @@ from rsseg.task import Task
 
 
 class ModelFacts(Protocol):
-    """What the config says of a model."""
+    """What the config says of a model; what training alone asks for may be left out."""
 
     encoder: str
-    weights: str
     encoder_args: dict[str, Any]
-    dropout: float
-    freeze: list[str]
     heads: dict[str, Any]
-    aux: int
-    classifier: float | None
     siamese: bool
     rebuild: bool
+    weights: str = "none"
+    dropout: float = 0.0
+    freeze: list[str] = []  # noqa: RUF012
+    aux: int = 0
+    classifier: float | None = None
 
     @property
     def decoder(self) -> str:
         """Whether heads share a decoder."""
+        return "shared"
 
     @property
     def fusion(self) -> str:

@@ -48,13 +48,8 @@ def draw_windows(
 ) -> None:
     """Write a PNG of windows: image, target, prediction and errors; of several models the errors of each.
 
-    Args:
-        path: The file.
-        task: The head's task.
-        palette: The dataset's colours, if it has any.
-        rows: The windows.
-        shown: The indices of the bands for red, green and blue, as for `stretch`.
-        models: The names of several models.
+    `palette` are the dataset's colours, if it has any, `shown` the bands for red, green and blue as for `stretch`, `models` the
+    names of several models.
     """
     truth = "objects" if isinstance(task, Centres) else "target"
     titles = ["image", truth, *(models or ("prediction", "errors"))]

@@ -45,19 +45,12 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Row:
-    """A window to draw.
+    """A window to draw."""
 
-    Attributes:
-        image: ``[C, H, W]`` as stored.
-        target: All its labels or values, ``[*planes, H, W]``; of objects a table, see `rsseg.metrics.objects`.
-        scene: The name of its scene.
-        predictions: One per model, each shaped like the target; of objects a table.
-    """
-
-    image: NDArray[Any]
-    target: NDArray[Any]
-    scene: str
-    predictions: list[NDArray[Any]]
+    image: NDArray[Any]  # ``[C, H, W]`` as stored
+    target: NDArray[Any]  # all its labels or values, ``[*planes, H, W]``; of objects a table, see `rsseg.metrics.objects`
+    scene: str  # the name of its scene
+    predictions: list[NDArray[Any]]  # one per model, each shaped like the target; of objects a table
 
 
 def pick_windows(store: Store, size: int, count: int, every_class: bool = False) -> list[Batch]:

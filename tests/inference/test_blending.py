@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsseg.contract import InputError
-from rsseg.inference.blending import Blend, Windows, check_blend, place_windows, reflected, starts
+from rsseg.inference.blending import Blend, Grid, Windows, check_blend, place_windows, reflected, starts
 
 KINDS = ("gaussian", "cosine", "none")
 
@@ -31,47 +31,58 @@ def test_reflection_is_numpys(start, size, length):
     assert reflected(start, size, length).tolist() == padded[first : first + size].tolist()
 
 
+def swept(shape, windows, planes, predicted):
+    """The blended planes of a scene, from what is predicted of each window."""
+    grid = Grid(shape, windows)
+    blend, found = Blend(grid, planes, torch.device("cpu")), torch.full((planes, *shape), torch.nan)
+    for band in grid.bands:
+        start = 0
+        for first in range(0, len(grid.lefts), windows.batch_size):
+            lefts = grid.lefts[first : first + windows.batch_size]
+            blend.widen(band, lefts[-1] + windows.size)
+            for top in band.tops:
+                for left in lefts:
+                    blend.add(band, predicted(top, left), top, left)
+            following = grid.lefts[first + len(lefts) :]
+            stop = max(0, following[0]) if following else shape[1]
+            part = found[:, band.first : band.below, start:stop]
+            assert part.isnan().all()
+            part[:] = blend.take(band, stop)
+            start = stop
+    return found
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(7, 9), (64, 64), (150, 201), (33, 300)])
-def test_windows_that_agree_stay_as_they_are(kind, shape):
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_windows_that_agree_stay_as_they_are(kind, shape, batch_size):
     """A field cut into windows and blended is the field again, whatever the weights."""
-    windows = Windows(32, 6, kind, 4)
     field = torch.from_numpy(np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32))
-    blend = Blend(2, shape, windows, torch.device("cpu"))
-    found, rows = torch.full_like(field, torch.nan), 0
-    for top in blend.tops:
-        assert blend.top == top
-        for left in blend.lefts:
-            at = [torch.from_numpy(reflected(start, 32, side)) for start, side in ((top, shape[0]), (left, shape[1]))]
-            blend.add(field[:, at[0]][:, :, at[1]], left)
-        first, last = blend.finished
-        assert first == rows
-        rows = last
-        found[:, first:last] = blend.take()
-        blend.advance()
-    assert rows == shape[0]
+
+    def cut(top, left):
+        rows, columns = (torch.from_numpy(reflected(start, 32, side)) for start, side in zip((top, left), shape, strict=True))
+        return field[:, rows][:, :, columns]
+
+    found = swept(shape, Windows(32, 6, kind, batch_size), 2, cut)
     torch.testing.assert_close(found, field, rtol=1e-5, atol=1e-5)
 
 
-def test_blended_values_are_the_weighted_mean():
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+@pytest.mark.parametrize("shape", [(50, 61), (88, 61), (70, 40)])
+def test_blended_values_are_the_weighted_mean(shape, batch_size):
     """Against the sum over all windows in NumPy float64."""
-    shape, windows, rng = (50, 61), Windows(24, 4, "gaussian", 4), np.random.default_rng(1)
+    windows, rng = Windows(24, 4, "gaussian", batch_size), np.random.default_rng(1)
     (tops, down), (lefts, across) = (place_windows(side, *windows[:3]) for side in shape)
-    said = rng.normal(size=(len(tops), len(lefts), 24, 24))
-    total, weight = np.zeros((100, 120)), np.zeros((100, 120))
+    said = {(top, left): rng.normal(size=(24, 24)) for top in tops for left in lefts}
+    total, weight = np.zeros((2, 140, 120))
     for i, top in enumerate(tops):
         for j, left in enumerate(lefts):
             place = np.s_[top + 20 : top + 44, left + 20 : left + 44]
-            total[place] += said[i, j] * np.outer(down[i], across[j])
+            total[place] += said[top, left] * np.outer(down[i], across[j])
             weight[place] += np.outer(down[i], across[j])
-    expected = (total[20:70, 20:81]) / weight[20:70, 20:81]
-    blend, found = Blend(1, shape, windows, torch.device("cpu")), []
-    for i in range(len(tops)):
-        for j, left in enumerate(lefts):
-            blend.add(torch.from_numpy(said[i, j][None]).float(), left)
-        found.append(blend.take().clone())
-        blend.advance()
-    np.testing.assert_allclose(torch.cat(found, 1)[0].numpy(), expected, atol=1e-4)
+    inside = np.s_[20 : 20 + shape[0], 20 : 20 + shape[1]]
+    found = swept(shape, windows, 1, lambda top, left: torch.from_numpy(said[top, left][None]).float())
+    np.testing.assert_allclose(found[0].numpy(), total[inside] / weight[inside], atol=1e-4)
 
 
 def test_cosine_weights_sum_to_one_between_neighbours():
@@ -94,14 +105,11 @@ def test_what_is_refused(words, message):
         check_blend(Windows(*words, 4))
 
 
-@pytest.mark.parametrize("blend", ["gaussian", "cosine", "none"])
-@pytest.mark.parametrize("height", range(1, 200, 3))
+@pytest.mark.parametrize("blend", KINDS)
+@pytest.mark.parametrize("height", range(1, 500, 3))
 def test_the_finished_rows_are_each_row_once(height, blend):
-    """Scenes of any height, also those a little lower than a window: rows of windows finish rows in order, none twice."""
-    grid, found = Blend(1, (height, 40), Windows(128, 16, blend, 4), torch.device("cpu")), []
-    for _ in grid.tops:
-        first, last = grid.finished
-        assert first <= last
-        found += range(first, last)
-        grid.advance()
-    assert found == list(range(height))
+    """Scenes of any height, also those a little lower than a window: bands finish rows in order, none twice."""
+    grid = Grid((height, 40), Windows(128, 16, blend, 4))
+    assert [row for band in grid.bands for row in range(band.first, band.below)] == list(range(height))
+    assert [top for band in grid.bands for top in band.tops] == place_windows(height, 128, 16, blend)[0]
+    assert grid.overlap <= 32  # what is kept for the whole width is no more than neighbours ordinarily share

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import geopandas
 import numpy as np
 import pytest
@@ -6,13 +8,15 @@ import torch
 from rasterio.control import GroundControlPoint
 from rasterio.transform import from_origin
 from scipy.ndimage import label as components
+from scipy.ndimage import maximum_filter
 from tiny import write_tif
 
 from rsseg.contract import InputError
 from rsseg.files import UnwritableError
 from rsseg.inference.maps import MapFile, bands_of, new_map
-from rsseg.inference.styles import write_styles, write_vector_style
-from rsseg.inference.vectors import write_polygons
+from rsseg.inference.products import write_styles, write_vector_style
+from rsseg.inference.vectors import Objects, write_polygons
+from rsseg.metrics.objects import SCORE
 from rsseg.task import Binary, Centres, Multiclass, Multilabel, Regression
 
 THREE = Multiclass(("land", "water", "road"))
@@ -25,7 +29,8 @@ def written(path, kind, task, planes, hidden, dtype="uint8", threshold=None, pla
     with new_map(path, bands, hidden.shape, place, {"RSSEG": "{}"}) as raster:
         output = MapFile("mask", bands, raster)
         for top in range(0, hidden.shape[0], 100):
-            output.write(output.rows(top, planes[:, top : top + 100], hidden[top : top + 100]))
+            rows, parts = slice(top, top + 100), (slice(0, 300), slice(300, None))
+            output.write(top, [output.block(planes[:, rows, part], hidden[rows, part]) for part in parts])
     return rasterio.open(path)
 
 
@@ -120,7 +125,7 @@ def test_styles_name_the_classes(tmp_path, hidden):
     assert 'value="0" color="#102030" label="background" alpha="0"' in text
     assert 'label="roof &amp; &lt;tiles&gt;" alpha="255"' in text
     assert "<Category>roof &amp; &lt;tiles&gt;</Category>" in (tmp_path / "map.tif.aux.xml").read_text()
-    write_vector_style(tmp_path / "map.gpkg", "class", {"roof": "#ff0000"})
+    write_vector_style(tmp_path / "map.gpkg", {"roof": "#ff0000"})
     assert 'value="255,0,0,255"' in (tmp_path / "map.qml").read_text()
 
 
@@ -192,3 +197,19 @@ def test_labels_that_overlap_are_simplified_each_for_itself(tmp_path):
     assert write_polygons(tmp_path / "a.gpkg", path, {1: {1: "a"}, 2: {1: "b"}}, 0, 1) == 2
     frame = geopandas.read_file(tmp_path / "a.gpkg")
     assert frame.geometry.area.tolist() == pytest.approx([35 * 35 / 4] * 2)
+
+
+@pytest.mark.parametrize("rows", [(0, 300), (0, 13, 14, 15, 140, 300)])
+@pytest.mark.parametrize("columns", [(0, 400), (0, 1, 255, 257, 300, 400)])
+def test_objects_are_those_of_the_whole_scene_however_it_is_cut(rows, columns):
+    """Against SciPy's maximum of the neighbours."""
+    rng, task = np.random.default_rng(0), Centres(("car", "boat"))
+    heat = rng.random((2, 300, 400), np.float32) * (rng.random((2, 300, 400)) < 0.005).astype(np.float32)
+    hidden = rng.random((300, 400)) < 0.3
+    planes, objects = torch.cat([torch.from_numpy(heat), torch.zeros(4, 300, 400)]), Objects("mask", task, (300, 400))
+    for top, below in pairwise(rows):
+        parts = [(slice(top, below), slice(*ends)) for ends in pairwise(columns)]
+        objects.write(top, [objects.block(planes[:, own, part], hidden[own, part]) for own, part in parts])
+    found = torch.cat(objects._found)[:, [1, 3, 4]].int().tolist()
+    highest = (heat == maximum_filter(heat, (1, 3, 3), mode="constant")) & (heat >= SCORE) & ~hidden
+    assert sorted(found) == np.argwhere(highest).tolist()

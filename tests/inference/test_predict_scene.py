@@ -31,11 +31,11 @@ class Gather:
         self.hidden = np.zeros(reader.size, bool)
         self.tops = []
 
-    def rows(self, top, planes, hidden):
-        return top, planes.clone().numpy(), hidden.copy()
+    def block(self, planes, hidden):
+        return planes.clone().numpy(), hidden.copy()
 
-    def write(self, rows):
-        top, planes, hidden = rows
+    def write(self, top, blocks):
+        planes, hidden = (np.concatenate(parts, axis=-1) for parts in zip(*blocks, strict=True))
         self.tops.append(top)
         self.planes[:, top : top + planes.shape[1]] = planes
         self.hidden[top : top + len(hidden)] = hidden
@@ -163,7 +163,7 @@ def test_a_block_that_cannot_be_read_is_a_hole(tmp_path, caplog):
     assert (found.hidden == hole).all()
     np.testing.assert_allclose(found.planes[0][~hole], image[0].astype(float)[~hole], rtol=1e-5)
     assert "scene.tif" in caplog.text
-    assert "can't be read and have no data in the map" in caplog.text
+    assert "1 of its blocks can't be read and have no data in the map" in caplog.text  # though two bands of rows meet it
 
 
 @torch.inference_mode()
@@ -184,8 +184,8 @@ def test_memory_does_not_grow_with_the_height(tmp_path):
         rows = []
 
         class Drop(Gather):
-            def write(self, given):
-                rows.append(len(given[2]))
+            def write(self, top, blocks):
+                rows.append(len(blocks[0][1]))
 
         output = Drop.__new__(Drop)
         tracemalloc.start()
@@ -206,7 +206,7 @@ def test_a_failure_to_write_is_told(tmp_path):
     reader = SceneReader(Scene("a", path), [], [1, 2, 3])
 
     class Full(Gather):
-        def write(self, rows):
+        def write(self, top, blocks):
             raise OSError("no space")
 
     with pytest.raises(OSError, match="no space"):
