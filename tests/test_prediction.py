@@ -1,10 +1,14 @@
 """Scenes mapped by a trained run, as predict.py does it."""
 
+import functools
+import http.server
 import json
 import logging
 import re
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import geopandas
@@ -98,6 +102,24 @@ def test_scenes_of_several_files_by_the_patterns_of_training(tmp_path, scenes):
     with pytest.raises(InputError, match="have no file to stack"):
         find_scenes(str(tmp_path / "bands"), ["{name}/B1.tif", "{name}/B2.tif"])
     assert len(find_scenes(str(scenes), ["images/{name}.tif"])) == 3  # patterns that fit nothing: every image
+
+
+@pytest.mark.parametrize("form", ["a file", "a folder", "an archive"])
+def test_scenes_elsewhere_give_the_same_maps(tmp_path, runs, scenes, monkeypatch, form):
+    monkeypatch.setenv("RSSEG_CACHE", str(tmp_path / "cache"))
+    archive = shutil.make_archive(str(tmp_path / "all"), "zip", scenes)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(scenes))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    root = f"http://127.0.0.1:{server.server_port}"
+    named = {"a file": f"{root}/s0.tif", "a folder": root, "an archive": archive}[form]
+    predict([runs[0]], named, tmp_path / "remote", Options())
+    server.shutdown()
+    predict([runs[0]], str(scenes), tmp_path / "local", Options())
+    maps = sorted(path.name for path in (tmp_path / "remote").glob("*.tif"))
+    assert maps == ["s0.tif"] if form == "a file" else ["s0.tif", "s1.tif", "s2.tif"]
+    for name in maps:
+        assert np.array_equal(read(tmp_path / "remote" / name), read(tmp_path / "local" / name))
 
 
 def test_a_batch_goes_on_where_it_stopped(tmp_path, runs, scenes, caplog):
