@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 CLASSES = ("land", "building")
+PART = "of it: "
 WARM = 5
 """Steps before the first that is measured."""
 
@@ -69,6 +70,7 @@ class Marks:
 
     def __init__(self) -> None:
         self.clock, self.processor = list[float](), list[float]()
+        self.parts: dict[str, float] = {}
 
     def __call__(self) -> None:
         """A step begins, or the last has ended."""
@@ -84,6 +86,58 @@ class Marks:
             return method(*args, **kwargs)
 
         setattr(owner, name, marked)
+
+
+class Spent:
+    """The processor time within functions, without that within others of them, from the start of the process."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {"start, imports": 0.0}
+        self.names, self.since = list(self.seconds), 0.0
+
+    def turn(self) -> None:
+        """What the processor did until now belongs to the innermost function."""
+        now = time.process_time()
+        self.seconds[self.names[-1]] += now - self.since
+        self.since = now
+
+    def around(self, owner: Any, name: str, part: str) -> None:
+        """Measure the calls of a function."""
+        function = getattr(owner, name)
+        self.seconds.setdefault(part, 0.0)
+
+        def measured(*args: Any, **kwargs: Any) -> Any:
+            self.turn()
+            self.names.append(part)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.turn()
+                self.names.pop()
+
+        setattr(owner, name, measured)
+
+
+def watch() -> Spent:
+    """The parts of a run of rsseg, measured from now on."""
+    from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
+
+    from rsseg import run
+    from rsseg.comparison.recorder import Recorder
+    from rsseg.training import checkpointing
+
+    spent = Spent()
+    spent.around(run, "make_setup", "setup")
+    spent.around(run, "_open", "decoding, statistics, network")
+    spent.around(run, "fit", "steps")
+    spent.around(_EvaluationLoop, "run", "validation")
+    spent.around(checkpointing, "write_checkpoint", "checkpoints")
+    for hook in ("on_validation_batch_end", "on_validation_epoch_end", "on_validation_end"):
+        spent.around(Recorder, hook, "records")
+    spent.around(run, "score_best", "scoring the best checkpoint, thresholds")
+    spent.around(run, "write_scores", "tables, pictures")
+    spent.around(run, "write_summary", "summary")
+    return spent
 
 
 def write_tiles(root: Path, sides: dict[str, int]) -> None:
@@ -177,6 +231,7 @@ def rsseg(root: Path, arguments: Arguments, seed: int, marks: Marks, precision: 
     SegmentationModule.on_train_start = keep  # type: ignore[method-assign]
     marks.around(SegmentationModule, "training_step")
     marks.around(SegmentationModule, "on_train_end")
+    spent = watch()
     words = [
         "dataset=folder", f"dataset.source.root={root}", f"dataset.classes=[{','.join(CLASSES)}]", "loss=ce",
         "dataset.source.split={train: ['train_*'], val: ['val_*']}", "trainer=cpu", f"trainer.precision={precision}",
@@ -186,6 +241,8 @@ def rsseg(root: Path, arguments: Arguments, seed: int, marks: Marks, precision: 
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         train(own_part(compose(CONFIGS, [*words, f"output={folder}"])), Path(folder) / "run")
+    spent.turn()
+    marks.parts = spent.seconds
     return kept[0].network
 
 
@@ -295,7 +352,7 @@ def run_job(name: str, root: Path, arguments: Arguments, seed: int) -> dict[str,
         "job": job,
         "memory": memory,
         "iou": iou,
-    }
+    } | {PART + part: seconds for part, seconds in marks.parts.items()}
 
 
 def main(arguments: Arguments) -> None:
@@ -330,6 +387,11 @@ def main(arguments: Arguments) -> None:
     print(f"{arguments.steps} steps of {arguments.batch} windows of {arguments.window} px, {tiles}\n")
     head = ["", "ms a step", "x bare", "of the processor", "x bare", "job, s of the processor", "MB", "IoU"]
     print(table(head, rows_of(found)))
+    for name, jobs in found.items():
+        parts = [key for key in (jobs[0] if jobs else ()) if key.startswith(PART)]
+        if parts:
+            print(f"\nWhat the job of {name} spends, in seconds of the processor\n")
+            print(table(["", "s"], ([key.removeprefix(PART), f"{median(one[key] for one in jobs):.1f}"] for key in parts)))
 
 
 def rows_of(found: dict[str, list[dict[str, float]]]) -> Iterator[list[str]]:
