@@ -290,13 +290,14 @@ def set_up(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
     Raises:
         InputError: For a task or masks that can't be.
     """
+    dataset = make_dataset(plain)  # first: a head without a target is told by the checks of the schema
     tasks, heads = tasks_of(plain["dataset"]), heads_of(plain)
     for head, node in heads.items():
         if node["target"] not in tasks:
             raise InputError(no_such_target(head, node["target"], tasks))
     made: dict[str, Any] = {
         "plain": plain,
-        "dataset": make_dataset(plain),
+        "dataset": dataset,
         "tasks": {head: tasks[node["target"]] for head, node in heads.items()},
         "cache": Cache(plain["cache"]),
         "output": Path(plain["output"]),

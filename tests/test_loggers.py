@@ -31,7 +31,7 @@ def test_tensorboard(tmp_path, folder_root):
         written = [float(row["val/iou"]) for row in csv.DictReader(file) if row["val/iou"]]
     assert [event.value for event in events.Scalars("val/iou")] == pytest.approx(written)
     table = events.Tensors("classes/text_summary")[0].tensor_proto.string_val[0].decode()
-    assert table.startswith("| class | iou | dice | precision | recall | pixels | scenes |\n| --- |")
+    assert table.startswith("| class | iou | dice | precision | recall | pixels | in scenes |\n| --- |")
     assert "\n| mean |" in table
 
 
@@ -45,7 +45,7 @@ def test_wandb_offline(tmp_path, folder_root, monkeypatch):
     media = next((folder / "wandb").glob("offline-run-*")) / "files" / "media"
     assert {path.name.split("_")[0] for path in (media / "images").iterdir()} == PICTURES
     table = json.loads(next((media / "table").rglob("classes*.json")).read_text())
-    assert table["columns"] == ["class", "iou", "dice", "precision", "recall", "pixels", "scenes"]
+    assert table["columns"] == ["class", "iou", "dice", "precision", "recall", "pixels", "in scenes"]
     assert [row[0] for row in table["data"]] == ["a", "b", "c", "mean"]
 
 

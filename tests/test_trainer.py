@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from test_run import folder_data, settings, weights
 from tiny import CONFIGS, map_scene, power_cut
 
@@ -415,8 +416,8 @@ def test_a_full_disk_under_metrics_csv_is_one_line(tmp_path, folder_root, monkey
 
 
 def there_is(monkeypatch, found):
-    monkeypatch.setattr(devices.MPSAccelerator, "is_available", staticmethod(lambda: found == "mps"))
-    monkeypatch.setattr(devices.CUDAAccelerator, "is_available", staticmethod(lambda: found == "cuda"))
+    monkeypatch.setattr(MPSAccelerator, "is_available", staticmethod(lambda: found == "mps"))
+    monkeypatch.setattr(CUDAAccelerator, "is_available", staticmethod(lambda: found == "cuda"))
 
 
 @pytest.mark.parametrize(

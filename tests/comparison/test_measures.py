@@ -38,7 +38,7 @@ def test_scores_from_sums_are_those_of_whole_runs():
     assert list(calibrated) == ["ece", "class_ece", "brier"]
     for name, measure in calibrated.items():
         values = measure.average(np.array([[run[name] for run in row] for row in sums]).sum(2))
-        assert values == pytest.approx(np.array([[calibration(x, task)[name] for x in row] for row in histograms]))
+        assert values == pytest.approx(np.array([[calibration(run)[name] for run in row] for row in sums]))
         assert not measure.higher_is_better
     first = sums[0][0]
     assert calibrated["class_ece"].pixels(first["class_ece"]) == pytest.approx(histograms[0, 0, :, :3, 1].sum(-1))
