@@ -208,8 +208,8 @@ def _trouble(found: Findings) -> list[str]:
         notes.append("Some runs were made with uncommitted changes: their commit does not say which code ran.")
     if comparison.left_out:
         many, reasons = len(comparison.left_out), Counter(left.why for left in comparison.left_out).most_common(3)
-        why = "; ".join(f"{why} ({number})" for why, number in reasons)
-        notes.append(f"{many} run{'s are' if many > 1 else ' is'} left out: {why}. The protocol names all.")
+        said = "; ".join(f"{why} ({times})" for why, times in reasons)
+        notes.append(f"{many} run{'s are' if many > 1 else ' is'} left out: {said}. The protocol names all.")
     return notes
 
 

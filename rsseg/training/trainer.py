@@ -43,7 +43,6 @@ from rsseg.training.signals import Interrupts
 
 log = logging.getLogger(__name__)
 
-
 MEASURED = 3  # steps after which the time of a run is estimated
 VALIDATION = 0.5  # what a batch of a validation takes, in steps, as long as none was measured: no backward pass, more losses
 
@@ -258,9 +257,8 @@ def _train_all_steps(loop: Loop, last: Path | None) -> None:
     train = feed(setup, loop.windows, Batches(setup.steps * per_step, size, loop.step * per_step, rank, world), world)
     val = feed(setup, windows, Batches(len(windows), size, 0, rank, world), world)
     _log_start(setup, stores, trainer, loop.step if last else None)
-    trainer.precision_plugin.convert_module(
-        loop.module
-    )  # Lightning does it after it has loaded weights, which cuts doubles short
+    # Lightning converts the module after it has loaded the weights, which would cut float64 weights to float32.
+    trainer.precision_plugin.convert_module(loop.module)
     trainer.fit(loop.module, train, val, ckpt_path=last)
     if trainer.global_step < setup.steps:
         log.info("Stopped early, at step %d of %d.", trainer.global_step, setup.steps)
