@@ -1,7 +1,7 @@
 """The comparison of finished runs, as ``rsseg compare`` does it: the question, and the folder that answers it.
 
 Records are read and compared in NumPy. Where scenes or checkpoints have to be looked at again, for baselines and for pictures,
-processes of their own do it (`rsseg.evaluation`): torch, and the libraries around it, would stay in memory.
+processes of their own do it (`rsseg.apart`): torch, and the libraries around it, would stay in memory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Scenes mapped by a trained run, as predict.py does it."""
+"""Scenes mapped by a trained run, as ``rsseg predict`` does it."""
 
 import functools
 import http.server
