@@ -27,7 +27,7 @@ from rsseg.metrics.scores import class_pixels
 from rsseg.task import Task
 
 FEW = 5.0
-"""A class of fewer `effective_groups` is named."""
+"""A class that occurs in fewer `effective_groups` is named in a caveat."""
 
 
 def caveats(found: Findings) -> list[str]:
@@ -96,7 +96,7 @@ def _folds(found: Findings) -> int:
 
 
 def _kind(task: Task, many: bool = False) -> str:
-    """What a score of its own is of."""
+    """What each score is given for, a class or a value of a regression, as the first word of a sentence."""
     return {"class": ("Class", "Classes"), "value": ("Value", "Values")}[task.score_of][many]
 
 

@@ -231,7 +231,7 @@ def fit(loop: Loop, last: Path | None) -> None:
 
 
 def _trained_on(setup: Setup, windows: TrainWindows) -> Callable[[int], Mapping[str, Any]]:
-    """What tells the windows of a step, by its number from 0, and their scenes."""
+    """A function that gives the numbers and the scenes of a step's windows, by the number of the step from 0."""
     per_step = setup.batch_size * setup.accumulate
 
     def batch(step: int) -> Mapping[str, Any]:
@@ -317,9 +317,9 @@ def write_scores(loop: Loop, result: Mapping[str, AnyScores]) -> None:
 
 
 def write_summary(loop: Loop, result: Mapping[str, AnyScores]) -> None:
-    """Write ``summary.json``, which says that the run is finished, with the best checkpoint's scores; say what was left out.
+    """Write the best checkpoint's scores into ``summary.json``, whose presence says that the run is finished.
 
-    They are the first head's, and under `heads` those of all if there are several.
+    The scores are the first head's; of several heads all are under ``heads`` besides. What was left out is logged.
     """
     means = {head: scores.means() for head, scores in result.items()}
     heads = {"heads": means} if len(means) > 1 else {}
