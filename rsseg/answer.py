@@ -1,7 +1,7 @@
 """The comparison of finished runs, as ``rsseg compare`` does it: the question, and the folder that answers it.
 
 Records are read and compared in NumPy. Where scenes or checkpoints have to be looked at again, for baselines and for pictures,
-processes of their own do it (`rsseg.evaluation`): torch, and the libraries around it, would stay in memory.
+processes of their own do it (`rsseg.apart`): torch, and the libraries around it, would stay in memory.
 """
 
 from __future__ import annotations
@@ -140,11 +140,11 @@ def compare_one(places: Sequence[Path], question: Question, out: Path) -> Findin
     if question.split != "val":
         score_runs(comparison, question)
     try:
-        known = count_baselines(comparison, question, out)
+        trivial = count_baselines(comparison, question, out)
     except InputError as error:
         log.warning("Trivial baselines are left out of the report: %s", error)
-        known = {}
-    found = Findings(comparison, question.metric, question.without, question.equal_within, known)
+        trivial = {}
+    found = Findings(comparison, question.metric, question.without, question.equal_within, trivial)
     try:
         runs = [comparison.runs[i][0].folder for i in found.order]
         examples = draw_disagreements(runs, [found.labels[i] for i in found.order], question, out / "examples.png")

@@ -43,7 +43,7 @@ def _call(module: str, function: str, given: tuple[Any, ...]) -> Any:
     try:
         return getattr(import_module(module), function)(*given)
     except InputError as error:
-        raise InputError(str(error)) from None  # those of more arguments can't be sent
+        raise InputError(str(error)) from None  # a subclass whose constructor takes more arguments can't be pickled
 
 
 def _begin(level: int) -> None:

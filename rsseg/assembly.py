@@ -44,13 +44,13 @@ from rsseg.setup import Setup, set_up
 log = logging.getLogger(__name__)
 
 Terms = dict[str, tuple[float | Weight, nn.Module]]
-"""The terms of a loss with their weights, by name; in the place of one that can't be made stands an identity."""
+"""The terms of a loss with their weights, by name; an identity stands for a term that can't be made."""
 
 PACKAGES = ("tensorboard", "wandb", "mlflow", "trackio")  # the loggers that an extra installs; each is called as its package
 
 
 def attempts(setup: Setup) -> Iterator[tuple[str, Callable[[], object]]]:
-    """By place, what makes a part and tries it once: then a wrong number shows, or weights of a wrong length."""
+    """By place, a function that makes the part and uses it once, which shows wrong numbers and weights of a wrong length."""
     yield "model.encoder", partial(encoder_name, setup.plain["model"]["encoder"])
     yield "model.net", partial(_try_architecture, setup)
     yield "metrics", partial(_try_metrics, setup)
@@ -305,7 +305,10 @@ def warn_of_uncounted(setup: Setup, numbers: TrainStatistics) -> None:
 
 
 def with_bands(setup: Setup) -> tuple[Setup, Source]:
-    """The setup with the bands of its data, of which those that are called so are shown as red, green and blue; the source."""
+    """The setup with the bands that the data have, where the config leaves them open, and the source of the scenes.
+
+    Pictures show the bands whose names say that they are red, green and blue, unless the config says which.
+    """
     source, dataset = setup.source(), setup.dataset
     if dataset.bands is not None and (dataset.rgb or len(dataset.bands) <= 3):
         return setup, source
@@ -339,7 +342,7 @@ def make_module(setup: Setup, network: nn.Module, numbers: TrainStatistics, scen
 
 
 def fit_augmentations(module: SegmentationModule, data: Data) -> None:
-    """Let the augmentations that need something from the training split take it."""
+    """Give the augmentations what they need of the training split: its pixels and labels, its blocks and its statistics."""
     train, numbers = data.stores["train"], data.numbers
     for augmentation in module.augmentations:
         augmentation.fit(train.read_layers, train.census.blocks, numbers.mean, numbers.std)

@@ -118,8 +118,8 @@ def draw_pixels(store: Store, seed: int) -> tuple[Array, NDArray[np.generic]]:
                 target = task.hard_labels(target)
                 inside = np.zeros((blocks.size, blocks.size), bool)
                 inside[: extent.height[block], : extent.width[block]] = True
-                known = (target != IGNORE).any(axis=0) if task.separate else target != IGNORE
-                places = np.flatnonzero(inside & known)
+                has_label = (target != IGNORE).any(axis=0) if task.separate else target != IGNORE
+                places = np.flatnonzero(inside & has_label)
                 chosen = rng.choice(places, min(each, len(places)), replace=False)
                 pixels.append(image.reshape(len(image), -1)[:, chosen].T)
                 labels.append(target.reshape(*target.shape[:-2], -1)[..., chosen].T)
@@ -129,15 +129,15 @@ def draw_pixels(store: Store, seed: int) -> tuple[Array, NDArray[np.generic]]:
 def fit_logistic(pixels: Array, labels: NDArray[np.generic], task: Task) -> nn.Linear:
     """A logistic regression of standardised pixels, with a penalty of half the squared weights on the summed loss."""
     x, y = torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64))
-    known, (classes, bands) = y != IGNORE, (task.channels, x.shape[1])
+    has_label, (classes, bands) = y != IGNORE, (task.channels, x.shape[1])
 
     def loss(parameters: Array) -> tuple[float, Array]:
         free = torch.from_numpy(parameters).view(classes, bands + 1).requires_grad_()
         logits = x @ free[:, 1:].T + free[:, 0]
         if task.exclusive:
-            summed = F.cross_entropy(logits[known], y[known], reduction="sum")
+            summed = F.cross_entropy(logits[has_label], y[has_label], reduction="sum")
         else:
-            there = known.view_as(logits)
+            there = has_label.view_as(logits)
             summed = F.binary_cross_entropy_with_logits(logits[there], y.view_as(logits)[there].double(), reduction="sum")
         value = summed / len(x) + free[:, 1:].square().sum() / (2 * len(x))
         (gradient,) = torch.autograd.grad(value, free)
@@ -162,8 +162,8 @@ def count_labels(store: Store, task: Task, layer: nn.Linear, bands: BandStatisti
         logits = F.conv2d((image.float() - mean) / std, layer.weight[..., None, None], layer.bias)
         predicted, truth = task.predict(logits).numpy(), task.hard_labels(target).numpy()
         for plane, found, label in zip(pairs[scene], *(x.reshape(planes, -1) for x in (predicted, truth)), strict=True):
-            known = label != IGNORE
-            cell = label[known].astype(np.int64) * labels + found[known]
+            has_label = label != IGNORE
+            cell = label[has_label].astype(np.int64) * labels + found[has_label]
             plane += np.bincount(cell, minlength=labels**2).reshape(labels, labels)
     return class_counts(pairs, task)
 

@@ -21,13 +21,14 @@ TRAINER_GIVEN = (
     "logger", "callbacks", "plugins", "use_distributed_sampler", "enable_model_summary", "fast_dev_run", "limit_train_batches",
     "limit_val_batches", "overfit_batches", "max_time", "min_steps", "min_epochs",
 )  # fmt: skip
-"""The parameters of each target that rsseg fills in or, as a run is made of steps, leaves alone."""
+"""The parameters of targets that a config may not set: rsseg sets them, or a run, which is counted in steps, has no use for
+them (epochs, limits of batches)."""
 
 BESIDE_TERM = ("weight", "start", "ramp", "pixels")
 """The keys of a loss term that are not for its target: see `Weight`, and `Foreign` for `pixels`."""
 
 BESIDE_BALANCING = ("between",)
-"""The key of the balancing that is not for its target: what the parts are, ``heads`` or ``terms``, see `weighed_parts`."""
+"""The key of the balancing that is not for its target: what is balanced, ``heads`` or ``terms``, see `weighed_parts`."""
 
 BESIDE_OPTIMIZER = ("encoder_lr", "layer_decay")  # the keys of the optimizer that are not for its target: see `rate_groups`
 

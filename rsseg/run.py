@@ -128,7 +128,7 @@ def _open(setup: Setup) -> tuple[Setup, SegmentationModule, Data]:
 
 
 def _say_disk(setup: Setup, run: RunFolder, module: SegmentationModule) -> None:
-    """Log what the checkpoints will take.
+    """Log how much of the disk the checkpoints will take.
 
     Raises:
         InputError: If the disk has no room for them.
@@ -136,7 +136,7 @@ def _say_disk(setup: Setup, run: RunFolder, module: SegmentationModule) -> None:
     there = sum(path.stat().st_size for path in run.checkpoints.glob("*.ckpt"))
     need = checkpoint_bytes(setup, module.network) - there
     said = check_space(run.path, need, "Checkpoints take")
-    if need > 0:  # neither NaN
+    if need > 0:  # False too where it is not known, NaN
         log.info("%s", said)
 
 

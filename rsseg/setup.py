@@ -72,7 +72,7 @@ class Setup:
 
     @property
     def task(self) -> Task:
-        """The first head's."""
+        """The task of the first head."""
         return self.tasks[self.head]
 
     @property
@@ -81,7 +81,7 @@ class Setup:
         return tuple(self.plain["metrics"]["without"])
 
     def without_of(self, head: str) -> tuple[str, ...]:
-        """Those of a head; of the only one all that are named, so that a wrong name shows."""
+        """Those of `without` that a head has; all of them where it is the only head, so that a wrong name is noticed."""
         return self.without if len(self.tasks) == 1 else tuple(c for c in self.without if c in self.tasks[head].classes)
 
     @property
@@ -146,7 +146,7 @@ class Setup:
         return ModelConfig(**{key: value for key, value in self.plain["model"].items() if key in known})
 
     def network(self, pretrained: bool = True) -> Network:
-        """The network, with its pretrained weights; without where a checkpoint holds all."""
+        """The network, with its pretrained weights, or without them where a checkpoint's weights replace all."""
         model = self.model
         if not pretrained:
             model.weights = "none"
@@ -157,7 +157,7 @@ class Setup:
         return network
 
     def losses(self, numbers: TrainStatistics | None) -> dict[str, Composite]:
-        """The loss composition of each head; without the training split's numbers no weights are counted, to check the rest."""
+        """The loss composition of each head. Without the training split's numbers, to check the rest, counted weights are 1."""
         composites = {}
         for head, (where, nodes) in loss_places(self.plain).items():
             terms = {
@@ -256,7 +256,7 @@ class Setup:
     def scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
         """The schedule of an optimizer's rates, stepped every optimiser step.
 
-        It keeps the factors between them, but for a floor such as ``eta_min``, which is one for all.
+        The groups of parameters keep the ratios of their rates, except where the schedule has one floor for all (``eta_min``).
         """
         node, scales = self.plain["scheduler"], [group.get("lr_scale", 1.0) for group in optimizer.param_groups]
         if len(scales) > 1:

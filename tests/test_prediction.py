@@ -1,4 +1,4 @@
-"""Scenes mapped by a trained run, as predict.py does it."""
+"""Scenes mapped by a trained run, as ``rsseg predict`` does it."""
 
 import functools
 import http.server
@@ -117,7 +117,8 @@ def test_scenes_elsewhere_give_the_same_maps(tmp_path, runs, scenes, monkeypatch
     server.shutdown()
     predict([runs[0]], str(scenes), tmp_path / "local", Options())
     maps = sorted(path.name for path in (tmp_path / "remote").glob("*.tif"))
-    assert maps == ["s0.tif"] if form == "a file" else ["s0.tif", "s1.tif", "s2.tif"]
+    expected = ["s0.tif"] if form == "a file" else ["s0.tif", "s1.tif", "s2.tif"]
+    assert maps == expected
     for name in maps:
         assert np.array_equal(read(tmp_path / "remote" / name), read(tmp_path / "local" / name))
 
@@ -201,7 +202,7 @@ def test_nothing_is_mapped_outside_the_area(tmp_path, runs, scenes):
 def test_another_resolution_is_refused_or_resampled(tmp_path, runs, scenes, caplog):
     caplog.set_level(logging.INFO)
     with rasterio.open(scenes / "s0.tif") as raster:
-        fine, crs = raster.read().repeat(2, axis=1).repeat(2, axis=2), raster.crs
+        fine = raster.read().repeat(2, axis=1).repeat(2, axis=2)
     path = write_tif(tmp_path / "fine.tif", fine, transform=from_origin(500000, 4000000, 0.25, 0.25))
     with pytest.raises(InputError, match=r"has 0\.25 m a pixel, and the run was trained on 0\.5 m: resample=true"):
         map_scene(runs[0], path, tmp_path / "a.tif")
@@ -213,7 +214,6 @@ def test_another_resolution_is_refused_or_resampled(tmp_path, runs, scenes, capl
     assert "resampled from 0.25 to 0.5 m a pixel" in caplog.text
     with rasterio.open(map_scene(runs[0], path, tmp_path / "d.tif", resample="false")) as raster:
         assert raster.shape == fine.shape[1:]
-    assert crs is not None
 
 
 def test_resampling_is_gdals(tmp_path):

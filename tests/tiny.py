@@ -78,7 +78,7 @@ def power_cut(step: int) -> Iterator[None]:
 
 
 def map_scene(run: Path, scene: Path, out: Path | None = None, **options: Any) -> Path:
-    """Map a scene with a run, as predict.py does."""
+    """Map a scene with a run, as ``rsseg predict`` does."""
     from rsseg.inference.options import Options
     from rsseg.prediction import predict
 

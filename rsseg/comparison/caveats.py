@@ -27,7 +27,7 @@ from rsseg.metrics.scores import class_pixels
 from rsseg.task import Task
 
 FEW = 5.0
-"""A class of fewer `effective_groups` is named."""
+"""A class that occurs in fewer `effective_groups` is named in a caveat."""
 
 
 def caveats(found: Findings) -> list[str]:
@@ -96,7 +96,7 @@ def _folds(found: Findings) -> int:
 
 
 def _kind(task: Task, many: bool = False) -> str:
-    """What a score of its own is of."""
+    """What each score is given for, a class or a value of a regression, as the first word of a sentence."""
     return {"class": ("Class", "Classes"), "value": ("Value", "Values")}[task.score_of][many]
 
 
@@ -208,8 +208,8 @@ def _trouble(found: Findings) -> list[str]:
         notes.append("Some runs were made with uncommitted changes: their commit does not say which code ran.")
     if comparison.left_out:
         many, reasons = len(comparison.left_out), Counter(left.why for left in comparison.left_out).most_common(3)
-        why = "; ".join(f"{why} ({number})" for why, number in reasons)
-        notes.append(f"{many} run{'s are' if many > 1 else ' is'} left out: {why}. The protocol names all.")
+        said = "; ".join(f"{why} ({times})" for why, times in reasons)
+        notes.append(f"{many} run{'s are' if many > 1 else ' is'} left out: {said}. The protocol names all.")
     return notes
 
 

@@ -12,13 +12,13 @@ from rsseg.comparison.intervals import Estimates, critical
 from rsseg.metrics.average import Array, ratio
 
 MOST = 1000
-"""As many seeds or groups are thought of."""
+"""The largest number of seeds or groups that `reach` considers."""
 
 
 class Chances(NamedTuple):
     """What shrinkage makes of the losses' means ``[L]``, calibrated on average over how much losses may differ.
 
-    Of exact ties about a third of the winner's curse is left among eight losses, half of it between two.
+    If all losses are equally good, about a third of the winner's curse remains among eight of them, and half between two.
     """
 
     mean: Array  # the expected score on other seeds and groups
@@ -32,8 +32,8 @@ def shrink(found: Estimates, draws: int = 8000, seed: int = 0) -> Chances | None
     The true means are a sample of a normal distribution whose centre and width are not known; the ratio of its variance to
     theirs is uniform (Daniels 1999). Of observed means that differ no more than by chance little is believed, so that the
     best of many is not taken for as good as it looks (Gelman et al. 2013, section 5.4). Losses that are surely behind the
-    best are no part of that sample: beside one that collapsed all other differences would be believed. Each loss's error
-    variance is what explains those of its differences to the others. None where no difference has a variance.
+    best are left out of that sample: one collapsed loss would make it so wide that all other differences were believed.
+    Error variances of single losses are derived from those of their differences. None where these are not known.
     """
     values, variance = found.mean.value, found.difference.variance
     losses = len(values)
@@ -78,11 +78,11 @@ def shrink(found: Estimates, draws: int = 8000, seed: int = 0) -> Chances | None
 class Reach(NamedTuple):
     """The smallest difference that a sweep can detect, and how many more seeds or groups separate the best two losses."""
 
-    gaps: tuple[float, float]  # that is told from chance, of the pair where it is smallest and where it is largest
-    limit: str  # "seeds" or "groups", whichever the variance of the best two is mostly due to
+    gaps: tuple[float, float]  # the detectable difference of the pair where it is smallest, and where it is largest
+    limit: str  # "seeds" or "groups": what most of the variance of the best two's difference is due to
     seeds: int | None  # per loss, that would tell the best two apart if they differ as here; None: none below `MOST`
-    groups: int | None  # that would, with the seeds there are
-    both: tuple[int, int] | None  # that would together, as many times as many of each
+    groups: int | None  # the same by more groups alone, with the seeds that there are
+    both: tuple[int, int] | None  # seeds and groups that would together, both grown by one factor
 
 
 def reach(found: Estimates, groups: int, most: int = MOST) -> Reach | None:
@@ -100,7 +100,7 @@ def reach(found: Estimates, groups: int, most: int = MOST) -> Reach | None:
     parts = {"seeds": (share, due), "groups": (1 - share, 1 / freedom - due)}
 
     def times(more: Array, *grown: str) -> float | None:
-        """The first of some factors by which what there is of some parts has to grow; None: none is enough."""
+        """The first factor of `more` that is enough if the `grown` parts become so many times as many; None: none is enough."""
         left, inverse = np.zeros(len(more)), np.zeros(len(more))
         for part, (of_variance, of_inverse) in parts.items():
             factor = more if part in grown else np.ones(len(more))

@@ -172,7 +172,7 @@ class Findings:
 
     @cached_property
     def residual(self) -> Array | None:
-        """What is left after tuning, ``[L, R]``, to the shrunken score of the loss that is expected to be the best."""
+        """How far each tuned run stays below the expected score of the best loss, ``[L, R]``; None: some run is not tuned."""
         if self.tuned is None:
             return None
         found = shrink(self.tuned)
@@ -219,7 +219,7 @@ class Findings:
 
     @cached_property
     def selection_regret(self) -> Array:
-        """See `selection_regret`, ``[L, R]``."""
+        """What choosing each run's checkpoint by its validation loss costs, ``[L, R]``: the function of this name for each."""
         metric = self.metrics[self.tuned_for]
 
         def cost(run: Run) -> float:
@@ -230,7 +230,7 @@ class Findings:
 
     @cached_property
     def panel(self) -> list[str]:
-        """The losses that every run was valued under, whichever one trained."""
+        """The losses whose values every run recorded, whichever loss it was trained with."""
         first, *others = (run.records.panel for run in self.comparison.all_runs)
         return [name for name in first if all(name in other for other in others)]
 
@@ -263,7 +263,7 @@ def selection_regret(
     the regret can be negative. NaN if a half has no checkpoint with a loss, or none with a score.
 
     Args:
-        losses: ``[checkpoints, 2]``, the validation loss on each half: one of all scenes has seen those that score its choice.
+        losses: ``[checkpoints, 2]``, the validation loss on each half. A loss over all scenes would know those that score.
         counts: ``[checkpoints, scenes, classes, N]``.
         first: Which scenes are the first half.
         quality: From counts to scores ``[checkpoints]``, more is better.

@@ -12,7 +12,7 @@ from rsseg.comparison.intervals import CLAIMED, SEEDS
 from rsseg.comparison.selection import NO_HEAD
 
 AFFORDABLE = 10
-"""The command for more seeds is given for this many times as many at most."""
+"""The command for more seeds is given where they are at most this many times those that there are."""
 
 
 def number(value: float, sign: bool = False) -> str:
@@ -82,7 +82,7 @@ def quantity(found: Findings, value: float) -> str:
 
 
 def _equal(found: Findings) -> str:
-    """Below what losses are practically equal."""
+    """The difference below which losses are practically equal, with its unit."""
     return f"{found.equal_within:g} {found.ranked.measure.unit or score_name(found)}"
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PLACE_KEYS = ("output", "resume", "workers", "cache", "verify", "pictures", "logger", "checkpoint_every", "trust")
-"""What two runs of a config may differ in."""
+"""The settings in which two runs of the same config may differ: none of them changes what is learnt."""
 
 FOUND_KEYS = ("dataset.bands", "dataset.rgb")  # what is null until a run has seen the data
 

@@ -17,7 +17,7 @@ class Gain(NamedTuple):
     """What an ensemble gains by a score; above 0 where it is better, also of errors."""
 
     over_mean: Interval  # over the mean of its members' scores
-    over_best: Interval  # over one of them
+    over_best: Interval  # over the score of the member that is called the best
 
 
 def ensemble_gain(sums: Sequence[Array], measure: Measure, groups: Sequence[str], best: int) -> Gain:

@@ -85,8 +85,8 @@ def _mask_of(setup: Setup, target: str, path: Path, mask_reader: MaskReader) -> 
 def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> AnyScores:
     """The scores of a finished map of a head, by a mask as for `labelled_scene`, pixel by pixel of the map.
 
-    The map holds the numbers of labels as ``predict.py`` writes them, with a no-data value where nothing is known, the values
-    of the dataset's masks, or those of a regression.
+    The map holds the numbers of labels as ``rsseg predict`` writes them, with a no-data value where nothing is known, or the
+    values of the dataset's masks, or those of a regression.
 
     Raises:
         InputError: If a file can't be used, or nothing is labelled.

@@ -54,7 +54,7 @@ def evaluate(
     of further heads have the head's name behind that. Those of an ensemble begin with ``ensemble-{split}``, and
     ``ensemble-{split}.json`` has its members and what it gains. In a folder that can't be written to nothing is.
 
-    ``scripts/evaluate.py`` explains the settings.
+    ``rsseg evaluate --help`` explains the settings.
 
     Args:
         run: The run folder, or several; a folder that holds runs stands for its finished ones.

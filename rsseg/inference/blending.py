@@ -48,7 +48,7 @@ def window_weights(size: int, margin: int, blend: str) -> NDArray[np.float64]:
 def place_windows(length: int, size: int, margin: int, blend: str) -> tuple[list[int], NDArray[np.float64]]:
     """Where windows begin along a side of a scene, and the weights ``[windows, size]`` of their pixels.
 
-    With ``none`` windows lie as validation's do, inside the scene, and count in their inner parts alone.
+    With ``none`` windows lie inside the scene, as in validation, and only their inner parts count.
     """
     if blend != "none":
         at = starts(length, size, margin)
@@ -121,8 +121,8 @@ class Grid:
         shape: Height and width of the scene.
         size: The windows' side.
         lefts: Where the windows of a row begin, perhaps left of the scene.
-        bands: Of one row of windows each, but where the last lies close below the one before it, both are one band: the rows
-            that bands have in common are kept for the whole width.
+        bands: One row of windows each. The last two rows are one band if the last lies close below the other: otherwise these
+            bands would have many rows in common, which are kept in memory for the whole width.
         overlap: How many rows two bands have in common at most.
         weights: By place, the weights of a window's rows, and of its columns.
         sums: The sum of the weights for each row of the scene, and for each column.

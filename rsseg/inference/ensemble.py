@@ -189,10 +189,10 @@ def _check_alike(models: Sequence[TrainedModel]) -> None:
 
 
 def check_threshold(threshold: str) -> None:
-    """Refuse another word than those for labels at fixed and at tuned thresholds.
+    """Check the setting `threshold`.
 
     Raises:
-        InputError: For another word.
+        InputError: If it is neither ``fixed`` nor ``tuned``.
     """
     if threshold not in ("fixed", "tuned"):
         raise InputError(f"threshold={threshold}: fixed (0.5, or the largest probability) or tuned is expected")

@@ -37,12 +37,12 @@ LISTS = (".txt", ".csv")
 """What files are called that list scenes, one a line."""
 
 
-class OutsideError(InputError):
-    """A scene lies outside of the area that is to be mapped."""
-
-
 NEAR = 1.2
 """Resolutions that differ by a smaller factor are taken for the same."""
+
+
+class OutsideError(InputError):
+    """A scene lies outside of the area that is to be mapped."""
 
 
 def find_scenes(text: str, patterns: Sequence[str], stack: bool = False) -> list[Scene]:

@@ -30,7 +30,6 @@ KINDS = ("labels", "probabilities", "entropy", "disagreement")
 STEPS = 250
 """Shares from 0 to 1 are stored in a byte as so many steps; 255 is no data."""
 
-
 ROWS = 64
 """Rows that are given to GDAL at a time."""
 

@@ -127,7 +127,7 @@ class Predictor(nn.Module):
 
 def _spread(planes: Tensor, task: Task) -> Tensor:
     """What is averaged for the disagreement of passes, of the prediction of one."""
-    return (planes - _middle(task, planes)).square() if task.real else entropy(planes, task)
+    return (planes - _middle(planes, task)).square() if task.real else entropy(planes, task)
 
 
 def entropy(probabilities: Tensor, task: Task) -> Tensor:
@@ -164,6 +164,6 @@ def disagreement(planes: Tensor, task: Task) -> Tensor:
     return (_spread(mean, task) - spread).clamp_min(0)
 
 
-def _middle(task: Task, planes: Tensor) -> Tensor:
+def _middle(planes: Tensor, task: Task) -> Tensor:
     """The mean of a regression's training values: squares about it keep their digits in float32."""
     return per_plane(getattr(task, "mean", ()) or (0.0,), planes)

@@ -27,18 +27,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Areas:
-    """How the areas of labels become polygons: the smallest of them, how far borders may move, and the labels' colours."""
+    """How the areas of labels become polygons, see `write_polygons`."""
 
-    least: float
-    tolerance: float
-    colours: Sequence[str]
+    least: float  # the smallest area that is kept
+    tolerance: float  # how far borders may move
+    colours: Sequence[str]  # of the labels
 
 
 @dataclass(frozen=True)
 class RasterMap:
-    """A map of a kind of `rsseg.inference.maps.KINDS`, of labels perhaps with their areas as polygons.
+    """A map of one of `rsseg.inference.maps.KINDS`; a map of labels may have the areas of its classes beside it, as polygons.
 
-    Its name is the scene's with this ending.
+    The file is called as the scene is, with `ending` behind.
     """
 
     head: str
@@ -116,7 +116,7 @@ Product = RasterMap | ObjectFile
 
 
 def check_suffix(product: Product, out: Path) -> None:
-    """Refuse a file of a name that a product is not written to."""
+    """Refuse an output file whose suffix is none of the product's."""
     if out.suffix.lower() not in product.suffixes:
         ends = " or ".join(product.suffixes)
         raise InputError(f"out={out}: {product.what} are written as {ends}; take such a name, or that of a folder")
@@ -130,7 +130,7 @@ def _polygons_of(raster: Path) -> Path:
 def write_styles(path: Path, task: Task, names: Sequence[str], colours: Sequence[str]) -> None:
     """Write ``<map>.qml``, which QGIS takes by itself, and ``<map>.tif.aux.xml``, which GDAL does.
 
-    What is not the class is transparent on a binary map.
+    The background of a binary map is transparent.
     """
     style = Element("qgis", version="3.22", styleCategories="Symbology")
     renderer = SubElement(

@@ -32,7 +32,7 @@ class Output(Protocol):
     head: str
 
     def block(self, planes: Tensor, hidden: NDArray[np.bool_]) -> Any:
-        """What is to be written of a block, as soon as it is known: bands of rows from the top, in each from the left.
+        """What is to be written of a block of finished pixels. Blocks come band by band from the top, in each from the left.
 
         `planes` are ``[planes, rows, columns]`` of `Predictor.forward`, on its device; `hidden` is ``[rows, columns]``, where
         the scene has no data or is not asked about.
@@ -45,7 +45,8 @@ class Output(Protocol):
 class BandReader:
     """Reads a scene from the top, each row once; blocks that can't be read become no data, and `damaged` says why.
 
-    Beyond its borders the scene is reflected, or there is the fill. Where it has a mask, only what that marks is asked about.
+    Beyond the borders are the reflected pixels of the scene, or the fill. If the scene has a mask, all that it does not mark
+    is hidden.
     """
 
     def __init__(self, reader: SceneReader, grid: Grid, reflect: bool) -> None:

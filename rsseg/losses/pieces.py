@@ -41,12 +41,12 @@ def wide(x: Tensor) -> torch.dtype:
 
 
 def finite(x: Tensor) -> Tensor:
-    """Clamp -inf, so that 0 * log 0 is 0."""
+    """Logarithms with -inf replaced in place by a large negative number, so that 0 * log 0 is 0."""
     return x.clamp_(min=torch.finfo(x.dtype).min / 2**40)
 
 
 def pixel_value(key: Sum, p: Tensor, log_p: Tensor) -> Tensor:
-    """A sum's function of the probability of the label."""
+    """What one pixel adds to a sum, from the probability of its label and its logarithm."""
     if key.name == "nll":
         return -log_p
     if key.name == "focal":
@@ -65,7 +65,7 @@ def slope(key: Sum, p: Tensor, log_p: Tensor) -> Tensor | float:
 
 
 def labelled(target: Tensor, number: Tensor, labels: int, ignore: int) -> Tensor:
-    """1 where a target, given as floating-point numbers too, is one of so many labels and not the ignored one, else 0."""
+    """1 where a target holds a label below `labels` that is not the ignored one, else 0; `number` is the target as floats."""
     v = torch.lt(number, labels, out=torch.empty_like(number))
     if target.dtype.is_signed:
         v.mul_(number >= 0)
@@ -75,7 +75,7 @@ def labelled(target: Tensor, number: Tensor, labels: int, ignore: int) -> Tensor
 
 
 def shares_of(number: Tensor, exclusive: bool) -> tuple[Tensor, Tensor]:
-    """Y and v of class shares, see `Piece`; exclusive ones are known together."""
+    """`Piece.y` and `Piece.v` of class shares. A pixel of exclusive classes counts only if all its shares are known."""
     known = ~number.isnan()
     v = (known.all(1, keepdim=True) if exclusive else known).to(number.dtype)
     return torch.where(v > 0, number, 0), v
@@ -87,10 +87,12 @@ class Piece:
     Masks are stored as floats: on a CPU, operations on mixed dtypes are many times slower.
 
     Attributes:
+        x: The logits.
         hard: Whether the target holds labels, otherwise shares.
         w: The weights, 0 where ignored; None: 1.
         v: ``[b, 1 or C, n]``, 1 where a pixel counts and 0 where it is ignored.
         y: ``[b, C, n]``, the share of the class, for a label 0 or 1; 0 where ignored.
+        whole: True: no pixel is ignored. False: some are, or it is not known, as a look would cost time, see `may_look`.
     """
 
     def __init__(self, x: Tensor, target: Tensor, w: Tensor | None, ignore: int) -> None:
@@ -106,7 +108,7 @@ class Piece:
         self.start(target)
 
     def read(self, target: Tensor, number: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
-        """Y and v of a target, given as floating-point numbers too."""
+        """`y` and `v` of a target; `number` is the target as floats."""
         raise NotImplementedError
 
     def start(self, target: Tensor) -> None:

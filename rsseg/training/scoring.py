@@ -51,7 +51,7 @@ def load_checkpoint(module: SegmentationModule, run: RunFolder, name: str = "bes
 
 
 def scoring_trainer(setup: Setup, callbacks: Sequence[L.Callback] = ()) -> L.Trainer:
-    """What scores and predicts in this process: on the run's accelerator, or the one there is, in its precision."""
+    """The trainer that scores and predicts in this process, in the run's precision, on its accelerator or the one there is."""
     settings, accelerator = setup.plain["trainer"], scoring_accelerator(setup.accelerator)
     devices = settings.get("devices", 1)
     return L.Trainer(
@@ -88,7 +88,7 @@ def count_scenes(setup: Setup, module: SegmentationModule, windows: GridWindows,
 
 
 def _over_scenes(setup: Setup, windows: GridWindows, callback: L.Callback) -> tuple[L.Trainer, Loader]:
-    """What goes over whole scenes in this process, and their batches."""
+    """A trainer with a callback, and the batches of whole scenes for it."""
     trainer = scoring_trainer(setup, [callback])
     cache_scenes(setup, [windows.store], trainer)
     return trainer, feed(setup, windows, Batches(len(windows), setup.batch_size))
@@ -243,7 +243,7 @@ def _side_by_side(fixed: Mapping[str, Any], tuned: Mapping[str, Any]) -> dict[st
 
 
 def cache_scenes(setup: Setup, stores: list[Store], trainer: L.Trainer) -> None:
-    """Bring scenes to where `cache` says.
+    """Load scenes into the memory that the setting `cache` names.
 
     Raises:
         InputError: If they do not fit there.

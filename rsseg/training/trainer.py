@@ -43,7 +43,6 @@ from rsseg.training.signals import Interrupts
 
 log = logging.getLogger(__name__)
 
-
 MEASURED = 3  # steps after which the time of a run is estimated
 VALIDATION = 0.5  # what a batch of a validation takes, in steps, as long as none was measured: no backward pass, more losses
 
@@ -232,7 +231,7 @@ def fit(loop: Loop, last: Path | None) -> None:
 
 
 def _trained_on(setup: Setup, windows: TrainWindows) -> Callable[[int], Mapping[str, Any]]:
-    """What tells the windows of a step, by its number from 0, and their scenes."""
+    """A function that gives the numbers and the scenes of a step's windows, by the number of the step from 0."""
     per_step = setup.batch_size * setup.accumulate
 
     def batch(step: int) -> Mapping[str, Any]:
@@ -258,9 +257,8 @@ def _train_all_steps(loop: Loop, last: Path | None) -> None:
     train = feed(setup, loop.windows, Batches(setup.steps * per_step, size, loop.step * per_step, rank, world), world)
     val = feed(setup, windows, Batches(len(windows), size, 0, rank, world), world)
     _log_start(setup, stores, trainer, loop.step if last else None)
-    trainer.precision_plugin.convert_module(
-        loop.module
-    )  # Lightning does it after it has loaded weights, which cuts doubles short
+    # Lightning converts the module after it has loaded the weights, which would cut float64 weights to float32.
+    trainer.precision_plugin.convert_module(loop.module)
     trainer.fit(loop.module, train, val, ckpt_path=last)
     if trainer.global_step < setup.steps:
         log.info("Stopped early, at step %d of %d.", trainer.global_step, setup.steps)
@@ -319,9 +317,9 @@ def write_scores(loop: Loop, result: Mapping[str, AnyScores]) -> None:
 
 
 def write_summary(loop: Loop, result: Mapping[str, AnyScores]) -> None:
-    """Write ``summary.json``, which says that the run is finished, with the best checkpoint's scores; say what was left out.
+    """Write the best checkpoint's scores into ``summary.json``, whose presence says that the run is finished.
 
-    They are the first head's, and under `heads` those of all if there are several.
+    The scores are the first head's; of several heads all are under ``heads`` besides. What was left out is logged.
     """
     means = {head: scores.means() for head, scores in result.items()}
     heads = {"heads": means} if len(means) > 1 else {}

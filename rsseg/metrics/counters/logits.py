@@ -15,7 +15,7 @@ from rsseg.task import Task
 class LogitSample:
     """Gathers the logits of `Pixels` while the windows of whole scenes are predicted, in ``4 N C`` bytes where the logits are.
 
-    The windows, `cores` ``[K, 7]``, are the grid as `rsseg.data.windows.Core`; those of a scene are rows times columns.
+    The windows, `cores` ``[K, 7]``, are the grid as `rsseg.data.windows.GridCell`; those of a scene are rows times columns.
     """
 
     def __init__(self, pixels: Pixels, cores: ArrayLike, task: Task) -> None:
