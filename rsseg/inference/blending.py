@@ -105,25 +105,25 @@ def reflected(start: int, size: int, length: int) -> NDArray[np.intp]:
     return np.minimum(place, 2 * length - 2 - place)
 
 
-class Band(NamedTuple):
+class Strip(NamedTuple):
     """One row of windows, or several that are predicted together."""
 
     tops: list[int]  # where the rows of windows begin, perhaps above the scene
     first: int  # the first of the scene's rows that the windows see
-    below: int  # the first of the scene's rows that a later band sees too, or the scene's height
+    below: int  # the first of the scene's rows that a later strip sees too, or the scene's height
     end: int  # the row behind the last that the windows see
 
 
 class Grid:
-    """The windows of a scene, by bands from the top.
+    """The windows of a scene, by strips from the top.
 
     Attributes:
         shape: Height and width of the scene.
         size: The windows' side.
         lefts: Where the windows of a row begin, perhaps left of the scene.
-        bands: One row of windows each. The last two rows are one band if the last lies close below the other: otherwise these
-            bands would have many rows in common, which are kept in memory for the whole width.
-        overlap: How many rows two bands have in common at most.
+        strips: One row of windows each. The last two rows are one strip if the last lies close below the other: otherwise these
+            strips would have many rows in common, which are kept in memory for the whole width.
+        overlap: How many rows two strips have in common at most.
         weights: By place, the weights of a window's rows, and of its columns.
         sums: The sum of the weights for each row of the scene, and for each column.
     """
@@ -138,17 +138,17 @@ class Grid:
         if len(tops) > 1 and tops[-1] - tops[-2] < windows.size - 2 * windows.margin:
             groups[-2:] = [tops[-2:]]
         height, belows = shape[0], [*(max(0, group[0]) for group in groups[1:]), shape[0]]
-        self.bands = [
-            Band(group, max(0, group[0]), below, min(height, group[-1] + windows.size))
+        self.strips = [
+            Strip(group, max(0, group[0]), below, min(height, group[-1] + windows.size))
             for group, below in zip(groups, belows, strict=True)
         ]
-        self.overlap = max(band.end - band.below for band in self.bands)
+        self.overlap = max(strip.end - strip.below for strip in self.strips)
 
 
 class Blend:
-    """Blends the planes of windows, bands from the top and windows of a band from the left.
+    """Blends the planes of windows, strips from the top and windows of a strip from the left.
 
-    It holds ``4 * planes`` bytes for every pixel of the rows that two bands have in common, and of a few windows, whatever the
+    It holds ``4 * planes`` bytes for every pixel of the rows that two strips have in common, and of a few windows, whatever the
     size of the scene.
     """
 
@@ -156,36 +156,36 @@ class Blend:
         self._grid, self._left, self._known = grid, 0, 0
         self._down, self._across = ({at: own.to(device) for at, own in side.items()} for side in grid.weights)
         self._sums_down, self._sums_across = (side.to(device) for side in grid.sums)
-        self._common = torch.zeros(planes, grid.overlap, grid.shape[1], device=device)  # what is known of the next band's rows
+        self._common = torch.zeros(planes, grid.overlap, grid.shape[1], device=device)  # what is known of the next strip's rows
         self._open = torch.zeros(planes, 0, 0, device=device)  # the sums from column `_left` on
 
-    def widen(self, band: Band, end: int) -> None:
-        """Go on with windows of a band that reach up to the column `end`, of the scene or behind it."""
+    def widen(self, strip: Strip, end: int) -> None:
+        """Go on with windows of a strip that reach up to the column `end`, of the scene or behind it."""
         begun = self._left + self._open.shape[2]
-        wider = self._common.new_zeros(len(self._common), band.end - band.first, min(end, self._grid.shape[1]) - self._left)
+        wider = self._common.new_zeros(len(self._common), strip.end - strip.first, min(end, self._grid.shape[1]) - self._left)
         wider[:, : self._open.shape[1], : self._open.shape[2]] = self._open
         wider[:, : self._known, begun - self._left :] = self._common[:, : self._known, begun : self._left + wider.shape[2]]
         self._open = wider
 
-    def add(self, band: Band, planes: Tensor, top: int, left: int) -> None:
+    def add(self, strip: Strip, planes: Tensor, top: int, left: int) -> None:
         """Add the prediction ``[planes, size, size]`` of the window that begins there."""
-        right, bottom = self._left + self._open.shape[2], min(band.end, top + self._grid.size)
-        first, column = max(band.first, top), max(0, left)
+        right, bottom = self._left + self._open.shape[2], min(strip.end, top + self._grid.size)
+        first, column = max(strip.first, top), max(0, left)
         rows, columns = slice(first - top, bottom - top), slice(column - left, min(right - left, self._grid.size))
         weights = torch.outer(self._down[top][rows], self._across[left][columns])
-        place = np.s_[:, first - band.first : bottom - band.first, column - self._left : left + columns.stop - self._left]
+        place = np.s_[:, first - strip.first : bottom - strip.first, column - self._left : left + columns.stop - self._left]
         self._open[place].addcmul_(planes[:, rows, columns], weights)
 
-    def take(self, band: Band, stop: int) -> Tensor:
-        """The planes ``[planes, rows, columns]`` of a band's rows above `below`, up to a column that it is done with."""
-        own = band.below - band.first
+    def take(self, strip: Strip, stop: int) -> Tensor:
+        """The planes ``[planes, rows, columns]`` of a strip's rows above `below`, up to a column that it is done with."""
+        own = strip.below - strip.first
         done, self._open = self._open[..., : stop - self._left], self._open[..., stop - self._left :].clone()
         columns = slice(self._left, stop)
-        self._common[:, : band.end - band.below, columns] = done[:, own:]
-        finished = done[:, :own].div_(self._sums_down[band.first : band.below, None]).div_(self._sums_across[columns])
+        self._common[:, : strip.end - strip.below, columns] = done[:, own:]
+        finished = done[:, :own].div_(self._sums_down[strip.first : strip.below, None]).div_(self._sums_across[columns])
         self._left = stop
         if stop == self._grid.shape[1]:
-            self._left, self._known, self._open = 0, band.end - band.below, self._open[:, :0]
+            self._left, self._known, self._open = 0, strip.end - strip.below, self._open[:, :0]
         return finished
 
 

@@ -14,12 +14,10 @@ from jinja2 import Environment, StrictUndefined
 from rsseg.comparison.intervals import estimate, sum_groups
 from rsseg.comparison.measures import Measure, calibration_measures, measures, of_metric
 from rsseg.comparison.records import Records
+from rsseg.contract import ENOUGH_GROUPS
 from rsseg.inference.export import ABOUT, SMP, WEIGHTS
 from rsseg.inference.trained import Head, Spec
 from rsseg.metrics import metrics
-
-FEW = 5
-"""With fewer independent areas an interval says little."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def _scores(name: str, split: str, records: Records, without: Sequence[str]) -> 
         said += " Each half of them is scored by the checkpoint, and the thresholds, that the other half chose."
     elif split == "val":
         said += " They chose the checkpoint, so that scores are too good."
-    if areas < FEW:
+    if areas < ENOUGH_GROUPS:
         said += f" So few areas say little of others{': there is no interval' if areas < 2 else ''}."
     return said, _interval_rows(records, without)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from rsseg.contract import InputError
 from rsseg.data.raster import as_pixel
 from rsseg.data.scene import SceneReader
-from rsseg.inference.blending import Band, Blend, Grid, Windows, reflected
+from rsseg.inference.blending import Blend, Grid, Strip, Windows, reflected
 from rsseg.progress import progress
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Output(Protocol):
     head: str
 
     def block(self, planes: Tensor, hidden: NDArray[np.bool_]) -> Any:
-        """What is to be written of a block of finished pixels. Blocks come band by band from the top, in each from the left.
+        """What is to be written of a block of finished pixels. Blocks come strip by strip from the top, in each from the left.
 
         `planes` are ``[planes, rows, columns]`` of `Predictor.forward`, on its device; `hidden` is ``[rows, columns]``, where
         the scene has no data or is not asked about.
@@ -42,7 +42,7 @@ class Output(Protocol):
         """Write all that `block` gave for the rows from `top` on; called in another thread, in order."""
 
 
-class BandReader:
+class StripReader:
     """Reads a scene from the top, each row once; blocks that can't be read become no data, and `damaged` says why.
 
     Beyond the borders are the reflected pixels of the scene, or the fill. If the scene has a mask, all that it does not mark
@@ -57,19 +57,19 @@ class BandReader:
         self._pixels: NDArray[np.generic] = np.empty((len(reader.bands), 0, len(self._columns)), reader.dtype)
         self._hidden = np.empty((0, len(self._columns)), dtype=bool)
 
-    def read(self, band: Band) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """What the windows of the next band see, from the first row and column of its first window on.
+    def read(self, strip: Strip) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """What the windows of the next strip see, from the first row and column of its first window on.
 
         Returns:
             Stored pixels ``[C, rows, columns]``, and bool ``[rows, columns]``, true where there is none or none is asked for.
         """
         grid, columns, above = self.grid, self._columns, self._hidden.shape[0]
-        rows = _seen(band.tops, grid.size, grid.shape[0])
+        rows = _seen(strip.tops, grid.size, grid.shape[0])
         pixels = np.empty((len(self.reader.bands), len(rows), len(columns)), self.reader.dtype)
         hidden = np.empty(pixels.shape[1:], dtype=bool)
-        own = slice(band.first - band.tops[0], band.end - band.tops[0])  # those of the scene
+        own = slice(strip.first - strip.tops[0], strip.end - strip.tops[0])  # those of the scene
         pixels[:, own][:, :above], hidden[own][:above] = self._pixels, self._hidden
-        new = Window(0, band.first + above, grid.shape[1], band.end - band.first - above)
+        new = Window(0, strip.first + above, grid.shape[1], strip.end - strip.first - above)
         self._read(new, pixels[:, own, self._scene][:, above:], hidden[own, self._scene][above:])
         for outside in (slice(0, self._scene.start), slice(self._scene.stop, None)):
             inside = columns[outside] + self._scene.start
@@ -77,11 +77,11 @@ class BandReader:
             if not self.reflect:
                 pixels[:, own, outside] = self._fill
         for outside in (slice(0, own.start), slice(own.stop, None)):
-            inside = rows[outside] - band.tops[0]
+            inside = rows[outside] - strip.tops[0]
             pixels[:, outside], hidden[outside] = pixels[:, inside], hidden[inside]
             if not self.reflect:
                 pixels[:, outside] = self._fill
-        common = slice(band.below - band.tops[0], own.stop)
+        common = slice(strip.below - strip.tops[0], own.stop)
         self._pixels, self._hidden = pixels[:, common].copy(), hidden[common].copy()
         return pixels, hidden
 
@@ -145,7 +145,7 @@ def predict_scene(
 ) -> None:
     """Predict a scene in overlapping windows, blend them, and give the rows to outputs.
 
-    One band of windows is in memory at a time; the next one is read, and the last one written, meanwhile. Windows of which all
+    One strip of windows is in memory at a time; the next one is read, and the last one written, meanwhile. Windows of which all
     pixels are hidden are not predicted.
 
     Args:
@@ -161,33 +161,33 @@ def predict_scene(
     blends = {output.head: Blend(grid, planes(output.head), device) for output in outputs}
     batches = [grid.lefts[first : first + windows.batch_size] for first in range(0, len(grid.lefts), windows.batch_size)]
     stops = [*(max(0, lefts[0]) for lefts in batches[1:]), reader.size[1]]
-    rows, seen, written = BandReader(reader, grid, windows.blend != "none"), False, list[Future[None]]()
+    rows, seen, written = StripReader(reader, grid, windows.blend != "none"), False, list[Future[None]]()
     with (
         ThreadPoolExecutor(1) as read,
         ThreadPoolExecutor(1) as write,
-        progress(range(len(grid.bands) * len(batches)), title) as steps,
+        progress(range(len(grid.strips) * len(batches)), title) as steps,
     ):
-        following = read.submit(rows.read, grid.bands[0])
-        for band, after in zip(grid.bands, [*grid.bands[1:], None], strict=True):
+        following = read.submit(rows.read, grid.strips[0])
+        for strip, after in zip(grid.strips, [*grid.strips[1:], None], strict=True):
             pixels, unseen = following.result()
             if after is not None:
                 following = read.submit(rows.read, after)
             on_device, made, start = torch.from_numpy(pixels).to(device), [list[Any]() for _ in outputs], 0
             for lefts, stop, _ in zip(batches, stops, steps, strict=False):
                 for blend in blends.values():
-                    blend.widen(band, lefts[-1] + windows.size)
-                for top in band.tops:
-                    _predict_batch(predictor, on_device, unseen, band, top, lefts, grid, blends)
-                finished = {head: blend.take(band, stop) for head, blend in blends.items()}
-                at = -band.tops[0], -grid.lefts[0]
-                hidden = unseen[band.first + at[0] : band.below + at[0], start + at[1] : stop + at[1]]
+                    blend.widen(strip, lefts[-1] + windows.size)
+                for top in strip.tops:
+                    _predict_batch(predictor, on_device, unseen, strip, top, lefts, grid, blends)
+                finished = {head: blend.take(strip, stop) for head, blend in blends.items()}
+                at = -strip.tops[0], -grid.lefts[0]
+                hidden = unseen[strip.first + at[0] : strip.below + at[0], start + at[1] : stop + at[1]]
                 seen |= not hidden.all()
                 for output, own in zip(outputs, made, strict=True):
                     own.append(output.block(finished[output.head], hidden))
                 start = stop
             for each in written:
                 each.result()
-            written = [write.submit(output.write, band.first, own) for output, own in zip(outputs, made, strict=True)]
+            written = [write.submit(output.write, strip.first, own) for output, own in zip(outputs, made, strict=True)]
         for each in written:
             each.result()
     if rows.damaged:
@@ -203,7 +203,7 @@ def _predict_batch(
     predictor: Callable[[Tensor], dict[str, Tensor]],
     pixels: Tensor,
     hidden: NDArray[np.bool_],
-    band: Band,
+    strip: Strip,
     top: int,
     lefts: Sequence[int],
     grid: Grid,
@@ -212,7 +212,7 @@ def _predict_batch(
     """Predict some windows of a row and add them to it; one whose pixels are all hidden changes nothing that is seen."""
 
     def window(left: int) -> Any:
-        row, column = top - band.tops[0], left - grid.lefts[0]
+        row, column = top - strip.tops[0], left - grid.lefts[0]
         return np.s_[..., row : row + grid.size, column : column + grid.size]
 
     asked = [left for left in lefts if not hidden[window(left)].all()]
@@ -221,4 +221,4 @@ def _predict_batch(
     found = predictor(torch.stack([pixels[window(left)] for left in asked]))
     for head, blend in blends.items():
         for left, planes in zip(asked, found[head], strict=True):
-            blend.add(band, planes, top, left)
+            blend.add(strip, planes, top, left)

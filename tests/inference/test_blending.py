@@ -35,19 +35,19 @@ def swept(shape, windows, planes, predicted):
     """The blended planes of a scene, from what is predicted of each window."""
     grid = Grid(shape, windows)
     blend, found = Blend(grid, planes, torch.device("cpu")), torch.full((planes, *shape), torch.nan)
-    for band in grid.bands:
+    for strip in grid.strips:
         start = 0
         for first in range(0, len(grid.lefts), windows.batch_size):
             lefts = grid.lefts[first : first + windows.batch_size]
-            blend.widen(band, lefts[-1] + windows.size)
-            for top in band.tops:
+            blend.widen(strip, lefts[-1] + windows.size)
+            for top in strip.tops:
                 for left in lefts:
-                    blend.add(band, predicted(top, left), top, left)
+                    blend.add(strip, predicted(top, left), top, left)
             following = grid.lefts[first + len(lefts) :]
             stop = max(0, following[0]) if following else shape[1]
-            part = found[:, band.first : band.below, start:stop]
+            part = found[:, strip.first : strip.below, start:stop]
             assert part.isnan().all()
-            part[:] = blend.take(band, stop)
+            part[:] = blend.take(strip, stop)
             start = stop
     return found
 
@@ -110,6 +110,6 @@ def test_what_is_refused(words, message):
 def test_the_finished_rows_are_each_row_once(height, blend):
     """Scenes of any height, also those a little lower than a window: bands finish rows in order, none twice."""
     grid = Grid((height, 40), Windows(128, 16, blend, 4))
-    assert [row for band in grid.bands for row in range(band.first, band.below)] == list(range(height))
-    assert [top for band in grid.bands for top in band.tops] == place_windows(height, 128, 16, blend)[0]
+    assert [row for strip in grid.strips for row in range(strip.first, strip.below)] == list(range(height))
+    assert [top for strip in grid.strips for top in strip.tops] == place_windows(height, 128, 16, blend)[0]
     assert grid.overlap <= 32  # what is kept for the whole width is no more than neighbours ordinarily share
