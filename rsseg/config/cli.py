@@ -224,9 +224,9 @@ def help_text(configs: Path) -> str:
     """What `--help` prints: what rsseg does, examples, and the choices of each group, made from the files."""
     defaults = OmegaConf.load(configs / "train.yaml").defaults
     chosen = {group: default for entry in defaults if OmegaConf.is_dict(entry) for group, default in entry.items()}
-    lines = []
+    places, lines = [place for place in (configs, own_configs()) if place], []
     for group, default in chosen.items():
-        names = (f"[{name}]" if name == default else name for name in choices(configs, group))
+        names = (f"[{name}]" if name == default else name for name in choices(places, group))
         lines.append(textwrap.fill(", ".join(names), 120, initial_indent=f"  {group:12}", subsequent_indent=" " * 14))
     head = HELP.format(train=invocation("train"), compare=invocation("compare"))
     return f"{head}\n" + "\n".join(lines) + f"\n\n{FLAGS}"

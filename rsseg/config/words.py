@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from rsseg.config.entry import invocation, own_configs
+from rsseg.config.entry import invocation
 from rsseg.config.schema import SCHEMAS, Config
 from rsseg.contract import nearest
 
@@ -107,7 +108,8 @@ def word_faults(configs: Path, words: Sequence[str], multirun: bool = False) -> 
         ['lr=0.01: write optimizer.lr=0.01']
     """
     parser, found = OverridesParser.create(), []
-    own_groups = not any(word.startswith("hydra.searchpath=") for word in words)  # else there are groups elsewhere too
+    places = [configs, *_searched(parser, words)]
+    listed = all(place.is_dir() for place in places)  # else there are groups in what can't be listed, such as a package
     for word in words:
         try:
             override = parser.parse_override(word)
@@ -117,8 +119,10 @@ def word_faults(configs: Path, words: Sequence[str], multirun: bool = False) -> 
         fault = None
         if override.is_sweep_override() and not multirun:
             fault = "several values are several runs, add -m; for a list of values write brackets, as in [1,2]"
-        elif override.key_or_group.startswith("hydra/") or (own_groups and (configs / override.key_or_group).is_dir()):
-            fault = _choice_fault(configs, override)
+        elif override.key_or_group.startswith("hydra/") or (
+            listed and any((place / override.key_or_group).is_dir() for place in places)
+        ):
+            fault = _choice_fault(places, override)
         elif override.is_delete() and override.key_or_group in (item.name for item in fields(Config)):
             fault = "a run needs it: leave the word out"
         if "\\${" in word:  # as text it passes for any type
@@ -128,10 +132,21 @@ def word_faults(configs: Path, words: Sequence[str], multirun: bool = False) -> 
     return found
 
 
-def _choice_fault(configs: Path, override: Override) -> str | None:
+def _searched(parser: OverridesParser, words: Sequence[str]) -> list[Path]:
+    """The folders that the words add to Hydra's search path."""
+    found: list[Path] = []
+    for word in words:
+        if word.startswith("hydra.searchpath="):
+            with suppress(HydraException):  # `word_faults` tells it
+                added = parser.parse_override(word).value()
+                found += [Path(str(place).removeprefix("file://")) for place in (added if isinstance(added, list) else [added])]
+    return found
+
+
+def _choice_fault(places: Sequence[Path], override: Override) -> str | None:
     """What is wrong with the choice of a group's file."""
     group, value = override.key_or_group, override.value()
-    known = PLUGINS.get(group, ()) if group.startswith("hydra/") else choices(configs, group)
+    known = PLUGINS.get(group, ()) if group.startswith("hydra/") else choices(places, group)
     if not known:
         return f"of Hydra's own parts, {', '.join(PLUGINS)} alone can be chosen"
     if override.is_sweep_override():
@@ -144,7 +159,8 @@ def _choice_fault(configs: Path, override: Override) -> str | None:
             return "a choice can't be null: " + (
                 f"write {group}={empty}" if empty else f"leave it out, or take {', '.join(known)}"
             )
-        if isinstance(name, str) and re.fullmatch(r"[\w/.-]+", name) and name not in known:
+        below = isinstance(name, str) and any((own / group / f"{name}.yaml").is_file() for own in places[1:])
+        if isinstance(name, str) and re.fullmatch(r"[\w/.-]+", name) and name not in known and not below:
             if RENAMED.get(name) in known:
                 return f"{name} is called {RENAMED[name]} now"
             return f"there is no such choice{nearest(name, known)}; there are {', '.join(known)}"
@@ -198,10 +214,10 @@ def _unreadable(word: str) -> str:
     return f"{word}: can't be read as it stands: write '{key}=\"{value.replace(chr(34), chr(92) + chr(34))}\"'"
 
 
-def choices(configs: Path, group: str) -> tuple[str, ...]:
-    """The names of a group's files, the user's own too; those of a subfolder with it, unless they are a group of their own."""
+def choices(places: Iterable[Path], group: str) -> tuple[str, ...]:
+    """The names of a group's files in some folders; those of a subfolder with it, unless they are a group of their own."""
     names: list[str] = []
-    for folder in [place / group for place in (configs, own_configs()) if place]:
+    for folder in [place / group for place in places]:
         paths = sorted(folder.glob("*.yaml")) + sorted(folder.glob("*/*.yaml"))
         own = (p for p in paths if p.parent == folder or "@package _global_" in p.read_text(encoding="utf-8", errors="replace"))
         names += [p.relative_to(folder).with_suffix("").as_posix() for p in own]

@@ -9,6 +9,7 @@ import pytest
 from tiny import CONFIGS
 
 from rsseg.config.cli import check_early, check_output, compose, help_text, own_part
+from rsseg.config.entry import own_configs, search_path
 from rsseg.config.schema import SCHEMAS, Config
 from rsseg.config.words import ELSEWHERE, STEPS, SYNONYMS, choices, word_faults
 from rsseg.contract import InputError
@@ -138,6 +139,24 @@ def test_words_that_are_right_are_left_alone(tmp_path):
     assert list(config.loss.terms) == ["dice"]
 
 
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [("loss=focaldice", "focal_dice"), ("dataset=dubay", "dubai"), ("loss=min", "mine"), ("dataset=north/tile", ""),
+     ("+loss/term@loss.terms.x=owm", "own")],
+)  # fmt: skip
+def test_a_choice_is_looked_for_among_those_of_a_folder_of_ones_own(word, near, tmp_path, monkeypatch):
+    """Where one works, and whether there is such a folder, changes nothing but the names that are there."""
+    for name in ("loss/mine", "loss/term/own", "dataset/dubai", "dataset/north/tile"):
+        (tmp_path / f"configs/{name}.yaml").parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"configs/{name}.yaml").write_text("name: dubai\n")
+    monkeypatch.chdir(tmp_path)
+    found = word_faults(CONFIGS, [word, *search_path(own_configs())])
+    assert len(found) == bool(near)
+    assert all(f"{word}: there is no such choice (did you mean '{near}'?); there are " in line for line in found)
+    assert all("\n" not in line for line in found)
+    assert word_faults(CONFIGS, [word, "hydra.searchpath=[pkg://mine.configs]"]) == []  # Hydra looks there
+
+
 FOREIGN = [
     "hydra/launcher=ray",
     "hydra/sweeper=optuna",
@@ -228,8 +247,8 @@ def test_help():
 @pytest.mark.parametrize("group", ["dataset", "model", "loss", "optimizer", "experiment", "sweep"])
 def test_help_names_every_choice(group):
     text = help_text(CONFIGS).replace("[", "").replace("]", "").replace(",", " ").split()
-    assert set(choices(CONFIGS, group)) <= set(text)
-    assert {path.stem for path in (CONFIGS / group).glob("*.yaml")} <= set(choices(CONFIGS, group))
+    assert set(choices([CONFIGS], group)) <= set(text)
+    assert {path.stem for path in (CONFIGS / group).glob("*.yaml")} <= set(choices([CONFIGS], group))
 
 
 def test_a_list_that_the_shell_has_cut_at_a_space_is_to_be_quoted():
