@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
@@ -16,6 +16,7 @@ from rsseg.contract import InputError
 from rsseg.data.files import Files
 from rsseg.data.groups import group_names, in_fold
 from rsseg.data.scene import Scene, Source
+from rsseg.files import is_remote
 
 
 def make_source(config: Mapping[str, Any], trust: Sequence[str]) -> Source:
@@ -60,6 +61,27 @@ def scenes_version(run: Path, split: str, trust: Sequence[str] = ()) -> str:
     scenes = make_source(plain(leave_out_short_form(RunFolder(run).config())), trust).scenes(split)
     facts = [(scene.name, scene.group, scene.signature()) for scene in scenes]
     return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
+
+
+def trained_on(run: Path, images: Iterable[Path], trust: Sequence[str] = ()) -> str:
+    """Which of some image files a run was trained on, as a clause: scores there say little of other images.
+
+    Returns:
+        Empty if it was trained on none of them, or its training images are not files below a local folder any more.
+    """
+    config = plain(leave_out_short_form(RunFolder(run).config()))
+    node, asked = config["dataset"]["source"], {image.resolve() for image in images}
+    root = node.get("root") if isinstance(node, Mapping) else None
+    if not isinstance(root, str) or is_remote(root) or not Path(root).expanduser().is_dir():
+        return ""
+    try:
+        scenes = make_source(config, trust).scenes("train")
+    except InputError:  # files are gone: nothing is known of them
+        return ""
+    seen = [scene for scene in scenes if asked & {image.resolve() for image in scene.images}]
+    if not seen:
+        return ""
+    return f"{run} was trained on {'' if seen[0].region is None else 'blocks of '}{seen[0].image}"
 
 
 class Folds(Source):

@@ -21,12 +21,16 @@ from shapely.geometry import box
 from test_run import folder_data, settings
 from tiny import map_scene, write_tif
 
+from rsseg.commands import predict as command
+from rsseg.config.build import plain
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
+from rsseg.evaluation import evaluate, evaluate_map
 from rsseg.inference.inputs import find_scenes, fit_resolution
 from rsseg.inference.options import Options
 from rsseg.prediction import predict
 from rsseg.run import train
+from rsseg.source import trained_on
 
 ROOT = Path(__file__).parent.parent
 
@@ -287,6 +291,41 @@ def test_a_map_says_how_it_was_made(tmp_path, runs, scenes):
     assert (facts["tta"], facts["size"], facts["margin"]) == ("flips", 32, 10)
     assert facts["runs"] == [str(runs[0])]
     assert facts["scene"] == str(scenes / "s0.tif")
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_scores_of_what_the_run_was_trained_on_come_with_a_warning(split, tmp_path, runs, folder_root, caplog):
+    caplog.set_level(logging.INFO)
+    name = RunFolder(runs[0]).data()["scenes"][split][0]
+    image, mask = (folder_root / kind / f"{name}.tif" for kind in ("images", "masks"))
+    command.run(command.Arguments(run=str(runs[0]), scene=str(image), out=str(tmp_path / "map.tif")))
+    said = f"{runs[0]} was trained on {image}"
+    assert caplog.messages[-1].startswith("Next: ")
+    assert (said in caplog.messages[-1]) == (split == "train")
+    for scored in (
+        lambda: evaluate_map(runs[0], tmp_path / "map.tif", mask, out=tmp_path),
+        lambda: evaluate(runs[0], scene=image, mask=mask, out=tmp_path),
+    ):
+        caplog.clear()
+        scored()
+        assert (said in caplog.text) == (split == "train")
+
+
+def test_images_whose_blocks_a_run_was_trained_on(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("one", "two"):
+        write_tif(tmp_path / f"data/images/{name}.tif", rng.integers(0, 255, (3, 256, 256), dtype=np.uint8))
+        write_tif(tmp_path / f"data/masks/{name}.tif", rng.integers(0, 3, (1, 256, 256), dtype=np.uint8))
+    words = [*folder_data(tmp_path / "data")[:-1], "dataset.source.image=images/one.tif", "dataset.source.mask=masks/one.tif"]
+    split = "dataset.source.split={blocks: 64, buffer: 0, train: 0.7, val: 0.3}"
+    (tmp_path / "run").mkdir()
+    RunFolder(tmp_path / "run").write_config(plain(settings(tmp_path, *words, split)))
+    one, two = (tmp_path / f"data/images/{name}.tif" for name in ("one", "two"))
+    (tmp_path / "link.tif").symlink_to(one)
+    assert trained_on(tmp_path / "run", [two]) == ""
+    assert trained_on(tmp_path / "run", [two, tmp_path / "link.tif"]) == f"{tmp_path / 'run'} was trained on blocks of {one}"
+    one.unlink()
+    assert trained_on(tmp_path / "run", [one]) == ""
 
 
 @pytest.mark.slow

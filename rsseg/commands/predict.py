@@ -58,12 +58,16 @@ def run(arguments: Arguments) -> None:
     """Predict as the command line says."""
     places = split_places(arguments.run)
     check_places(places)
-    from rsseg.prediction import predict, start_others  # torch takes seconds to import: a wrong folder is told before
+    from rsseg.inference.maps import mapped_images  # torch takes seconds to import: a wrong folder is told before
+    from rsseg.prediction import predict, start_others
+    from rsseg.source import trained_on
 
     options = Options(**{item.name: getattr(arguments, item.name) for item in fields(Options)})
     with start_others(arguments.devices):
         out = Path(arguments.out) if arguments.out else None
         maps = predict(places, arguments.scene, out, options, arguments.trust)
     if maps and maps[0].suffix == ".tif" and RunFolder(places[0]).begun:
-        line = "Next: %s run='%s' map='%s' mask=<file> scores the map by labels"
-        log.info(line, invocation("evaluate"), places[0], maps[0])
+        seen = trained_on(places[0], mapped_images(maps[0]), arguments.trust)
+        line = "Next: %s run='%s' map='%s' mask=<file> scores the map by labels%s"
+        but = f"; but {seen}: scores are too good there, map another image" if seen else ""
+        log.info(line, invocation("evaluate"), places[0], maps[0], but)

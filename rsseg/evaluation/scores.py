@@ -21,11 +21,12 @@ from rsseg.evaluation.labelled import compare_map, labelled_scene, labelled_scen
 from rsseg.evaluation.loading import finished_runs, open_labelled
 from rsseg.files import UnwritableError, read_json, write_json
 from rsseg.inference.ensemble import Ensemble, check_threshold
+from rsseg.inference.maps import mapped_images
 from rsseg.metrics import AnyScores
 from rsseg.progress import progress
 from rsseg.quiet import quiet
 from rsseg.setup import Setup
-from rsseg.source import scenes_version
+from rsseg.source import scenes_version, trained_on
 from rsseg.trained import known_head, load_trained
 from rsseg.training.scoring import print_scores, score_split
 
@@ -98,6 +99,8 @@ def evaluate(
     title = f"{len(models)} runs, scaling={scaling}, weights={weights}" if several else f"{first}"
     found.show(f"{title}: {name}, best checkpoint{'s' * several}, pooled over whole scenes")
     found.say_limits(name)
+    if scene is not None:
+        _say_seen(folders, [scene], trust)
     result = found.scores(threshold)
     for each, scores in result.items():
         log.info("%s: %s", each, ", ".join(f"{key} {value:.4f}" for key, value in scores.means().items()))
@@ -137,6 +140,7 @@ def evaluate_map(
     with in_one_line(run, 1, setup.window, memory=SCORING):
         result = {chosen: compare_map(setup, chosen, path, mask)}
     print_scores(result, f"{path} by {mask}")
+    _say_seen([RunFolder(run)], mapped_images(path), trust)
     place = (out or run) / f"evaluation-map-{path.stem}.csv"
     with _written(place):
         write_tables(place, result, [path.stem])
@@ -189,6 +193,13 @@ def _refuse_seen(runs: Sequence[RunFolder], split: str, scenes: Sequence[str]) -
                 f"split={split}: {run} was trained on {len(seen)} of the {len(scenes)} scenes, such as {seen[0]}: the ensemble "
                 "would be scored too well; take split=test"
             )
+
+
+def _say_seen(runs: Sequence[RunFolder], images: Sequence[Path], trust: Sequence[str]) -> None:
+    """Warn of scores on images that a run was trained on."""
+    for run in runs:
+        if seen := trained_on(run.path, images, trust):
+            log.warning("%s: scores are too good there; take another image.", seen)
 
 
 def _check_tuned(run: RunFolder, setup: Setup) -> None:

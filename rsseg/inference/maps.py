@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 from torch import Tensor
 
+from rsseg.config.arguments import split_places
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.grids import GDAL_ERRORS
 from rsseg.data.raster import GDAL, check_whole, open_raster
@@ -162,6 +163,12 @@ def _describe(raster: Any, bands: Bands, tags: Mapping[str, str]) -> None:
     if bands.colours:
         raster.write_colormap(1, dict(enumerate(as_rgb(bands.colours).tolist())))
         raster.update_tags(1, **{f"CLASS_{label}": name for label, name in enumerate(bands.classes)})
+
+
+def mapped_images(path: Path) -> list[Path]:
+    """The files of the scene that a map's tags say it is of; none where it has no tags."""
+    files = made_by(path).get("scene")
+    return split_places(files) if files else []
 
 
 def made_by(path: Path) -> dict[str, Any]:
