@@ -93,6 +93,24 @@ def test_a_config_that_is_not_read_is_named(tmp_path, monkeypatch, caplog):
     assert [message.split(" is not read")[0] for message in caplog.messages] == [str(own / "loss/focal.yaml")]
 
 
+@pytest.mark.parametrize("name", ["describe", "evaluate", "predict", "compare"])
+def test_folders_that_a_shell_writes_behind_a_runs_are_answered_with_commas(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("loss=ce", "loss=dice", "comparison"):
+        Path(folder).mkdir()
+    for folder in ("loss=ce", "loss=dice"):
+        Path(folder, "config.yaml").touch()
+    key = "runs" if name == "compare" else "run"
+    right = f"several runs are one word with commas between them, {key}=loss=ce,loss=dice$"
+    for words, fault in (
+        ([f"{key}=loss=ce", "loss=dice"], "loss=dice: "),
+        ([f"{key}=loss=ce", "loss=dice", "comparison"], "comparison is no run folder .no config.yaml.; "),
+        ([f"{key}=loss=ce\nloss=dice\ncomparison"], "comparison is no run folder .no config.yaml.; "),
+    ):
+        with pytest.raises(SystemExit, match=f"^error: {fault}{right}"):
+            call(monkeypatch, name, *words)
+
+
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["predict", "--help"]])
 def test_help_that_nobody_reads_to_the_end_ends_quietly(words):
     with subprocess.Popen([*ENTRY, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -217,7 +217,8 @@ def test_synthetic_end_to_end(tmp_path):
     assert evaluate(tmp_path / "run", "test")["mask"].confusion.sum() == 96 * 96
 
 
-def test_run_folder_is_complete(tmp_path, folder_root):
+def test_run_folder_is_complete(tmp_path, folder_root, caplog):
+    caplog.set_level("INFO")
     run = tmp_path / "run"
     config = settings(tmp_path, *folder_data(folder_root), "seed=3", "pictures=1")
     iou = train(config, run, ["seed=3"], "ce_dice")
@@ -229,6 +230,7 @@ def test_run_folder_is_complete(tmp_path, folder_root):
     assert set(data["fingerprint"]) == {"train", "val"}
     assert len(data["scenes"]["train"]) == 4
     assert (run / "picture.png").stat().st_size > 10_000
+    assert f"Pictures in {run}: picture.png, confusion.png, curves.png" in caplog.messages
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     table = list(csv.DictReader((run / "classes.csv").open()))
     assert [(row["class"], row["average"]) for row in table[:4]] == [("a", ""), ("b", ""), ("c", ""), ("", "macro")]

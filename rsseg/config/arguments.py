@@ -58,6 +58,8 @@ def parse(arguments: type[Any], words: list[str]) -> Any:
             typed[key] = names(text) if known[key] == list[str] else text
         except ValidationError:
             raise InputError(f"{word}: {EXPECTED.get(known[key], known[key])} is expected") from None
+        if key in ("run", "runs"):
+            _refuse_loose(key, text, words)
     if "overrides" in typed.keys():  # noqa: SIM118 (`in typed` is False of what is not set yet)
         typed.overrides = others
     elif others:
@@ -68,6 +70,17 @@ def parse(arguments: type[Any], words: list[str]) -> Any:
         raise InputError(f"{', '.join(f'{key}=...' for key in missing)} must be given")
     values: Any = OmegaConf.to_container(typed)  # nothing is resolved: an override may refer to another setting
     return arguments(**values)
+
+
+def _refuse_loose(key: str, text: str, words: Sequence[str]) -> None:
+    """Refuse folders that a shell has written behind a run's, as it does for ``run=$(ls -d runs/*)``, a word or a line each."""
+    first, *loose = text.splitlines() or [""]
+    loose += [word for word in words if os.path.isdir(word)]
+    if loose:
+        bare = [word for word in loose if not any(Path(word).rglob("config.yaml"))]
+        runs = [word for word in (first, *loose) if word not in bare]
+        fault = f"{bare[0]} is no run folder (no config.yaml);" if bare else f"{loose[0]}:"
+        raise InputError(f"{fault} several runs are one word with commas between them, {key}={','.join(runs[:3])}")
 
 
 def names(text: str) -> list[str]:

@@ -83,8 +83,14 @@ def describe_colours(counts: Counter[Any], some: str, names: Mapping[str, str]) 
 
 
 def list_shares(counts: Counter[Any], values: Iterable[Any]) -> str:
-    """Values and their shares of all pixels."""
-    return ", ".join(f"{value} ({counts[value] / counts.total():.1%})" for value in values)
+    """Values and their shares of all pixels.
+
+    Example:
+        >>> list_shares(Counter({0: 9999, 1: 1}), [0, 1, 2])
+        '0 (100.0%), 1 (<0.1%), 2 (0.0%)'
+    """
+    shares = {value: counts[value] / counts.total() for value in values}
+    return ", ".join(f"{value} ({'<0.1%' if 0 < share < 0.0005 else f'{share:.1%}'})" for value, share in shares.items())
 
 
 def has_colours(path: Path) -> bool:

@@ -313,7 +313,7 @@ def write_scores(loop: Loop, result: Mapping[str, AnyScores]) -> None:
                 logger.show(name, path, trainer.global_step)
         logger.tabulate("classes", name_means(rows, len(result) > 1), trainer.global_step)
     pictures = [*(of_head(run.path / "picture.png", head, result) for head in result), *drawn.values()]
-    log.info("Pictures: %s", ", ".join(str(path) for path in pictures if path.is_file()))
+    log.info("Pictures in %s: %s", run.path, ", ".join(path.name for path in pictures if path.is_file()))
 
 
 def write_summary(loop: Loop, result: Mapping[str, AnyScores]) -> None:
