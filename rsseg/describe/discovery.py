@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import chain, permutations
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from rsseg.contract import InputError
-from rsseg.data.files import Files
+from rsseg.data.files import Files, by_letters
 from rsseg.data.grids import brief_crs
 from rsseg.data.masks import VECTORS
 from rsseg.data.paths import IMAGES, files_below
@@ -36,7 +36,11 @@ FOLDER_WORDS = (*MASK_WORDS, "image", "img", "ortho", "rgb")
 PART = re.compile(r"(train|val|test)(?:ing|id|idation)?(?:[_-]?(?:data|set|images|scenes))?", re.IGNORECASE)
 """What folders, and lists of names, are called that hold a part of a split."""
 
+ANY = ".*"  # the ending in the pattern of images of several
+
 WINDOW = 256  # the side of training windows, if scenes are not smaller
+
+LISTED = 5  # names of files in a sentence
 
 UNNAMED = {10: [3, 2, 1], 12: [4, 3, 2], 13: [4, 3, 2]}
 """By their number, which of unnamed bands are likely red, green and blue: those of Sentinel-2 without those of 60 m, or all."""
@@ -85,10 +89,12 @@ def discover(root: Path) -> Discovery:
     root = root.expanduser().absolute()
     if not root.is_dir():
         raise InputError(f"{root}: there is no such folder")
-    (image, mask), *others = find_pairs(root, find_kinds(root))
+    kinds = find_kinds(root)
+    (image, mask), *others = find_pairs(root, kinds)
     shared = sorted(image.files.keys() & mask.files.keys())
     images, masks = [image.files[key] for key in shared], [mask.files[key] for key in shared]
     pairs = f"{len(shared)} pairs: images are {image.path}, masks {mask.path}; there are {len(image.files)} such images."
+    left = describe_left(root, kinds, [(image, mask), *others])
     if len(shared) == 1:
         image, mask = (
             Kind(files[0].relative_to(root).as_posix(), kind.files) for kind, files in ((image, images), (mask, masks))
@@ -97,6 +103,7 @@ def discover(root: Path) -> Discovery:
     beside = [f"{other.path} with {its_masks.path}" for other, its_masks in others]
     if beside:
         pairs += f" Not read: {'; '.join(beside)}. Describe the folder of one alone to train on it."
+    pairs += left
     labels, of_masks = describe_masks(masks, root)
     rgb, of_bands = find_rgb(images[0])
     smallest = min(min(open_raster(path).shape) for path in spread_out(images))
@@ -154,18 +161,29 @@ def add_dataset(folder: Path, into: Path, name: str = "") -> str:
 
 
 def find_kinds(root: Path) -> list[Kind]:
-    """The kinds of images and vector files below a folder: of one depth and ending, and one place by the words that say so."""
-    kinds: dict[tuple[object, ...], list[PurePosixPath]] = {}
+    """The kinds of images and vector files below a folder: of one depth and ending, and one place by the words that say so.
+
+    Images that differ in their endings alone, not in their names, are a kind besides.
+    """
+    kinds: dict[tuple[object, ...], dict[str, list[PurePosixPath]]] = {}
     for path in files_below(root):
         if path.suffix.lower() in IMAGES | VECTORS:
             place = PurePosixPath(path.relative_to(root).as_posix())
             folders = [name.lower() for name in place.parts[:-1]]
             worded = [(level, name) for level, name in enumerate(folders) if says(name, FOLDER_WORDS)]
-            kinds.setdefault((len(folders), *(worded or folders[-1:]), tail(place.stem), place.suffix), []).append(place)
-    every = [place for places in kinds.values() for place in places]
+            endings = kinds.setdefault((len(folders), *(worded or folders[-1:]), tail(place.stem)), {})
+            endings.setdefault(place.suffix, []).append(place)
+    by_ending = [places for endings in kinds.values() for places in endings.values()]
+    every = [place for places in by_ending for place in places]
     if len(every) == 2:  # whatever they are called
         return [Kind(str(place), {("",): root / place}) for place in every]
-    return [_kind(root, places) for places in kinds.values()]
+    found = [_kind(root, places) for places in by_ending]
+    for endings in kinds.values():
+        places = list(chain(*endings.values()))
+        joint = _kind(root, places)
+        if len(endings) > 1 and len(joint.files) == len(places) and not VECTORS & {ending.lower() for ending in endings}:
+            found.append(joint)
+    return found
 
 
 def part_of(name: str) -> str:
@@ -201,16 +219,17 @@ def _kind(root: Path, places: Sequence[PurePosixPath]) -> Kind:
         fields.append(level)
         area = f"{{area{len(fields) if '{area}' in pattern else ''}}}"
         pattern.append("{part}" if all(map(part_of, names)) else area)
-    last, files = tail(places[0].stem), {}
+    last, endings, files = tail(places[0].stem), {place.suffix for place in places}, {}
     for place in places:
         files[*(place.parts[level] for level in fields), place.stem.removesuffix(last)] = root / place
-    return Kind("/".join([*pattern, f"{{name}}{last}{places[0].suffix}"]), files)
+    return Kind("/".join([*pattern, f"{{name}}{last}{ANY if len(endings) > 1 else places[0].suffix}"]), files)
 
 
 def find_pairs(root: Path, kinds: Sequence[Kind]) -> list[tuple[Kind, Kind]]:
     """The images and the masks that belong together: the best pair first, then those of other files, each with the best masks.
 
-    Words and values tell masks from images; of datasets that lie beside each other the one with most pairs is the best.
+    Words and values tell masks from images; of datasets that lie beside each other the one with most pairs is the best, and of
+    kinds with as many the one with fewer files that have no partner.
     """
     pairs = []
     for image, mask in permutations(kinds, 2):
@@ -230,11 +249,34 @@ def find_pairs(root: Path, kinds: Sequence[Kind]) -> list[tuple[Kind, Kind]]:
         )
     most = max(likely[-1] for likely, *_ in pairs)
     found: list[tuple[Kind, Kind]] = []
-    for _, image, mask in sorted(pairs, key=lambda pair: (2 * pair[0][-1] >= most, *pair[0]), reverse=True):
+
+    def rank(pair: tuple[tuple[int, bool, int], Kind, Kind]) -> tuple[int, ...]:
+        likely, image, mask = pair
+        return 2 * likely[-1] >= most, *likely, -len(image.files) - len(mask.files)
+
+    for _, image, mask in sorted(pairs, key=rank, reverse=True):
         taken = [names for pair in found for kind in pair for names in kind.files.values()]
         if not found or not {*taken} & {*image.files.values(), *mask.files.values()}:
             found.append((image, mask))
     return found
+
+
+def describe_left(root: Path, kinds: Sequence[Kind], pairs: Sequence[tuple[Kind, Kind]]) -> str:
+    """Sentences that name images and masks of the first pair of kinds that lack a partner, and the kinds that no pair reads."""
+    image, mask = pairs[0]
+
+    def alone(kind: Kind, other: Kind) -> list[str]:
+        partners = by_letters(other.files)
+        lacking = [path for key, path in kind.files.items() if tuple(map(str.lower, key)) not in partners]
+        return sorted(path.relative_to(root).as_posix() for path in lacking)
+
+    read = {path for pair in pairs for kind in pair for path in kind.files.values()}
+    unread = [f"{len(kind.files)} {kind.path}" for kind in kinds if ANY not in kind.path and not read & {*kind.files.values()}]
+    listed = {"Without a mask": alone(image, mask), "Without an image": alone(mask, image), "Not used": sorted(unread)}
+    return "".join(
+        f" {what}: {', '.join(names[:LISTED])}{f' and {len(names) - LISTED} more' if len(names) > LISTED else ''}."
+        for what, names in listed.items() if names
+    )  # fmt: skip
 
 
 def looks_like_mask(kind: Kind) -> bool:

@@ -147,6 +147,47 @@ def test_lists_and_areas_are_seen(tmp_path):
     assert part_of("Testing") == "test"
 
 
+def test_images_of_several_endings_are_one_kind_where_they_have_masks(tmp_path):
+    names = [*(f"{n}.jpg" for n in "abcdefgh"), "i.png", "j.tif"]
+    fill(tmp_path / "dxb", [(f"Img/{n}", f"gt/{n[0]}_label.png") for n in names], lambda: labels(0, 1))
+    found = discover(tmp_path / "dxb")
+    source = found.config["source"]
+    assert (source["image"], source["mask"]) == ("Img/{name}.*", "gt/{name}_label.png")
+    assert found.beliefs[0] == "10 pairs: images are Img/{name}.*, masks gt/{name}_label.png; there are 10 such images."
+    own = {key: value for key, value in source.items() if key != "_target_"}
+    assert sum(len(Files(**own).scenes(part)) for part in ("train", "val", "test")) == 10
+    (tmp_path / "dxb/gt/j_label.png").rename(tmp_path / "dxb/gt/j_label.bmp")
+    found = discover(tmp_path / "dxb")
+    assert (found.config["source"]["image"], found.config["source"]["mask"]) == ("Img/{name}.*", "gt/{name}_label.*")
+    # a picture beside the images that has no mask is none of them
+    fill(tmp_path / "plain", [(f"images/{n}.tif", f"masks/{n}.tif") for n in "abcdef"], lambda: labels(0, 1))
+    png(tmp_path / "plain/images/overview.png", picture())
+    found = discover(tmp_path / "plain")
+    assert found.config["source"]["image"] == "images/{name}.tif"
+    assert found.beliefs[0].endswith("there are 6 such images. Not used: 1 images/{name}.png.")
+    # endings tell images from masks in one folder: nothing of them can be joined
+    fill(tmp_path / "flat", [(f"{n}.jpg", f"{n}.png") for n in "abcd"] + [("e.bmp", "e.png")], lambda: labels(0, 1))
+    (belief, *_) = discover(tmp_path / "flat").beliefs
+    assert belief.startswith("4 pairs: images are {name}.jpg, masks {name}.png;")
+    assert belief.endswith(" Without an image: e.png. Not used: 1 {name}.bmp.")
+
+
+def test_what_has_no_partner_and_what_is_not_used_is_named(tmp_path):
+    fill(tmp_path, [(f"images_s2/{n}.png", f"masks/{n}.png") for n in "abcdef"], lambda: labels(0, 1))
+    for name in "abcd":
+        png(tmp_path / f"images_s1/{name}.png", picture())
+    for name in "uvwxyzt":
+        png(tmp_path / f"images_s2/{name}.png", picture())
+    png(tmp_path / "masks/q.png", labels(0, 1))
+    (tmp_path / "masks/a.png").rename(tmp_path / "masks/A.png")  # pairs are found in upper and lower case
+    found = discover(tmp_path)
+    assert found.config["source"]["image"] == "images_s2/{name}.png"
+    assert found.beliefs[0].endswith(
+        " Without a mask: images_s2/t.png, images_s2/u.png, images_s2/v.png, images_s2/w.png, images_s2/x.png and 2 more."
+        " Without an image: masks/q.png. Not used: 4 images_s1/{name}.png."
+    )
+
+
 def test_a_folder_that_is_not_read_is_no_area(tmp_path):
     """Images whose names begin with their part of the split, of which only one has masks."""
     fill(tmp_path, [(f"train/images/train{n}.png", f"train/gt/train{n}.png") for n in range(6)], lambda: labels(0, 1))
