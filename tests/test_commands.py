@@ -105,6 +105,7 @@ def test_folders_that_a_shell_writes_behind_a_runs_are_answered_with_commas(name
     for words, fault in (
         ([f"{key}=loss=ce", "loss=dice"], "loss=dice: "),
         ([f"{key}=loss=ce", "loss=dice", "comparison"], "comparison is no run folder .no config.yaml.; "),
+        ([f"{key}=comparison", "loss=ce", "loss=dice"], "comparison is no run folder .no config.yaml.; "),
         ([f"{key}=loss=ce\nloss=dice\ncomparison"], "comparison is no run folder .no config.yaml.; "),
     ):
         with pytest.raises(SystemExit, match=f"^error: {fault}{right}"):

@@ -72,12 +72,15 @@ def parse(arguments: type[Any], words: list[str]) -> Any:
     return arguments(**values)
 
 
+HOLDS_RUN = ("config.yaml", "rsseg.json")  # a file of a run folder, and one of an exported folder
+
+
 def _refuse_loose(key: str, text: str, words: Sequence[str]) -> None:
     """Refuse folders that a shell has written behind a run's, as it does for ``run=$(ls -d runs/*)``, a word or a line each."""
     first, *loose = text.splitlines() or [""]
     loose += [word for word in words if os.path.isdir(word)]
     if loose:
-        bare = [word for word in loose if not any(Path(word).rglob("config.yaml"))]
+        bare = [word for word in (first, *loose) if not any(next(Path(word).rglob(name), None) for name in HOLDS_RUN)]
         runs = [word for word in (first, *loose) if word not in bare]
         fault = f"{bare[0]} is no run folder (no config.yaml);" if bare else f"{loose[0]}:"
         raise InputError(f"{fault} several runs are one word with commas between them, {key}={','.join(runs[:3])}")
