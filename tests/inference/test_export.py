@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
 import torch
+from run_folders import counted_records, label_counts, steady
 from scipy.special import expit, softmax
 from scipy.stats import t as student
 from test_run import folder_data, settings
@@ -422,6 +423,31 @@ def test_what_a_card_says():
     assert "license: cc-by-4.0" in text
     assert "smp.from_pretrained" in text
     assert "InferenceSession('model.onnx')" in text
+
+
+def test_a_card_of_blocks_speaks_of_no_other_places():
+    records = {("mask", "val"): counted_records(label_counts(steady([0.6]))[0, 0, :, None])}
+    facts = facts_of(trained("resnet18")[0], records=records)
+    whole, parts = model_card(facts), model_card(replace(facts, blocks=64))
+    assert "blocks of 64 px of the images that train" in parts
+    assert "- Other places than the images that the scenes are blocks of" in parts
+    assert "Intervals are of other parts of these images" in parts
+    for said in ("independent area", "in both training and validation", "Places unlike the 2 areas", "other areas like these"):
+        assert said in whole
+        assert said not in parts
+
+
+def test_a_card_says_of_a_test_split_only_where_there_is_one():
+    facts = facts_of(trained("unet")[0])
+    assert "test split" not in model_card(facts)
+    assert "- The test split: it was not scored" in model_card(replace(facts, has_test=True))
+
+
+@pytest.mark.parametrize(("dtype", "said"), [("uint8", True), ("uint16", False), ("", False)])
+def test_a_card_names_deepness_for_8_bit_pixels_alone(dtype, said):
+    model, _ = trained("unet")
+    text = model_card(facts_of(model, spec=replace(model.spec, dtype=dtype), files=["model.onnx"]))
+    assert ("Deepness" in text) == said
 
 
 def test_the_item_names_every_file(tmp_path):
