@@ -302,7 +302,7 @@ def looked_at(page, width):
 def test_a_browser_draws_it(binary, width):
     complaints, seen = looked_at(binary[1] / "report.html", width)
     assert complaints == []
-    assert len(seen.sizes) == 7
+    assert len(seen.sizes) == 6
     assert min(seen.sizes) > 10_000
     assert seen.over <= 0  # tables scroll in themselves
     assert (max(seen.scrolled) > 0) == (width < 400)

@@ -518,3 +518,30 @@ def test_without_the_scenes_a_graph_is_checked_on_pixels_like_theirs(finished):
 def test_words_that_do_not_fit(words, said, tmp_path):
     with pytest.raises(InputError, match=said):
         export(tmp_path, **words)
+
+
+@pytest.mark.slow
+def test_the_start_and_the_card_of_a_run_on_blocks(folder_root, tmp_path, caplog):
+    data = ["dataset=folder", f"dataset.source.root={folder_root}", "dataset.classes=[a,b,c]"]
+    split = "dataset.source.split={blocks: 48, buffer: 4, train: 0.8, val: 0.1, test: 0.1}"
+    with caplog.at_level("INFO"):
+        train(settings(tmp_path, *data, split, "steps=2", "validations=1"), tmp_path / "run", [], "ce")
+    counts = {split: len(names) for split, names in RunFolder(tmp_path / "run").data()["scenes"].items()}
+    assert f"{counts['train']} training scenes and {counts['val']} validation scenes, 2 steps of" in caplog.text
+    text = (export(tmp_path / "run", out=tmp_path / "out") / "README.md").read_text()
+    assert "blocks of 48 px of the images that train" in text
+    assert "independent" not in text
+    assert "- The test split: it was not scored" in text
+
+
+@pytest.mark.slow
+def test_the_start_of_a_run_whose_validation_scenes_are_of_one_group(folder_root, tmp_path, caplog):
+    data = ["dataset=folder", f"dataset.source.root={folder_root}", "dataset.classes=[a,b,c]"]
+    group = ["dataset.source.group='(tile)[0-9]'", "dataset.source.split={val: [tile0_a, tile1_a]}"]
+    with caplog.at_level("INFO"):
+        train(settings(tmp_path, *data, *group, "steps=2", "validations=1"), tmp_path / "run", [], "ce")
+    assert "4 training scenes in 1 area and 2 validation scenes in 1 area, 2 steps of" in caplog.text
+    assert caplog.text.count("All 2 validation scenes are of one group, tile: they choose the checkpoint") == 1
+    text = (export(tmp_path / "run", out=tmp_path / "out") / "README.md").read_text()
+    assert "2 scenes in 1 independent area." in text
+    assert "test split" not in text.lower()
