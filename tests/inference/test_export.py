@@ -432,6 +432,8 @@ def test_a_card_of_blocks_speaks_of_no_other_places():
     assert "blocks of 64 px of the images that train" in parts
     assert "- Other places than the images that the scenes are blocks of" in parts
     assert "Intervals are of other parts of these images" in parts
+    assert "| val | 2 | 2 |\n\n## Input" in whole
+    assert "| val | 2 | 2 |\n\n## Input" in parts
     for said in ("independent area", "in both training and validation", "Places unlike the 2 areas", "other areas like these"):
         assert said in whole
         assert said not in parts
