@@ -129,6 +129,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things in words that fit it.
+
+    Example:
+        >>> counted(1, "scene"), counted(12, "scene")
+        ('1 scene', '12 scenes')
+    """
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def indices(setting: str, names: Iterable[str], classes: Sequence[str]) -> list[int]:
     """The indices of the named classes.
 

@@ -16,7 +16,7 @@ from rsseg.contract import InputError, nearest
 from rsseg.data.build import open_store
 from rsseg.data.census import Census, absent_classes, check_absent, describe_other_radiometry, robust_statistics
 from rsseg.data.grids import ground_resolution
-from rsseg.data.groups import describe_cut_groups, group_names
+from rsseg.data.groups import describe_cut_groups, describe_one_group, group_names
 from rsseg.data.labels import make_mask_reader
 from rsseg.data.masks import MaskReader
 from rsseg.data.scene import Scene, Source
@@ -236,12 +236,8 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
     warn_of_misspelt(dataset, [scene.name for split in scenes.values() for scene in split])
     if cut := describe_cut_groups(**scenes):
         log.info("%s", cut)
-    if len(scenes["val"]) == 1:
-        log.warning(
-            "One validation scene, %s: it chooses the checkpoint and scores it, so that scores are too good, and no comparison "
-            "can tell losses apart. Validate on more: dataset.source.split, or dataset.folds.",
-            scenes["val"][0].name,
-        )
+    if alone := describe_one_group(scenes["val"]):
+        log.warning("%s", alone)
     stores = {split: open_split(dataset, scenes[split], split) for split in scenes}
     if padded := describe_padding(stores, window):
         log.info("%s", padded)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rsseg.assembly import make_setup
 from rsseg.comparison.records import RecordError, Records, load_records
 from rsseg.config.folder import RunFolder
+from rsseg.config.targets import side_of_blocks
 from rsseg.contract import InputError, nearest
 from rsseg.data.scene import SceneReader
 from rsseg.dataset import scenes_of
@@ -161,9 +162,19 @@ def _describe(run: RunFolder, setup: Setup, model: TrainedModel, out: Path, lice
         without={name: setup.without_of(name) for name in setup.tasks},
         files=sorted(path.name for path in out.iterdir() if path.name in (ABOUT, SMP) or path.suffix in ARTIFACTS),
         licence=licence,
+        blocks=side_of_blocks(setup.plain["dataset"]),
+        has_test=_has_test(setup),
     )
     write_text(out / CARD, model_card(facts))
     write_json(out / ITEM, stac_item(facts, out))
+
+
+def _has_test(setup: Setup) -> bool:
+    """Whether the dataset has a test split; False where its files are not there."""
+    try:
+        return bool(setup.source().scenes("test"))
+    except (InputError, OSError):
+        return False
 
 
 def loss_words(terms: Mapping[str, Mapping[str, Any]]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from rsseg.comparison.words import (
     listed,
     more_seeds,
     number,
+    of_blocks,
     quantity,
     score_name,
     unlearnt,
@@ -71,16 +71,13 @@ def _sample(found: Findings) -> list[str]:
         )
     elif groups < ENOUGH_GROUPS:
         names, in_turn = listed(list(dict.fromkeys(map(str, found.groups)))), ", or every area in turn (sweep=kfold)"
+        independent = "independent " * (not found.blocks)
         notes.append(
-            f"Only {groups} independent {area_word(found)} are scored, {names}: intervals say little about others. "
+            f"Only {groups} {independent}{area_word(found)} are scored, {names}: intervals say little about others. "
             f"Score {ENOUGH_GROUPS} or more{'' if found.comparison.plan.folds else in_turn}."
         )
-    split = (found.comparison.runs[0][0].config.dataset.get("source") or {}).get("split")
-    if isinstance(split, Mapping) and split.get("blocks"):
-        notes.append(
-            f"The {area_word(found)} are blocks of {split['blocks']} px of the images that train: this holds for other parts "
-            "of these images, not for other places."
-        )
+    if found.blocks:
+        notes.append(of_blocks(found.blocks))
     lacking = [measure.label for name, measure in found.measures.items() if name not in found.estimates]
     if lacking:
         notes.append(f"Not recorded by every run, so not compared: {', '.join(lacking)}.")
@@ -123,13 +120,13 @@ def _classes(found: Findings) -> list[str]:
         )
     good = effective_groups(grouped)
     few = [
-        f"{task.classes[c]} (as good as {good[c]:.1f} {areas} of equal size)"
+        f"{task.classes[c]} (about {good[c]:.0f})"
         for c in np.flatnonzero(good < FEW)
         if task.classes[c] not in [*found.lone, *found.without]
     ]
     if few and found.group_count >= FEW:
-        their = "Their scores are" if len(few) > 1 else "Its score is"
-        notes.append(f"{_kind(task, len(few) > 1)} in few {areas}: {listed(few)}. {their} uncertain.")
+        their = "their scores are" if len(few) > 1 else "its score is"
+        notes.append(f"Few {areas} hold most of {_kind(task, len(few) > 1).lower()} {listed(few)}: {their} uncertain.")
     return notes + _one_sided(found)
 
 

@@ -16,6 +16,7 @@ from rsseg.comparison.intervals import RARE, Estimates, Interval, effective_grou
 from rsseg.comparison.measures import Measure, measures, of_metric, of_tuning, rank_alignment
 from rsseg.comparison.runs import Run
 from rsseg.comparison.selection import Comparison
+from rsseg.config.targets import side_of_blocks
 from rsseg.contract import InputError
 from rsseg.metrics import metrics
 from rsseg.metrics.average import Array, present_mean, ratio
@@ -136,6 +137,11 @@ class Findings:
     def group_count(self) -> int:
         """How many independent areas are scored."""
         return len(set(self.groups))
+
+    @property
+    def blocks(self) -> int:
+        """The side in pixels of the blocks of images that the scenes are; 0: scenes are whole images."""
+        return side_of_blocks(self.comparison.runs[0][0].config.dataset)
 
     @cached_property
     def estimates(self) -> dict[str, Estimates]:

@@ -23,12 +23,16 @@ from rsseg.comparison.runs import Run
 from rsseg.comparison.selection import Comparison
 from rsseg.comparison.style import BLUE, MOST, RULES, save, verdict
 from rsseg.comparison.tables import all_tables
-from rsseg.comparison.words import answer, listed, number, percent, span, statistics
+from rsseg.comparison.words import answer, listed, number, percent, span, statistics, unseen
 from rsseg.config.plan import within
+from rsseg.contract import counted
 from rsseg.files import write_table, write_text
 from rsseg.table import print_table
 
-UNPRINTED = ("gained by tuning", "better where it was chosen", "best checkpoint is the last", "hours")
+CHOSEN = "better where it chose the checkpoint"
+"""The column of `Findings.optimism`."""
+
+UNPRINTED = ("gained by tuning", CHOSEN, "best checkpoint is the last", "hours")
 """What a terminal has no room for."""
 
 SMALL = ("behind the best", "runs")
@@ -168,8 +172,8 @@ def ranking(found: Findings, comparison: pd.DataFrame) -> Table:
     names = ["loss", found.ranked.measure.heading, *["behind the best"] * several]
     if found.tuned and found.gain:
         names += [f"{found.metrics[found.tuned_for].label} tuned", *["behind the best, tuned"] * several, "gained by tuning"]
-    names += [f"probability of being the best{used}", f"expected on new areas{used}"] if chances else []
-    names += ["better where it was chosen", "best checkpoint is the last", "runs", "hours"]
+    names += [f"probability of being the best{used}", f"expected on {unseen(found)}{used}"] if chances else []
+    names += [CHOSEN, "best checkpoint is the last", "runs", "hours"]
     rows = []
     for i in found.advised.order:
         row = [Cell(found.labels[i], "text"), *_score(found.ranked, i)]
@@ -215,8 +219,10 @@ def chosen_on(found: Findings) -> str:
 def ranking_note(found: Findings, beside: str = "Small") -> str:
     """What the numbers of the ranking are, and those that stand small, or in brackets, beside them."""
     runs, groups, scenes = len(found.seeds), found.group_count, len(found.scenes)
-    areas = f"{scenes} scenes in {groups} independent areas" if groups < scenes else f"{scenes} scenes"
-    said = f"Mean over {runs} seed{'s' * (runs != 1)}; {areas}, {chosen_on(found)}{_means(found)}."
+    areas = counted(scenes, "block" if found.blocks else "scene")
+    if groups < scenes:
+        areas = f"{counted(scenes, 'scene')} in {counted(groups, 'area' if found.blocks else 'independent area')}"
+    said = f"Mean over {counted(runs, 'seed')}; {areas}, {chosen_on(found)}{_means(found)}."
     if np.isnan(found.ranked.score.low).all():
         return f"{said} No intervals can be given."
     if not found.ranked.claims:
@@ -238,7 +244,7 @@ def _means(found: Findings) -> str:
 def _scored_scenes(found: Findings) -> str:
     """How many of the scenes have a score: those that hold what it is of."""
     scored = int((~np.isnan(found.scene_metric.each(found.counts[0, 0]))).sum())
-    return f"{scored} of {len(found.scenes)} scenes"
+    return f"{scored} of {counted(len(found.scenes), 'scene')}"
 
 
 def shown(table: pd.DataFrame, title: str = "") -> Table:

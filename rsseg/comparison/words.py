@@ -45,21 +45,23 @@ def answer(found: Findings) -> list[str]:
     """What to train with, and whether to tune the threshold: the first screen."""
     if len(found.labels) < 2:
         return [f"There is only one loss, {found.labels[0]}: train others to compare it with, such as loss=ce,dice."]
+    early = unlearnt(found)
     if not found.ranked.claims or found.reach is None:
-        return [_so_far(found), *unlearnt(found)]
-    return [_train_with(found), *unlearnt(found), *_absent(found), *_behind(found), *_tuning(found), *_expected(found)]
+        return [*early, _so_far(found)]
+    first = [*early, _leads(found)] if early else _train_with(found)
+    return [*first, *_behind(found), *_absent(found), *_tuning(found), *_expected(found)]
 
 
 def unlearnt(found: Findings) -> list[str]:
-    """Whether a baseline is as good as every loss, so that there is nothing to choose yet."""
+    """That there is no loss to choose yet, where a baseline is as good as every one."""
     sign, best = found.ranked.measure.sign, found.advised.mean.value[found.advised.order[0]]
     better = {name: score for name, score in found.baselines.items() if sign * (score - best) >= 0}
     if not better:
         return []
     name, score = max(better.items(), key=lambda item: sign * item[1])
     return [
-        f"No loss is better than the baseline {name}, whose {score_name(found)} is {quantity(found, score)}: train longer "
-        "before choosing."
+        f"No loss to choose yet: none is better than the baseline {name} ({score_name(found)} {quantity(found, score)}). "
+        "Train longer."
     ]
 
 
@@ -87,8 +89,29 @@ def _equal(found: Findings) -> str:
 
 
 def area_word(found: Findings) -> str:
-    """What the groups are called: scenes where each is one."""
-    return "scenes" if found.group_count == len(found.scenes) else "areas"
+    """What the groups are called: where each scene is one, scenes or blocks."""
+    return "areas" if found.group_count < len(found.scenes) else "blocks" if found.blocks else "scenes"
+
+
+def of_blocks(side: int) -> str:
+    """What scores say of other places, where scenes are blocks of images."""
+    return (
+        f"The scenes are blocks of {side} px of the images that train: scores hold for other parts of these images, not for "
+        "other places."
+    )
+
+
+def unseen(found: Findings) -> str:
+    """Where the expected score is expected."""
+    return "other parts of these images" if found.blocks else "new areas"
+
+
+def _leads(found: Findings) -> str:
+    """Which loss is the best one, where that is no reason to train with it."""
+    best, tuned = found.advised.order[0], f", {found.task.all_tuned} tuned" * found.tune
+    return f"So far {found.labels[best]} comes first{tuned}: its {score_name(found)} is " + (
+        f"{quantity(found, found.advised.mean.value[best])}."
+    )
 
 
 def _so_far(found: Findings) -> str:
@@ -109,27 +132,37 @@ def _so_far(found: Findings) -> str:
     )
 
 
-def _train_with(found: Findings) -> str:
+def _train_with(found: Findings) -> list[str]:
+    """The loss to take, how to use it, and how sure its lead is, in two sentences."""
     best, *others = found.advised.order
     label, behind = found.labels[best], found.advised.behind
     near = [i for i in others if i not in behind]
-    how = ""
-    if found.gain is not None and found.metric == found.tuned_for:
-        useless = found.gain.mean.value[best] <= 0
-        how = f" and tune {found.task.all_tuned}" if found.tune else f" without tuning {found.task.all_tuned}" * bool(useless)
-    lead = found.advised.lead()
+    take, lead = f"Train with {label}{_use(found)}.", found.advised.lead()
     if not near:
         equal = [found.labels[i] for i in others if lead.high[best, i] < found.equal_within]
         close = f", but practically equal to {listed(equal)}: the lead is below {_equal(found)}" if equal else ""
-        return f"Train with {label}{how}: it is surely better than every other loss{close}."
+        return [f"{take} It is surely better than every other loss{close}."]
     furthest = np.abs([lead.low[best, near], lead.high[best, near]]).max()
     if furthest < found.equal_within and not behind:
-        return f"Train with any of these losses{how}: none differs from {label}, the first, by {_equal(found)} or more."
+        take = f"Train with any of these losses{_use(found)}."
+        return [f"{take} None differs from {label}, the first, by {_equal(found)} or more."]
     if not behind and len(near) > 1:
-        return f"Train with {label}{how}, but its lead may be chance: no other loss is surely behind it."
+        return [f"{take} Its lead may be chance: no other loss is surely behind it."]
     names = [found.labels[i] for i in near]
-    some = listed([*names[:3], f"{len(names) - 3} more"] if len(names) > 4 else names, "or")
-    return f"Train with {label}{how}, or with {some}: {'that is' if len(near) == 1 else 'these are'} not surely behind it."
+    some = listed([*names[:3], f"{len(names) - 3} more"] if len(names) > 4 else names)
+    return [f"{take} {some} {'is' if len(near) == 1 else 'are'} not surely behind it."]
+
+
+def _use(found: Findings) -> str:
+    """Whether to tune the thresholds, or biases, of the loss that is advised; empty where that is not known."""
+    if found.gain is None or found.metric != found.tuned_for:
+        return ""
+    if found.tune:
+        return f" and tune {found.task.all_tuned}"
+    if found.gain.mean.value[found.advised.order[0]] > 0:
+        return ""
+    untuned = found.task.untuned.rpartition(" ")[2]
+    return f", and leave the {'labels to' if found.task.exclusive else f'{found.task.all_tuned} at'} {untuned}"
 
 
 def _behind(found: Findings) -> list[str]:
@@ -157,8 +190,8 @@ def _tuning(found: Findings) -> list[str]:
     return [
         f"For {found.labels[best]}, tuning {found.task.all_tuned} on other {area_word(found)} changes {metric} by "
         f"{number(gain, sign=True)}{brackets(low, high, sign=True)}{chance}.",
-        f"Over all losses, tuning changes {metric} by {least} at least and {most} at most; untuned, the first and the last "
-        f"differ by {number(np.ptp(fixed))}.",
+        f"Depending on the loss, tuning changes {metric} by {least} to {most}. Untuned, the best and the worst loss differ by "
+        f"{number(np.ptp(fixed))}.",
     ]
 
 
@@ -172,7 +205,7 @@ def _expected(found: Findings) -> list[str]:
     behind = loses if number(regret) != number(0) else ""
     return [
         f"With a probability of {percent(chance)} {found.labels[best]} is the best of the {len(found.labels)} losses. Its "
-        f"expected {score_name(found)}{tuned} on new areas is {quantity(found, expected)}{behind}."
+        f"expected {score_name(found)}{tuned} on {unseen(found)} is {quantity(found, expected)}{behind}."
     ]
 
 
@@ -197,8 +230,8 @@ def statistics(found: Findings) -> list[str]:
         better = float(optimism.mean())
         seem = f"{quantity(found, better)} better" if number(better) > number(0) else "no better"
         said.append(
-            f"Every scene is scored by {chosen} that were chosen on other {area_word(found)}: where it was chosen itself, a "
-            f"checkpoint looks {seem} on average."
+            f"Every scene is scored by {chosen} that were chosen on other {area_word(found)}. A checkpoint scores {seem} on "
+            f"average on the {area_word(found)} that chose it."
         )
     return [*said, _holds_for(found)]
 
@@ -214,13 +247,21 @@ def _what_decides(found: Findings, known: Reach) -> list[str]:
         return [f"{pair} are practically equal: they differ by less than {_equal(found)}."]
     if known.seeds is None and known.groups is None:
         together = f"; about {known.both[0]} seeds on {known.both[1]} {areas} would" if known.both else ""
-        return [f"Neither more seeds alone nor more {areas} alone would tell {pair} apart, up to {MOST}{together}."]
+        more = _more_blocks(found) if known.both else ""
+        return [f"Neither more seeds alone nor more {areas} alone would tell {pair} apart, up to {MOST}{together}.{more}"]
     enough = [f"about {known.seeds} seeds per loss"] if known.seeds is not None else []
     enough += [f"about {known.groups} {areas}"] if known.groups is not None else []
     other = areas if known.groups is None else "seeds"
     never = f", but no number of {other} below {MOST} would" * (len(enough) == 1)
     how = more_seeds(found, known.seeds) if known.seeds is not None and known.seeds <= AFFORDABLE * seeds else ""
-    return [f"If {pair} differ as they seem to, {listed(enough, 'or')} would tell them apart{never}.{how}"]
+    more = _more_blocks(found) if known.groups is not None else ""
+    return [f"If {pair} differ as they seem to, {listed(enough, 'or')} would tell them apart{never}.{more}{how}"]
+
+
+def _more_blocks(found: Findings) -> str:
+    """Where more blocks come from; empty where scenes are no blocks."""
+    in_turn = "" if found.comparison.plan.folds else ", or every block in turn (sweep=kfold)"
+    return f" More blocks take more images{in_turn}." if found.blocks else ""
 
 
 def more_seeds(found: Findings, seeds: int) -> str:

@@ -262,3 +262,15 @@ def has_loss(head: Any) -> bool:
     """Whether a head of the model, a plain node, has a loss with terms."""
     loss = head.get("loss") if isinstance(head, Mapping) else None
     return isinstance(loss, Mapping) and isinstance(loss.get("terms"), Mapping)
+
+
+def side_of_blocks(dataset: Mapping[str, Any]) -> int:
+    """The side in pixels of the blocks that ``dataset.source.split`` cuts images into; 0: scenes are whole images.
+
+    Example:
+        >>> side_of_blocks({"source": {"split": {"blocks": 64, "train": 0.7, "val": 0.3}}}), side_of_blocks({"source": None})
+        (64, 0)
+    """
+    source = dataset.get("source")
+    split = source.get("split") if isinstance(source, Mapping) else None
+    return int(split.get("blocks") or 0) if isinstance(split, Mapping) else 0

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.contract import InputError
+from rsseg.contract import InputError, counted
 from rsseg.data.census import band_statistics, value_statistics
 from rsseg.data.decoded import decode_scene, decoded_bytes, layer_files, read_arrays, store_name, write_arrays
 from rsseg.data.inspection import compare_scenes, raise_together
@@ -159,7 +159,8 @@ def _decode(
     together = [name for name in known if name in {*names, *beside} - found.keys()]
     compare_scenes([known[name] for name in together], [facts[name] for name in together], bands)
     need = sum(sizes[name] for name in names)
-    log.info("%s", check_space(folder, need, f"{title}: {len(names)} scenes to decode take"))
+    takes = f"{counted(len(names), 'scene')} to decode take{'s' * (len(names) == 1)}"
+    log.info("%s", check_space(folder, need, f"{title}: {takes}"))
     found |= _in_threads(decode, names, f"{title}: decoding", stop=not skip)
     if not skip:
         raise_together(list(found.values()))

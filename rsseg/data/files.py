@@ -11,8 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from rsseg.contract import InputError
-from rsseg.data.groups import counted, find_groups, group_names
+from rsseg.contract import InputError, counted
+from rsseg.data.groups import find_groups, group_names
 from rsseg.data.masks import VECTORS, Burn, is_vector, text_of
 from rsseg.data.paths import IMAGES, files_below, find, fits_any, path_pattern, unique_names
 from rsseg.data.raster import check_parts, open_raster
@@ -251,7 +251,7 @@ class Files(Source):
                 **blocks
             )
             if groups < len(self._all):
-                few = f"; they lie in {counted(groups)} (dataset.source.group), and fractions do not cut one"
+                few = f"; they lie in {counted(groups, 'group')} (dataset.source.group), and fractions do not cut one"
             raise InputError(
                 f"no scene of the {split} split is below {self.root}: "
                 f"dataset.source.split.{split}={self.split.parts[split]} fits none of the "

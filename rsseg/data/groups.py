@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from rsseg.contract import ENOUGH_GROUPS, InputError, nearest
+from rsseg.contract import ENOUGH_GROUPS, InputError, counted, nearest
 from rsseg.data.raster import open_raster
 from rsseg.data.scene import Scene
 
@@ -76,11 +76,6 @@ def _square_of(image: Path, side: float, setting: str) -> str:
     left, bottom, right, top = raster.bounds
     column, row = (math.floor(centre / side) for centre in ((left + right) / 2, (bottom + top) / 2))
     return f"{raster.crs.to_string()} {column} {row}"
-
-
-def counted(groups: int) -> str:
-    """A number of groups in words that fit it."""
-    return f"{groups} group{'s' * (groups != 1)}"
 
 
 def group_names(scenes: Iterable[Scene]) -> list[str]:
@@ -152,8 +147,22 @@ def describe_cut_groups(train: Iterable[Scene], val: Iterable[Scene]) -> str:
     if not cut:
         return ""
     return (
-        f"Of {counted(len(scored))} with validation scenes, {len(cut)} train too, such as {cut[0]}: scores are those of places "
-        "near the training scenes, not of new areas."
+        f"Of {counted(len(scored), 'group')} with validation scenes, {len(cut)} train too, such as {cut[0]}: scores are those "
+        "of places near the training scenes, not of new areas."
+    )
+
+
+def describe_one_group(val: Sequence[Scene]) -> str:
+    """One line where all validation scenes are of one group, which has no halves, empty where they are not."""
+    groups = set(group_names(val))
+    if len(groups) != 1:
+        return ""
+    which = f"One validation scene, {val[0].name}: it chooses the checkpoint and scores it"
+    if len(val) > 1:
+        which = f"All {len(val)} validation scenes are of one group, {groups.pop()}: they choose the checkpoint and score it"
+    return (
+        f"{which}, so that scores are too good, have no intervals and say nothing of other places, and no comparison can tell "
+        "losses apart. Validate on more: dataset.source.split, or dataset.folds."
     )
 
 
@@ -182,6 +191,6 @@ def describe_few_groups(train: Collection[str], val: Collection[str], in_folds: 
     words = words_of_folds(train, val)
     way_out = f"; {words[0]} lets all {len(every)} validate in turn" if words and not in_folds else ""
     return (
-        f"Only {counted(len(scored))} of scenes to validate on, fewer than {ENOUGH_GROUPS}: what losses differ by is hardly "
-        f"told from what areas differ by{way_out}."
+        f"Only {counted(len(scored), 'group')} of scenes to validate on, fewer than {ENOUGH_GROUPS}: what losses differ by is "
+        f"hardly told from what areas differ by{way_out}."
     )

@@ -11,7 +11,8 @@ from typing import Any
 
 from rsseg.assembly import make_setup, with_bands
 from rsseg.config.entry import invocation
-from rsseg.data.groups import counted, describe_few_groups, group_names, words_of_folds
+from rsseg.contract import counted
+from rsseg.data.groups import describe_few_groups, group_names, words_of_folds
 from rsseg.data.store import Store
 from rsseg.dataset import open_data, open_test
 from rsseg.describe.advice import COMPARED, RULES, Rule, advise, candidates
@@ -122,7 +123,7 @@ def print_description(description: Mapping[str, Any], present: Sequence[str], ad
     splits, centres = description["splits"], description["task"] == "centres"
     first = splits["train"]
     scenes = "; ".join(
-        f"{split} {part['scenes']} scenes in {counted(part['groups'])}, {part['pixels'] / 1e6:.3g} Mpx"
+        f"{split} {counted(part['scenes'], 'scene')} in {counted(part['groups'], 'group')}, {part['pixels'] / 1e6:.3g} Mpx"
         for split, part in splits.items()
     )
     title = "Objects whose centres lie in them" if centres else "Shares of labelled pixels"

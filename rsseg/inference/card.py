@@ -14,7 +14,8 @@ from jinja2 import Environment, StrictUndefined
 from rsseg.comparison.intervals import estimate, sum_groups
 from rsseg.comparison.measures import Measure, calibration_measures, measures, of_metric
 from rsseg.comparison.records import Records
-from rsseg.contract import ENOUGH_GROUPS
+from rsseg.comparison.words import of_blocks
+from rsseg.contract import ENOUGH_GROUPS, counted
 from rsseg.inference.export import ABOUT, SMP, WEIGHTS
 from rsseg.inference.trained import Head, Spec
 from rsseg.metrics import metrics
@@ -38,6 +39,8 @@ class Facts:
     records: Mapping[tuple[str, str], Records]  # by head and split, what the scores are made of; those that there are
     without: Mapping[str, Sequence[str]]  # by head, the classes that means leave out
     files: Sequence[str]  # the names of the exported files
+    blocks: int = 0  # the side in pixels of the blocks of images that the scenes are; 0: scenes are whole images
+    has_test: bool = False  # whether the dataset has a test split
     licence: str = ""  # an SPDX identifier; empty: not known
 
 
@@ -60,9 +63,10 @@ def model_card(facts: Facts) -> str:
         splits=[(split, len(names), len(areas[split])) for split, names in facts.scenes.items()],
         bands=[(band, f"{mean:.6g}", f"{std:.6g}") for band, mean, std in zip(spec.bands, spec.mean, spec.std, strict=True)],
         heads=[_head_row(name, head, facts.losses[name]) for name, head in spec.heads.items()],
-        scores=[_scores(name, split, own, facts.without.get(name, ())) for (name, split), own in facts.records.items()],
+        scores=[_scores(facts, name, split) for name, split in facts.records],
         areas=len(set(facts.groups.get("val", ()))),
-        tested=any(split == "test" for _, split in facts.records),
+        of_blocks=of_blocks(facts.blocks) if facts.blocks else "",
+        unscored=facts.has_test and not any(split == "test" for _, split in facts.records),
         scaled=any(head.scaling for head in spec.heads.values()),
     )
 
@@ -74,17 +78,18 @@ def _head_row(name: str, head: Head, loss: str) -> tuple[str, ...]:
     return name, loss, head.task.untuned, tuned or "-", ", ".join(head.scaling) or "-"
 
 
-def _scores(name: str, split: str, records: Records, without: Sequence[str]) -> tuple[str, list[tuple[str, str, str]]]:
+def _scores(facts: Facts, name: str, split: str) -> tuple[str, list[tuple[str, str, str]]]:
     """The scores of a head on a split, and what to know of them."""
+    records, kind = facts.records[name, split], "area" if facts.blocks else "independent area"
     areas = len(set(records.groups))
-    said = f"Head `{name}`, {split}: {len(records.scenes)} scenes in {areas} independent area{'s' * (areas != 1)}."
+    said = f"Head `{name}`, {split}: {counted(len(records.scenes), 'scene')} in {counted(areas, kind)}."
     if split == "val" and areas > 1:
         said += " Each half of them is scored by the checkpoint, and the thresholds, that the other half chose."
     elif split == "val":
         said += " They chose the checkpoint, so that scores are too good."
     if areas < ENOUGH_GROUPS:
         said += f" So few areas say little of others{': there is no interval' if areas < 2 else ''}."
-    return said, _interval_rows(records, without)
+    return said, _interval_rows(records, facts.without.get(name, ()))
 
 
 def _interval_rows(records: Records, without: Sequence[str]) -> list[tuple[str, str, str]]:

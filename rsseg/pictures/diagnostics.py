@@ -53,7 +53,8 @@ def draw_curves(
     shades = colours(task, palette)[-task.channels :]
     for shade, name in zip(shades, task.classes, strict=True):
         left.plot(*_column(rows, f"{score}/{name}"), marker="o", markersize=3, color=_visible(shade), label=name)
-    left.plot(*_column(rows, score), color="black", linewidth=2, marker="o", markersize=3, label="mean")
+    if task.channels > 1:
+        left.plot(*_column(rows, score), color="black", linewidth=2, marker="o", markersize=3, label="mean")
     left.set(xlabel="step", ylabel=f"{task.score_name}, validation", ylim=(0, 1 if task.higher_is_better else None))
     legend(figure, left.lines)
     right.plot(*_column(rows, "train/loss"), label="train/loss", color="#999999")

@@ -19,7 +19,7 @@ from rsseg.comparison.recorder import HALVES, Recorder
 from rsseg.comparison.records import POINTS, write_arrays
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import Cache
-from rsseg.contract import InputError
+from rsseg.contract import InputError, counted
 from rsseg.data.store import Store, load
 from rsseg.data.windows import Batches, GridWindows, Loader, Windows, thread_count
 from rsseg.devices import choose_precision, scoring_accelerator
@@ -103,7 +103,8 @@ def score_best(
     thresholds are tuned and scalings fitted: ``records/crossed.npz``, ``threshold.json`` and ``scaling.json``.
     """
     result, best = dict(module.scores), load_checkpoint(module, run)
-    log.info("Scoring %d validation scenes by the best checkpoint%s.", len(store), ", and tuning thresholds" * bool(recorder))
+    scenes, tuning = counted(len(store), "validation scene"), ", and tuning thresholds" * bool(recorder)
+    log.info("Scoring %s by the best checkpoint%s.", scenes, tuning)
     windows = GridWindows(store, setup.window, setup.overlap)
     scored = best == step and bool(result)  # by the last validation
     if not recorder:

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor,
 
 from rsseg.comparison.recorder import Recorder
 from rsseg.config.folder import RunFolder
-from rsseg.contract import InputError, log_name
+from rsseg.contract import InputError, counted, log_name
 from rsseg.data.groups import group_names
 from rsseg.data.store import Store
 from rsseg.data.windows import Batches, GridWindows, TrainWindows
@@ -267,10 +267,13 @@ def _train_all_steps(loop: Loop, last: Path | None) -> None:
 def _log_start(setup: Setup, stores: Mapping[str, Store], trainer: L.Trainer, step: int | None) -> None:
     areas = {split: len(set(group_names(store.scenes))) for split, store in stores.items()}
     grouped = any(areas[split] < len(stores[split]) for split in areas)
+    scenes = [
+        counted(len(stores[split]), f"{word} scene") + f" in {counted(areas[split], 'area')}" * grouped
+        for split, word in (("train", "training"), ("val", "validation"))
+    ]
     log.info(
-        "%s: %d training and %d validation scenes%s, %d steps of %d windows of %d px on %s in %s%s%s",
-        setup.dataset.name, len(stores["train"]), len(stores["val"]),
-        f" in {areas['train']} and {areas['val']} areas" * grouped, setup.steps,
+        "%s: %s, %d steps of %d windows of %d px on %s in %s%s%s",
+        setup.dataset.name, " and ".join(scenes), setup.steps,
         setup.batch_size * trainer.accumulate_grad_batches, setup.window,
         trainer.strategy.root_device, trainer.precision, f", {trainer.world_size} processes" * (trainer.world_size > 1),
         "" if step is None else f", going on from step {step}",

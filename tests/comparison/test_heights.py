@@ -71,7 +71,7 @@ def test_the_loss_with_the_lowest_error_is_the_best(found):
     assert rmse.behind == [found.labels.index("huber"), last]
     assert found.estimates["r2"].behind == rmse.behind
     assert found.chances.best[best] > 0.95
-    assert answer(found)[0] == "Train with mse: it is surely better than every other loss."
+    assert answer(found)[0] == "Train with mse. It is surely better than every other loss."
     assert found.tuned is None
     assert found.residual is None
     assert not found.collapsed.any()

@@ -20,6 +20,7 @@ from rsseg.comparison.findings import Findings
 from rsseg.comparison.report import protocol, ranking, ranking_note, render, say, shown, write_report
 from rsseg.comparison.runs import LeftOut
 from rsseg.comparison.selection import gather
+from rsseg.comparison.style import BLUE, RED, TINTS
 from rsseg.comparison.tables import all_tables
 from rsseg.comparison.words import answer, number, percent, span, statistics
 from rsseg.metrics import metrics
@@ -119,6 +120,23 @@ def test_areas_and_classes_without_are_said():
     assert "classes present without building." in ranking_note(
         changed(found, without=["building"], task=two, metrics=metrics(two, ["building"]))
     )
+
+
+def test_blocks_are_not_called_independent():
+    for groups, said in ((None, "; 8 blocks, each"), (list("aabbccdd"), "; 8 scenes in 4 areas, each")):
+        found = of_label(steady([0.6, 0.4]), labels=["ce", "dice"], groups=groups)
+        for run in found.comparison.all_runs:
+            run.config.dataset["source"] = {"split": {"blocks": 64, "train": 0.7, "val": 0.3}}
+        assert said in ranking_note(found)
+        assert "expected on other parts of these images" in table_of(found)[0]
+
+
+def test_captions_name_the_colours_that_are_drawn(binary):
+    page = render(binary[0], all_tables(binary[0]), {"pairs": "data:,"})
+    for colour, name in ((BLUE, "Pale blue: surely better"), (RED, "pale orange: surely worse")):
+        red, green, blue = (int(TINTS[colour][i : i + 2], 16) for i in (1, 3, 5))
+        assert (blue > green > red) if colour == BLUE else (red > green > blue)
+        assert name in page
 
 
 def test_a_mean_over_scenes_says_of_how_many():
@@ -284,7 +302,7 @@ def looked_at(page, width):
 def test_a_browser_draws_it(binary, width):
     complaints, seen = looked_at(binary[1] / "report.html", width)
     assert complaints == []
-    assert len(seen.sizes) == 7
+    assert len(seen.sizes) == 6
     assert min(seen.sizes) > 10_000
     assert seen.over <= 0  # tables scroll in themselves
     assert (max(seen.scrolled) > 0) == (width < 400)

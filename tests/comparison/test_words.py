@@ -73,29 +73,30 @@ def test_nothing_is_claimed_of_fewer_than_three_seeds(seeds):
 
 def test_a_loss_that_is_surely_better_stands_alone():
     said = answer(of_label(steady([0.6, 0.5, 0.4])))
-    assert said[0] == "Train with ce: it is surely better than every other loss."
+    assert said[0] == "Train with ce. It is surely better than every other loss."
     assert len(said) == 4  # two behind, and what to expect; nothing of tuning, which is not known
     assert "surely better than every" not in first_of(of_label(steady([0.6, 0.599, 0.4])))
 
 
 def test_losses_that_are_not_surely_behind_are_named():
-    assert first_of(of_label(steady([0.60, 0.599, 0.4]))) == "Train with ce, or with dice: that is not surely behind it."
+    assert first_of(of_label(steady([0.60, 0.599, 0.4]))) == "Train with ce. dice is not surely behind it."
     said = first_of(of_label(steady([0.4, 0.599, 0.60, 0.5995])))
-    assert re.fullmatch(r"Train with focal, or with lovasz or dice: these are not surely behind it\.", said)
+    assert re.fullmatch(r"Train with focal\. lovasz and dice are not surely behind it\.", said)
 
 
-@pytest.mark.parametrize(("near", "some"), [(4, "dice, focal, lovasz or tversky"), (5, "dice, focal, lovasz or 2 more")])
+@pytest.mark.parametrize(("near", "some"), [(4, "dice, focal, lovasz and tversky"), (5, "dice, focal, lovasz and 2 more")])
 def test_of_many_that_are_near_three_are_named(near, some):
     means = [0.6, *(0.5999 - 0.0001 * np.arange(near)), 0.4]
     said = first_of(of_label(steady(means), labels=LABELS))
-    assert said == f"Train with ce, or with {some}: these are not surely behind it."
+    assert said == f"Train with ce. {some} are not surely behind it."
 
 
 def test_losses_that_are_practically_equal_are_as_good():
     iou, tuned = steady([0.6, 0.6005, 0.601]), steady([0.6, 0.6005, 0.601])
     found = of_label(iou, tuned=tuned)
     assert first_of(found) == (
-        "Train with any of these losses without tuning thresholds: none differs from focal, the first, by 0.01 IoU or more."
+        "Train with any of these losses, and leave the thresholds at 0.5. None differs from focal, the first, by 0.01 IoU or "
+        "more."
     )
     assert "focal and dice are practically equal: they differ by less than 0.01 IoU." in statistics(found)
     strict = of_label(steady([0.6, 0.6, 0.6]), equal_within=0.001)
@@ -105,13 +106,15 @@ def test_losses_that_are_practically_equal_are_as_good():
 
 def test_nothing_is_said_to_be_behind_where_nothing_is_sure():
     found = of_label(steady([0.60, 0.59, 0.58], of_scenes=0.05, of_seeds=0.05))
-    assert first_of(found) == "Train with ce, but its lead may be chance: no other loss is surely behind it."
+    assert first_of(found) == "Train with ce. Its lead may be chance: no other loss is surely behind it."
     assert "surely behind it, by" not in " ".join(answer(found))
 
 
 def test_only_two_losses_that_are_not_told_apart():
-    assert (
-        first_of(of_label(steady([0.60, 0.59], of_scenes=0.05))) == "Train with ce, or with dice: that is not surely behind it."
+    iou = steady([0.60, 0.59], of_scenes=0.05)
+    assert first_of(of_label(iou)) == "Train with ce. dice is not surely behind it."
+    assert first_of(of_label(iou, tuned=iou)) == (
+        "Train with ce, and leave the thresholds at 0.5. dice is not surely behind it."
     )
 
 
@@ -130,7 +133,7 @@ def test_losses_behind_have_one_interval_each_and_of_many_the_nearest_have_one()
 def test_an_error_is_low_and_has_its_unit():
     found = of_heights(steady([1.0, 1.5, 2.0], of_scenes=0.1))
     said = answer(found)
-    assert said[0] == "Train with mse: it is surely better than every other loss."
+    assert said[0] == "Train with mse. It is surely better than every other loss."
     assert re.fullmatch(r"mae is surely behind it, by 0\.498 m \(0\.\d{3} to 0\.\d{3}\)\.", said[1])
     assert re.search(r"Its expected RMSE on new areas is 1\.\d{3} m\.$", said[-1])
     assert "has the lowest RMSE so far, 1.000 m." in first_of(of_heights(steady([1.0, 2.0], seeds=2, of_scenes=0)))
@@ -176,8 +179,8 @@ def test_one_area_has_no_interval():
 def test_the_only_class_in_one_area_has_no_interval():
     found = of_label(steady([0.6, 0.4]), pixels=np.array([1000, *[0] * 7]))
     assert first_of(found).endswith("a class lies in one area, so how scores vary between areas is not known.")
-    assert "Class in few scenes: building (as good as 1.0 scenes of equal size). Its score is uncertain." in caveats(found)
-    assert "in few" not in " ".join(caveats(of_label(steady([0.6, 0.4]))))
+    assert "Few scenes hold most of class building (about 1): its score is uncertain." in caveats(found)
+    assert "Few scenes" not in " ".join(caveats(of_label(steady([0.6, 0.4]))))
 
 
 # Tuning
@@ -187,14 +190,13 @@ def test_tuning_is_advised_where_it_surely_helps():
     found = of_label(steady([0.5, 0.6]), tuned=steady([0.7, 0.62]))
     assert found.tune
     said = answer(found)
-    assert said[0] == "Train with ce and tune thresholds: it is surely better than every other loss."
+    assert said[0] == "Train with ce and tune thresholds. It is surely better than every other loss."
     assert re.match(r"dice is surely behind it, both tuned, by 0\.080 \(", said[1])
     assert re.fullmatch(
         r"For ce, tuning thresholds on other scenes changes IoU by \+0\.200 \(\+0\.\d+ to \+0\.\d+\)\.", said[2]
     )
     assert said[3] == (
-        "Over all losses, tuning changes IoU by +0.020 at least and +0.200 at most; untuned, the first and the last differ by "
-        "0.100."
+        "Depending on the loss, tuning changes IoU by +0.020 to +0.200. Untuned, the best and the worst loss differ by 0.100."
     )
     assert "Its expected IoU, tuned, on new areas is 0.7" in said[4]
 
@@ -205,7 +207,7 @@ def test_tuning_is_not_advised_where_its_gain_may_be_chance():
     found = of_label(steady([0.6, 0.5]), tuned=tuned)
     assert not found.tune
     said = answer(found)
-    assert said[0] == "Train with ce without tuning thresholds: it is surely better than every other loss."
+    assert said[0] == "Train with ce, and leave the thresholds at 0.5. It is surely better than every other loss."
     assert "both tuned" not in said[1]
     assert said[2].endswith(", which may be chance.")
     assert ", tuned," not in said[-1]
@@ -216,7 +218,7 @@ def test_tuning_that_may_help_is_neither_advised_nor_advised_against():
     tuned[0] += 0.03 * np.array([1.5, -1, 1, -1, 1, -1, 1, -1])
     found = of_label(steady([0.6, 0.5]), tuned=tuned)
     assert 0 < found.gain.mean.value[0] < found.gained.high[0]
-    assert first_of(found) == "Train with ce: it is surely better than every other loss."
+    assert first_of(found) == "Train with ce. It is surely better than every other loss."
     assert answer(found)[2].endswith(", which may be chance.")
 
 
@@ -224,7 +226,7 @@ def test_tuning_that_makes_the_best_loss_worse_is_not_advised_for_what_it_does_f
     found = of_label(steady([0.60, 0.50]), tuned=steady([0.57, 0.58]))  # dice gains surely, and stays below ce as it was
     assert found.gained.low[1] > 0
     assert not found.tune
-    assert first_of(found).startswith("Train with ce without tuning")
+    assert first_of(found).startswith("Train with ce, and leave the thresholds at 0.5.")
     assert "changes IoU by -0.030" in " ".join(answer(found))
 
 
@@ -233,20 +235,21 @@ def test_tuning_is_advised_where_it_surely_helps_the_loss_that_leads_untuned():
     tuned[1] += 0.1 * np.array([1, -1, 1, -1, 1, -1, 1, -1])  # the new leader may gain by chance
     found = of_label(steady([0.60, 0.55], of_scenes=0.001), tuned=tuned)
     assert found.gained.low[1] < 0 < found.gained.low[0]
-    assert first_of(found).startswith("Train with dice and tune thresholds, or with ce")
+    assert first_of(found).startswith("Train with dice and tune thresholds. ce is not")
 
 
 def test_exclusive_classes_have_biases():
     fixed, tuned = (label_counts(steady(m)[..., None] * np.ones(4)) for m in ([0.6, 0.5], [0.65, 0.5]))
     found = made_findings(fixed, tuned, task=FOUR)
-    assert first_of(found).startswith("Train with ce and tune biases per class:")
+    assert first_of(found).startswith("Train with ce and tune biases per class. It")
+    assert first_of(made_findings(fixed, fixed, task=FOUR)).startswith("Train with ce, and leave the labels to argmax. It")
     assert "checkpoints and biases per class that were chosen on other scenes" in " ".join(statistics(found))
 
 
 def test_what_tuning_does_to_another_metric_is_not_known():
     iou = steady([0.6, 0.5])
     found = of_label(iou, tuned=iou + 0.1, metric="recall")
-    assert first_of(found) == "Train with ce: it is surely better than every other loss."
+    assert first_of(found) == "Train with ce. It is surely better than every other loss."
     assert "Thresholds are tuned for IoU: what tuning does to recall is not known." in caveats(found)
     assert "is not known" not in " ".join(caveats(of_label(iou, tuned=iou + 0.1, metric="dice")))
 
@@ -359,8 +362,8 @@ def test_optimism(by, said):
     found = Findings(made_comparison(rows))
     assert found.optimism == pytest.approx(np.full((2, 5), by), abs=1e-9)
     assert statistics(found)[1] == (
-        "Every scene is scored by checkpoints that were chosen on other scenes: where it was chosen itself, a checkpoint "
-        f"looks {said} on average."
+        f"Every scene is scored by checkpoints that were chosen on other scenes. A checkpoint scores {said} on average on the "
+        "scenes that chose it."
     )
     by_contours = Findings(made_comparison(rows), "boundary_iou")  # contours are not counted at validations
     assert "Every scene" not in " ".join(statistics(by_contours))
@@ -377,7 +380,7 @@ def test_scores_of_another_split():
     assert "Every scene is scored by checkpoints that were chosen on the validation split." in statistics(tested)
     assert "validation split" not in " ".join(statistics(validated))
     assert np.isnan(tested.optimism).all()
-    for words in ("one half of the scenes", "looks no better"):
+    for words in ("one half of the scenes", "scores no better"):
         assert words in " ".join(statistics(validated) + caveats(validated))
         assert words not in " ".join(statistics(tested) + caveats(tested))
 
@@ -503,14 +506,12 @@ def test_a_lone_class_is_left_out_and_shown_beside():
 def test_classes_in_few_areas_are_named():
     pixels = np.full((8, 3), 1000)
     pixels[4:, 1], pixels[3:, 2] = 0, 0
-    said = "Classes in few scenes: road (as good as 4.0 scenes of equal size) and dam (as good as 3.0 scenes of equal size)."
-    assert f"{said} Their scores are uncertain." in caveats(of_three(pixels))
+    said = "Few scenes hold most of classes road (about 4) and dam (about 3): their scores are uncertain."
+    assert said in caveats(of_three(pixels))
     pixels[4:, 1] = 1000
-    assert "Class in few scenes: dam (as good as 3.0 scenes of equal size). Its score is uncertain." in caveats(
-        of_three(pixels)
-    )
+    assert "Few scenes hold most of class dam (about 3): its score is uncertain." in caveats(of_three(pixels))
     few = caveats(of_three(pixels[:4]))  # that there are four scenes is said; it is no matter of a class
-    assert not any("in few" in note for note in few)
+    assert not any(note.startswith("Few") for note in few)
     assert any("Only 4 independent" in note for note in few)
 
 
@@ -662,19 +663,43 @@ def test_a_clean_sweep_has_no_caveat_but_that_nothing_was_tuned():
     assert caveats(of_label(iou)) == ["What tuning gains is not known: some run has no counts at tuned thresholds."]
 
 
-def test_blocks_of_the_training_images_are_no_other_places():
-    found = of_label(steady([0.6, 0.5]), tuned=steady([0.6, 0.5]))
+def in_blocks(found):
+    """The same findings, of scenes that are blocks of images."""
     for run in found.comparison.all_runs:
         run.config.dataset["source"] = {"split": {"blocks": 64, "buffer": 4, "train": 0.7, "val": 0.3}}
-    (note,) = caveats(found)
-    assert "are blocks of 64 px of the images that train" in note
+    return found
+
+
+def test_blocks_of_the_training_images_are_no_other_places():
+    (note,) = caveats(in_blocks(of_label(steady([0.6, 0.5]), tuned=steady([0.6, 0.5]))))
+    assert note == (
+        "The scenes are blocks of 64 px of the images that train: scores hold for other parts of these images, not for other "
+        "places."
+    )
+
+
+def test_blocks_are_not_called_independent():
+    found = in_blocks(of_label(steady([0.60, 0.57], scenes=5, of_seeds=0.0, of_scenes=0.05)))
+    words = " ".join(answer(found) + statistics(found) + caveats(found))
+    assert "Only 5 blocks are scored, scene_0," in words
+    assert "on other parts of these images is" in words
+    assert (
+        f"about {found.reach.groups} blocks would tell them apart, but no number of seeds below 1000 would. More blocks take "
+        "more images, or every block in turn (sweep=kfold)."
+    ) in words
+    for wrong in ("independent", "new areas", f"{found.reach.groups} scenes"):
+        assert wrong not in words
+    both = in_blocks(of_label(steady([0.60, 0.58], of_seeds=0.03, of_scenes=0.08)))
+    assert statistics(both)[1].endswith(
+        f"on {both.reach.both[1]} blocks would. More blocks take more images, or every block in turn (sweep=kfold)."
+    )
 
 
 def test_a_sure_lead_of_no_use_is_called_practically_equal():
     found = of_label(steady([0.604, 0.600], of_seeds=0.0005, of_scenes=0.0))
     assert found.ranked.lead().low[0, 1] > 0
     assert first_of(found) == (
-        "Train with ce: it is surely better than every other loss, but practically equal to dice: the lead is below 0.01 IoU."
+        "Train with ce. It is surely better than every other loss, but practically equal to dice: the lead is below 0.01 IoU."
     )
     assert "practically" not in first_of(changed(found, equal_within=0.001))
 
@@ -687,19 +712,28 @@ def test_where_neither_alone_would_decide_both_may():
     assert statistics(found)[1].endswith(f"up to 1000; about {seeds} seeds on {areas} scenes would.")
 
 
-def test_a_baseline_that_no_loss_beats_is_said_at_the_top():
-    found = of_label(steady([0.60, 0.50]))
-    assert answer(changed(found, baselines={"majority class": 0.65}))[1] == (
-        "No loss is better than the baseline majority class, whose IoU is 0.650: train longer before choosing."
+def test_where_no_loss_beats_a_baseline_there_is_no_answer_yet():
+    found, headline = of_label(steady([0.60, 0.50])), "No loss to choose yet: none is better than the baseline majority class"
+    said = answer(changed(found, baselines={"majority class": 0.65, "all positive": 0.61}))
+    assert said[0] == f"{headline} (IoU 0.650). Train longer."
+    assert said[1] == "So far ce comes first: its IoU is 0.600."
+    assert said[2].startswith("dice is surely behind it, by ")
+    assert "Train with" not in " ".join(said)
+    few = changed(of_label(steady([0.60, 0.50], seeds=2)), baselines={"majority class": 0.65})
+    assert answer(few)[0] == f"{headline} (IoU 0.650). Train longer."
+    assert answer(few)[1].startswith("ce has the highest IoU so far")
+    tuned = of_label(steady([0.60, 0.50]), tuned=steady([0.62, 0.50]))
+    assert answer(changed(tuned, baselines={"majority class": 0.65}))[1] == (
+        "So far ce comes first, thresholds tuned: its IoU is 0.620."
     )
-    assert not any("baseline" in line for line in answer(changed(found, baselines={"majority class": 0.55})))
-    assert any(
-        "dice: no better than the baseline" in line for line in caveats(changed(found, baselines={"majority class": 0.55}))
-    )
+    beaten = changed(found, baselines={"majority class": 0.55})
+    assert not any("baseline" in line for line in answer(beaten))
+    assert answer(beaten)[0].startswith("Train with ce.")
+    assert any("dice: no better than the baseline" in line for line in caveats(beaten))
 
 
 def test_losses_that_are_not_compared_are_named_in_the_answer():
     found = of_label(steady([0.60, 0.50]))
     runs = found.comparison.plan.runs | {Path("focal"): {"loss": "focal", "seed": "1"}}
     planned = dataclasses.replace(found.comparison, plan=dataclasses.replace(found.comparison.plan, runs=runs))
-    assert answer(changed(found, comparison=planned))[1] == "Not compared: focal; the protocol says why."
+    assert answer(changed(found, comparison=planned))[2] == "Not compared: focal; the protocol says why."

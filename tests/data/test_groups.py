@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from itertools import combinations
+from pathlib import Path
 
 import layouts
 import numpy as np
@@ -16,7 +17,7 @@ from tiny import compose, write_tif
 from rsseg.assembly import make_setup
 from rsseg.contract import InputError
 from rsseg.data.files import Files
-from rsseg.data.groups import by_fraction, describe_cut_groups, describe_few_groups, group_names, in_fold
+from rsseg.data.groups import by_fraction, describe_cut_groups, describe_few_groups, describe_one_group, group_names, in_fold
 from rsseg.data.scene import Scene, Source
 from rsseg.dataset import open_data
 from rsseg.describe.report import describe
@@ -189,6 +190,21 @@ def test_what_is_said():
     assert describe_few_groups("a", "a").endswith("from what areas differ by.")
     assert not describe_few_groups("", "abcdef")
     assert not describe_few_groups("abcde", "f", in_folds=True)
+
+
+def test_validation_scenes_of_one_group_are_no_comparison():
+    def scenes(*groups):
+        return [Scene(f"scene{i}", Path("a.tif"), group=group) for i, group in enumerate(groups)]
+
+    costs = "so that scores are too good, have no intervals and say nothing of other places, and no comparison can tell losses"
+    assert describe_one_group(scenes("")).startswith(
+        f"One validation scene, scene0: it chooses the checkpoint and scores it, {costs} apart. Validate on more:"
+    )
+    assert describe_one_group(scenes("vienna", "vienna")).startswith(
+        f"All 2 validation scenes are of one group, vienna: they choose the checkpoint and score it, {costs}"
+    )
+    assert not describe_one_group(scenes("vienna", "graz"))
+    assert not describe_one_group(scenes("", ""))
 
 
 GROUPS = {

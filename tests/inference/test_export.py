@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
 import torch
+from run_folders import counted_records, label_counts, steady
 from scipy.special import expit, softmax
 from scipy.stats import t as student
 from test_run import folder_data, settings
@@ -424,6 +425,33 @@ def test_what_a_card_says():
     assert "InferenceSession('model.onnx')" in text
 
 
+def test_a_card_of_blocks_speaks_of_no_other_places():
+    records = {("mask", "val"): counted_records(label_counts(steady([0.6]))[0, 0, :, None])}
+    facts = facts_of(trained("resnet18")[0], records=records)
+    whole, parts = model_card(facts), model_card(replace(facts, blocks=64))
+    assert "blocks of 64 px of the images that train" in parts
+    assert "- Other places than the images that the scenes are blocks of" in parts
+    assert "Intervals are of other parts of these images" in parts
+    assert "| val | 2 | 2 |\n\n## Input" in whole
+    assert "| val | 2 | 2 |\n\n## Input" in parts
+    for said in ("independent area", "in both training and validation", "Places unlike the 2 areas", "other areas like these"):
+        assert said in whole
+        assert said not in parts
+
+
+def test_a_card_says_of_a_test_split_only_where_there_is_one():
+    facts = facts_of(trained("unet")[0])
+    assert "test split" not in model_card(facts)
+    assert "- The test split: it was not scored" in model_card(replace(facts, has_test=True))
+
+
+@pytest.mark.parametrize(("dtype", "said"), [("uint8", True), ("uint16", False), ("", False)])
+def test_a_card_names_deepness_for_8_bit_pixels_alone(dtype, said):
+    model, _ = trained("unet")
+    text = model_card(facts_of(model, spec=replace(model.spec, dtype=dtype), files=["model.onnx"]))
+    assert ("Deepness" in text) == said
+
+
 def test_the_item_names_every_file(tmp_path):
     model, architecture = trained("two_decoders")
     export_folder(model, architecture, tmp_path)
@@ -492,3 +520,30 @@ def test_without_the_scenes_a_graph_is_checked_on_pixels_like_theirs(finished):
 def test_words_that_do_not_fit(words, said, tmp_path):
     with pytest.raises(InputError, match=said):
         export(tmp_path, **words)
+
+
+@pytest.mark.slow
+def test_the_start_and_the_card_of_a_run_on_blocks(folder_root, tmp_path, caplog):
+    data = ["dataset=folder", f"dataset.source.root={folder_root}", "dataset.classes=[a,b,c]"]
+    split = "dataset.source.split={blocks: 48, buffer: 4, train: 0.8, val: 0.1, test: 0.1}"
+    with caplog.at_level("INFO"):
+        train(settings(tmp_path, *data, split, "steps=2", "validations=1"), tmp_path / "run", [], "ce")
+    counts = {split: len(names) for split, names in RunFolder(tmp_path / "run").data()["scenes"].items()}
+    assert f"{counts['train']} training scenes and {counts['val']} validation scenes, 2 steps of" in caplog.text
+    text = (export(tmp_path / "run", out=tmp_path / "out") / "README.md").read_text()
+    assert "blocks of 48 px of the images that train" in text
+    assert "independent" not in text
+    assert "- The test split: it was not scored" in text
+
+
+@pytest.mark.slow
+def test_the_start_of_a_run_whose_validation_scenes_are_of_one_group(folder_root, tmp_path, caplog):
+    data = ["dataset=folder", f"dataset.source.root={folder_root}", "dataset.classes=[a,b,c]"]
+    group = ["dataset.source.group='(tile)[0-9]'", "dataset.source.split={val: [tile0_a, tile1_a]}"]
+    with caplog.at_level("INFO"):
+        train(settings(tmp_path, *data, *group, "steps=2", "validations=1"), tmp_path / "run", [], "ce")
+    assert "4 training scenes in 1 area and 2 validation scenes in 1 area, 2 steps of" in caplog.text
+    assert caplog.text.count("All 2 validation scenes are of one group, tile: they choose the checkpoint") == 1
+    text = (export(tmp_path / "run", out=tmp_path / "out") / "README.md").read_text()
+    assert "2 scenes in 1 independent area." in text
+    assert "test split" not in text.lower()

@@ -193,12 +193,18 @@ def test_every_validation_has_a_picture_and_a_point_of_the_curves(tmp_path, fold
 
 
 @pytest.mark.parametrize("task", [BINARY, THREE, TWO])
-def test_confusion_and_curves_of_every_task(tmp_path, task):
+def test_confusion_and_curves_of_every_task(tmp_path, task, monkeypatch):
     planes = 1 if task.kind == "multiclass" else task.channels
     counts = torch.randint(0, 50, (2, planes, task.labels, task.labels))
     counts[:, :, -1] = 0  # a label without a pixel
     draw_confusion(tmp_path / "c.png", Scores(counts, task))
     rows = [{"step": i, "val/iou": 0.5, "val/loss": 1, f"val/iou/{task.classes[0]}": math.nan} for i in range(3)]
+    drawn = []
+    monkeypatch.setattr("rsseg.pictures.diagnostics.save", lambda figure, *_, **__: drawn.append(figure))
+    draw_curves(tmp_path / "v.png", "mask", {"mask": task}, None, rows)
+    lines = [line.get_label() for line in drawn[0].axes[0].lines]
+    assert lines == [*task.classes, *["mean"] * (len(task.classes) > 1)]
+    monkeypatch.undo()
     draw_curves(tmp_path / "v.png", "mask", {"mask": task}, None, rows)
     for name in ("c.png", "v.png"):
         assert np.asarray(Image.open(tmp_path / name)).std() > 5
