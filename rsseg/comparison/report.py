@@ -27,12 +27,13 @@ from rsseg.comparison.words import answer, listed, number, percent, span, statis
 from rsseg.config.plan import within
 from rsseg.contract import counted
 from rsseg.files import write_table, write_text
+from rsseg.progress import duration
 from rsseg.table import print_table
 
 CHOSEN = "better where it chose the checkpoint"
 """The column of `Findings.optimism`."""
 
-UNPRINTED = ("gained by tuning", CHOSEN, "best checkpoint is the last", "hours")
+UNPRINTED = ("gained by tuning", CHOSEN, "best checkpoint is the last", "time")
 """What a terminal has no room for."""
 
 SMALL = ("behind the best", "runs")
@@ -173,7 +174,7 @@ def ranking(found: Findings, comparison: pd.DataFrame) -> Table:
     if found.tuned and found.gain:
         names += [f"{found.metrics[found.tuned_for].label} tuned", *["behind the best, tuned"] * several, "gained by tuning"]
     names += [f"probability of being the best{used}", f"expected on {unseen(found)}{used}"] if chances else []
-    names += [CHOSEN, "best checkpoint is the last", "runs", "hours"]
+    names += [CHOSEN, "best checkpoint is the last", "runs", "time"]
     rows = []
     for i in found.advised.order:
         row = [Cell(found.labels[i], "text"), *_score(found.ranked, i)]
@@ -187,7 +188,7 @@ def ranking(found: Findings, comparison: pd.DataFrame) -> Table:
             Cell(number(facts["optimism_mean"], sign=True)),
             Cell(f"{int(facts['last_is_best'])} of {seeds}"),
             Cell(str(seeds), "worse" * bool(trouble), trouble),
-            Cell(f"{facts['hours']:.3g}"),
+            Cell(duration(3600 * facts["hours"])),
         ]
         rows.append(row)
     for name, score in found.baselines.items():

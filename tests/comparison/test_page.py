@@ -84,7 +84,7 @@ def test_the_table_of_losses(binary):
         assert row[f"probability of being the best{used}"].text == percent(chances.best[i])
         assert row[f"expected on new areas{used}"].text == number(chances.mean[i])
         assert row["best checkpoint is the last"].text == "3 of 3"
-        assert row["hours"].text == f"{3 * 12.5 / 3600:.3g}"
+        assert row["time"].text == "38 s"  # of three runs of 12.5 s
 
 
 def test_trouble_is_in_the_row_of_its_loss():
