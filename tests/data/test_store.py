@@ -323,8 +323,8 @@ def test_a_disk_that_fills_up_is_no_bad_scene(tmp_path, monkeypatch, skip):
 def test_the_start_says_what_is_to_be_done(tmp_path, caplog):
     with caplog.at_level("INFO"):
         store_of(scenes(tmp_path), tmp_path / "store", title="train split")
+        store_of(scenes(tmp_path)[:1], tmp_path / "alone", title="val split")
     assert "train split: 3 scenes to decode take about 0 MB, and" in caplog.text
-    store_of(scenes(tmp_path)[:1], tmp_path / "alone", title="val split")
     assert "val split: 1 scene to decode takes about 0 MB, and" in caplog.text
     caplog.clear()
     store_of(scenes(tmp_path), tmp_path / "store")

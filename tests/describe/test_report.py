@@ -96,7 +96,7 @@ def test_other_tasks(tmp_path, task):
 
 
 @pytest.mark.parametrize(("change", "said"), [
-    ("", "test 1 scenes"), ("none", "1 of 1 scenes of the test split have no masks"), ("value", "the value 7 (4096 pixels)"),
+    ("", "test 1 scene"), ("none", "1 of 1 scenes of the test split have no masks"), ("value", "the value 7 (4096 pixels)"),
     ("place", "The test split is left out: "), ("absent", "There is no test split."),
 ])  # fmt: skip
 def test_the_masks_of_the_test_split_are_checked(root, tmp_path, capsys, caplog, change, said):
