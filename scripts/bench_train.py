@@ -171,7 +171,7 @@ class Windows(Dataset[tuple[Tensor, Tensor]]):
         rng = np.random.default_rng((self.seed, index))
         path = self.paths[int(rng.integers(len(self.paths)))]
         with rasterio.open(path) as image, rasterio.open(self.root / "masks" / path.name) as mask:
-            x, y = (int(rng.integers(image.width - self.size + 1)) for _ in range(2))
+            x, y = (int(rng.integers(side - self.size + 1)) for side in (image.width, image.height))
             window = Window(x, y, self.size, self.size)
             return torch.from_numpy(image.read(window=window)), torch.from_numpy(mask.read(1, window=window))
 
