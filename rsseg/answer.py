@@ -165,7 +165,7 @@ def score_runs(comparison: Comparison, question: Question) -> None:
         raise InputError(f"split={question.split}: folds score every scene themselves; leave split out")
     todo = [run.folder for run in comparison.all_runs if not is_counted(run, question)]
     if todo:
-        call_apart("rsseg.evaluation", "record_splits", todo, question.split, question.trust)
+        call_apart("rsseg.evaluation.scores", "record_splits", todo, question.split, question.trust)
     for run in comparison.all_runs:
         run.records = load_records(run.folder, run.head, question.split)
     refuse_other_data(comparison.all_runs)
@@ -196,7 +196,7 @@ def count_baselines(comparison: Comparison, question: Question, out: Path) -> di
         for run, split in product(runs, ("train", question.split)):
             scenes_version(run.folder, split, question.trust)
         folders = [run.folder for run in runs]
-        return call_apart("rsseg.baselines", "count_baselines", folders, first.task, question.split, question.trust)
+        return call_apart("rsseg.evaluation.baselines", "count_baselines", folders, first.task, question.split, question.trust)
 
     keys = [data_key(run.data, first.task.target) for run in runs]
     key = " ".join(filter(None, [question.split, *keys, first.records.version]))
@@ -233,5 +233,5 @@ def draw_disagreements(runs: Sequence[Path], names: Sequence[str], question: Que
         RunFolder(run).find()
     scenes_version(runs[0], question.split, question.trust)
     given = [*runs], [*names], question.head, question.split, question.trust, path
-    call_apart("rsseg.disagreement", "draw_disagreements", *given)
+    call_apart("rsseg.evaluation.disagreement", "draw_disagreements", *given)
     return path

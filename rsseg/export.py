@@ -22,6 +22,7 @@ from rsseg.contract import InputError, nearest
 from rsseg.data.scene import SceneReader
 from rsseg.dataset import scenes_of
 from rsseg.errors import SCORING, in_one_line
+from rsseg.evaluation.loading import known_head, load_trained
 from rsseg.files import read_json, write_json, write_text
 from rsseg.inference.card import Facts, model_card
 from rsseg.inference.ensemble import Ensemble, check_threshold
@@ -33,7 +34,6 @@ from rsseg.models import Architecture
 from rsseg.places import loss_places, weight_of
 from rsseg.quiet import quiet
 from rsseg.setup import Setup
-from rsseg.trained import known_head, load_trained
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from rsseg.data.raster import georeference
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.devices import choose_precision, scoring_accelerator
 from rsseg.errors import SCORING, in_one_line
-from rsseg.evaluation.loading import runs_in
+from rsseg.evaluation.loading import known_head, load_trained, runs_in
 from rsseg.files import LockedError, lock, read_json, write_json
 from rsseg.inference.blending import Windows, check_blend
 from rsseg.inference.ensemble import check_threshold
@@ -41,7 +41,6 @@ from rsseg.inference.trained import TrainedModel
 from rsseg.pictures.colours import colours
 from rsseg.quiet import quiet
 from rsseg.task import Binary, Centres
-from rsseg.trained import known_head, load_trained
 from rsseg.version import __version__
 
 log = logging.getLogger(__name__)

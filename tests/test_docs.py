@@ -32,7 +32,7 @@ from rsseg.config.schema import Config
 from rsseg.config.search import Search
 from rsseg.describe.noise import describe_noise
 from rsseg.describe.report import describe
-from rsseg.evaluation import evaluate
+from rsseg.evaluation.scores import evaluate
 from rsseg.export import export
 from rsseg.run import train
 from rsseg.search import check_search

@@ -26,14 +26,14 @@ from rsseg.comparison.measures import measures, of_tuning
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.windows import Batches, GridWindows
-from rsseg.evaluation import evaluate, evaluate_map
 from rsseg.evaluation.gains import ensemble_gain
-from rsseg.evaluation.loading import open_labelled
+from rsseg.evaluation.labelled import open_labelled
+from rsseg.evaluation.loading import load_trained
+from rsseg.evaluation.scores import evaluate, evaluate_map
 from rsseg.inference.ensemble import pooled_logits
 from rsseg.metrics import Scores, label_metrics
 from rsseg.run import train
 from rsseg.task import Binary, Centres, Multiclass, Multilabel, Regression
-from rsseg.trained import load_trained
 from rsseg.training.scoring import feed, name_means, score, score_rows
 
 pytestmark = pytest.mark.usefixtures("no_charts")

@@ -19,7 +19,7 @@ from rsseg.comparison.runs import Run
 from rsseg.config.cli import check_early
 from rsseg.contract import InputError, layers_of
 from rsseg.dataset import TargetStatistics, TrainStatistics
-from rsseg.evaluation import evaluate
+from rsseg.evaluation.scores import evaluate
 from rsseg.run import train
 
 TARGETS = {

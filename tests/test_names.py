@@ -10,7 +10,7 @@ from test_run import folder_data, settings
 from rsseg.answer import compare
 from rsseg.config.folder import RunFolder
 from rsseg.describe.report import describe
-from rsseg.evaluation import evaluate
+from rsseg.evaluation.scores import evaluate
 from rsseg.figure import save
 from rsseg.run import train
 

@@ -15,7 +15,7 @@ from rsseg.assembly import make_setup
 from rsseg.comparison.records import load_records
 from rsseg.contract import InputError
 from rsseg.describe.report import describe
-from rsseg.evaluation import evaluate
+from rsseg.evaluation.scores import evaluate
 from rsseg.metrics import metrics
 from rsseg.run import train
 

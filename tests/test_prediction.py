@@ -25,7 +25,7 @@ from rsseg.commands import predict as command
 from rsseg.config.build import plain
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
-from rsseg.evaluation import evaluate, evaluate_map
+from rsseg.evaluation.scores import evaluate, evaluate_map
 from rsseg.inference.inputs import find_scenes, fit_resolution
 from rsseg.inference.options import Options
 from rsseg.prediction import predict

@@ -22,7 +22,7 @@ from rsseg.comparison.tuning import tune
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.dataset import TargetStatistics, TrainStatistics
-from rsseg.evaluation import evaluate, record_splits
+from rsseg.evaluation.scores import evaluate, record_splits
 from rsseg.metrics.scores import overlap, pooled
 from rsseg.run import train
 from rsseg.task import Multiclass

@@ -13,7 +13,7 @@ from tiny import map_scene, write_tif
 from rsseg.assembly import make_setup
 from rsseg.contract import InputError
 from rsseg.describe.report import describe
-from rsseg.evaluation import evaluate
+from rsseg.evaluation.scores import evaluate
 from rsseg.run import train
 
 LOSSES = ("mse", "rmse", "mae", "huber", "smooth_l1", "log_cosh", "ber_hu", "pinball")

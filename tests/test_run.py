@@ -22,7 +22,7 @@ from rsseg.assembly import check_machine, make_setup
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import load
-from rsseg.evaluation import evaluate
+from rsseg.evaluation.scores import evaluate
 from rsseg.metrics import Scores
 from rsseg.module import SegmentationModule
 from rsseg.run import train

@@ -44,8 +44,12 @@ TRAINERS = {"lightning", "torchmetrics"}
 @pytest.mark.parametrize(
     ("module", "needed", "spared"),
     [
-        ("rsseg.baselines", {"torch"}, HEAVY - {"torch"} | {"pandas", "matplotlib"}),
-        ("rsseg.disagreement", {"torch", "segmentation_models_pytorch"}, TRAINERS | {"pandas", "torchgeo", "kornia"}),
+        ("rsseg.evaluation.baselines", {"torch"}, HEAVY - {"torch"} | {"pandas", "matplotlib"}),
+        (
+            "rsseg.evaluation.disagreement",
+            {"torch", "segmentation_models_pytorch"},
+            TRAINERS | {"pandas", "torchgeo", "kornia"},
+        ),
     ],
 )
 def test_what_works_beside_a_comparison_does_without_trainers(module, needed, spared):
@@ -62,7 +66,7 @@ def test_what_is_looked_at_before_a_run_does_without_torch(module):
 def test_baselines_are_fitted_without_the_compiler():
     code = """
 import numpy as np
-from rsseg.baselines import fit_logistic
+from rsseg.evaluation.baselines import fit_logistic
 from rsseg.task import Binary
 rng = np.random.default_rng(0)
 fit_logistic(rng.normal(size=(100, 3)), rng.integers(0, 2, 100), Binary(("road",)))

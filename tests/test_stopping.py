@@ -20,7 +20,7 @@ import rsseg.training.scoring as scoring
 from rsseg.config.folder import RunFolder
 from rsseg.config.naming import run_folder
 from rsseg.contract import InputError
-from rsseg.evaluation import evaluate
+from rsseg.evaluation.scores import evaluate
 from rsseg.loggers import MetricsFile
 from rsseg.module import SegmentationModule
 from rsseg.run import train

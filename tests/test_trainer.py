@@ -24,7 +24,7 @@ from rsseg.config.contents import ABSENT
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import Store
-from rsseg.evaluation import evaluate
+from rsseg.evaluation.scores import evaluate
 from rsseg.loggers import MetricsFile
 from rsseg.metrics import Scores
 from rsseg.models import Network

@@ -11,7 +11,7 @@ from tiny import checker, coloured, map_scene, write_tif
 
 from rsseg.comparison.records import load_records
 from rsseg.contract import IGNORE, InputError
-from rsseg.evaluation import evaluate
+from rsseg.evaluation.scores import evaluate
 from rsseg.run import train
 
 pytestmark = pytest.mark.usefixtures("no_charts")

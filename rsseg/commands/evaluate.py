@@ -46,7 +46,7 @@ def run(arguments: Arguments) -> None:
     places = split_places(arguments.run)
     check_places(places)
     from rsseg.contract import InputError  # torch takes seconds to import: a wrong folder is told before
-    from rsseg.evaluation import evaluate, evaluate_map
+    from rsseg.evaluation.scores import evaluate, evaluate_map
 
     scene, a_map, mask, out = (
         Path(text) if text else None for text in (arguments.scene, arguments.map, arguments.mask, arguments.out)

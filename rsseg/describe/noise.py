@@ -30,7 +30,7 @@ from rsseg.data.scene import Scene
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
 from rsseg.errors import SCORING, in_one_line
-from rsseg.evaluation.loading import open_labelled
+from rsseg.evaluation.labelled import open_labelled
 from rsseg.figure import save
 from rsseg.files import write_table
 from rsseg.module import SegmentationModule

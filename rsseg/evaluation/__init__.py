@@ -1,5 +1,4 @@
-"""Trained runs scored again: on whole scenes, on scenes with labels from elsewhere, and finished maps by masks."""
+"""Trained runs scored again: on whole scenes, on scenes with labels from elsewhere, and finished maps by masks.
 
-from rsseg.evaluation.scores import evaluate, evaluate_map, record_splits
-
-__all__ = ["evaluate", "evaluate_map", "record_splits"]
+It imports nothing: a process beside a comparison takes one of its files, and not what the others need.
+"""

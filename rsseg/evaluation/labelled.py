@@ -13,19 +13,24 @@ import torch
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
+from rsseg.assembly import make_module
+from rsseg.config.folder import RunFolder
 from rsseg.config.targets import FROM_FILES, targets_of
 from rsseg.contract import InputError, known, unknown
 from rsseg.data.files import mask_at, mask_settings
 from rsseg.data.labels import make_mask_reader
 from rsseg.data.masks import MaskReader, read_mask
 from rsseg.data.scene import Mask, Scene, SceneReader
-from rsseg.dataset import Dataset, scenes_of
+from rsseg.data.store import Store
+from rsseg.dataset import Dataset, TrainStatistics, open_split, scenes_of
 from rsseg.inference.scene import blocks
 from rsseg.metrics import AnyScores
 from rsseg.metrics.counters import SCENE_SUMS, score_scenes
+from rsseg.module import SegmentationModule
 from rsseg.progress import progress
 from rsseg.setup import Setup
 from rsseg.task import Centres, Task
+from rsseg.training.scoring import load_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +47,21 @@ def labelled_scenes(setup: Setup, split: str) -> list[Scene]:
             "have no labels. Take split=val, or map the scenes with rsseg predict"
         )
     return scenes
+
+
+def open_labelled(run: RunFolder, setup: Setup, split: str) -> tuple[SegmentationModule, Store]:
+    """A run's module with its best weights, in evaluation mode, and the scenes of a split.
+
+    Raises:
+        InputError: If they can't be used, or some scenes have no labels.
+    """
+    scenes = labelled_scenes(setup, split)
+    numbers = TrainStatistics.read(run.data(), setup.dataset.tasks)
+    module = make_module(setup, setup.network(pretrained=False), numbers, len(scenes)).eval()
+    load_checkpoint(module, run)  # before any scene is decoded
+    store = open_split(setup.dataset, scenes, split)
+    store.fill = module.mean.numpy().ravel()
+    return module, store
 
 
 def labelled_scene(setup: Setup, target: str, image: Path | None, mask: Path | None) -> tuple[Dataset, Scene]:

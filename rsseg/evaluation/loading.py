@@ -1,38 +1,64 @@
-"""Runs loaded again with their best weights."""
+"""Trained runs by their folders, and their networks with the best weights, loaded without Lightning.
+
+Lightning would take time and memory.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from rsseg.assembly import make_module
+from rsseg.checkpoints import fill
 from rsseg.comparison.runs import find_runs
 from rsseg.config.folder import RunFolder
-from rsseg.contract import InputError
-from rsseg.data.store import Store
-from rsseg.dataset import TrainStatistics, open_split
-from rsseg.evaluation.labelled import labelled_scenes
-from rsseg.module import SegmentationModule
+from rsseg.contract import InputError, nearest
+from rsseg.dataset import TrainStatistics
+from rsseg.inference.trained import Head, Spec, TrainedModel
 from rsseg.setup import Setup
-from rsseg.training.scoring import load_checkpoint
 
 log = logging.getLogger(__name__)
 
 
-def open_labelled(run: RunFolder, setup: Setup, split: str) -> tuple[SegmentationModule, Store]:
-    """A run's module with its best weights, in evaluation mode, and the scenes of a split.
+def load_trained(run: RunFolder, setup: Setup, scaling: str = "none") -> TrainedModel:
+    """The network of a run with its best weights, ready for any scene, scaled as for `TrainedModel`.
 
     Raises:
-        InputError: If they can't be used, or some scenes have no labels.
+        InputError: If there are no weights, or they can't be read.
     """
-    scenes = labelled_scenes(setup, split)
-    numbers = TrainStatistics.read(run.data(), setup.dataset.tasks)
-    module = make_module(setup, setup.network(pretrained=False), numbers, len(scenes)).eval()
-    load_checkpoint(module, run)  # before any scene is decoded
-    store = open_split(setup.dataset, scenes, split)
-    store.fill = module.mean.numpy().ravel()
-    return module, store
+    saved, weights = run.data(), run.load_state()[0]
+    network, numbers = setup.network(pretrained=False), TrainStatistics.read(saved, setup.dataset.tasks)
+    own = {key.removeprefix("network."): w for key, w in weights.items() if key.startswith("network.")}
+    fill(network, own, f"checkpoints/best.ckpt of {run}")
+    summary = run.summary() if run.finished else {}
+    heads = {}
+    for name, task in setup.tasks.items():
+        try:
+            threshold = None if task.real else tuple(run.thresholds({name: task})[name].tolist())
+        except InputError:  # a run that is not finished, or was not recorded
+            threshold = None
+        palette = setup.palette(name)
+        heads[name] = Head(
+            numbers.scaled(task), None if palette is None else tuple(palette), threshold, run.scalings(name, task.channels)
+        )
+    spec = Spec(
+        name=str(run),
+        heads=heads,
+        bands=tuple(setup.dataset.read_bands),
+        mean=tuple(numbers.mean),
+        std=tuple(numbers.std),
+        window=setup.window,
+        overlap=setup.overlap,
+        batch_size=setup.batch_size,
+        dtype=saved.get("dtype", ""),
+        resolution=saved.get("resolution"),
+        quality=setup.task.quality(summary) if setup.task.score in summary else None,
+        rgb=setup.dataset.rgb,
+        nodata=setup.dataset.nodata,
+        precision=str(setup.plain["trainer"].get("precision", "auto")),
+        image=setup.image_patterns,
+    )
+    return TrainedModel(network, spec, scaling)
 
 
 def runs_in(place: Path) -> list[RunFolder]:
@@ -60,3 +86,14 @@ def finished_runs(places: Sequence[Path]) -> list[RunFolder]:
             runs = finished
         found |= {run.path.absolute(): run for run in runs}
     return list(found.values())
+
+
+def known_head(name: str, heads: Collection[str]) -> str:
+    """A head by its name, or the first for no name.
+
+    Raises:
+        InputError: If there is no such head.
+    """
+    if name and name not in heads:
+        raise InputError(f"head={name}{nearest(name, heads)}: the run has {', '.join(heads)}")
+    return name or next(iter(heads))

@@ -17,8 +17,8 @@ from rsseg.contract import InputError
 from rsseg.dataset import open_split
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation.counts import at_point, count_ensemble, draw_examples, draw_matrices, write_tables
-from rsseg.evaluation.labelled import compare_map, labelled_scene, labelled_scenes
-from rsseg.evaluation.loading import finished_runs, open_labelled
+from rsseg.evaluation.labelled import compare_map, labelled_scene, labelled_scenes, open_labelled
+from rsseg.evaluation.loading import finished_runs, known_head, load_trained
 from rsseg.files import UnwritableError, read_json, write_json
 from rsseg.inference.ensemble import Ensemble, check_threshold
 from rsseg.inference.maps import mapped_images
@@ -27,7 +27,6 @@ from rsseg.progress import progress
 from rsseg.quiet import quiet
 from rsseg.setup import Setup
 from rsseg.source import scenes_version, trained_on
-from rsseg.trained import known_head, load_trained
 from rsseg.training.scoring import print_scores, score_split
 
 log = logging.getLogger(__name__)

@@ -9,12 +9,12 @@ from sklearn.linear_model import LogisticRegression
 from stores import folder_scenes, store_of, whole_scene
 from tiny import checker, coloured, write_tif
 
-from rsseg import baselines as room
 from rsseg.answer import Question, cached, count_baselines, data_key
-from rsseg.baselines import baselines, constant, draw_pixels, fit_logistic
 from rsseg.contract import IGNORE
 from rsseg.data.files import Files
 from rsseg.data.labels import make_mask_reader
+from rsseg.evaluation import baselines as room
+from rsseg.evaluation.baselines import baselines, constant, draw_pixels, fit_logistic
 from rsseg.metrics.errors import SUMS
 from rsseg.task import Binary, Centres, Multiclass, Multilabel, Regression
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from rsseg.contract import IGNORE, known
 from rsseg.metrics.errors import SUMS
+from rsseg.metrics.pixels import count_pairs, sum_errors
 from rsseg.task import Task
 
 
@@ -28,10 +28,7 @@ class SceneCounts(Metric):
 
 
 class Confusion(SceneCounts):
-    """Counts of (target, prediction) pairs.
-
-    The state is int64 ``[S, P, K, K]``, rows the target: one plane of C x C for multiclass, one of 2 x 2 per label for
-    binary and multilabel. The threshold is that of `Task.predict`.
+    """Counts of (target, prediction) pairs ``[S, P, K, K]``, see `count_pairs`. The threshold is that of `Task.predict`.
 
     Example:
         >>> from rsseg.task import Binary
@@ -55,15 +52,8 @@ class Confusion(SceneCounts):
             scene: int64 ``[B]``.
             corner: Where windows lie in their scenes, which does not matter here.
         """
-        _, planes, labels, _ = self.counts.shape
-        shape = (len(logits), planes, *logits.shape[2:])
-        predicted = self.task.predict(logits, self.threshold).reshape(shape)
-        target = self.task.hard_labels(target).long().reshape(shape)
-        plane = torch.arange(planes, device=logits.device)[:, None, None]
-        cell = ((scene[:, None, None, None] * planes + plane) * labels + target) * labels + predicted
-        cells = self.counts.numel()
-        cell = torch.where(target == IGNORE, cells, cell)  # a bin more, cut off again
-        self.counts += torch.bincount(cell.flatten(), minlength=cells + 1)[:cells].view_as(self.counts)
+        predicted = self.task.predict(logits, self.threshold)
+        self.counts += count_pairs(predicted, target, scene, len(self.counts), self.task)
 
 
 class ErrorSums(SceneCounts):
@@ -82,8 +72,4 @@ class ErrorSums(SceneCounts):
 
     def update(self, logits: Tensor, target: Tensor, scene: Tensor, corner: Tensor | None = None) -> None:
         """Add a batch; the arguments are those of `Confusion`, the target standardised as the loss sees it, NaN not counted."""
-        there = known(target)
-        value = self.task.predict(target).double().masked_fill(~there, 0)
-        error = self.task.predict(logits).double().masked_fill(~there, 0) - value
-        parts = (there.double(), error, error.abs(), error.square(), value, value.square())
-        self.counts.index_add_(0, scene, torch.stack([part.sum((2, 3)) for part in parts], dim=-1))
+        self.counts.index_add_(0, scene, sum_errors(self.task.predict(logits), self.task.predict(target)))

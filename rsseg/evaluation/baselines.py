@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from rsseg.config.build import plain
 from rsseg.config.folder import RunFolder
 from rsseg.config.targets import leave_out_short_form
-from rsseg.contract import IGNORE, known, layers_of
+from rsseg.contract import IGNORE, layers_of
 from rsseg.data.census import BandStatistics
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
@@ -27,6 +27,7 @@ from rsseg.dataset import make_dataset, open_data, open_split, scenes_of
 from rsseg.errors import SCORING, in_one_line
 from rsseg.metrics.average import Array
 from rsseg.metrics.errors import SUMS
+from rsseg.metrics.pixels import count_pairs, sum_errors
 from rsseg.metrics.scores import class_counts
 from rsseg.progress import progress
 from rsseg.quiet import quiet
@@ -156,33 +157,26 @@ def fit_logistic(pixels: Array, labels: NDArray[np.generic], task: Task) -> nn.L
 def count_labels(store: Store, task: Task, layer: nn.Linear, bands: BandStatistics) -> Array:
     """The counts of a regression's labels on every scene of a store, window by window."""
     mean, std = (torch.from_numpy(numbers).float().view(-1, 1, 1) for numbers in (bands.mean, bands.std))
-    planes, labels = len(task.matrices), task.labels
-    pairs = np.zeros((len(store), planes, labels, labels), dtype=np.int64)
+    pairs = torch.zeros(len(store), len(task.matrices), task.labels, task.labels, dtype=torch.int64)
     for scene, image, target in windows_of(store):
         logits = F.conv2d((image.float() - mean) / std, layer.weight[..., None, None], layer.bias)
-        predicted, truth = task.predict(logits).numpy(), task.hard_labels(target).numpy()
-        for plane, found, label in zip(pairs[scene], *(x.reshape(planes, -1) for x in (predicted, truth)), strict=True):
-            has_label = label != IGNORE
-            cell = label[has_label].astype(np.int64) * labels + found[has_label]
-            plane += np.bincount(cell, minlength=labels**2).reshape(labels, labels)
-    return class_counts(pairs, task)
+        pairs += count_pairs(task.predict(logits), target, scene, len(store), task)
+    return class_counts(pairs.numpy(), task)
 
 
 def count_errors(store: Store, mean: Array) -> Array:
     """The sums of the errors of one prediction for all pixels, a number for each real value, on every scene of a store."""
-    sums = np.zeros((len(store), len(mean), len(SUMS)))
+    predicted = torch.from_numpy(mean).view(-1, 1, 1)
+    sums = torch.zeros(len(store), len(mean), len(SUMS), dtype=torch.float64)
     for scene, _, target in windows_of(store):
-        for own, constant, plane in zip(sums[scene], mean, target[0].double().numpy(), strict=True):
-            value = plane[known(plane)]
-            error = constant - value
-            own += [len(value), *(x.sum() for x in (error, abs(error), error**2, value, value**2))]
-    return sums
+        sums.index_add_(0, scene, sum_errors(predicted, target))
+    return sums.numpy()
 
 
-def windows_of(store: Store) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Each window of whole scenes: its scene's number, image ``[1, bands, H, W]`` and first target ``[1, *planes, H, W]``."""
+def windows_of(store: Store) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Each window of whole scenes: its scene ``[1]``, image ``[1, bands, H, W]`` and first target ``[1, *planes, H, W]``."""
     windows = GridWindows(store, WINDOW, 0)
     with progress(range(len(windows)), "counting a baseline") as numbers:
         for k in numbers:
             batch = windows.batch([k])
-            yield int(batch["scene"][0]), batch["image"], layers_of(batch)[store.task.target]
+            yield batch["scene"], batch["image"], layers_of(batch)[store.task.target]

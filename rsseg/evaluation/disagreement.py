@@ -1,6 +1,6 @@
 """Where losses disagree: windows that their models label most differently.
 
-As for `rsseg.baselines`, a process of its own draws them, and imports no more than predicting needs: no trainer.
+As for `rsseg.evaluation.baselines`, a process of its own draws them, and imports no more than predicting needs: no trainer.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from rsseg.config.folder import RunFolder
 from rsseg.config.targets import leave_out_short_form
 from rsseg.dataset import open_split, scenes_of
 from rsseg.errors import SCORING, in_one_line
+from rsseg.evaluation.loading import known_head, load_trained
 from rsseg.inference.trained import TrainedModel
 from rsseg.pictures.panels import draw_windows
 from rsseg.pictures.windows import most_different, pick_windows
 from rsseg.progress import progress
 from rsseg.quiet import quiet
 from rsseg.setup import Setup, set_up
-from rsseg.trained import known_head, load_trained
 
 
 def draw_disagreements(
