@@ -77,13 +77,14 @@ HOLDS_RUN = ("config.yaml", "rsseg.json")  # a file of a run folder, and one of 
 
 def _refuse_loose(key: str, text: str, words: Sequence[str]) -> None:
     """Refuse folders that a shell has written behind a run's, as it does for ``run=$(ls -d runs/*)``, a word or a line each."""
-    first, *loose = text.splitlines() or [""]
-    loose += [word for word in words if os.path.isdir(word)]
-    if loose:
-        bare = [word for word in (first, *loose) if not any(next(Path(word).rglob(name), None) for name in HOLDS_RUN)]
-        runs = [word for word in (first, *loose) if word not in bare]
-        fault = f"{bare[0]} is no run folder (no config.yaml);" if bare else f"{loose[0]}:"
-        raise InputError(f"{fault} several runs are one word with commas between them, {key}={','.join(runs[:3])}")
+    loose, lines = [Path(word) for word in words if os.path.isdir(word)], text.splitlines()
+    if not loose and len(lines) < 2:
+        return
+    folders = [*(place for line in lines for place in split_places(line)), *loose]
+    runs = [folder for folder in folders if any(next(folder.rglob(name), None) for name in HOLDS_RUN)]
+    bare = [folder for folder in folders if folder not in runs]
+    fault = f"{bare[0]} is no run folder (no config.yaml);" if bare else f"{folders[1]}:"
+    raise InputError(f"{fault} several runs are one word with commas between them, {key}={','.join(map(str, runs[:3]))}")
 
 
 def names(text: str) -> list[str]:

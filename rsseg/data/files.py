@@ -246,10 +246,8 @@ class Files(Source):
         found = self.split.of(split, self._all)
         if not found and split in self.split.parts:
             groups = len(set(group_names(self._all)))
-            blocks = propose_blocks(open_raster(self._all[0].image).shape)
-            few = "; an image can be split into blocks: {{blocks: {blocks}, buffer: {buffer}, train: 0.7, val: 0.3}}".format(
-                **blocks
-            )
+            blocks = str(propose_blocks(open_raster(self._all[0].image).shape)).replace("'", "")
+            few = f"; an image can be split into blocks: {blocks}"
             if groups < len(self._all):
                 few = f"; they lie in {counted(groups, 'group')} (dataset.source.group), and fractions do not cut one"
             raise InputError(

@@ -246,10 +246,10 @@ def rows_of(path: Path, split: str) -> list[list[str]]:
     return [[*row, *(Path(name.replace("\\", "/")).stem for name in row)] for row in whole]
 
 
-def propose_blocks(shape: tuple[int, int]) -> dict[str, int]:
-    """The side of blocks for an image of this height and width, about a fourth of it, and the pixels between them."""
+def propose_blocks(shape: tuple[int, int]) -> dict[str, Any]:
+    """A split of an image of this height and width into blocks, of about a fourth of it."""
     side = max(64, min(1024, min(shape) // 128 * 32))
-    return {"blocks": side, "buffer": side // 16}
+    return {"blocks": side, "buffer": side // 16, "train": 0.7, "val": 0.3}
 
 
 def cut(length: int, side: int) -> list[int]:

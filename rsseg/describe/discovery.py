@@ -317,8 +317,8 @@ def find_rgb(image: Path) -> tuple[list[int] | None, str]:
 def find_blocks(image: Path) -> tuple[dict[str, Any], str]:
     """The split of a single image into spatial blocks, and what is believed."""
     shape = open_raster(image).shape
-    blocks = propose_blocks(shape)
-    side, buffer = blocks["blocks"], blocks["buffer"]
+    split = propose_blocks(shape)
+    side, buffer = split["blocks"], split["buffer"]
     if len(cut(shape[0], side)) + len(cut(shape[1], side)) < 6:  # two rows and two columns
         raise InputError(
             f"only {image} has a mask, and its {shape[1]} x {shape[0]} px are too few to be split into blocks that train and "
@@ -329,7 +329,7 @@ def find_blocks(image: Path) -> tuple[dict[str, Any], str]:
         "validate. Blocks of one image are not other places: scores say how well the rest of this image is mapped, not how "
         "well another one. Label a second image to learn that."
     )
-    return {**blocks, "train": 0.7, "val": 0.3}, belief
+    return split, belief
 
 
 def find_split(root: Path, image: Kind, labelled: Collection[tuple[str, ...]]) -> tuple[dict[str, Any] | None, str, str]:

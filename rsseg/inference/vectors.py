@@ -47,11 +47,11 @@ class Objects:
     def __init__(self, head: str, task: Centres, shape: tuple[int, int]) -> None:
         self.head, self.task, self.shape = head, task, shape
         self._planes, self._hidden = torch.empty(task.outputs, 0, shape[1]), np.empty((0, shape[1]), dtype=bool)
-        self._above = self._end = self._left = 0  # rows of `_planes` from the band above; the scene's row behind the last
+        self._above = self._end = self._left = 0  # rows of `_planes` from the strip above; the scene's row behind the last
         self._found: list[Tensor] = []
 
     def block(self, planes: Tensor, hidden: NDArray[np.bool_]) -> Tensor | None:
-        """See `Output`: after the last block of a band a table of objects, see `rsseg.metrics.objects`."""
+        """See `Output`: after the last block of a strip a table of objects, see `rsseg.metrics.objects`."""
         height, width = hidden.shape
         if self._left == 0:
             above, hidden_above = self._planes[:, -2:], self._hidden[-2:]
@@ -65,7 +65,7 @@ class Objects:
         return None if self._left else self._search()
 
     def _search(self) -> Tensor:
-        """The objects of a band, but for its last row unless it is that of the scene; and those of the last row above it."""
+        """The objects of a strip, but for its last row unless it is that of the scene; and those of the last row above it."""
         planes, width = self._planes, self.shape[1]
         stop = planes.shape[1] - (self._end < self.shape[0])
         where = torch.from_numpy(~self._hidden).to(planes.device)
