@@ -25,8 +25,9 @@ from rsseg.dataset import Data, TrainStatistics
 from rsseg.distributed import is_main
 from rsseg.files import write_json
 from rsseg.losses.class_weights import counted_weights, uncounted
-from rsseg.metrics import Sample, choose_pixels, scaling_facts
+from rsseg.metrics import Sample, choose_pixels
 from rsseg.metrics.counters import LogitSample
+from rsseg.metrics.scaling import scaling_facts
 from rsseg.pictures.windows import pick_windows
 from rsseg.setup import Setup
 from rsseg.task import Task
@@ -212,9 +213,5 @@ def keep_scalings(
             found[head] = scaling_facts(sample, tasks[head], step, first)
         except InputError as error:
             log.warning("No scaling is fitted for head %s: %s", head, error)
-            continue
-        if bounded := found[head]["temperature"]["at_bound"]:
-            line = "Head %s: the temperature of %s is at its bound: its logits separate all sampled pixels, or none."
-            log.info(line, head, ", ".join(bounded))
     if samples:
         write_json(run.scaling_file, found)

@@ -27,7 +27,7 @@ from rsseg.distributed import OneFolder, SyncBatchNorm, is_main, launched
 from rsseg.files import write_csv, write_json
 from rsseg.loggers import MetricsFile, SideLogger, side_loggers
 from rsseg.losses import Foreign
-from rsseg.metrics import AnyScores, Scores
+from rsseg.metrics import Scores
 from rsseg.module import SegmentationModule
 from rsseg.pictures.diagnostics import draw_balance, draw_confusion, draw_curves
 from rsseg.pictures.gallery import Gallery
@@ -90,7 +90,7 @@ class ProgressLines(L.Callback):
         if not shows_bars():
             self._say(trainer, self.monitor, float(trainer.callback_metrics[self.monitor]))
         for head, scores in pl_module.scores.items():
-            if isinstance(scores, Scores):
+            if not scores.task.real:
                 self._say_unpredicted(trainer.global_step, head, scores)
 
     def _say(self, trainer: L.Trainer, name: str, value: float) -> None:
@@ -288,7 +288,7 @@ def _log_start(setup: Setup, stores: Mapping[str, Store], trainer: L.Trainer, st
         )  # fmt: skip
 
 
-def write_scores(loop: Loop, result: Mapping[str, AnyScores]) -> None:
+def write_scores(loop: Loop, result: Mapping[str, Scores]) -> None:
     """Write tables and pictures of the best checkpoint, of which the module has the weights; print and log them."""
     run, gallery, trainer, rows = loop.run, loop.gallery, loop.trainer, score_rows(result)
     write_csv(run.classes_file, rows)
@@ -300,7 +300,7 @@ def write_scores(loop: Loop, result: Mapping[str, AnyScores]) -> None:
     try:
         for head, scores in result.items():
             confusion, curves = (of_head(run.path / f"{name}.png", head, result) for name in ("confusion", "curves"))
-            if isinstance(scores, Scores):
+            if not scores.task.real:
                 draw_confusion(confusion, scores)
                 drawn[confusion.stem] = confusion
             draw_curves(curves, head, loop.module.tasks, gallery.palettes[head], run.metrics())
@@ -319,7 +319,7 @@ def write_scores(loop: Loop, result: Mapping[str, AnyScores]) -> None:
     log.info("Pictures in %s: %s", run.path, ", ".join(path.name for path in pictures if path.is_file()))
 
 
-def write_summary(loop: Loop, result: Mapping[str, AnyScores]) -> None:
+def write_summary(loop: Loop, result: Mapping[str, Scores]) -> None:
     """Write the best checkpoint's scores into ``summary.json``, whose presence says that the run is finished.
 
     The scores are the first head's; of several heads all are under ``heads`` besides. What was left out is logged.
