@@ -64,8 +64,8 @@ def fit(sample: Sample, task: Task, kind: str = "temperature") -> Scaling:
         for c in range(task.channels):
             own = sample.plane == c
             if len(np.unique(y[own])) == 2:
-                scale[c], summands = _minimise(z[own], y[own], w[own], 1, int(vector))
-                shift[c] = summands.sum()
+                factor, summand = _minimise(z[own], y[own], w[own], 1, int(vector))
+                scale[c], shift[c] = factor.item(), summand.sum()
     return Scaling(tuple(scale.tolist()), tuple(shift.tolist()))
 
 

@@ -108,7 +108,7 @@ class Scores:
         return rows
 
     def _row(self, before: str, after: str) -> dict[str, float]:
-        """The metrics of the table's scores with these words before and after their names, NaN where there is none, if any is."""
+        """The metrics of the table's scores with these words around their names, NaN where there is none, if any is."""
         names = {score: f"{before}{score}{after}" for score in self.columns}
         found = {score: self[name] if name in self.metrics else float("nan") for score, name in names.items()}
         return found if any(name in self.metrics for name in names.values()) else {}
