@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rsseg.contract import InputError, Layers, number, unknown
 from rsseg.data.blocks import Blocks
-from rsseg.data.sampling import ReadLayers, stream
+from rsseg.data.sampling import Read, stream
 from rsseg.task import Task
 
 
@@ -111,7 +111,7 @@ def whole_number(name: str, value: Any, most: int) -> int:
 class Augmentation(ABC):
     """Base of config group `augment`. rsseg passes whichever of seed, task and tasks (those of the targets) they name."""
 
-    def fit(self, read: ReadLayers, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
+    def fit(self, read: Read, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
         """Take something from the training split, such as objects to paste; called once in every process before training.
 
         What is kept must be a function of the seed and of the arguments, so that all processes and a resumed run keep the same.

@@ -29,27 +29,23 @@ ABSURD = 10.0  # a band that deviates by this many times the distance of its per
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class BandStatistics:
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """Rows of numbers: the known real values of a split's targets, value by value; of label tasks there are none."""
+
+    mean: Floats  # [rows], exact
+    std: Floats  # exact; 1 for a row that is constant
+    min: Floats
+    max: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandStatistics(Statistics):
     """The pixels of a split, band by band, those without data left out."""
 
     count: int  # pixels with data
-    mean: Floats  # [C], exact
-    std: Floats  # [C], exact; 1 for a constant band
-    min: Floats  # [C]
-    max: Floats  # [C]
     percentiles: Floats  # [9, C], those of PERCENTILES, of every 32nd row and column
     missing: float  # the share of pixels without data: no-data, NaN, infinite
-
-
-@dataclass(frozen=True)
-class ValueStatistics:
-    """The known real values of a split's targets, value by value, as of bands; of label tasks there are none."""
-
-    mean: Floats
-    std: Floats
-    min: Floats
-    max: Floats
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ class Census:
     valid: NDArray[np.int64]  # [S, K], per scene the pixels that are labelled
     bands: BandStatistics
     blocks: Blocks  # where the classes lie
-    values: ValueStatistics  # of a regression's targets
+    values: Statistics  # of a regression's targets
     with_data: NDArray[np.int64]  # [S], per scene the pixels that have data
 
     def fingerprint(self, names: list[str]) -> str:
@@ -70,31 +66,52 @@ class Census:
         return digest.hexdigest()
 
 
-def band_statistics(scenes: Sequence[Mapping[str, NDArray[Any]]]) -> BandStatistics:
-    """The statistics of all scenes together, from what `Counter.counts` gave of each."""
+def index_counts(scenes: Sequence[Mapping[str, NDArray[Any]]], targets: int) -> dict[str, NDArray[Any]]:
+    """What a split holds, as arrays by name, from what `Counter.counts` gave of each scene; `read_censuses` reads it."""
     layout = np.stack([scene["layout"] for scene in scenes])
-    means, squares, low, high = np.stack([scene["bands"] for scene in scenes], axis=1)
     area = layout[:, :2].prod(axis=1)
-    n = (area - layout[:, 2])[:, None].astype(np.float64)
-    mean, std = _mean_and_std(n, means, squares)
+    with_data = (area - layout[:, 2])[:, None]
+    bands = _statistics(with_data.astype(np.float64), *np.stack([scene["bands"] for scene in scenes], axis=1))
     sample = np.concatenate([scene["sample"] for scene in scenes])
-    percentiles = np.percentile(sample if len(sample) else mean[None], PERCENTILES, axis=0).astype(np.float64)
-    count = n.sum()
-    return BandStatistics(int(count), mean, std, low.min(axis=0), high.max(axis=0), percentiles, 1 - count / int(area.sum()))
+    index = {f"bands_{key}": value for key, value in bands.items()}
+    percentiles = np.percentile(sample if len(sample) else bands["mean"][None], PERCENTILES, axis=0)
+    index |= {
+        "bands_percentiles": percentiles.astype(np.float64),
+        "bands_count": with_data.sum(),
+        "bands_missing": 1 - with_data.sum() / area.sum(),
+        "layout": layout,
+    }
+    for place in range(targets):
+        blocks = [scene[f"{place}_blocks"] for scene in scenes]
+        values = _statistics(*np.stack([scene[f"{place}_values"] for scene in scenes], axis=1))
+        index[f"{place}_labels"] = np.stack([scene[f"{place}_labels"] for scene in scenes])
+        index[f"{place}_blocks"] = np.concatenate([each.reshape(-1, each.shape[-1]) for each in blocks])
+        index |= {f"{place}_values_{key}": value for key, value in values.items()}
+    return {key: np.asarray(value) for key, value in index.items()}
 
 
-def value_statistics(values: Sequence[Floats]) -> ValueStatistics:
-    """The statistics of a target's real values in all scenes together, from the `Moments.table` of each."""
-    n, mean, squares, low, high = np.stack(values, axis=1)
-    return ValueStatistics(*_mean_and_std(n, mean, squares), low.min(axis=0), high.max(axis=0))
-
-
-def _mean_and_std(n: Floats, means: Floats, squares: Floats) -> tuple[Floats, Floats]:
-    """Mean and deviation of everything, from numbers, means and squared deviations of parts, ``[parts, rows]``; 1 for none."""
+def _statistics(n: Floats, means: Floats, squares: Floats, low: Floats, high: Floats) -> dict[str, Floats]:
+    """`Statistics` of everything, from numbers, means, squared deviations and extremes of parts, ``[parts, rows]`` each."""
     count = np.maximum(n.sum(axis=0), 1)
     mean = (n * means).sum(axis=0) / count
     std = np.sqrt((squares.sum(axis=0) + (n * (means - mean) ** 2).sum(axis=0)) / count)
-    return mean, np.where(std > 0, std, 1.0)
+    return {"mean": mean, "std": np.where(std > 0, std, 1.0), "min": low.min(axis=0), "max": high.max(axis=0)}
+
+
+def read_censuses(index: Mapping[str, NDArray[Any]], targets: Sequence[str]) -> dict[str, Census]:
+    """The census of each target of a split, from what `index_counts` gave."""
+    layout, sizes = index["layout"], index["layout"][:, :2]
+    bands = BandStatistics(
+        **{key: index[f"bands_{key}"] for key in ("mean", "std", "min", "max", "percentiles")},
+        count=int(index["bands_count"]),
+        missing=float(index["bands_missing"]),
+    )
+    found = {}
+    for place, name in enumerate(targets):
+        labels, blocks = index[f"{place}_labels"], Blocks(index[f"{place}_blocks"], sizes)
+        values = Statistics(**{key: index[f"{place}_values_{key}"] for key in ("mean", "std", "min", "max")})
+        found[name] = Census(labels[:, 0], labels[:, 1], bands, blocks, values, sizes.prod(1) - layout[:, 2])
+    return found
 
 
 def absent_classes(census: Census, task: Task) -> list[str]:
@@ -165,7 +182,8 @@ def robust_statistics(bands: BandStatistics, warn: bool = True) -> tuple[Floats,
 
     Example:
         >>> percentiles = np.linspace(0, 8, 9)[:, None]
-        >>> wild = BandStatistics(9, np.array([1e9]), np.array([1e12]), percentiles[0], percentiles[-1], percentiles, 0.0)
+        >>> far, ends = (np.array([1e9]), np.array([1e12])), {"min": percentiles[0], "max": percentiles[-1]}
+        >>> wild = BandStatistics(mean=far[0], std=far[1], **ends, count=9, percentiles=percentiles, missing=0.0)
         >>> [float(part[0].round(2)) for part in robust_statistics(wild)]
         [4.0, 1.46]
     """

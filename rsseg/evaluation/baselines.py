@@ -104,8 +104,7 @@ def constant(train: Store, scored: Store) -> Array:
 def draw_pixels(store: Store, seed: int) -> tuple[Array, NDArray[np.generic]]:
     """Some labelled pixels of the first target, as many of each scene: float64 ``[N, bands]``, and their labels."""
     blocks, task = store.census.blocks, store.task
-    extent = blocks.extent(store.sizes)
-    labelled = extent.height * extent.width - blocks.counts[:, -1]
+    labelled = blocks.labelled
     each = -(-PIXELS // (len(store) * DRAWS))
     pixels, labels = [], []
     with progress(range(len(store)), "drawing pixels for the baseline") as scenes:
@@ -115,10 +114,10 @@ def draw_pixels(store: Store, seed: int) -> tuple[Array, NDArray[np.generic]]:
                 continue
             rng = np.random.default_rng([seed, scene])
             for block in rng.choice(own, DRAWS, p=labelled[own] / labelled[own].sum()):
-                image, target = store.read(scene, int(extent.top[block]), int(extent.left[block]), blocks.size)
-                target = task.hard_labels(target)
+                image, layers = store.read(scene, int(blocks.top[block]), int(blocks.left[block]), blocks.size)
+                target = task.hard_labels(layers[task.target])
                 inside = np.zeros((blocks.size, blocks.size), bool)
-                inside[: extent.height[block], : extent.width[block]] = True
+                inside[: blocks.height[block], : blocks.width[block]] = True
                 has_label = (target != IGNORE).any(axis=0) if task.separate else target != IGNORE
                 places = np.flatnonzero(inside & has_label)
                 chosen = rng.choice(places, min(each, len(places)), replace=False)

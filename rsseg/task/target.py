@@ -201,10 +201,10 @@ class Target:
 def _likely(found: tuple[int, ...], expected: tuple[int, ...], logits: tuple[int, ...]) -> str:
     """The likely reason for a target's wrong shape, and the way out."""
     hints = {
-        (expected[0], 1, *expected[1:]): "use target.squeeze(1)",
         (*expected, logits[1]): "it looks one-hot with the classes last; give class numbers, target.argmax(-1)",
         (*expected[:-2], *expected[:-3:-1]): "height and width are swapped, use target.transpose(-1, -2)",
         logits: "it looks one-hot; give class numbers, target.argmax(1)",
         (expected[0], *expected[2:]): "give one plane of 0 and 1 per label (task=multiclass takes class numbers)",
+        (expected[0], 1, *expected[1:]): "use target.squeeze(1)",
     }
     return f": {hints.get(found, 'check that the mask was cut and batched like its image')}"

@@ -21,7 +21,7 @@ from rsseg.config.folder import RunFolder
 from rsseg.config.schema import Cache
 from rsseg.contract import InputError, counted
 from rsseg.data.store import Store, load
-from rsseg.data.windows import Batches, GridWindows, Loader, Windows, thread_count
+from rsseg.data.windows import Batches, GridWindows, Loader, StoreWindows, thread_count
 from rsseg.devices import choose_precision, scoring_accelerator
 from rsseg.metrics import Scores
 from rsseg.metrics.scores import overlap
@@ -254,6 +254,6 @@ def cache_scenes(setup: Setup, stores: list[Store], trainer: L.Trainer) -> None:
         load(stores, trainer.strategy.root_device if setup.cache is Cache.gpu else None)
 
 
-def feed(setup: Setup, windows: Windows, batches: Batches, world: int = 1) -> Loader:
+def feed(setup: Setup, windows: StoreWindows, batches: Batches, world: int = 1) -> Loader:
     """Batches for a trainer, cut ahead by threads, or on its device where the scenes lie there."""
     return Loader(windows, batches, 0 if setup.cache is Cache.gpu else thread_count(setup.workers, world))

@@ -20,7 +20,7 @@ from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError, counted, log_name
 from rsseg.data.groups import group_names
 from rsseg.data.store import Store
-from rsseg.data.windows import Batches, GridWindows, TrainWindows
+from rsseg.data.windows import Batches, GridWindows, StoreWindows
 from rsseg.dataset import Data
 from rsseg.devices import choose_accelerator, choose_precision
 from rsseg.distributed import OneFolder, SyncBatchNorm, is_main, launched
@@ -167,7 +167,7 @@ class Loop:
     data: Data
     step: int  # the step that it goes on from; 0: from the beginning
     trainer: L.Trainer
-    windows: TrainWindows  # what it trains on
+    windows: StoreWindows  # what it trains on
     gallery: Gallery
     guard: NonFinite  # checks whether losses and gradients are finite
     recorder: Recorder | None  # records the run; None: it is not recorded
@@ -190,7 +190,7 @@ class Loop:
 def make_loop(setup: Setup, run: RunFolder, module: SegmentationModule, data: Data, step: int, interrupts: Interrupts) -> Loop:
     """Make the loop of a module; the arguments are its attributes, and the signals that stop the run."""
     head, train, val = setup.head, data.stores["train"], data.stores["val"]
-    windows = TrainWindows(train, setup.window, setup.sampler(train.sizes, train.census.blocks, train.read))
+    windows = StoreWindows(train, setup.window, setup.sampler(train.sizes, train.census.blocks, train.read))
     drawn = pick_windows(val, setup.window, setup.pictures) if is_main() else []
     names = [scene.name for scene in val.scenes]
     gallery = Gallery(run.pictures, drawn, names, {name: setup.palette(name) for name in setup.tasks}, setup.shown_bands)
@@ -230,13 +230,13 @@ def fit(loop: Loop, last: Path | None) -> None:
         ) from None
 
 
-def _trained_on(setup: Setup, windows: TrainWindows) -> Callable[[int], Mapping[str, Any]]:
+def _trained_on(setup: Setup, windows: StoreWindows) -> Callable[[int], Mapping[str, Any]]:
     """A function that gives the numbers and the scenes of a step's windows, by the number of the step from 0."""
     per_step = setup.batch_size * setup.accumulate
 
     def batch(step: int) -> Mapping[str, Any]:
         numbers = list(range(step * per_step, (step + 1) * per_step))
-        return {"windows": numbers, "scenes": [windows.store.scenes[windows.place(k)[0]].name for k in numbers]}
+        return {"windows": numbers, "scenes": [windows.store.scenes[windows.sampler(k)[0]].name for k in numbers]}
 
     return batch
 
