@@ -179,13 +179,6 @@ def robust_statistics(bands: BandStatistics, warn: bool = True) -> tuple[Floats,
 
     A few absurd pixels, such as 1e20, flatten all others. Of a band whose deviation is `ABSURD` times the distance of its 2nd
     and 98th percentile, median and percentiles count (those of a normal distribution are 4.1 deviations apart).
-
-    Example:
-        >>> percentiles = np.linspace(0, 8, 9)[:, None]
-        >>> far, ends = (np.array([1e9]), np.array([1e12])), {"min": percentiles[0], "max": percentiles[-1]}
-        >>> wild = BandStatistics(mean=far[0], std=far[1], **ends, count=9, percentiles=percentiles, missing=0.0)
-        >>> [float(part[0].round(2)) for part in robust_statistics(wild)]
-        [4.0, 1.46]
     """
     low, middle, high = (bands.percentiles[PERCENTILES.index(p)] for p in (2, 50, 98))
     absurd = (bands.std > ABSURD * (high - low)) & (high > low)

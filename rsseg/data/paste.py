@@ -72,9 +72,6 @@ class Paste(Sometimes):
         bank: The most objects kept of each class.
         min_area: The fewest pixels of an object; below lie specks.
         probability: The share of the windows that get objects.
-
-    Raises:
-        InputError: For a class that is not known, and for numbers out of range.
     """
 
     purpose = "paste"

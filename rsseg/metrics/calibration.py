@@ -35,12 +35,7 @@ def probability_bin(probability: Array) -> NDArray[np.int64]:
 
 
 def sampled_error(probability: Array, happened: ArrayLike, weight: Array) -> float:
-    """The expected calibration error of a sample: of N probabilities, what happened, and how many pixels each stands for.
-
-    Example:
-        >>> round(sampled_error(np.array([0.6, 0.6, 0.9]), [True, False, True], np.array([1, 1, 2])), 3)
-        0.1
-    """
+    """The expected calibration error of a sample: of N probabilities, what happened, and how many pixels each stands for."""
     place = probability_bin(probability)
     sums = [np.bincount(place, each, SHARES) for each in (weight, weight * probability, weight * np.asarray(happened))]
     return float(_expected_error(np.stack(sums, axis=-1)))

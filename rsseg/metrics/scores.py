@@ -68,12 +68,7 @@ def overlap(counts: ArrayLike, metric: str = "iou") -> Array:
 
 
 def strict_overlap(counts: Array, metric: str = "iou") -> Array:
-    """The same, but 0 where a class is predicted that the target does not hold: a scene of false positives alone.
-
-    Example:
-        >>> strict_overlap(np.array([[3.0, 1, 2], [0, 5, 0], [0, 0, 0]]))
-        array([0.5, 0. , nan])
-    """
+    """The same, but 0 where a class is predicted that the target does not hold: a scene of false positives alone."""
     value = overlap(counts, metric)
     return np.where(np.isnan(value) & (counts[..., 1] > 0), 0.0, value)
 

@@ -40,13 +40,6 @@ class Centres(Task):
     pixel knows its object, so that layers are cut and moved pixel by pixel as others are, and an object beyond the border of a
     window still warms what lies inside. Only vectors and sizes have to be turned and scaled (`moved`). Heat, size and offset
     are made of it last, each pixel for itself (`standardise`).
-
-    Example:
-        >>> import torch
-        >>> cars = Centres(("car",))
-        >>> layer = torch.tensor([1.0, 0.25, -0.5, 9.0, 4.0]).view(1, 5, 1, 1)
-        >>> cars.standardise(layer).flatten().tolist()
-        [1.0, 9.0, 4.0, 0.75, 0.0]
     """
 
     kind = "centres"
@@ -145,14 +138,7 @@ class Centres(Task):
         return planes
 
     def turned(self, activated: Tensor, transposed: bool, flipped: tuple[bool, bool]) -> Tensor:
-        """See `Task`: a transposition swaps height and width, and both offsets; a flip counts an offset from the other side.
-
-        Example:
-            >>> import torch
-            >>> planes = torch.tensor([0.9, 3.0, 4.0, 0.25, 0.5]).view(5, 1, 1)
-            >>> Centres(("car",)).turned(planes, True, (True, False)).flatten().tolist()
-            [0.8999999761581421, 4.0, 3.0, 0.5, 0.25]
-        """
+        """See `Task`: a transposition swaps height and width, and both offsets; a flip counts an offset from the other side."""
         turned = activated.clone()
         if transposed:
             turned[..., -4:, :, :] = activated[..., [-3, -4, -1, -2], :, :]

@@ -16,12 +16,7 @@ if TYPE_CHECKING:
 
 
 class Binary(Task):
-    """One class against all else: one logit a pixel; labels 0 and 1.
-
-    Example:
-        >>> Binary(("building",)).label_names
-        ('background', 'building')
-    """
+    """One class against all else: one logit a pixel; labels 0 and 1."""
 
     kind = "binary"
     error_names = ("right", "false alarm", "missed")

@@ -123,16 +123,7 @@ class Target:
 
     @classmethod
     def check_values(cls, logits: Tensor, target: Tensor, ignore_index: int = IGNORE) -> None:
-        """Refuse what `check_shapes` does, labels outside the classes and shares outside 0 to 1. It waits for the device.
-
-        Example:
-            >>> import torch
-            >>> from rsseg.task import Multiclass
-            >>> Multiclass.check_values(torch.zeros(1, 3, 1, 2), torch.tensor([[[0, 7]]]))
-            Traceback (most recent call last):
-            ...
-            rsseg.contract.InputError: the target holds 7, but 3 classes are numbered 0..2 ...
-        """
+        """Refuse what `check_shapes` does, labels outside the classes and shares outside 0 to 1. It waits for the device."""
         cls.check_shapes(logits, target)
         if target.is_floating_point():
             cls._check_shares(target)

@@ -152,13 +152,7 @@ class Task(Target):
         return [self.label_mask(mask, label) for label in range(names - self.channels, names)]
 
     def without_label(self, mask: NDArray[np.generic], name: str) -> NDArray[np.generic]:
-        """A target ``[*planes, H, W]`` that says nothing of a class: of exclusive ones the pixels labelled so are unknown.
-
-        Example:
-            >>> from rsseg.task import Multilabel
-            >>> Multilabel(("road", "house")).without_label(np.array([[[1]], [[1]]], np.uint8), "road").tolist()
-            [[[255]], [[1]]]
-        """
+        """A target ``[*planes, H, W]`` that says nothing of a class: of exclusive ones the pixels labelled so are unknown."""
         place = self.classes.index(name)
         if self.separate:
             gone = np.arange(self.channels)[:, None, None] == place

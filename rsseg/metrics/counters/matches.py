@@ -24,15 +24,6 @@ class ObjectMatches(torchmetrics.Metric):
     Attributes:
         average_precision: Of each class at an IoU of 0.5, as COCO takes it, once `compute` was called; NaN for a class that is
             absent or has objects without a size.
-
-    Example:
-        >>> matches, target = ObjectMatches(Centres(("car",)), scenes=1), torch.full((1, 5, 8, 8), torch.nan)
-        >>> target[:, 0] = 0
-        >>> target[0, :, 4, 2] = torch.tensor([1.0, 6.0, 3.0, 0.5, 0.5])
-        >>> logits = torch.where(target == 1, 5.0, -5.0)
-        >>> matches.update(logits, target, torch.tensor([0]))
-        >>> matches.compute().tolist()
-        [[[1, 0, 0]]]
     """
 
     full_state_update = False
