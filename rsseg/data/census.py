@@ -122,35 +122,33 @@ def absent_classes(census: Census, task: Task) -> list[str]:
 def check_absent(census: Census, task: Task, split: str, named: Collection[str] = ()) -> None:
     """Log the classes that never occur in a split, but those named already; refuse one with nothing to learn or to score."""
     of = "" if task.target == ONE_TARGET else f" for target {task.target}"
-    if not census.valid.any():
-        raise InputError(
+    absent, labelled = absent_classes(census, task), int(census.valid.sum())
+    ignored = census.bands.count - int(census.valid[:, 0].sum())
+    nothing, only_one = len(absent) == task.channels, len(absent) == task.channels - 1
+    zero_and_255, fault = "if the masks hold 0 and 255, set dataset.mask_values=[0,255] dataset.ignore_values=[]", ""
+    if not labelled:
+        fault = (
             f"no pixel of the {split} split is labelled{of} in {len(census.valid)} scenes, all are ignored: "
             "check dataset.mask_values and dataset.ignore_values"
         )
-    absent = absent_classes(census, task)
-    if len(absent) == task.channels:
-        if isinstance(task, Centres):
-            raise InputError(
-                f"no {' or '.join(task.classes)} has its centre in a scene of the {split} split: look whether the vector files "
-                "hold those places, and at dataset.source.attribute and values"
-            )
-        way_out = "if the masks hold 0 and 255, set dataset.mask_values=[0,255] dataset.ignore_values=[]"
-        if task.soft:
-            way_out = "none has a share above a half: is dataset.fractions what stands for a whole pixel in the masks?"
-        raise InputError(f"no pixel of the {split} split is labelled {' or '.join(absent)}: {way_out}")
-    labelled, positive = int(census.valid.sum()), int(census.positives.sum())
-    if split == "train" and task.kind == "binary" and positive == labelled:
-        raise InputError(
+    elif nothing and isinstance(task, Centres):
+        fault = (
+            f"no {' or '.join(task.classes)} has its centre in a scene of the {split} split: look whether the vector files "
+            "hold those places, and at dataset.source.attribute and values"
+        )
+    elif nothing:
+        shares = "none has a share above a half: is dataset.fractions what stands for a whole pixel in the masks?"
+        fault = f"no pixel of the {split} split is labelled {' or '.join(absent)}: {shares if task.soft else zero_and_255}"
+    elif split == "train" and task.kind == "binary" and int(census.positives.sum()) == labelled:
+        fault = (
             f"every labelled pixel of the train split is {task.classes[0]}{of}, so that there is nothing to tell it from: is "
             "the background among dataset.ignore_values?"
         )
-    ignored = census.bands.count - int(census.valid[:, 0].sum())
-    if task.exclusive and not task.soft and len(absent) == task.channels - 1 and ignored > 0 and split == "train":
-        only, lacking = next(name for name in task.classes if name not in absent), " and ".join(absent)
-        raise InputError(
-            f"the train split holds {only} alone{of}, and {ignored} pixels that are ignored: what stands for {lacking} in the "
-            "masks? If they hold 0 and 255, set dataset.mask_values=[0,255] dataset.ignore_values=[]"
-        )
+    elif split == "train" and task.exclusive and not task.soft and only_one and ignored > 0:
+        only = next(name for name in task.classes if name not in absent)
+        fault = f"the train split holds {only} alone{of}, and {ignored} pixels that are ignored: {zero_and_255}"
+    if fault:
+        raise InputError(fault)
     _warn_of_mixed(census, task, split)
     absent = [name for name in absent if name not in named]
     if absent:
