@@ -23,7 +23,7 @@ from rsseg.metrics.calibration import sampled_error
 from rsseg.metrics.sample import Sample
 from rsseg.task import Scaling, Task
 
-KINDS = ("temperature", "vector")
+SCALINGS = ("temperature", "vector")
 """The kinds of scaling."""
 
 TEMPERATURES = 0.05, 20.0
@@ -143,7 +143,7 @@ def scaling_facts(sample: Sample, task: Task, step: int, first: NDArray[np.bool_
     """
     return {
         kind: {**asdict(fit(sample, task, kind)), "step": step, **_worth(sample, task, kind, first[sample.scene])}
-        for kind in KINDS
+        for kind in SCALINGS
     }
 
 
