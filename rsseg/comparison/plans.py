@@ -9,29 +9,16 @@ from pathlib import Path
 import pandas as pd
 
 from rsseg.comparison.runs import Run, grouped
-from rsseg.config.plan import FOLD, LOSS, SEED, TRIALS, Plan, as_text, common, read_plan
+from rsseg.config.plan import FOLD, LOSS, SEED, Plan, as_text, read_plan
 
 CODE = "code of rsseg"
 """What the table of differences calls the code that runs were made by."""
 
 
 def plans_of(runs: Iterable[Run]) -> dict[Path, Plan]:
-    """The plans of the folders that runs lie in; a search's trials differ by what it searched."""
-    inside = grouped(runs, lambda run: run.folder.parent)
-    plans = {folder: read_plan(folder) or _plan_of_trials(folder, some) for folder, some in inside.items()}
+    """The plans of the folders that runs lie in."""
+    plans = {folder: read_plan(folder) for folder in dict.fromkeys(run.folder.parent for run in runs)}
     return {folder: plan for folder, plan in plans.items() if plan}
-
-
-def _plan_of_trials(folder: Path, trials: Sequence[Run]) -> Plan | None:
-    """The plan of a search's trials, which vary what its table names; None where there is no such table."""
-    if not (folder / TRIALS).is_file():
-        return None
-    columns = (folder / TRIALS).read_text(encoding="utf-8").partition("\n")[0].split(",")
-    runs = {}
-    for run in trials:
-        given = dict(word.lstrip("+").split("=", 1) for word in run.origin["overrides"] if "=" in word)
-        runs[run.folder] = {LOSS: run.loss} | {key: given[key] for key in columns if key in given} | {SEED: str(run.seed)}
-    return Plan(runs, common([run.settings for run in trials]))
 
 
 def unlike(runs: Sequence[Run], facts: Callable[[Run], Mapping[str, str]]) -> pd.DataFrame:
@@ -103,17 +90,14 @@ def _of_fold(run: Run) -> str:
 
 def table_of(different: pd.DataFrame, most: int = 12) -> str:
     """What runs differ in, as text: a setting, its values, the usual one first, and how many runs have each."""
-    rows = [("setting", "value", "runs")]
+    rows = []
     for key in different.columns[:most]:
-        by_value = [(str(value), list(some)) for value, some in different.index.groupby(different[key]).items()]
-        by_value.sort(key=lambda item: (-len(item[1]), different.index.get_loc(item[1][0])))
-        for number, (value, runs) in enumerate(by_value[:most]):
-            which = f": {runs[0]}{', ...' * (len(runs) > 1)}" if number else ""
-            rows.append((key * (number == 0), value if len(value) <= 40 else f"{value[:37]}...", f"{len(runs)}{which}"))
-    if different.shape[1] > most:
-        rows.append((f"and {different.shape[1] - most} more", "", ""))
-    widths = [max(len(row[i]) for row in rows) for i in range(2)]
-    return "\n".join(f"  {setting:{widths[0]}}  {value:{widths[1]}}  {runs}".rstrip() for setting, value, runs in rows)
+        counts = different[key].value_counts().head(most)
+        rows += [(key, value if len(value) <= 40 else f"{value[:37]}...", many) for value, many in counts.items()]
+    shown = pd.DataFrame(rows, columns=["setting", "value", "runs"])
+    shown["setting"] = shown["setting"].mask(shown["setting"].duplicated(), "")
+    more = f"\nand {different.shape[1] - most} more" * (different.shape[1] > most)
+    return shown.to_string(index=False, justify="left") + more
 
 
 def one_plan(runs: Sequence[Run], plans: Mapping[Path, Plan], places: Sequence[Path], different: Collection[str]) -> Plan:
