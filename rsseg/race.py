@@ -11,7 +11,6 @@ import logging
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -85,7 +84,6 @@ class Race:
         seeds: All seeds.
         metric: What rows are compared by; empty: `Task.score`.
         equal_within: A difference of no practical use.
-        at_once: How many sweeps run at once.
 
     Raises:
         InputError: If there are too few seeds, or some of them choose a learning rate.
@@ -99,7 +97,6 @@ class Race:
         seeds: Sequence[int],
         metric: str = "",
         equal_within: float = EQUAL,
-        at_once: int = 1,
     ) -> None:
         if len(seeds) <= FIRST_LOOK:
             raise InputError(f"a race looks after {FIRST_LOOK} seeds: give more, as in seed=1,2,3,4,5,6,7,8")
@@ -108,7 +105,7 @@ class Race:
         self.folder, self.words = folder, [*words, f"hydra.sweep.dir={quoted(folder)}"]
         self.rows, self.seeds, self.metric = rows, list(seeds), metric
         self.keys = list(next(iter(rows.values())))  # what is varied beside the seed
-        self.equal_within, self.at_once = equal_within, at_once
+        self.equal_within = equal_within
 
     def run(self) -> None:
         """Race, and write ``race.json`` after each look; what an earlier call has raced is not raced again.
@@ -137,19 +134,16 @@ class Race:
         Raises:
             InputError: If a run is not finished afterwards.
         """
+        if self.finished(names, seed) < len(names):
+            for words in self.sweeps(names, seed):
+                log.info("Race: %s %s", invocation("train"), shlex.join(words))
+                subprocess.run([*ENTRY, "train", *words], check=False)  # it fails where a run has diverged, too
+        if lacking := len(names) - self.finished(names, seed):
+            raise InputError(f"{lacking} of {len(names)} runs of seed {seed} did not finish; the same command goes on")
 
-        def sweep(words: Sequence[str]) -> None:
-            log.info("Race: %s %s", invocation("train"), shlex.join(words))
-            subprocess.run([*ENTRY, "train", *words], check=False)  # it fails where a run has diverged, too
-
-        def lacking() -> int:
-            return len(names) - sum(RunFolder(folder).finished for folder in self.runs(names, [seed]))
-
-        if lacking():
-            with ThreadPoolExecutor(self.at_once) as pool:
-                list(pool.map(sweep, self.sweeps(names, seed)))
-        if unfinished := lacking():
-            raise InputError(f"{unfinished} of {len(names)} runs of seed {seed} did not finish; the same command goes on")
+    def finished(self, names: Sequence[str], seed: int) -> int:
+        """How many runs of some rows and a seed are finished."""
+        return sum(RunFolder(folder).finished for folder in self.runs(names, [seed]))
 
     def sweeps(self, names: Sequence[str], seed: int) -> list[list[str]]:
         """The words of the sweeps that train some rows on a seed: one for all rows that differ in the last key alone."""

@@ -70,10 +70,10 @@ def search(wanted: Search, processes: int, finalists: int = 0) -> None:
         raise InputError(faults.get())
     report(study, wanted)
     if finalists:
-        race_best(study, wanted, finalists, processes)
+        race_best(study, wanted, finalists)
 
 
-def race_best(study: Any, wanted: Search, finalists: int, processes: int) -> None:
+def race_best(study: Any, wanted: Search, finalists: int) -> None:
     """Race the best trials on further seeds: the score of the best of many trials is too good, and may be luck."""
     from optuna.trial import TrialState
 
@@ -86,7 +86,7 @@ def race_best(study: Any, wanted: Search, finalists: int, processes: int) -> Non
     fixed = [word for word in wanted.fixed() if not word.startswith("seed=")]
     rows = {name: {key: str(value) for key, value in tried[name].params.items()} for name in best}
     seeds = range(config.seed + 1, config.seed + 1 + FINALS)
-    Race(folder, fixed, rows, seeds, wanted.objectives[0], at_once=processes).run()
+    Race(folder, fixed, rows, seeds, wanted.objectives[0]).run()
 
 
 def check_search(wanted: Search, processes: int) -> None:

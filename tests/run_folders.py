@@ -133,7 +133,8 @@ def make_records(task, loss, seed, scenes=6, steps=(100, 200, 300, 400), absent=
     own = by_half[:, PANEL.index(loss)] if loss in PANEL else np.full((len(steps), 2), np.nan)
     return Records(
         scenes=names, groups=np.array(groups or names), first=first, task=task, terms=terms, panel=PANEL, steps=np.array(steps),
-        counts=counts, quality=half_quality(metrics(task)[task.score], counts, first), own=own, gain=np.full_like(norms, np.nan), values=by_half,
+        counts=counts, quality=half_quality(metrics(task)[task.score], counts, first), own=own, values=by_half,
+        gain=np.full_like(norms, np.nan),
         gradient={"logits": (norms, cosines), "layer": (norms**0.5, cosines)},
         **make_chosen(task, loss, seed, scenes, absent, first),
     )  # fmt: skip
@@ -312,7 +313,8 @@ def made_run(label, seed, records, **changes):
     config = SimpleNamespace(steps=400, dataset={"folds": None})
     vars(run).update(
         folder=Path(f"loss={label},seed={seed}"), heads=["mask"], head="mask", config=config, origin=origin,
-        loss=label, losses={"terms.a._target_": f"rsseg.losses.{TARGETS.get(label, label)}"}, settings={}, seed=seed, fold=None, rate=0.001, label=label, task=records.task, without=[],
+        loss=label, losses={"terms.a._target_": TARGETS.get(label, label)}, settings={}, seed=seed, fold=None, rate=0.001,
+        label=label, task=records.task, without=[],
         data={"scenes": {"train": ["a", "b", "c"], "val": records.scenes}}, summary={"steps": 400, "seconds": 360.0},
         records=records,
     )  # fmt: skip

@@ -36,11 +36,10 @@ def _sample(found: Findings) -> list[str]:
             "dataset.source.group."
         )
     elif groups < ENOUGH_GROUPS:
-        names, in_turn = listed(list(dict.fromkeys(map(str, found.groups)))), ", or every area in turn (sweep=kfold)"
-        independent = "independent " * (not found.blocks)
+        names = listed(list(dict.fromkeys(map(str, found.groups))))
         notes.append(
-            f"Only {groups} {independent}{area_word(found)} are scored, {names}: intervals say little about others. "
-            f"Score {ENOUGH_GROUPS} or more{'' if found.comparison.plan.folds else in_turn}."
+            f"Only {groups} {area_word(found)} are scored, {names}: intervals say little about others. Score {ENOUGH_GROUPS} "
+            "or more, or every area in turn (sweep=kfold)."
         )
     return [*notes, of_blocks(found.blocks)] if found.blocks else notes
 

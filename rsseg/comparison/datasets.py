@@ -118,13 +118,8 @@ def across_answer(across: AcrossDatasets) -> list[str]:
     """Which loss is ahead over all datasets, in words."""
     best, *others = across.order
     label, measure, names = across.labels[best], next(iter(across.found.values())).ranked.measure, list(across.found)
-    mean = across.ranks.mean(1)
-    first = [across.labels[i] for i in across.order if np.isclose(mean[i], mean.min())]
-    has = f"{label} has" if len(first) == 1 else f"{listed(first)} have"
-    said = [
-        f"Over {len(names)} datasets, {listed(names)}, {has} the best mean rank by {measure.label}, {mean.min():.1f} of "
-        f"{len(across.labels)}."
-    ]
+    ranks = ", ".join(f"{across.labels[i]} {across.ranks[i].mean():.1f}" for i in across.order)
+    said = [f"Over {len(names)} datasets, {listed(names)}, the mean ranks by {measure.label} are {ranks}."]
     if np.isnan(across.lead.low[best, others]).any():
         too_few = [name for name, each in across.found.items() if not each.ranked.claims or each.reach is None]
         return [*said, f"Nothing is claimed of other datasets: there are too few seeds or areas on {listed(too_few)}."]

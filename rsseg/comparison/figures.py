@@ -33,9 +33,6 @@ TERMS = ("#e69f00", "#009e73", "#cc79a7", "#56b4e9", GREY, "#444444")
 WIDTH = 5.2
 """Inches of a figure, with type of ten points."""
 
-MOST_DATASETS = 5
-"""Of more datasets only what holds over all of them is drawn."""
-
 RULES: Any = {
     "font.size": 10, "axes.titlesize": 9, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.axisbelow": True,
     "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "path", "svg.hashsalt": "rsseg",
@@ -80,11 +77,10 @@ def draw_forest(found: Findings) -> Figure:
 def draw_across(across: AcrossDatasets) -> Figure:
     """How much worse every loss is than the best over all datasets: on each of them, and over datasets like these."""
     order, best = across.order, across.order[0]
-    shown = across.found if len(across.found) <= MOST_DATASETS else {}
     names, measure = [across.labels[i] for i in order], next(iter(across.found.values())).ranked.measure
-    titles = [*shown, "datasets like these"]
+    titles = [*across.found, "datasets like these"]
     figure, axes = rows(names, titles, f"{measure.heading}, worse (left) or better than {across.labels[best]}")
-    for axis, found in zip(axes, shown.values(), strict=False):
+    for axis, found in zip(axes, across.found.values(), strict=False):
         at = [found.labels.index(name) for name in names]
         mark(axis, found.ranked.lead()[at, at[0]])
     mark(axes[-1], across.lead[order, best], marker="D")

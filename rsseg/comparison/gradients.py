@@ -77,7 +77,7 @@ def probe(
     Args:
         trainer: Of the run; its precision is used, but float32 in place of float16, whose small gradients are 0.
         module: In evaluation mode.
-        windows: The windows as one batch, of stored pixels, not augmented.
+        windows: They are taken as one batch.
         held_out: Windows on which the gain of one step down each term's gradient is measured in `Task.quality`, if any.
 
     Returns:

@@ -92,8 +92,9 @@ def table_of(different: pd.DataFrame, most: int = 12) -> str:
     """What runs differ in, as text: a setting, its values, the usual one first, and how many runs have each."""
     rows = []
     for key in different.columns[:most]:
-        counts = different[key].value_counts().head(most)
-        rows += [(key, value if len(value) <= 40 else f"{value[:37]}...", many) for value, many in counts.items()]
+        by_value = sorted(different.groupby(key).groups.items(), key=lambda item: -len(item[1]))
+        for value, own in by_value[:most]:
+            rows.append((key, value if len(value) <= 40 else f"{value[:37]}...", f"{len(own)}, such as {own[0]}"))
     shown = pd.DataFrame(rows, columns=["setting", "value", "runs"])
     shown["setting"] = shown["setting"].mask(shown["setting"].duplicated(), "")
     more = f"\nand {different.shape[1] - most} more" * (different.shape[1] > most)

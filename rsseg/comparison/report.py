@@ -19,7 +19,7 @@ from rsseg.comparison.intervals import Interval
 from rsseg.comparison.page import figure, grid, write_page
 from rsseg.comparison.runs import Run
 from rsseg.comparison.tables import all_tables
-from rsseg.comparison.words import answer, listed, number, percent, span, statistics, unseen
+from rsseg.comparison.words import answer, area_word, listed, number, percent, span, statistics
 from rsseg.contract import counted
 from rsseg.files import write_table
 from rsseg.metrics.average import Array
@@ -128,7 +128,7 @@ def ranking(found: Findings) -> Cells:
         table["gained by tuning"] = with_spans(found.gained, sign=True)
     if chances is not None and found.ranked.claims:
         table[f"probability of being the best{used}"] = [percent(chance) for chance in chances.best]
-        table[f"expected on {unseen(found)}{used}"] = [number(mean) for mean in chances.mean]
+        table[f"expected on new {area_word(found)}{used}"] = [number(mean) for mean in chances.mean]
     table["better where it chose the checkpoint"] = with_spans(over_seeds(found.optimism), sign=True)
     table["best checkpoint is the last"] = [f"{last} of {len(found.seeds)}" for last in found.last_is_best.sum(1)]
     collapsed = [f"{len(found.seeds)}" + f"\n{many} collapsed" * bool(many) for many in found.collapsed.sum(1)]

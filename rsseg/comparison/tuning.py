@@ -133,13 +133,8 @@ def tune_bias(
     is left where it is: calling it can only be wrong there, and its bias would fall without end. The biases of the tuned
     `classes` sum to 0, since only differences matter, and the others' are 0: each keeps its place against their mean.
 
-    Args:
-        logits: ``[N, C]``, finite.
-        target: Integers ``[N]``, 0 .. C-1.
-        weight: ``[N]``, how many pixels each stands for.
-        metric: The mean over the classes present.
-        rounds: Over all classes, at most.
-        classes: bool ``[C]``, which are tuned; all that the sample holds by default.
+    Of finite logits ``[N, C]``, targets ``[N]`` and how many pixels each stands for; `classes`, bool ``[C]``, are tuned, all
+    that the sample holds by default, in so many `rounds` at most.
 
     Example:
         >>> tune_bias([[1.0, 0.0], [1.0, 0.6], [1.0, 0.8]], [0, 1, 1], [1, 1, 1]).round(2).tolist()

@@ -59,11 +59,6 @@ def area_word(found: Findings) -> str:
     return "areas" if found.group_count < len(found.scenes) else "blocks" if found.blocks else "scenes"
 
 
-def unseen(found: Findings) -> str:
-    """Where the expected score is expected."""
-    return "other parts of these images" if found.blocks else "new areas"
-
-
 def of_blocks(side: int) -> str:
     """What scores say of other places, where scenes are blocks of images."""
     return (
@@ -152,10 +147,9 @@ def _use(found: Findings) -> str:
 def _behind(found: Findings) -> list[str]:
     """The losses that are surely behind, each with its interval; of many the nearest."""
     surely, lead, best = found.advised.behind, found.advised.lead(), found.advised.order[0]
-    said = []
+    said, used = [], ", both tuned" * found.tune
     for i in surely[:NAMED]:
         gap, low, high = lead.at(best, i)
-        used = ", both tuned" * found.tune
         said.append(f"{found.labels[i]} is surely behind it{used}, by {quantity(found, gap)}{brackets(low, high)}.")
     if len(surely) > NAMED:
         said.append(f"Further behind: {listed([found.labels[i] for i in surely[NAMED:]])}.")
@@ -195,7 +189,7 @@ def _expected(found: Findings) -> list[str]:
     chance, expected, regret = float(chances.best[best]), float(chances.mean[best]), float(chances.regret[best])
     return [
         f"With a probability of {percent(chance)} {found.labels[best]} is the best of the {len(found.labels)} losses. Its "
-        f"expected {score_name(found)}{tuned} on {unseen(found)} is {quantity(found, expected)}; choosing it loses "
+        f"expected {score_name(found)}{tuned} on new {area_word(found)} is {quantity(found, expected)}; choosing it loses "
         f"{quantity(found, regret)} on average to the loss that is truly best."
     ]
 
