@@ -90,15 +90,17 @@ def _of_fold(run: Run) -> str:
 
 def table_of(different: pd.DataFrame, most: int = 12) -> str:
     """What runs differ in, as text: a setting, its values, the usual one first, and how many runs have each."""
-    rows = []
+    rows = [("setting", "value", "runs")]
     for key in different.columns[:most]:
-        by_value = sorted(different.groupby(key).groups.items(), key=lambda item: -len(item[1]))
-        for value, own in by_value[:most]:
-            rows.append((key, value if len(value) <= 40 else f"{value[:37]}...", f"{len(own)}, such as {own[0]}"))
-    shown = pd.DataFrame(rows, columns=["setting", "value", "runs"])
-    shown["setting"] = shown["setting"].mask(shown["setting"].duplicated(), "")
-    more = f"\nand {different.shape[1] - most} more" * (different.shape[1] > most)
-    return shown.to_string(index=False, justify="left") + more
+        by_value = [(str(value), list(some)) for value, some in different.index.groupby(different[key]).items()]
+        by_value.sort(key=lambda item: (-len(item[1]), different.index.get_loc(item[1][0])))
+        for number, (value, runs) in enumerate(by_value[:most]):
+            which = f": {runs[0]}{', ...' * (len(runs) > 1)}" if number else ""
+            rows.append((key * (number == 0), value if len(value) <= 40 else f"{value[:37]}...", f"{len(runs)}{which}"))
+    if different.shape[1] > most:
+        rows.append((f"and {different.shape[1] - most} more", "", ""))
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    return "\n".join(f"  {setting:{widths[0]}}  {value:{widths[1]}}  {runs}".rstrip() for setting, value, runs in rows)
 
 
 def one_plan(runs: Sequence[Run], plans: Mapping[Path, Plan], places: Sequence[Path], different: Collection[str]) -> Plan:

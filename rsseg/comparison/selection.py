@@ -236,5 +236,5 @@ def full_grid(present: pd.DataFrame) -> pd.DataFrame:
     """
     while not present.all(axis=None):
         by_loss, by_seed = present.mean(axis=1), present.mean(axis=0)
-        present = present.drop(by_loss.idxmin()) if by_loss.min() <= by_seed.min() else present.drop(columns=by_seed.idxmin())
+        present = present.drop(by_loss.idxmin()) if by_loss.min() < by_seed.min() else present.drop(columns=by_seed.idxmin())
     return present

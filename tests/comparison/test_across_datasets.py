@@ -184,7 +184,7 @@ def test_what_can_not_be_compared_over_datasets():
 
 def test_the_figure_over_datasets_has_a_panel_each_and_one_for_all(three):
     panels = draw_across(three).axes
-    assert [panel.get_title() for panel in panels] == ["inria", "dubai", "loveda", "datasets\nlike these"]
+    assert [panel.get_title() for panel in panels] == ["inria", "dubai", "loveda", "datasets like\nthese"]
     dots = [line.get_xdata()[0] for line in panels[-1].lines if line.get_marker() == "D"]
     assert dots == pytest.approx([three.lead.value[i, three.order[0]] for i in three.order])
 

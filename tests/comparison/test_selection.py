@@ -103,7 +103,7 @@ def test_other_validation_data_can_not_be_compared(tmp_path, add):
     for loss in ("ce", "dice"):
         add(loss, loss)
     odd = add("odd", "focal", fingerprint="v2")
-    message = rf"on different data.*\n.*\n *validation scenes or labels +v1 +2, .*\n +v2 +1, such as {odd}\nname the folders"
+    message = rf"on different data.*\n.*\n  validation scenes or labels  v1 +2\n +v2 +1: {odd}\nname the folders of one kind$"
     for allow in (False, True):
         with pytest.raises(InputError, match=message):
             gather([tmp_path], allow)
@@ -118,9 +118,8 @@ def test_what_loose_runs_differ_in_is_one_table(tmp_path, add):
     first, *rows, last = str(caught.value).splitlines()
     assert "differ in what their plan does not vary" in first
     assert [row.split() for row in rows] == [
-        ["setting", "value", "runs"],
-        ["batch_size", "8", "2,", "such", "as", str(tmp_path / "ce")], ["4", "1,", "such", "as", str(tmp_path / "odd")],
-        ["steps", "400", "2,", "such", "as", str(tmp_path / "ce")], ["500", "1,", "such", "as", str(tmp_path / "odd")],
+        ["setting", "value", "runs"], ["batch_size", "8", "2"], ["4", "1:", str(tmp_path / "odd")],
+        ["steps", "400", "2"], ["500", "1:", str(tmp_path / "odd")],
     ]  # fmt: skip
     assert "allow_different=true" in last
     kept = gather([tmp_path], allow_different=True)
@@ -207,7 +206,7 @@ def test_two_sweeps_alike_are_one_and_two_unlike_are_refused(tmp_path, add):
     for seed in (1, 2):
         add(f"long/{seed}", "ce", seed, steps=800)
     planned(tmp_path / "long", ["loss"], {"steps": "800"})
-    with pytest.raises(InputError, match=r"steps +400 +4, .*\n +800 +2, .*\nadd allow_different=true"):
+    with pytest.raises(InputError, match=r"steps +400 +4\n +800 +2: .*\nadd allow_different=true"):
         gather([tmp_path])
     assert gather([tmp_path], allow_different=True).labels == ["ce steps=400", "ce steps=800", "dice steps=400"]
 
@@ -377,7 +376,7 @@ def test_what_a_sweep_varies_makes_recipes(tmp_path, add):
     for seed in (3, 4):
         add(f"again{seed}", "focal", seed, overrides=["experiment=imbalance/focal"], sampler=UNIFORM, augment=D4, window=32)
     planned(tmp_path, ["experiment"], {"window": "64"})
-    with pytest.raises(InputError, match=r"window +64 +10, .*\n +32 +2, "):
+    with pytest.raises(InputError, match=r"  window +64 +10\n +32 +2: "):
         gather([tmp_path])
 
 
@@ -400,9 +399,7 @@ def test_runs_that_have_the_head_are_compared_and_told_apart_by_their_heads(tmp_
     assert (found.different, found.design) == ([], ["heads"])
     assert {left.run.name: left.why for left in found.left_out} == dict.fromkeys(["water1", "water2"], "it has no head mask")
     assert found.left_out[0].remedy == "compare it by water"
-    with pytest.raises(
-        InputError, match=r"it has no head watr; compare it by mask \(did you mean 'water'\?\)|watr; compare it by .*water"
-    ):
+    with pytest.raises(InputError, match="it has no head watr; compare it by mask"):
         gather([tmp_path], head="watr")
 
 
