@@ -117,5 +117,5 @@ def fill(page: Path, name: str, text: str) -> None:
     before, begun, rest = (page.read_text(encoding="utf-8") if page.is_file() else "").partition(begin)
     _, ended, after = rest.partition(end)
     if not begun or not ended:
-        raise InputError(f"{page} has no place for these tables: it needs the lines {begin.strip()} and {end}")
+        raise InputError(f"{page} has no place for these figures: it needs the lines {begin.strip()} and {end}")
     write_text(page, f"{before}{begin}\n{text}\n\n{end}{after}")

@@ -1,4 +1,4 @@
-"""Long loads: `python tests/soak.py` (an hour) fills the table of docs/reliability.md; `share=0.02` tries a fiftieth of it.
+"""Long loads: `python tests/soak.py` (an hour) fills the table of docs/runs.md; `share=0.02` tries a fiftieth of it.
 
 Every row states what is promised, and fails where it does not hold.
 """
@@ -34,7 +34,7 @@ from rsseg.data.scene import Mask, Scene
 from rsseg.run import train
 from rsseg.task import Multiclass
 
-PAGE = CONFIGS.parent / "docs/reliability.md"
+PAGE = CONFIGS.parent / "docs/runs.md"
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Arguments:
     share=0.02             of the full load
     rows=NAME[,NAME...]    some of kills, fuzz, validations, comparisons, store, scene; default: all
     seed=N                 of what is random (1)
-    write=true             write the table into docs/reliability.md
+    write=true             write the table into docs/runs.md
     """
 
     share: float = 1.0

@@ -27,7 +27,7 @@ from rsseg.assembly import check_run
 from rsseg.commands import COMMANDS
 from rsseg.commands.describe import Arguments as DescribeArguments
 from rsseg.commands.describe import run as describe_folder
-from rsseg.config.entry import ENTRY
+from rsseg.config.entry import ENTRY, search_path
 from rsseg.config.schema import Config
 from rsseg.config.search import Search
 from rsseg.describe.noise import describe_noise
@@ -80,7 +80,6 @@ def data(tmp_path_factory, folder_root):
         layouts.write(base, name)
     root = base / "disk1"
     layouts.own_scenes(root / "floods", rng)
-    (root / "dubai").symlink_to(folder_root)
     shutil.copytree(folder_root, root / "mine")
     for date in ("before", "after"):
         shutil.copytree(folder_root / "images", root / "mine" / date)
@@ -109,6 +108,22 @@ def data(tmp_path_factory, folder_root):
     return root
 
 
+@pytest.fixture(scope="session")
+def own_configs(data, tmp_path_factory):
+    """The overrides that let Hydra find the datasets which the page of own data writes."""
+    folder = tmp_path_factory.mktemp("own") / "configs"
+    for block in blocks(ROOT / "docs/own_data.md", "yaml"):
+        write_config(folder.parent, block.replace("/data/", f"{data}/"))
+    return search_path(folder)
+
+
+def write_config(folder: Path, block: str) -> None:
+    """Write a block of YAML below a folder, at the path that its first line names."""
+    path = folder / block.split("\n")[0].removeprefix("# ")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(block, encoding="utf-8")
+
+
 def sweep(words: list[str]) -> list[list[str]]:
     """The runs of a multirun, or the one run."""
     if "-m" not in words:
@@ -127,11 +142,11 @@ def sweep(words: list[str]) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(("page", "line"), commands("train"))
-def test_commands_to_train(page, line, data, tmp_path, monkeypatch):
+def test_commands_to_train(page, line, data, own_configs, tmp_path, monkeypatch):
     monkeypatch.setenv("RSSEG_DATA", str(data))
     words = shlex.split(line.replace("/data/", f"{data}/"), comments=True)[2:]
-    if any(word.startswith(("resume=", "--")) or word == "dataset=mine" for word in words):
-        return  # going on with a run, --help, and the config that describe writes are tested elsewhere
+    if any(word.startswith(("resume=", "--")) for word in words):
+        return  # going on with a run and --help are tested elsewhere
     for number, run in enumerate(sweep(words)[:2]):
         model = next((word.removeprefix("model=") for word in run if word.startswith("model=")), "")
         encoder = [] if any("weights" in word for word in run) else ["model.encoder=test_resnet"]
@@ -142,7 +157,7 @@ def test_commands_to_train(page, line, data, tmp_path, monkeypatch):
             encoder.append("scheduler.milestones=[1]")  # of two steps
         needed = SMALL[model] if model in ("dpt", "pan") else []
         needed += ["dataset.folds=2"] if "sweep=kfold" in run else []  # the small Inria has two cities, the whole one five
-        config = settings(tmp_path, *own, *TINY[1:], *encoder, *needed)
+        config = settings(tmp_path, *own_configs, *own, *TINY[1:], *encoder, *needed)
         if config.dataset.name.startswith("synthetic"):
             config.dataset.source.scenes, config.dataset.source.recipe["size"] = {"train": 1, "val": 1, "test": 1}, 96
         if number:  # the first run is trained; of another one what can be seen beforehand
@@ -161,7 +176,7 @@ def finished(tmp_path_factory, folder_root):
 
 
 @pytest.mark.parametrize(("page", "line"), commands(*sorted(set(COMMANDS) - {"train", "new", "reproduce"})))
-def test_the_other_commands(page, line, data, finished, folder_root, tmp_path):
+def test_the_other_commands(page, line, data, own_configs, finished, folder_root, tmp_path):
     name, *words = shlex.split(line, comments=True)[1:]
     if name == "search":
         return check_search(searched(tmp_path, words), 1)
@@ -184,7 +199,7 @@ def test_the_other_commands(page, line, data, finished, folder_root, tmp_path):
         if not given:
             describe_folder(DescribeArguments([*own, f"output={tmp_path}", "window=64"], str(tmp_path / "dataset")))
             return None
-        config = compose([*own, f"output={tmp_path}"])
+        config = compose([*own_configs, *own, f"output={tmp_path}"])
         if config.dataset.name == "synthetic":
             config.dataset.source.scenes = {"train": 1, "val": 1, "test": 1}
         describe(config, tmp_path, own)
@@ -260,9 +275,7 @@ def run_tutorial(page: Path, folder: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for language, block in re.findall(r"^```(sh|yaml)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         if language == "yaml":
-            path = folder / block.split("\n")[0].removeprefix("# ")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(block, encoding="utf-8")
+            write_config(folder, block)
             continue
         for line in lines(block):
             for dataset in re.findall(r"runs/(\w+)/20[\d_-]+", line):  # the page's run is of another time
