@@ -15,12 +15,15 @@ import losses_pictures
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import segmentation_models_pytorch as smp
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from make_configuration import GROUPS, reference
 from omegaconf import OmegaConf
 from rasterio.transform import from_origin
 from test_run import SMALL, TINY, settings
 from tiny import CONFIGS, checker, coloured, compose, map_scene, write_tif
+from torch.nn import functional as F
 
 from rsseg.answer import compare
 from rsseg.assembly import check_run
@@ -34,6 +37,7 @@ from rsseg.describe.noise import describe_noise
 from rsseg.describe.report import describe
 from rsseg.evaluation.scores import evaluate
 from rsseg.export import export
+from rsseg.losses import Focal
 from rsseg.run import train
 from rsseg.search import check_search
 
@@ -73,8 +77,6 @@ def commands(*names: str) -> list[tuple[str, str]]:
 @pytest.fixture(scope="session")
 def data(tmp_path_factory, folder_root):
     """A /data folder with every dataset, the user's own and one with coloured masks, and a file of weights."""
-    import torch
-
     base, rng = tmp_path_factory.mktemp("docs"), np.random.default_rng(3)
     for name in layouts.LAYOUTS | layouts.BURNT | layouts.OBJECTS | layouts.SEVERAL:
         layouts.write(base, name)
@@ -103,7 +105,7 @@ def data(tmp_path_factory, folder_root):
             write_tif(root / name, pixels[None].astype(np.uint16) * 20, transform=place)
         crops[0, :, 1000 * i : 1000 * i + 96] = np.array([0, 1, 5])[mask]
     write_tif(root / "cdl/2018_30m_cdls.tif", crops, transform=from_origin(500_000, 4_000_000, 10, 10))
-    net = __import__("segmentation_models_pytorch").Unet("resnet18", encoder_weights=None, decoder_channels=(16, 16, 8, 8, 8))
+    net = smp.Unet("resnet18", encoder_weights=None, decoder_channels=(16, 16, 8, 8, 8))
     torch.save(net.state_dict(), root / "weights.pt")
     return root
 
@@ -245,6 +247,20 @@ def test_every_choice_is_documented():
         text = (ROOT / f"docs/{group}s.md").read_text()
         for path in (CONFIGS / group).glob("*.yaml"):
             assert path.stem in text, f"{group}={path.stem} is missing in docs/{group}s.md"
+
+
+def test_smp_is_as_the_page_of_migration_says():
+    label, wrong = torch.zeros(1, 8, 8, dtype=torch.long), torch.zeros(1, 7, 8, 8)
+    wrong[:, 1] = 20.0  # one class of seven, and everywhere another is predicted
+    assert smp.losses.DiceLoss("multiclass")(wrong, label).item() == pytest.approx(1 / 7, abs=1e-3)
+    generator = torch.Generator().manual_seed(0)
+    logits, target = torch.randn(2, 4, 8, 8, generator=generator), torch.randint(0, 4, (2, 8, 8), generator=generator)
+    expected = F.cross_entropy(logits, target).item()
+    assert Focal("multiclass", gamma=0)(logits, target).item() == pytest.approx(expected)
+    assert smp.losses.FocalLoss("multiclass", gamma=0.0)(logits, target).item() != pytest.approx(expected, rel=0.01)
+    target[0] = 255  # half of the pixels are ignored
+    found = smp.losses.SoftCrossEntropyLoss(smooth_factor=0.0, ignore_index=255)(logits, target)
+    assert 2 * found.item() == pytest.approx(F.cross_entropy(logits, target, ignore_index=255).item())
 
 
 def test_the_pictures_of_the_losses_are_drawn(tmp_path, monkeypatch):
