@@ -19,15 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from rsseg.config.arguments import typed
 from rsseg.config.cli import compose, own_part, refuse_sweep
 from rsseg.config.entry import CONFIGS, own_configs, search_path
 from rsseg.config.folder import RunFolder
 from rsseg.config.provenance import losses_of_heads
-from rsseg.contract import InputError, nearest
-from rsseg.files import missing_folders
+from rsseg.contract import InputError
 
 if TYPE_CHECKING:
     from rsseg.answer import Answer
@@ -66,11 +64,10 @@ def train(*overrides: str, **settings: Any) -> Path:
     config = compose(CONFIGS, [*search_path(own_configs()), *words])
     refuse_sweep(config)
     choices, folder = config.hydra.runtime.choices, Path(config.hydra.run.dir)
-    made = missing_folders(folder)
     try:
         train_run(own_part(config), folder, words, choices.get("loss", ""), losses_of_heads(choices))
     except InputError:
-        RunFolder(folder).remove_unused(made)
+        RunFolder(folder).remove_unused()
         raise
     except StoppedError as stop:
         raise KeyboardInterrupt(str(stop)) from None
@@ -178,7 +175,7 @@ class Model:
         from rsseg.inference.options import Options
         from rsseg.prediction import predict
 
-        given = checked(Options, {"scaling": self.scaling, **options})
+        given = typed(Options, {"scaling": self.scaling, **options})
         scenes = ",".join(map(str, as_paths(scene)))
         return predict(self.places, scenes, None if out is None else Path(out), given, self.trust)
 
@@ -201,7 +198,7 @@ class Model:
         unused = FOR_FILES & options.keys()
         if unused:
             raise InputError(f"{', '.join(sorted(unused))}: for files alone, which Model.map writes; scaling is for rsseg.load")
-        given = checked(Options, {"resample": "false", **options, "write": [kind], "dtype": "float16"})
+        given = typed(Options, {"resample": "false", **options, "write": [kind], "dtype": "float16"})
         given.head = given.head or next(iter(self.spec.heads))
         if given.head in self.spec.heads and isinstance(self.spec.heads[given.head].task, Centres):
             raise InputError(f"head {given.head} finds objects: Model.map writes them as a GeoPackage")
@@ -238,31 +235,9 @@ def compare(runs: Places, out: Place | None = None, **question: Any) -> Answer:
     from rsseg.answer import compare as compare_runs
     from rsseg.commands.compare import Arguments
 
-    given = checked(Arguments, {**question, "runs": ""})
+    given = typed(Arguments, {**question, "runs": ""})
     asked = {item.name: getattr(given, item.name) for item in fields(Question)}
     return Answer(compare_runs(as_paths(runs), Question(**asked), None if out is None else Path(out)))
-
-
-def checked(kind: type[Any], given: Mapping[str, Any]) -> Any:
-    """A dataclass of settings, whose values may be of other types that stand for them: one name for a list, text for a number.
-
-    Raises:
-        InputError: For an unknown setting, or a value of another kind.
-    """
-    known = {item.name: item.type for item in fields(kind)}
-    typed = OmegaConf.structured(kind)
-    for name, value in given.items():
-        if name not in known:
-            raise InputError(f"{name}: there is no such setting{nearest(name, known)}; there are {', '.join(known)}")
-        if "list" in str(known[name]) and isinstance(value, str):
-            value = [value]
-        if known[name] in (str, "str") and isinstance(value, bool):
-            value = str(value).lower()
-        try:
-            typed[name] = list(value) if isinstance(value, tuple) else value
-        except OmegaConfBaseException as error:
-            raise InputError(f"{name}={value!r}: {str(error).splitlines()[0]}") from None
-    return OmegaConf.to_object(typed)
 
 
 def as_paths(places: Places | Iterable[Place]) -> list[Path]:

@@ -242,7 +242,7 @@ def check_machine(setup: Setup) -> None:
     Raises:
         InputError: All that is missing, together.
     """
-    found = device_faults(setup.plain["trainer"], setup.cache is Cache.gpu)
+    found = device_faults(setup.plain["trainer"], setup.cache is Cache.gpu, setup.batch_size)
     absent = [name for name in setup.plain["logger"] if name in PACKAGES and find_spec(name) is None]
     found += [f"logger={name}: its package is not installed: pip install 'rsseg[{name}]'" for name in absent]
     raise_faults(found)

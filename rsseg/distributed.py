@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from rsseg.collective import global_sum
 from rsseg.config.entry import ENTRY
-from rsseg.config.naming import quoted_resume
+from rsseg.config.naming import quoted
 from rsseg.contract import InputError
 
 
@@ -47,7 +47,7 @@ def launched(trainer: Any, folder: Path, trust: Sequence[str] = ()) -> Iterator[
     if trainer.world_size == 1:
         yield
         return
-    words = [ENTRY[1], "train", quoted_resume(folder.resolve()), *([f"trust=[{','.join(trust)}]"] if trust else [])]
+    words = [ENTRY[1], "train", f"resume={quoted(folder.resolve())}", *([f"trust=[{','.join(trust)}]"] if trust else [])]
     end: BaseException | None = None
     with patch.dict(os.environ), patch.object(sys, "argv", words), _as_script(), _no_hydra():
         try:

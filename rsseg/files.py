@@ -130,11 +130,6 @@ def _sync_folder(folder: Path) -> None:
             os.close(number)
 
 
-def missing_folders(folder: Path) -> list[Path]:
-    """A folder and those that it lies in, as far as they are not there, the innermost first."""
-    return [path for path in (folder, *folder.parents) if not path.exists()]
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8.
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rsseg.config import build as kinds
-from rsseg.config.build import FailedError, build
+from rsseg.config.build import build
 from rsseg.config.schema import Cache, ModelConfig, RecordConfig
 from rsseg.config.targets import heads_of, no_such_target, tasks_of
 from rsseg.contract import InputError, nearest
@@ -272,10 +272,7 @@ class Setup:
         Raises:
             InputError: If its arguments are wrong or its package is not installed. That its server is away is another error.
         """
-        try:
-            logger: Logger = self.make(f"logger.{name}", **given_to_logger(self.plain["logger"][name], folder))
-        except FailedError as error:
-            raise error.failure from None
+        logger: Logger = self.make(f"logger.{name}", **given_to_logger(self.plain["logger"][name], folder))
         return logger
 
     def trainer(self, **given: Any) -> L.Trainer:

@@ -244,8 +244,6 @@ def _trained_on(setup: Setup, windows: TrainWindows) -> Callable[[int], Mapping[
 def _train_all_steps(loop: Loop, last: Path | None) -> None:
     setup, trainer, stores = loop.setup, loop.trainer, loop.data.stores
     rank, world, size = trainer.global_rank, trainer.world_size, setup.batch_size
-    if size % world:
-        raise InputError(f"batch_size={size} can't be shared evenly among {world} devices: take a multiple of {world}")
     per_step = size * trainer.accumulate_grad_batches
     cache_scenes(setup, list(stores.values()), trainer)
     windows = GridWindows(stores["val"], setup.window, setup.overlap)
