@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from itertools import chain
@@ -22,7 +22,7 @@ from rsseg.config import build as kinds
 from rsseg.config.build import faults, locate, missing
 from rsseg.config.schema import Cache, cross_check, raise_faults
 from rsseg.config.targets import heads_of, leave_out_short_form
-from rsseg.contract import InputError, current_log_name, nearest
+from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import SIZE, Blocks
 from rsseg.data.raster import colour_bands
 from rsseg.data.scene import Source
@@ -30,141 +30,18 @@ from rsseg.data.store import torch_dtype
 from rsseg.dataset import Data, TrainStatistics, scenes_of
 from rsseg.devices import device_faults
 from rsseg.errors import write_trace
-from rsseg.losses import Composite, Foreign, Weight
-from rsseg.losses.balancing import Fixed
+from rsseg.losses import Composite, Foreign
 from rsseg.losses.class_weights import uncounted
 from rsseg.metrics import metrics
 from rsseg.models import check_architecture, encoder_name
-from rsseg.models.rates import layers_above
 from rsseg.models.siamese import bands_of_a_date
 from rsseg.module import SegmentationModule, logged_names
-from rsseg.places import BESIDE_OPTIMIZER, loss_places, places, weight_of
+from rsseg.places import loss_places, places, weight_of
 from rsseg.setup import Setup, set_up
 
 log = logging.getLogger(__name__)
 
-Terms = dict[str, tuple[float | Weight, nn.Module]]
-"""The terms of a loss with their weights, by name; an identity stands for a term that can't be made."""
-
 PACKAGES = ("tensorboard", "wandb", "mlflow", "trackio")  # the loggers that an extra installs; each is called as its package
-
-
-def attempts(setup: Setup) -> Iterator[tuple[str, Callable[[], object]]]:
-    """By place, a function that makes the part and uses it once, which shows wrong numbers and weights of a wrong length."""
-    yield "model.encoder", partial(encoder_name, setup.plain["model"]["encoder"])
-    yield "model.net", partial(_try_architecture, setup)
-    yield "metrics", partial(_try_metrics, setup)
-    for name in setup.plain["augment"]:
-        yield f"augment.{name}", partial(setup.augmentation, name)
-    for name in setup.plain["callbacks"]:
-        yield f"callbacks.{name}", partial(setup.make, f"callbacks.{name}")
-    yield "sampler", partial(_try_sampler, setup)
-    for head, (where, terms) in loss_places(setup.plain).items():
-        made: Terms = {
-            name: (weight_of(node), nn.Identity()) for name, node in terms.items() if isinstance(node, Mapping) and node
-        }
-        for name, node in terms.items():
-            place = f"{where}.terms.{name}"
-            yield place, partial(_try_term, setup, place, head, name, node, made)
-        yield where, partial(setup.composite, head, where, made)
-    yield "balancing", partial(_try_balancing, setup)
-    yield "optimizer", partial(_try_optimizer, setup)
-    yield "scheduler", partial(_try_scheduler, setup)
-
-
-def _try_metrics(setup: Setup) -> None:
-    """Look at the classes that are left out of means: each has to be one of some head."""
-    known = [name for task in setup.tasks.values() for name in task.classes]
-    for name in setup.without:
-        if len(setup.tasks) > 1 and name not in known:
-            raise InputError(f"metrics.without: there is no class {name}{nearest(name, known)}")
-    for head in setup.tasks:
-        metrics(setup.tasks[head], setup.without_of(head))
-
-
-def _try_architecture(setup: Setup) -> None:
-    """Look whether the smp class has what the other settings of the model ask for."""
-    kind = locate(setup.plain["model"]["net"]["_target_"], "model.net", kinds.MODEL, setup.trust)
-    model = setup.model
-    check_architecture(kind, model, setup.tasks)
-    if model.siamese and setup.dataset.bands is not None:
-        bands_of_a_date(len(setup.dataset.bands))
-
-
-def _try_term(setup: Setup, where: str, head: str, name: str, node: Mapping[str, Any], made: Terms) -> None:
-    """Make a term of a head's loss, put it among those that are `made`, and call it on a few pixels."""
-    task, loss = setup.tasks[head], heads_of(setup.plain)[head]["loss"]
-    if not isinstance(node, Mapping):
-        raise InputError(f"{where}={node!r}: a mapping with _target_ is expected")
-    weight = weight_of(node)
-    weight.check(name)
-    term = setup.term(where, node, task, None)
-    made[name] = weight, term
-    if isinstance(term, Foreign):
-        term.try_out(weighted=bool(loss.get("edge_weight") or setup.plain["dataset"]["source"].get("weight")))
-        return
-    logits = torch.zeros(1, task.outputs, 2, 2)
-    target = torch.full((1, *task.planes, 2, 2), 1 / task.channels if task.soft else 0, dtype=torch_dtype(task.dtype))
-    target = task.standardise(target)
-    try:
-        value = Composite({name: (1.0, term)})(logits, target)
-    except InputError as error:
-        raise error if where in str(error) else InputError(f"{where}: {error}") from None
-    except Exception as error:  # whatever a term of the user's own raises
-        raise InputError(f"{where}: {type(term).__name__} failed: {type(error).__name__}: {error}") from error
-    if value.total.ndim:
-        raise InputError(f"{where}: {type(term).__name__} returned {list(value.total.shape)} numbers; a loss is one number")
-
-
-def _try_balancing(setup: Setup) -> None:
-    """Make the balancing, which needs two parts, and may need losses that are not negative."""
-    made = setup.balancing()
-    if isinstance(made, Fixed):
-        return
-    if len(made.parts) < 2:
-        parts = [part.removeprefix(f"{setup.head}/") for part in made.parts]
-        one = f"one {setup.between[:-1]} alone ({', '.join(parts)})"
-        more = "balancing.between=terms" if setup.between == "heads" else "a loss of several terms"
-        raise InputError(
-            f"balancing.between={setup.between}: with {one} there is nothing to balance; take {more}, or balancing=fixed"
-        )
-    for head, name, node in setup.weighed():
-        place = f"{loss_places(setup.plain)[head][0]}.terms.{name}"
-        term = locate(node["_target_"], place, kinds.TERM, setup.trust)
-        if getattr(term, "signed", False) and not made.takes_signed:
-            raise InputError(
-                f"{place}: {term.__name__} may be negative, and {type(made).__name__} needs losses of 0 or more; take "
-                "balancing=equal_gradients or fixed"
-            )
-
-
-def _try_sampler(setup: Setup) -> None:
-    """Make the sampler for one block in which every class occurs."""
-    counts, sizes = np.ones((1, setup.dataset.task.channels + 1), dtype=np.uint16), np.array([[SIZE, SIZE]])
-    setup.sampler(sizes, Blocks.of(counts, sizes), read=lambda *_: (counts, counts.astype(np.uint8)))
-
-
-def _try_optimizer(setup: Setup) -> None:
-    """Make the optimizer of one parameter, and look at the factors on its rate."""
-    for key, value in zip(BESIDE_OPTIMIZER, setup.rates, strict=True):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0 < value < (math.inf if key == "encoder_lr" else 1 + 1e-9):
-            most = "" if key == "encoder_lr" else ", 1 at most"
-            raise InputError(f"optimizer.{key}={value}: a factor above 0{most} is expected; 1 leaves the rates as they are")
-    if setup.rates[1] != 1:
-        layers_above(setup.plain["model"]["encoder"])
-    setup.optimizer([nn.Parameter(torch.zeros(1))])
-
-
-def _try_scheduler(setup: Setup) -> None:
-    """Step the optimizer and the schedule of one parameter."""
-    optimizer = setup.optimizer([nn.Parameter(torch.zeros(1))])
-    scheduler = setup.scheduler(optimizer)
-    try:
-        optimizer.step()
-        scheduler.step(*([0.0] if isinstance(scheduler, ReduceLROnPlateau) else []))
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise InputError(f"optimizer or scheduler can't make a step: {error}") from None
 
 
 def make_setup(config: DictConfig, trust: Sequence[str] = ()) -> Setup:
@@ -184,27 +61,111 @@ def make_setup(config: DictConfig, trust: Sequence[str] = ()) -> Setup:
         raise InputError(f"the config can't be resolved: {str(error).splitlines()[0]}") from None
     raise_faults(missing(config))
     plain.pop("trust")
-    together = cross_check(config)
-    found = {p.where: faults(p.node, p.where, p.kind, trust, p.given, p.beside) for p in places(plain)}
-    together += chain(*found.values())
+    found = {"": cross_check(config)} | {
+        p.where: faults(p.node, p.where, p.kind, trust, p.given, p.beside) for p in places(plain)
+    }
     try:
         setup = set_up(plain, tuple(trust))
     except InputError as error:  # the dataset's labels, which parts are made for
-        raise_faults(_once([*together, str(error)]))
+        raise_faults(_once([*chain(*found.values()), str(error)]))
         raise
-    for where, attempt in attempts(setup):
-        if found.get(where) or (where == "scheduler" and (found["optimizer"] or setup.steps < 1)):
-            continue  # it, or what it is made with, is wrong already
+    _try_parts(setup, found)
+    sound = {name: node for name, node in plain["callbacks"].items() if not found.get(f"callbacks.{name}")}
+    raise_faults(_once([*chain(*found.values()), *_callback_faults(setup, sound)]))
+    return setup
+
+
+def _try_parts(setup: Setup, found: dict[str, list[str]]) -> None:
+    """Make each part and use it once, which shows wrong numbers and weights of a wrong length; add to the faults by place."""
+
+    def attempt(where: str, make: Callable[..., Any], *given: Any) -> Any:
+        if found.get(where):  # it is wrong already
+            return None
         try:
-            attempt()
+            return make(*given)
         except InputError as error:
             if error.__cause__ is not None:
                 write_trace(error.__cause__)
             found[where] = [str(error)]
-            together.append(str(error))
-    sound = {name: node for name, node in plain["callbacks"].items() if not found[f"callbacks.{name}"]}
-    raise_faults(_once([*together, *_callback_faults(setup, sound)]))
-    return setup
+            return None
+
+    attempt("model.encoder", encoder_name, setup.plain["model"]["encoder"])
+    attempt("model.net", _try_architecture, setup)
+    attempt("metrics", _try_metrics, setup)
+    for name in setup.plain["augment"]:
+        attempt(f"augment.{name}", setup.augmentation, name)
+    for name in setup.plain["callbacks"]:
+        attempt(f"callbacks.{name}", setup.make, f"callbacks.{name}")
+    attempt("sampler", _try_sampler, setup)
+    for head, (where, nodes) in loss_places(setup.plain).items():
+        terms = {}
+        for name, node in nodes.items():
+            term = attempt(f"{where}.terms.{name}", _try_term, setup, f"{where}.terms.{name}", head, name, node)
+            if isinstance(node, Mapping) and node:
+                terms[name] = weight_of(node), term or nn.Identity()
+        attempt(where, setup.composite, head, where, terms)
+    attempt("balancing", setup.balancing)
+    attempt("optimizer", setup.optimizer, [nn.Parameter(torch.zeros(1))])
+    if not found.get("optimizer") and setup.steps > 0:  # what it is made with
+        attempt("scheduler", _try_scheduler, setup)
+
+
+def _try_metrics(setup: Setup) -> None:
+    """Look at the classes that are left out of means: each has to be one of some head."""
+    known = [name for task in setup.tasks.values() for name in task.classes]
+    for name in setup.without:
+        if len(setup.tasks) > 1 and name not in known:
+            raise InputError(f"metrics.without: there is no class {name}{nearest(name, known)}")
+    for head in setup.tasks:
+        metrics(setup.tasks[head], setup.without_of(head))
+
+
+def _try_architecture(setup: Setup) -> None:
+    """Look whether the smp class has what the other settings of the model ask for."""
+    kind = locate(setup.plain["model"]["net"]["_target_"], "model.net", kinds.MODEL, setup.trust)
+    check_architecture(kind, setup.model, setup.tasks)
+    if setup.model.siamese and setup.dataset.bands is not None:
+        bands_of_a_date(len(setup.dataset.bands))
+
+
+def _try_term(setup: Setup, where: str, head: str, name: str, node: Any) -> nn.Module:
+    """Make a term of a head's loss, and call it on a few pixels."""
+    task, loss = setup.tasks[head], heads_of(setup.plain)[head]["loss"]
+    if not isinstance(node, Mapping):
+        raise InputError(f"{where}={node!r}: a mapping with _target_ is expected")
+    weight_of(node).check(name)
+    term = setup.term(where, node, task, None)
+    if isinstance(term, Foreign):
+        term.try_out(weighted=bool(loss.get("edge_weight") or setup.plain["dataset"]["source"].get("weight")))
+        return term
+    logits = torch.zeros(1, task.outputs, 2, 2)
+    target = torch.full((1, *task.planes, 2, 2), 1 / task.channels if task.soft else 0, dtype=torch_dtype(task.dtype))
+    try:
+        value = Composite({name: (1.0, term)})(logits, task.standardise(target))
+    except InputError as error:
+        raise error if where in str(error) else InputError(f"{where}: {error}") from None
+    except Exception as error:  # whatever a term of the user's own raises
+        raise InputError(f"{where}: {type(term).__name__} failed: {type(error).__name__}: {error}") from error
+    if value.total.ndim:
+        raise InputError(f"{where}: {type(term).__name__} returned {list(value.total.shape)} numbers; a loss is one number")
+    return term
+
+
+def _try_sampler(setup: Setup) -> None:
+    """Make the sampler for one block in which every class occurs."""
+    counts, sizes = np.ones((1, setup.dataset.task.channels + 1), dtype=np.uint16), np.array([[SIZE, SIZE]])
+    setup.sampler(sizes, Blocks.of(counts, sizes), read=lambda *_: (counts, counts.astype(np.uint8)))
+
+
+def _try_scheduler(setup: Setup) -> None:
+    """Step the optimizer and the schedule of one parameter."""
+    optimizer = setup.optimizer([nn.Parameter(torch.zeros(1))])
+    scheduler = setup.scheduler(optimizer)
+    try:
+        optimizer.step()
+        scheduler.step(*([0.0] if isinstance(scheduler, ReduceLROnPlateau) else []))
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise InputError(f"optimizer or scheduler can't make a step: {error}") from None
 
 
 def _once(faults: Sequence[str]) -> list[str]:
@@ -218,15 +179,12 @@ def _once(faults: Sequence[str]) -> list[str]:
 def _callback_faults(setup: Setup, callbacks: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What of the callbacks does not go together with the rest."""
     found = []
-    losses = loss_places(setup.plain)
-    names = logged_names(setup.tasks, {head: list(terms) for head, (_, terms) in losses.items()})
+    names = logged_names(setup.tasks, {head: list(terms) for head, (_, terms) in loss_places(setup.plain).items()})
     schedule = str(setup.plain["scheduler"].get("_target_")).rpartition(".")[2]
     for name, node in callbacks.items():
         monitor = node.get("monitor")
         if monitor is not None and monitor not in names:
-            now = current_log_name(str(monitor), setup.tasks)
-            said = f"it is called {now} now" if now in names else f"a run logs no such value{nearest(str(monitor), names)}"
-            found.append(f"callbacks.{name}.monitor={monitor}: {said}")
+            found.append(f"callbacks.{name}.monitor={monitor}: a run logs no such value{nearest(str(monitor), names)}")
         made = locate(node["_target_"], f"callbacks.{name}", kinds.CALLBACK, setup.trust)
         if issubclass(made, LearningRateFinder) and schedule in (SequentialLR.__name__, OneCycleLR.__name__):
             found.append(
@@ -336,7 +294,7 @@ def make_module(setup: Setup, network: nn.Module, numbers: TrainStatistics, scen
         optimizer=partial(setup.optimizer, network=network),
         scheduler=setup.scheduler,
         without={head: setup.without_of(head) for head in setup.tasks},
-        monitored=setup.monitored,
+        monitored=[str(node["monitor"]) for node in setup.plain["callbacks"].values() if node.get("monitor") is not None],
         classifier=setup.plain["model"]["classifier"] or 0.0,
     )
 

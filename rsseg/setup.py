@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,20 +15,20 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rsseg.config import build as kinds
-from rsseg.config.build import build
+from rsseg.config.build import build, locate
 from rsseg.config.schema import Cache, ModelConfig, RecordConfig
 from rsseg.config.targets import heads_of, no_such_target, tasks_of
-from rsseg.contract import InputError, nearest
+from rsseg.contract import InputError, nearest, number
 from rsseg.data.blocks import Blocks
 from rsseg.data.sampling import Places, Read
 from rsseg.data.scene import Source
 from rsseg.dataset import Dataset, TrainStatistics, make_dataset
 from rsseg.losses import Composite, EdgeWeight, Weight
-from rsseg.losses.balancing import Balancing
+from rsseg.losses.balancing import Balancing, Fixed
 from rsseg.losses.class_weights import counted_weights
 from rsseg.losses.foreign import adapted, given_to_loss
 from rsseg.models import Network, build_network, load_weights
-from rsseg.models.rates import rate_groups
+from rsseg.models.rates import layers_above, rate_groups
 from rsseg.places import BESIDE_OPTIMIZER, BESIDE_TERM, Place, given_to_logger, loss_places, places, weight_of
 from rsseg.source import make_source
 from rsseg.task import Task
@@ -83,11 +84,6 @@ class Setup:
     def without_of(self, head: str) -> tuple[str, ...]:
         """Those of `without` that a head has; all of them where it is the only head, so that a wrong name is noticed."""
         return self.without if len(self.tasks) == 1 else tuple(c for c in self.without if c in self.tasks[head].classes)
-
-    @property
-    def monitored(self) -> tuple[str, ...]:
-        """What callbacks monitor."""
-        return tuple(str(node["monitor"]) for node in self.plain["callbacks"].values() if node.get("monitor") is not None)
 
     @property
     def accelerator(self) -> str:
@@ -198,20 +194,36 @@ class Setup:
         return adapted(loss, where, task, node.get("pixels", False))
 
     def balancing(self) -> Balancing:
-        """What puts the losses of the heads, or their terms, together."""
+        """What puts the losses of the heads, or their terms, together: two at least, which may have to be 0 or more.
+
+        Raises:
+            InputError: For a setting that goes neither with the heads nor with the terms.
+        """
         if self.between not in ("heads", "terms"):
             raise InputError(f"balancing.between={self.between}: heads or terms is expected")
-        heads = {(head if self.between == "heads" else f"{head}/{name}"): head for head, name, _ in self.weighed()}
-        real = [part for part, head in heads.items() if self.tasks[head].real]
-        balancing: Balancing = self.make("balancing", parts=list(heads), real=real)
-        return balancing
-
-    def weighed(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-        """The loss terms that have a weight: each one's head, name and node."""
-        for head, (_, terms) in loss_places(self.plain).items():
+        parts, signed = dict[str, str](), list[str]()  # by part its head
+        for head, (where, terms) in loss_places(self.plain).items():
             for name, node in terms.items():
                 if isinstance(node, Mapping) and "_target_" in node and weight_of(node).full:
-                    yield head, name, node
+                    parts[head if self.between == "heads" else f"{head}/{name}"] = head
+                    term = locate(node["_target_"], f"{where}.terms.{name}", kinds.TERM, self.trust)
+                    signed += [f"{where}.terms.{name}: {term.__name__}"] if getattr(term, "signed", False) else []
+        real = [part for part, head in parts.items() if self.tasks[head].real]
+        made: Balancing = self.make("balancing", parts=list(parts), real=real)
+        if isinstance(made, Fixed):
+            return made
+        if len(parts) < 2:
+            one = f"one {self.between[:-1]} alone ({', '.join(part.removeprefix(f'{self.head}/') for part in parts)})"
+            more = "balancing.between=terms" if self.between == "heads" else "a loss of several terms"
+            raise InputError(
+                f"balancing.between={self.between}: with {one} there is nothing to balance; take {more}, or balancing=fixed"
+            )
+        if signed and not made.takes_signed:
+            raise InputError(
+                f"{signed[0]} may be negative, and {type(made).__name__} needs losses of 0 or more; take "
+                "balancing=equal_gradients or fixed"
+            )
+        return made
 
     @property
     def between(self) -> str:
@@ -231,8 +243,17 @@ class Setup:
 
     @property
     def rates(self) -> tuple[float, float]:
-        """The factor on the encoder's learning rate, and the further one for each layer above."""
+        """The factor on the encoder's learning rate, and the further one for each layer above.
+
+        Raises:
+            InputError: If they are no factors, or the encoder's layers are not known.
+        """
         encoder_lr, layer_decay = (self.plain["optimizer"].get(key, 1.0) for key in BESIDE_OPTIMIZER)
+        for key, value, most in (("encoder_lr", encoder_lr, math.inf), ("layer_decay", layer_decay, 1)):
+            if number(f"optimizer.{key}", value, 0, most) == 0:
+                raise InputError(f"optimizer.{key}=0: a factor above 0 is expected; 1 leaves the rates as they are")
+        if layer_decay != 1:
+            layers_above(self.plain["model"]["encoder"])
         return encoder_lr, layer_decay
 
     def optimizer(

@@ -34,30 +34,6 @@ WITH_TEST = "{train: 0.5, val: 0.3, test: 0.2}"
 QUICK = ["pictures=0", "trainer.log_every_n_steps=1"]
 
 
-def test_a_run_that_named_its_one_head_goes_on_under_the_names_of_today(tmp_path, folder_root):
-    """Its log, and the callback that stops it by a value of the log, whose state bears that name."""
-    run = RunFolder(tmp_path / "run")
-    stop = ["callbacks=early_stopping", "callbacks.early_stopping.patience=9", "optimizer=sgd", "optimizer.lr=0"]
-    words = [*folder_data(folder_root), *QUICK, *stop, "steps=3", "validations=3", "record.enabled=false"]
-    train(settings(tmp_path, *words), run.path)
-    rows = run.metrics()
-    for path in (run.config_file, run.metrics_file):
-        text = path.read_text().replace("val/", "val/mask/").replace("train/loss/", "train/mask/loss/")
-        path.write_text(text.replace("val/mask/loss", "val/loss"))
-    state = torch.load(run.last, weights_only=True)
-    state["callbacks"] = {name.replace("'val/", "'val/mask/"): own for name, own in state["callbacks"].items()}
-    assert "EarlyStopping{'monitor': 'val/mask/iou', 'mode': 'max'}" in state["callbacks"]
-    torch.save(state, run.last)
-    again = [f"resume={run}", "steps=4"]
-    train(settings(tmp_path, *again), run.path, again)
-    assert run.metrics()[: len(rows)] == rows
-    assert "val/mask/iou" not in run.metrics_file.read_text().splitlines()[0]
-    found = torch.load(run.last, weights_only=True)["callbacks"]
-    assert (
-        found["EarlyStopping{'monitor': 'val/iou', 'mode': 'max'}"]["wait_count"] >= 3
-    )  # of four validations all but the first: the rate is 0
-
-
 def crossed_steps(run, name="crossed"):
     return read_arrays(run / "records" / f"{name}.npz")["mask/steps"].tolist()
 

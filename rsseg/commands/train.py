@@ -14,7 +14,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from rsseg.config.cli import prepare
 from rsseg.config.entry import CONFIGS, invocation, one_line_errors, own_configs
-from rsseg.config.folder import RunFolder
 from rsseg.config.provenance import losses_of_heads
 from rsseg.contract import InputError
 
@@ -42,7 +41,6 @@ def run_job(config: DictConfig) -> float:
         return score
     except InputError as error:
         if single:
-            RunFolder(folder).remove_unused()
             sys.exit(f"error: {error}")
         log.error("%s: %s", folder, error)  # Hydra would say it at the end of the sweep only
         raise CompactHydraException(str(error)) from None  # what Hydra prints without a stack trace; the sweep goes on

@@ -154,7 +154,9 @@ def refusing() -> Iterator[None]:
         known = [*dict.fromkeys([*(error.options or []), *choices([CONFIGS], group)])]
         if name in RENAMED:
             raise InputError(f"{group}={name}: {name} is called {RENAMED[name]} now") from None
-        raise InputError(f"{group}={name}: there is no such choice{nearest(name, known)}; there are {', '.join(known)}") from None
+        raise InputError(
+            f"{group}={name}: there is no such choice{nearest(name, known)}; there are {', '.join(known)}"
+        ) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(_one_line(error)) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

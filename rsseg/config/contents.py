@@ -16,9 +16,10 @@ from rsseg.contract import InputError
 from rsseg.files import is_remote
 
 NEEDED = {
-    "config.yaml": dict.fromkeys(
-        ("seed", "steps", "batch_size", "window", "dataset.name", "model.encoder", "model.heads", "optimizer", "loss"), "anything"
-    ),
+    "config.yaml": {
+        "seed": "a number", "steps": "a number", "batch_size": "a number", "window": "a number", "dataset.name": "text",
+        "model.encoder": "text", "model.heads": "a mapping", "optimizer": "a mapping", "loss": "a mapping",
+    },
     "run.json": {
         "overrides": "a list of text", "loss": "text", "git.commit": "text or null", "git.changed": "true, false or null",
         "rsseg": "text", "python": "text", "platform": "text", "libraries": "a mapping",
@@ -41,7 +42,6 @@ def _is_number(value: Any) -> bool:
 
 
 KINDS: dict[str, Callable[[Any], bool]] = {
-    "anything": lambda value: True,
     "text": lambda value: isinstance(value, str),
     "text or null": lambda value: value is None or isinstance(value, str),
     "true, false or null": lambda value: value is None or isinstance(value, bool),

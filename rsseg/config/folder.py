@@ -6,7 +6,6 @@ import csv
 import io
 import logging
 import math
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -106,17 +105,6 @@ class RunFolder:
                 remove_parts(folder, older=0)
             remove_parts(self.path)  # a younger one may be a table that another process writes beside this run
             yield
-
-    def remove_unused(self) -> None:
-        """Remove the folder of a start that has failed, if it holds nothing but an empty log: no run, and no trace."""
-        log_file, left = self.path / "train.log", {path.name for path in self.path.glob("*")}
-        traced = log_file.is_file() and "Traceback" in log_file.read_text(encoding="utf-8", errors="replace")
-        if traced or not left <= {log_file.name, self.lock_file.name}:
-            return
-        for handler in logging.getLogger().handlers:
-            if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename) == log_file.resolve():
-                handler.close()  # Windows does not remove a file that is open
-        shutil.rmtree(self.path, ignore_errors=True)
 
     def config(self) -> Any:
         """The config of the run, typed by the schema. Nothing in it is resolved; keys that the schema lacks are kept."""

@@ -217,11 +217,7 @@ def _faults(name: str, target: Mapping[str, Any]) -> list[str]:
     if fractions is not None and not 0 < fractions < math.inf:
         faults.append(f"dataset.fractions={fractions:g}: what stands for a whole pixel has to be above 0")
     both = [name for name in ("mask_values", "ignore_values") if fractions is not None and target.get(name)]
-    faults += [
-        f"dataset.fractions={fractions:g} and dataset.{name}: masks hold class shares or labels; set dataset.{name}=null (NaN and "
-        "no-data are ignored)"
-        for name in both
-    ]
+    faults += [f"dataset.fractions={fractions:g}: masks hold class shares or labels; set dataset.{name}=null" for name in both]
     return faults + [f"dataset.palette: {c} is no colour such as #ff8000" for c in palette or () if not COLOUR.fullmatch(c)]
 
 

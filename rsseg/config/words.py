@@ -53,7 +53,7 @@ ELSEWHERE = {
     "dataset.classes=[...]": "classes num_classes n_classes class_names",
     "dataset.bands=[...]": "bands in_channels channels",
     "dataset.ignore_values=[...]": "ignore_index ignore_label",
-    "dataset.folds=5 dataset.fold=2: how many folds there are, and which one validates": "dataset.source.fold dataset.source.folds",
+    "dataset.folds=5 dataset.fold=2: how many, and which one validates": "dataset.source.fold dataset.source.folds",
     "trainer=gpu": "gpu cuda device accelerator",
     "trainer=ddp trainer.devices=": "gpus devices num_gpus n_gpus num_devices",
     "trainer.precision=": "precision",

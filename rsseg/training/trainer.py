@@ -23,7 +23,7 @@ from rsseg.data.store import Store
 from rsseg.data.windows import Batches, GridWindows, TrainWindows
 from rsseg.dataset import Data
 from rsseg.devices import choose_accelerator, choose_precision
-from rsseg.distributed import OneFolder, SyncBatchNorm, is_main, launched
+from rsseg.distributed import SyncBatchNorm, is_main, launched
 from rsseg.files import write_csv, write_json
 from rsseg.loggers import MetricsFile, SideLogger, side_loggers
 from rsseg.losses import Foreign
@@ -139,11 +139,10 @@ def make_trainer(
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         logger=[
-            MetricsFile(run.metrics_file, resumed_step, setup.tasks),
+            MetricsFile(run.metrics_file, resumed_step),
             *(SideLogger(name, partial(setup.logger, name, run.path)) for name in setup.plain["logger"]),
         ],
         callbacks=[
-            OneFolder(run.path),
             *chosen,
             *callbacks,
             LearningRateMonitor(logging_interval="step"),
