@@ -36,8 +36,7 @@ from rsseg.metrics import metrics
 from rsseg.models import check_architecture, encoder_name
 from rsseg.models.siamese import bands_of_a_date
 from rsseg.module import SegmentationModule, logged_names
-from rsseg.places import loss_places, places, weight_of
-from rsseg.setup import Setup, set_up
+from rsseg.setup import Setup, loss_places, places, set_up, weight_of
 
 log = logging.getLogger(__name__)
 

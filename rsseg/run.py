@@ -39,7 +39,7 @@ from rsseg.training.divergence import DivergedError
 from rsseg.training.resume import continuation, last_state, overridden, write_down
 from rsseg.training.scoring import score_best
 from rsseg.training.signals import Interrupts
-from rsseg.training.trainer import fit, make_loop, write_scores, write_summary
+from rsseg.training.trainer import Loop
 
 log = logging.getLogger(__name__)
 
@@ -100,13 +100,13 @@ def _train(config: Any, run: RunFolder, chosen: Chosen, interrupts: Interrupts) 
             _say_disk(setup, run, module)
         _write_start(setup, run, data, chosen, last is not None)
     with in_one_line(run.path, setup.batch_size, setup.window, f"then go on with {run.resume_word}"):
-        with closing(make_loop(setup, run, module, data, step, interrupts)) as loop:
-            fit(loop, last)
+        with closing(Loop(setup, run, module, data, step, interrupts)) as loop:
+            loop.fit(last)
             if not is_main():  # a process that another program started: the first one writes
                 return module.quality(setup.head)
             result = score_best(setup, run, module, data.stores["val"], loop.recorder, loop.trainer.global_step)
-            write_scores(loop, result)
-        write_summary(loop, result)
+            loop.write_scores(result)
+        loop.write_summary(result)
     return setup.task.quality(result[setup.head].means())
 
 
