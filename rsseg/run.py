@@ -29,7 +29,7 @@ from rsseg.contract import InputError
 from rsseg.dataset import Data, open_data
 from rsseg.distributed import is_main
 from rsseg.errors import in_one_line
-from rsseg.files import UnwritableError, check_space, write_json
+from rsseg.files import UnwritableError, say_space, write_json
 from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
 from rsseg.quiet import quiet
@@ -97,7 +97,8 @@ def _train(config: Any, run: RunFolder, chosen: Chosen, interrupts: Interrupts) 
     with in_one_line(run.path, setup.batch_size, setup.window):
         setup, module, data = _open(setup)
         if is_main():
-            _say_disk(setup, run, module)
+            there = sum(path.stat().st_size for path in run.checkpoints.glob("*.ckpt"))
+            say_space(run.path, checkpoint_bytes(setup, module.network) - there, "Checkpoints take")
         _write_start(setup, run, data, chosen, last is not None)
     with in_one_line(run.path, setup.batch_size, setup.window, f"then go on with {run.resume_word}"):
         with closing(Loop(setup, run, module, data, step, interrupts)) as loop:
@@ -127,26 +128,11 @@ def _open(setup: Setup) -> tuple[Setup, SegmentationModule, Data]:
     return setup, module, data
 
 
-def _say_disk(setup: Setup, run: RunFolder, module: SegmentationModule) -> None:
-    """Log how much of the disk the checkpoints will take.
-
-    Raises:
-        InputError: If the disk has no room for them.
-    """
-    there = sum(path.stat().st_size for path in run.checkpoints.glob("*.ckpt"))
-    need = checkpoint_bytes(setup, module.network) - there
-    said = check_space(run.path, need, "Checkpoints take")
-    if need > 0:  # False too where it is not known, NaN
-        log.info("%s", said)
-
-
 def _write_start(setup: Setup, run: RunFolder, data: Data, chosen: Chosen, resumed: bool) -> None:
     """Write what the run is made of."""
     record = data.record()
     if resumed:
         before = run.data()
-        if len(before.get("pixels", {}).get("train", "")) < len(record["pixels"]["train"]):
-            before.pop("pixels", None)  # a hash of an earlier version, which knew less of the pixels
         changed = {"fingerprint": "other scenes or labels", "pixels": "other pixels or labels"}
         found = [what for key, what in changed.items() if before.get(key, record[key]) != record[key]]
         if found:

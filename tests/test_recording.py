@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -247,8 +248,10 @@ def test_every_scene_is_counted_as_its_map_at_the_other_half_s_bias(tmp_path, fo
         return tuned[part.tobytes(), metric]
 
     monkeypatch.setattr("rsseg.training.recording.tune", spy)
-    monkeypatch.setattr("rsseg.training.scoring.remove_halves", lambda run: None)
-    train(settings(tmp_path, *folder_data(folder_root), *QUICK, "steps=4", "validations=4"), run)
+    kept, unlink = ("first.ckpt", "second.ckpt"), Path.unlink
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda path, missing_ok=False: path.name in kept or unlink(path, missing_ok))
+        train(settings(tmp_path, *folder_data(folder_root), *QUICK, "steps=4", "validations=4"), run)
     records, classes = load_records(run), ("a", "b", "c")
     stored = json.loads((run / "threshold.json").read_text())["mask"]
     for i, scene in enumerate(records.scenes):

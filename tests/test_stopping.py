@@ -246,7 +246,7 @@ KILLS = {
     "before the halves are counted": lambda: replaced(scoring, "Crossing"),
     "while the halves are counted": lambda: replaced(PointCounts, "count", 2),
     "before what was counted is written": lambda: at_replace("crossed.npz", 1),
-    "before thresholds are tuned": lambda: replaced(scoring, "keep_thresholds"),
+    "before thresholds are tuned": lambda: replaced(scoring, "keep_tuned"),
     "before the summary is in place": lambda: at_replace("summary.json", 1),
 }
 

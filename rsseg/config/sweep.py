@@ -31,7 +31,7 @@ from rsseg.config.folder import ANOTHER_FOLDER, RunFolder
 from rsseg.config.naming import quoted
 from rsseg.config.plan import EXPERIMENT, LOSS, SEED, Plan, as_text, common, read_plan, settings
 from rsseg.contract import InputError
-from rsseg.files import check_space, lock
+from rsseg.files import lock, say_space
 
 log = logging.getLogger(__name__)
 
@@ -210,9 +210,7 @@ def check_runs(runs: Runs, jobs: Sequence[Sequence[str]], thorough: bool) -> Non
             kind = str((config.model, config.optimizer, config.dataset))
             sizes[kind] = sizes.get(kind) or assembly.expected_bytes(config)
             need += sizes[kind]
-        said = check_space(Path(runs.master.hydra.sweep.dir), need, f"{len(new)} runs: their checkpoints take")
-        if need > 0:  # neither NaN, where the network can't be made without the data
-            log.info("%s", said)
+        say_space(Path(runs.master.hydra.sweep.dir), need, f"{len(new)} runs: their checkpoints take")
 
 
 @contextmanager
