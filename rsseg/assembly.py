@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, SequentialLR
 from rsseg.config import build as kinds
 from rsseg.config.build import faults, locate, missing
 from rsseg.config.schema import Cache, cross_check, raise_faults
-from rsseg.config.targets import heads_of, leave_out_short_form
+from rsseg.config.targets import heads_of
 from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import SIZE, Blocks
 from rsseg.data.raster import colour_bands
@@ -53,7 +53,6 @@ def make_setup(config: DictConfig, trust: Sequence[str] = ()) -> Setup:
     Raises:
         InputError: All faults that can be found without reading data, together.
     """
-    config = leave_out_short_form(config)
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     except OmegaConfBaseException as error:

@@ -24,7 +24,6 @@ from rsseg.config.build import missing, plain
 from rsseg.config.entry import CONFIGS, invocation, own_configs, search_path
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import cross_check, raise_faults, register
-from rsseg.config.targets import leave_out_short_form
 from rsseg.config.words import RENAMED, choices, word_faults
 from rsseg.contract import InputError, nearest
 from rsseg.files import file_error, is_remote
@@ -174,7 +173,6 @@ def check_early(config: Any) -> None:
     if config.resume:
         RunFolder(Path(config.resume)).config()
         return
-    config = leave_out_short_form(config)
     raise_faults(missing(config))
     try:
         source = plain(config.dataset.source)

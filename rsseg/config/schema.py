@@ -67,8 +67,6 @@ class DatasetConfig(TargetFacts):
         source: Where the scenes lie: a `_target_` with a method ``scenes(split)``.
     """
 
-    task: str | None = MISSING
-    classes: list[str] | None = MISSING
     name: str = MISSING
     targets: dict[str, Any] = field(default_factory=dict)
     unlabelled: dict[str, list[str]] = field(default_factory=dict)

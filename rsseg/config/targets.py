@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.contract import BESIDE_LAYERS, ONE_TARGET, InputError, nearest
@@ -94,17 +94,6 @@ FROM_FILES = tuple(item.name for item in fields(TargetConfig) if item.name not i
 """The settings of a target that the source is given."""
 
 
-def leave_out_short_form(config: DictConfig) -> DictConfig:
-    """A config whose dataset has several targets, with nothing missing of the short form."""
-    if not config.dataset.get("targets"):
-        return config
-    config = config.copy()
-    for name in ("task", "classes"):
-        if OmegaConf.is_missing(config.dataset, name):
-            config.dataset[name] = None
-    return config
-
-
 def targets_of(dataset: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What a dataset's plain node says of each of its targets, by name; the short form says it of one.
 
@@ -129,8 +118,8 @@ def tasks_of(dataset: Mapping[str, Any]) -> dict[str, Task]:
 
 
 def _task(name: str, target: Mapping[str, Any]) -> Task:
-    if target["classes"] is None:
-        raise InputError(f"target {name} has no classes")
+    if target["task"] is None or target["classes"] is None:
+        raise InputError(f"target {name} has no task, or no classes")
     return make_task(target["task"], target["classes"], target.get("fractions") is not None, target.get("units"), name)
 
 
@@ -159,13 +148,16 @@ def target_faults(dataset: Mapping[str, Any]) -> list[str]:
         if value is not None and name != "task":  # the shipped configs name one
             faults.append(f"dataset.{name}={value} beside dataset.targets: a dataset has one form or the other; set it to null")
     for name, target in targets.items():
-        found = _faults(name, target) if target["task"] and isinstance(target["classes"], list) else []
+        open_ = [
+            f"dataset.{key} is not set: give it as dataset.{key}=..." for key in ("task", "classes") if target[key] is None
+        ]
+        found = [f"dataset.{key} is not set: give it as dataset.{key}=..." for key in absent]
+        if not absent and isinstance(target["classes"], list):
+            found = _faults(name, target)
         faults += [in_place(fault, dataset, name) for fault in found]
     for name, node in several.items():
         where = f"dataset.targets.{name}"
         faults += _node_faults(where, node, TargetConfig, "{task: binary, classes: [road], mask: ...}")
-        if isinstance(node, Mapping):
-            faults += [f"{where}.{key} is not set" for key in ("task", "classes") if node.get(key) is None]
         if not TARGET_NAME.fullmatch(name) or name in RESERVED:
             faults.append(f"{where}: a target is called by letters, digits and _, not {', '.join(RESERVED)}")
     known = {f"{name}/{label}" for name, target in targets.items() for label in target["classes"] or ()}

@@ -13,7 +13,6 @@ import numpy as np
 
 from rsseg.config.build import plain
 from rsseg.config.folder import RunFolder
-from rsseg.config.targets import leave_out_short_form
 from rsseg.dataset import open_split, scenes_of
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation.loading import known_head, load_trained
@@ -30,7 +29,7 @@ def draw_disagreements(
 ) -> None:
     """Draw the windows that the best checkpoints of some runs of the same data label most differently."""
     quiet()
-    setups = [set_up(plain(leave_out_short_form(RunFolder(run).config())), tuple(trust)) for run in runs]
+    setups = [set_up(plain(RunFolder(run).config()), tuple(trust)) for run in runs]
     setup, size = setups[0], setups[0].window
     head = known_head(head, setup.tasks)
     store = open_split(setup.dataset, scenes_of(setup.source(), setup.dataset, split), split)

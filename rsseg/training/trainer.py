@@ -29,7 +29,7 @@ from rsseg.module import SegmentationModule
 from rsseg.pictures.diagnostics import draw_balance, draw_confusion, draw_curves
 from rsseg.pictures.gallery import Gallery
 from rsseg.pictures.windows import of_head, pick_windows, predict_windows
-from rsseg.progress import Lines, duration, gone_and_left, shows_bars
+from rsseg.progress import Lines, duration, shows_bars
 from rsseg.setup import Setup
 from rsseg.training.checkpointing import CheckpointFiles, Checkpoints, validation_steps
 from rsseg.training.divergence import DivergedError, NonFinite
@@ -98,7 +98,8 @@ class ProgressLines(L.Callback):
         times = sum(mark > step for mark in self.marks) + 1  # the best checkpoint is scored at the end
         left = one_step * (steps - step) + validation * times
         parts = f" ({duration(one_step)} a step, {duration(validation)} a validation)" if not self._estimated else ""
-        log.info("step %d of %d: %s %.4f, %s%s", step, steps, name, value, gone_and_left(gone, left), parts)
+        rest = f"{duration(gone)} gone, about {duration(left)} left{parts}"
+        log.info("step %d of %d: %s %.4f, %s", step, steps, name, value, rest)
         self._estimated = True
 
     def _say_unpredicted(self, step: int, head: str, scores: Scores) -> None:
