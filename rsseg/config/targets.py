@@ -148,9 +148,7 @@ def target_faults(dataset: Mapping[str, Any]) -> list[str]:
         if value is not None and name != "task":  # the shipped configs name one
             faults.append(f"dataset.{name}={value} beside dataset.targets: a dataset has one form or the other; set it to null")
     for name, target in targets.items():
-        open_ = [
-            f"dataset.{key} is not set: give it as dataset.{key}=..." for key in ("task", "classes") if target[key] is None
-        ]
+        absent = [key for key in ("task", "classes") if target[key] is None]
         found = [f"dataset.{key} is not set: give it as dataset.{key}=..." for key in absent]
         if not absent and isinstance(target["classes"], list):
             found = _faults(name, target)
