@@ -214,26 +214,25 @@ def check_run(config: DictConfig, scenes: bool) -> None:
             scenes_of(source, setup.dataset, split)
 
 
-def checkpoint_bytes(setup: Setup, network: nn.Module) -> float:
-    """About what the checkpoints of a run take on disk.
+def checkpoint_bytes(setup: Setup, network: nn.Module) -> tuple[float, float]:
+    """About what a checkpoint takes on disk: one with weights alone, and one with the optimizer's state.
 
-    That is the weights of the best, and weights and optimizer state of the last two; NaN for an optimizer that calls the model.
+    The latter is NaN for an optimizer that calls the model.
     """
     one = nn.Parameter(torch.zeros(1000))
     one.grad = torch.zeros_like(one)
     optimizer = setup.optimizer([one])
+    weights = float(sum(tensor.nbytes for tensor in network.state_dict().values()))
     try:
         optimizer.step()
     except TypeError:
-        return math.nan
+        return weights, math.nan
     state = sum(part.nbytes for part in optimizer.state[one].values() if isinstance(part, torch.Tensor)) / one.nbytes
-    weights = float(sum(tensor.nbytes for tensor in network.state_dict().values()))
-    trained = float(sum(tensor.nbytes for tensor in network.parameters() if tensor.requires_grad))
-    return 3 * weights + 2 * state * trained
+    return weights, weights + state * sum(tensor.nbytes for tensor in network.parameters() if tensor.requires_grad)
 
 
 def expected_bytes(config: DictConfig) -> float:
-    """`checkpoint_bytes` of a run that is not begun; NaN where the network can't be made without the data.
+    """About what a finished run's checkpoints take, the best and the last; NaN where the network needs to see the data.
 
     Where the config leaves the bands open, three are assumed.
     """
@@ -242,7 +241,7 @@ def expected_bytes(config: DictConfig) -> float:
         network = (setup if setup.dataset.bands else setup.with_bands([1, 2, 3])).network(pretrained=False)
     except InputError:
         return math.nan
-    return checkpoint_bytes(setup, network)
+    return sum(checkpoint_bytes(setup, network))
 
 
 def warn_of_uncounted(setup: Setup, numbers: TrainStatistics) -> None:
