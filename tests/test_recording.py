@@ -196,15 +196,15 @@ def test_the_tuned_threshold_is_used(tmp_path, inria_root):
     """It is tuned on a sample: scored at thresholds about it, all pixels have none that is much better."""
     run = tmp_path / "run"
     train(settings(tmp_path, "dataset=inria", f"dataset.source.root={inria_root}", *QUICK), run)
-    tuned = evaluate(run, "val", "tuned")["mask"].iou
+    tuned = evaluate(run, "val", "tuned")["mask"]["iou"]
     stored = json.loads((run / "threshold.json").read_text())
     facts = stored["mask"]
     (value,), (probability,) = facts["values"].values(), facts["probabilities"].values()
     assert probability == pytest.approx(1 / (1 + np.exp(-value)), abs=1e-6)
     for other in np.append(value + np.linspace(-1, 1, 9), 0):
         (run / "threshold.json").write_text(json.dumps({"mask": facts | {"values": dict.fromkeys(facts["values"], other)}}))
-        assert evaluate(run, "val", "tuned")["mask"].iou < tuned + 0.01
-    assert evaluate(run, "val", "tuned")["mask"].iou == pytest.approx(evaluate(run, "val")["mask"].iou)  # at 0
+        assert evaluate(run, "val", "tuned")["mask"]["iou"] < tuned + 0.01
+    assert evaluate(run, "val", "tuned")["mask"]["iou"] == pytest.approx(evaluate(run, "val")["mask"]["iou"])  # at 0
     assert (run / "evaluation-val-tuned.csv").is_file()
     (run / "threshold.json").unlink()
     with pytest.raises(InputError, match=r"no threshold\.json"):
