@@ -18,7 +18,7 @@ from test_run import folder_data, settings, weights
 from tiny import CONFIGS, map_scene, power_cut
 
 from rsseg import devices
-from rsseg.answer import Question, compare, draw_disagreements
+from rsseg.answer import compare
 from rsseg.assembly import make_setup
 from rsseg.config.contents import ABSENT
 from rsseg.config.folder import RunFolder
@@ -359,7 +359,6 @@ def test_memory_that_runs_out_while_scoring_is_one_line(tmp_path, folder_root, m
     for attempt in (
         lambda: evaluate(run, "val"),
         lambda: map_scene(run, next((folder_root / "images").iterdir()), tmp_path / "map.tif"),
-        lambda: draw_disagreements([run, run], ["a", "b"], Question(), tmp_path / "examples.png"),
     ):
         with pytest.raises(InputError, match=r"out of memory.*both are the run's and stay: free memory") as told:
             attempt()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -156,30 +156,6 @@ def disagreement(row: Row, task: Task) -> float:
     there = known(row.target)
     apart = np.ptp(row.predictions, axis=0)
     return float((apart if task.real else apart > 0)[there].mean()) if there.any() else 0.0
-
-
-def most_different(
-    windows: Sequence[Batch], head: str, models: Iterable[Model], count: int, scenes: Sequence[str]
-) -> list[Row]:
-    """Of some windows as for `label_rows` those that models label most differently, one of each scene before two of one.
-
-    One model is in memory at a time.
-    """
-    rows, task = list[Row](), None
-    for model in models:
-        task = model.tasks[head]
-        rows = rows or label_rows(windows, task, scenes)
-        for row, window in zip(rows, windows, strict=True):
-            row.predictions.extend(predict_windows(model, [window], scenes)[head][0].predictions)
-        del model  # before the next one is made
-    if task is None:
-        return []
-    ranked = sorted(rows, key=lambda row: disagreement(row, task), reverse=True)
-    of_scene: dict[str, Row] = {}
-    for row in ranked:
-        of_scene.setdefault(row.scene, row)
-    others = [row for row in ranked if row is not of_scene[row.scene]]
-    return [*of_scene.values(), *others][:count]
 
 
 def of_head(path: Path, head: str, heads: Collection[str]) -> Path:

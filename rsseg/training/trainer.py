@@ -15,6 +15,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor, Timer
 
+from rsseg.comparison.examples import write_examples
 from rsseg.comparison.recorder import Recorder
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError, counted, log_name
@@ -298,6 +299,8 @@ def write_scores(loop: Loop, result: Mapping[str, Scores]) -> None:
         gallery.draw(trainer, run.path / "picture.png", windows, "best")
     drawn = {}
     try:
+        if gallery.windows and loop.recorder:
+            write_examples(run.records, windows, gallery.palettes, gallery.shown)
         for head, scores in result.items():
             confusion, curves = (of_head(run.path / f"{name}.png", head, result) for name in ("confusion", "curves"))
             if not scores.task.real:
