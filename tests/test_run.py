@@ -214,7 +214,7 @@ def test_synthetic_end_to_end(tmp_path):
     ]
     config = settings(tmp_path, *[f"+{d}" if "recipe.size" in d else d for d in data])
     train(config, tmp_path / "run")
-    assert evaluate(tmp_path / "run", "test")["mask"].confusion.sum() == 96 * 96
+    assert evaluate(tmp_path / "run", "test")["mask"].sums.sum() == 96 * 96
 
 
 def test_run_folder_is_complete(tmp_path, folder_root, caplog):
