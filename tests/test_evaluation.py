@@ -453,5 +453,5 @@ def test_a_map_with_the_values_of_masks_is_read_as_they_are(tmp_path, inria_run)
         pixels, place = file.read(), {"crs": file.crs, "transform": file.transform}
     copy = write_tif(tmp_path / "values.tif", np.where(pixels == 255, 255, 0).astype(np.uint8), **place)
     flat = write_tif(tmp_path / "labels.tif", (pixels == 255).astype(np.uint8), **place)
-    assert evaluate_map(inria_run, flat, mask).iou == 1
-    assert evaluate_map(inria_run, copy, mask).iou == 1
+    assert evaluate_map(inria_run, flat, mask)["iou"] == 1
+    assert evaluate_map(inria_run, copy, mask)["iou"] == 1

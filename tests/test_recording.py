@@ -173,15 +173,15 @@ def test_the_tuned_threshold_is_used(tmp_path, inria_root):
     """It is tuned on a sample: scored at thresholds about it, all pixels have none that is much better."""
     run = tmp_path / "run"
     train(settings(tmp_path, "dataset=inria", f"dataset.source.root={inria_root}", *QUICK), run)
-    tuned = evaluate(run, "val", "tuned")["mask"].iou
+    tuned = evaluate(run, "val", "tuned")["mask"]["iou"]
     stored = json.loads((run / "threshold.json").read_text())
     facts = stored["mask"]
     (value,), (probability,) = facts["values"].values(), facts["probabilities"].values()
     assert probability == pytest.approx(1 / (1 + np.exp(-value)), abs=1e-6)
     for other in np.append(value + np.linspace(-1, 1, 9), 0):
         (run / "threshold.json").write_text(json.dumps({"mask": facts | {"values": dict.fromkeys(facts["values"], other)}}))
-        assert evaluate(run, "val", "tuned")["mask"].iou < tuned + 0.01
-    assert evaluate(run, "val", "tuned")["mask"].iou == pytest.approx(evaluate(run, "val")["mask"].iou)  # at 0
+        assert evaluate(run, "val", "tuned")["mask"]["iou"] < tuned + 0.01
+    assert evaluate(run, "val", "tuned")["mask"]["iou"] == pytest.approx(evaluate(run, "val")["mask"]["iou"])  # at 0
     assert (run / "evaluation-val-tuned.csv").is_file()
     (run / "threshold.json").unlink()
     with pytest.raises(InputError, match=r"no threshold\.json"):
@@ -207,7 +207,7 @@ def test_a_map_at_the_tuned_bias_equals_scoring(tmp_path, folder_root):
             with rasterio.open(out) as made, rasterio.open(folder_root / "masks" / f"{scene}.tif") as mask:
                 labels, truth = made.read(1), mask.read(1)
             np.add.at(counts[i], (truth[truth != 255], labels[truth != 255]), 1)
-    scored = evaluate(run, "val", "tuned")["mask"].confusion.sum(0)[0]
+    scored = evaluate(run, "val", "tuned")["mask"].sums.sum(0)[0]
     assert np.abs(counts[1] - scored).sum() <= 4  # windows come in other batches: sums are rounded otherwise
     assert np.abs(counts[0] - counts[1]).sum() > 100
 
