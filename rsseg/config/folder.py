@@ -137,12 +137,13 @@ class RunFolder:
         path = self.metrics_file
         try:
             text = path.read_text(encoding="utf-8")
-            rows = list(csv.DictReader(io.StringIO(text, newline="")))
+            table = csv.DictReader(io.StringIO(text, newline=""))
+            rows, columns = list(table), table.fieldnames or ()
             if not text.endswith("\n") or any(None in row or None in row.values() for row in rows):
                 raise ValueError("it is cut" if text else "it is empty")
+            if "step" not in columns:
+                raise ValueError("it lacks the column step")
             return [{key: float(cell) for key, cell in row.items() if cell} | {"step": int(row["step"])} for row in rows]
-        except KeyError as error:
-            raise self._unusable(path, f"it lacks the column {error.args[0]}") from None
         except (OSError, ValueError, csv.Error) as error:  # ValueError: it is not UTF-8, too
             raise self._unusable(path, str(error)) from None
 
