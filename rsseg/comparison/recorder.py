@@ -35,7 +35,6 @@ class Panel(NamedTuple):
 
     losses: Mapping[str, Term]  # by name, functions of sums over the batch
     facts: Mapping[str, Any]  # by name, what each of them was made with
-    clipped: list[str]  # the classes whose weight in the weighted cross-entropy could not be counted
 
 
 @dataclass(frozen=True)
@@ -104,9 +103,7 @@ class Recorder(L.Callback):
                 "task": task.kind,
                 "classes": list(task.classes),
                 "terms": list(loss.terms),  # type: ignore[arg-type]
-                "weights": loss.weights,
                 "panel": dict(panel.facts),
-                "clipped": panel.clipped,
             }
         about = {"format": FORMAT, "scenes": self.split.scenes, "groups": self.split.groups}
         if trainer.is_global_zero:
