@@ -16,7 +16,7 @@ from rsseg.contract import InputError, nearest
 from rsseg.data.build import open_store
 from rsseg.data.census import Census, absent_classes, check_absent, describe_other_radiometry, robust_statistics
 from rsseg.data.grids import ground_resolution
-from rsseg.data.groups import describe_cut_groups, describe_one_group, group_names
+from rsseg.data.groups import describe_groups, group_names
 from rsseg.data.labels import make_mask_reader
 from rsseg.data.masks import MaskReader
 from rsseg.data.scene import Scene, Source
@@ -234,10 +234,8 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
     """
     scenes = {split: scenes_of(source, dataset, split) for split in ("train", "val")}
     warn_of_misspelt(dataset, [scene.name for split in scenes.values() for scene in split])
-    if cut := describe_cut_groups(**scenes):
-        log.info("%s", cut)
-    if alone := describe_one_group(scenes["val"]):
-        log.warning("%s", alone)
+    for line in describe_groups(**scenes):
+        log.warning("%s", line)
     stores = {split: open_split(dataset, scenes[split], split) for split in scenes}
     if padded := describe_padding(stores, window):
         log.info("%s", padded)

@@ -117,7 +117,7 @@ def _make_index(scenes: Sequence[Mapping[str, NDArray[Any]]], targets: int) -> d
 
 def _may_disagree(scene: Scene) -> bool:
     """Whether a scene can be right alone and wrong among others: stacked files, or vectors that touch no image."""
-    return bool(scene.stack) or any(mask is not None and mask.burn is not None for mask in scene.masks)
+    return bool(scene.stack) or any(mask is not None and mask.vector for mask in scene.masks)
 
 
 def _decode(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -67,34 +68,34 @@ def same_grid(raster: Any, grid: Any) -> bool:
     return bool(raster.crs == grid.crs and abs(moved).max() < TOLERANCE)
 
 
-def check_overlap(path: Path, crs: Any, bounds: Sequence[float], grid: Any) -> None:
-    """Make sure that a file with these bounds touches a raster's area."""
+def describe_gap(path: Path, crs: Any, bounds: Sequence[float], grid: Any) -> str:
+    """Why a file with these bounds does not touch a raster's area; empty: it does."""
     left, bottom, right, top = area_in(grid, crs, path)
     west, east = sorted(bounds[::2])
     south, north = sorted(bounds[1::2])
     beside = left >= east or right <= west if left <= right else left >= east and right <= west  # across the antimeridian
-    if beside or bottom >= north or top <= south:
-        raise InputError(
-            f"{path} does not overlap {grid.name}: in {brief_crs(crs)} it spans {west:.6g} to {east:.6g} and {south:.6g} to "
-            f"{north:.6g}, the image {left:.6g} to {right:.6g} and {bottom:.6g} to {top:.6g}. Is it the right file, and is its "
-            "CRS right?"
-        )
+    if not beside and bottom < north and top > south:
+        return ""
+    return (
+        f"{path} does not overlap {grid.name}: in {brief_crs(crs)} it spans {west:.6g} to {east:.6g} and {south:.6g} to "
+        f"{north:.6g}, the image {left:.6g} to {right:.6g} and {bottom:.6g} to {top:.6g}. Is it the right file, and is its "
+        "CRS right?"
+    )
 
 
 def area_in(image: Any, crs: Any, path: Path) -> tuple[float, float, float, float]:
     """West, south, east and north of an open image in another file's CRS; west is above east across the antimeridian."""
-    ends = np.full(4, np.inf)
+    ends = (math.inf,)
     west, east = sorted(image.bounds[::2])
     south, north = sorted(image.bounds[1::2])
     with suppress(*GDAL_ERRORS), rasterio.Env():
-        ends = np.array(transform_bounds(image.crs, crs, west, south, east, north))
-    if not np.isfinite(ends).all():
+        ends = transform_bounds(image.crs, crs, west, south, east, north)
+    if not all(map(math.isfinite, ends)):
         raise InputError(
             f"{path} can't be brought together with {image.name}: there is no way from {brief_crs(image.crs)} to "
             f"{brief_crs(crs)}"
         )
-    left, bottom, right, top = ends.tolist()
-    return left, bottom, right, top
+    return ends
 
 
 def brief_crs(crs: Any) -> str:

@@ -25,7 +25,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from rsseg.contract import InputError
-from rsseg.data.grids import GDAL_ERRORS, check_overlap, located, same_grid
+from rsseg.data.grids import GDAL_ERRORS, describe_gap, located, same_grid
 from rsseg.files import atomic_write
 
 GDAL = {
@@ -106,7 +106,8 @@ def _open(path: Path, onto: Path | None, bilinear: bool, key: object) -> Any:  #
             + f". Viewers turn {onto.name} by its EXIF data: write it turned (mogrify -auto-orient)"
             * is_turned(onto)
         )
-    check_overlap(path, raster.crs, raster.bounds, grid)
+    if gap := describe_gap(path, raster.crs, raster.bounds, grid):
+        raise InputError(gap)
     if bilinear and is_coloured(raster):
         raise InputError(
             f"{path} holds the numbers of colours in a palette, and lies on another grid than {onto}: numbers can't be "
@@ -139,6 +140,19 @@ def open_raster(path: Path, onto: Path | None = None, bilinear: bool = False) ->
         return _open(path, onto, bilinear, (os.getpid(), threading.get_ident(), version(path)))
     except (*GDAL_ERRORS, OSError) as error:
         raise InputError(f"{path} can't be opened as an image: {str(error).rstrip('.')}. Is the file complete?") from None
+
+
+def is_warped(path: Path, bands: Sequence[int], onto: Path, bilinear: bool = False) -> bool:
+    """Whether a file has to be warped to another one's grid, for which its bands must not be alpha."""
+    if not isinstance(open_raster(path, onto, bilinear), WarpedVRT):
+        return False
+    alpha = alpha_band(open_raster(path))
+    if alpha in bands:
+        raise InputError(
+            f"band {alpha} of {path} is marked as alpha, so that a warp to the grid of {onto} uses it up: leave it out of the "
+            f"bands, or mark it as one like others (gdal_edit.py -colorinterp_{alpha} undefined)"
+        )
+    return True
 
 
 def check_parts(path: Path, root: Path | None = None) -> None:

@@ -22,9 +22,9 @@ from torchgeo.datasets import GeoDataset, IntersectionDataset
 
 from rsseg.contract import InputError
 from rsseg.data.grids import TOLERANCE
-from rsseg.data.masks import MaskReader, check_bands, mask_values
+from rsseg.data.masks import Mask, MaskReader
 from rsseg.data.raster import find_missing
-from rsseg.data.scene import Facts, Mask, Scene, SceneReader, check_band_numbers
+from rsseg.data.scene import Facts, Scene, SceneReader, check_band_numbers
 
 Array = NDArray[Any]
 
@@ -136,7 +136,7 @@ class SampleReader(SceneReader):
             )
         check_band_numbers(str(scene.image), len(image), bands)
         if self.mask is not None:
-            check_bands(scene.image, len(self.mask), mask_readers[0])
+            mask_readers[0].check_bands(str(scene.image), len(self.mask))
         self.pixels = image[[band - 1 for band in bands]]
         super().__init__(scene, mask_readers, bands, facts)
 
@@ -150,10 +150,11 @@ class SampleReader(SceneReader):
         missing = find_missing(pixels, self.scene.nodata)
         return np.where(missing, np.zeros((), pixels.dtype), pixels), missing
 
-    def _read_target(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
+    def _read(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
+        """See `SceneReader`."""
         if self.mask is None:  # where others of a test split have one
             return mask_reader.task.unknown_target((int(window.height), int(window.width)))
-        return mask_reader.decode(mask_values(self.mask[:, *window.toslices()], mask_reader))
+        return mask_reader.decode(mask_reader.chosen_bands(self.mask[:, *window.toslices()]))
 
 
 def arrays_of(sample: Mapping[str, Any], kind: str, wanted: Sequence[str] | None) -> dict[str, Array]:
