@@ -109,7 +109,7 @@ class MaskReader(ABC):
                 f"{name} has {bands} bands, but a {task.kind} task{shares} needs {expected}: {', '.join(task.classes)}"
             )
 
-    def check_features(self, values: NDArray[np.int32]) -> None:
+    def check_features(self, values: NDArray[np.int32]) -> None:  # noqa: B027
         """Make sure that features have mask values that can be, as far as that is known before they are decoded."""
 
     def check(self, mask: Mask, image: Path) -> bool:

@@ -53,12 +53,12 @@ WEIGHTS = Weights()
 
 WARPED = "Files on another grid than their scene, which are warped to it"
 ALPHA = (
-    "Images with an alpha band, which is no image band: where it is 0, pixels are ignored; if it is a band like others, list it "
-    "in dataset.bands"
+    "Images with an alpha band, which is no image band: where it is 0, pixels are ignored; if it is a band like others, list "
+    "it in dataset.bands"
 )
 TURNED = (
-    "Images that viewers turn by their EXIF data, but that are read as they are stored, so that masks drawn over turned pictures "
-    "do not fit (mogrify -auto-orient writes them turned)"
+    "Images that viewers turn by their EXIF data, but that are read as they are stored: masks drawn over turned pictures do not "
+    "fit (mogrify -auto-orient writes them turned)"
 )
 """What the user should know of a file though nothing is wrong with it."""
 
