@@ -85,7 +85,7 @@ def describe_gap(path: Path, crs: Any, bounds: Sequence[float], grid: Any) -> st
 
 def area_in(image: Any, crs: Any, path: Path) -> tuple[float, float, float, float]:
     """West, south, east and north of an open image in another file's CRS; west is above east across the antimeridian."""
-    ends = (math.inf,)
+    ends = (math.inf,) * 4
     west, east = sorted(image.bounds[::2])
     south, north = sorted(image.bounds[1::2])
     with suppress(*GDAL_ERRORS), rasterio.Env():

@@ -57,8 +57,8 @@ ALPHA = (
     "it in dataset.bands"
 )
 TURNED = (
-    "Images that viewers turn by their EXIF data, but that are read as they are stored: masks drawn over turned pictures do not "
-    "fit (mogrify -auto-orient writes them turned)"
+    "Images that viewers turn by their EXIF data, but that are read as they are stored: masks drawn over turned pictures do "
+    "not fit (mogrify -auto-orient writes them turned)"
 )
 """What the user should know of a file though nothing is wrong with it."""
 

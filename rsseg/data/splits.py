@@ -76,14 +76,18 @@ class Split:
                 self.parts = {"train": 1 - sum(self.parts.values()), **self.parts}
             if min(self.parts.values()) < 0 or not 0 < sum(self.parts.values()) <= 1 + 1e-9:
                 raise InputError(f"{setting}: fractions must be at least 0 and add up to 1 at most")
-        self.side, self.buffer = (given.get(key) or 0 for key in SPATIAL)
-        spatial = bool(self.side or self.buffer)
-        sides = isinstance(self.side, int) and isinstance(self.buffer, int) and 0 <= 2 * self.buffer <= self.side
-        if spatial and not (sides and self.kind == "fractions"):
+        side, buffer = given.get("blocks") or 0, given.get("buffer") or 0
+        if not (
+            isinstance(side, int)
+            and isinstance(buffer, int)
+            and 0 <= 2 * buffer <= side
+            and (self.kind == "fractions" or not side)
+        ):
             raise InputError(
                 f"{setting}: blocks is their side in pixels, and buffer at most half of it; they are dealt out by fractions, "
                 "such as {blocks: 1024, buffer: 64, train: 0.7, val: 0.3}"
             )
+        self.side, self.buffer = side, buffer
         self.fold: tuple[int | str, int] | None = None
 
     def of(self, split: str, scenes: Sequence[Scene]) -> list[Scene]:
