@@ -42,9 +42,6 @@ WINDOW = 256  # the side of training windows, if scenes are not smaller
 
 LISTED = 5  # names of files in a sentence
 
-UNNAMED = {10: [3, 2, 1], 12: [4, 3, 2], 13: [4, 3, 2]}
-"""By their number, which of unnamed bands are likely red, green and blue: those of Sentinel-2 without those of 60 m, or all."""
-
 IN_FRACTIONS = "70 % train, 15 % validate, 15 % test, by groups"
 
 AREAS = {
@@ -90,20 +87,16 @@ def discover(root: Path) -> Discovery:
     if not root.is_dir():
         raise InputError(f"{root}: there is no such folder")
     kinds = find_kinds(root)
-    (image, mask), *others = find_pairs(root, kinds)
+    image, mask = find_pair(root, kinds)
     shared = sorted(image.files.keys() & mask.files.keys())
     images, masks = [image.files[key] for key in shared], [mask.files[key] for key in shared]
     pairs = f"{len(shared)} pairs: images are {image.path}, masks {mask.path}; there are {len(image.files)} such images."
-    left = describe_left(root, kinds, [(image, mask), *others])
+    pairs += describe_left(root, kinds, image, mask)
     if len(shared) == 1:
         image, mask = (
             Kind(files[0].relative_to(root).as_posix(), kind.files) for kind, files in ((image, images), (mask, masks))
         )
         pairs = f"One image has a mask: {image.path}, {mask.path}."
-    beside = [f"{other.path} with {its_masks.path}" for other, its_masks in others]
-    if beside:
-        pairs += f" Not read: {'; '.join(beside)}. Describe the folder of one alone to train on it."
-    pairs += left
     labels, of_masks = describe_masks(masks, root)
     rgb, of_bands = find_rgb(images[0])
     smallest = min(min(open_raster(path).shape) for path in spread_out(images))
@@ -225,10 +218,10 @@ def _kind(root: Path, places: Sequence[PurePosixPath]) -> Kind:
     return Kind("/".join([*pattern, f"{{name}}{last}{ANY if len(endings) > 1 else places[0].suffix}"]), files)
 
 
-def find_pairs(root: Path, kinds: Sequence[Kind]) -> list[tuple[Kind, Kind]]:
-    """The images and the masks that belong together: the best pair first, then those of other files, each with the best masks.
+def find_pair(root: Path, kinds: Sequence[Kind]) -> tuple[Kind, Kind]:
+    """The images and the masks that belong together.
 
-    Words and values tell masks from images; of datasets that lie beside each other the one with most pairs is the best, and of
+    Words and values tell masks from images; of datasets that lie beside each other the one with most pairs is taken, and of
     kinds with as many the one with fewer files that have no partner.
     """
     pairs = []
@@ -239,38 +232,28 @@ def find_pairs(root: Path, kinds: Sequence[Kind]) -> list[tuple[Kind, Kind]]:
             mask, shared = Kind(file.relative_to(root).as_posix(), dict.fromkeys(image.files, file)), len(image.files)
         alike = image.fields == mask.fields or not mask.fields
         if alike and 2 * shared >= len(mask.files) and not image.vectors:
-            likely = mask.worded - image.worded, looks_like_mask(mask), shared
+            likely = mask.worded - image.worded, looks_like_mask(mask), shared, -len(image.files) - len(mask.files)
             pairs += [(likely, image, mask)] if likely[0] > 0 or likely[1] else []
     if not pairs:
-        there = "; ".join(f"{len(kind.files)} {kind.path}" for kind in kinds[:5])
+        there = "; ".join(f"{len(kind.files)} {kind.path}" for kind in kinds[:LISTED])
         raise InputError(
             f"{root}: no images and masks of equal names are found ({there or 'no images at all'}): name both, as in "
             "dataset=folder dataset.source.root=... 'dataset.source.image=\"images/{name}.tif\"' dataset.source.mask=..."
         )
-    most = max(likely[-1] for likely, *_ in pairs)
-    found: list[tuple[Kind, Kind]] = []
-
-    def rank(pair: tuple[tuple[int, bool, int], Kind, Kind]) -> tuple[int, ...]:
-        likely, image, mask = pair
-        return 2 * likely[-1] >= most, *likely, -len(image.files) - len(mask.files)
-
-    for _, image, mask in sorted(pairs, key=rank, reverse=True):
-        taken = [names for pair in found for kind in pair for names in kind.files.values()]
-        if not found or not {*taken} & {*image.files.values(), *mask.files.values()}:
-            found.append((image, mask))
-    return found
+    most = max(likely[2] for likely, *_ in pairs)
+    _, image, mask = max(pairs, key=lambda pair: (2 * pair[0][2] >= most, *pair[0]))
+    return image, mask
 
 
-def describe_left(root: Path, kinds: Sequence[Kind], pairs: Sequence[tuple[Kind, Kind]]) -> str:
-    """Sentences that name images and masks of the first pair of kinds that lack a partner, and the kinds that no pair reads."""
-    image, mask = pairs[0]
+def describe_left(root: Path, kinds: Sequence[Kind], image: Kind, mask: Kind) -> str:
+    """Sentences that name images and masks that lack a partner, and the kinds that are not read."""
 
     def alone(kind: Kind, other: Kind) -> list[str]:
         partners = by_letters(other.files)
         lacking = [path for key, path in kind.files.items() if tuple(map(str.lower, key)) not in partners]
         return sorted(path.relative_to(root).as_posix() for path in lacking)
 
-    read = {path for pair in pairs for kind in pair for path in kind.files.values()}
+    read = {*image.files.values(), *mask.files.values()}
     unread = [f"{len(kind.files)} {kind.path}" for kind in kinds if ANY not in kind.path and not read & {*kind.files.values()}]
     listed = {"Without a mask": alone(image, mask), "Without an image": alone(mask, image), "Not used": sorted(unread)}
     return "".join(
@@ -308,9 +291,6 @@ def find_rgb(image: Path) -> tuple[list[int] | None, str]:
     if found:
         called = ", ".join(names[band] for band in found)
         return found, f"Pictures show bands {', '.join(map(str, found))}, called {called}."
-    if len(names) in UNNAMED:
-        found = UNNAMED[len(names)]
-        return found, f"{len(names)} bands without such names are taken for Sentinel-2's: pictures show {found} (rgb)."
     return None, "Pictures show the first three bands; rgb says which are red, green and blue." * (len(names) > 4)
 
 

@@ -37,39 +37,38 @@ def spread_out(paths: Sequence[Path]) -> list[Path]:
 def describe_masks(paths: Sequence[Path], root: Path) -> tuple[dict[str, Any], list[str]]:
     """What a config says of masks, by values in some and a list of classes in `root`; and what is believed, a sentence each."""
     looked = spread_out(paths)
+    one = {"task": "binary", "classes": ["foreground"], "mask_values": None, "ignore_values": None}
     if looked[0].suffix.lower() in VECTORS:
-        config = {"task": "binary", "classes": ["feature"], "mask_values": None, "ignore_values": None}
-        return config, ["Masks are vectors: every feature is the class; name an attribute if there are several."]
+        return one, ["Masks are vectors: every feature is the class; name an attribute if there are several."]
     coloured = any(has_colours(path) for path in looked)
     counts = sum((count_values(path, coloured) for path in looked), Counter[Any]())
-    some, names = f"in {len(looked)} of {len(paths)} masks", read_names(root)
+    values, some, names = sorted(counts), f"in {len(looked)} of {len(paths)} masks", read_names(root)
     if coloured:
-        return describe_colours(counts, some, {key: name for key, name in names.items() if isinstance(key, str)})
-    values = sorted(counts)
+        return describe_colours(counts, some, names)
     if len(values) > MANY or not all(float(value).is_integer() for value in values):
         threshold = 127 if 1 < values[-1] <= 255 else round((values[0] + values[-1]) / 2, 3)
-        config = {"task": "binary", "classes": ["foreground"], "mask_values": None, "ignore_values": None}
         belief = f"Masks are grey, {len(values)} values {some}: above {threshold:g} is taken for the class."
-        return config | {"threshold": threshold}, [belief]
+        return one | {"threshold": threshold}, [belief]
     whole = [int(value) for value in values]
     labels = [value for value in whole if 0 <= value != IGNORE] if len(whole) > 2 else whole
     ignored = [value for value in whole if value not in labels]
+    beliefs = [f"Masks hold {list_shares(counts, whole)} {some}{f'; not labelled: {ignored}' if ignored else ''}."]
     if IGNORE not in whole and max(labels, default=0) < IGNORE:
         ignored.append(IGNORE)  # what is seen in other masks perhaps
-    unlabelled = f"; {', '.join(map(str, ignored))} are not labelled" if ignored else ""
-    beliefs = [f"Masks hold {list_shares(counts, whole)} {some}{unlabelled}."]
-    listed, binary = [name for key, name in names.items() if isinstance(key, int)], len(labels) == 2
     if len(labels) < 2:
         beliefs.append("Only one label is seen: add the others.")
-    if listed and not binary and len(listed) != len(labels):
-        beliefs.append(f"The list of names has {len(listed)} and the masks {len(labels)} labels: names are left out.")
-        listed = []
-    classes = listed[-1:] or ["foreground"] if binary else listed or [f"class_{value}" for value in labels]
-    task = "binary" if binary else "multiclass"
-    return {"task": task, "classes": classes, "mask_values": labels, "ignore_values": ignored}, beliefs
+    classes = [name for place, name in names.items() if isinstance(place, int)]
+    if len(labels) == 2:
+        return one | {"classes": classes[-1:] or one["classes"], "mask_values": labels, "ignore_values": ignored}, beliefs
+    if len(classes) != len(labels):
+        beliefs += [f"The list of names has {len(classes)} and the masks {len(labels)} labels: names are left out."] * bool(
+            classes
+        )
+        classes = [f"class_{value}" for value in labels]
+    return {"task": "multiclass", "classes": classes, "mask_values": labels, "ignore_values": ignored}, beliefs
 
 
-def describe_colours(counts: Counter[Any], some: str, names: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+def describe_colours(counts: Counter[Any], some: str, names: Mapping[int | str, str]) -> tuple[dict[str, Any], list[str]]:
     """The same of masks in colours, from the pixels of each, and the names of those that are listed."""
     blurred = len(counts) > MANY
     least = UNLISTED * counts.total() * blurred

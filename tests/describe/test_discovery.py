@@ -319,15 +319,6 @@ def test_bands_that_are_called_by_their_colours_are_shown(tmp_path, names, rgb, 
         assert setup.shown_bands == shown
 
 
-def test_unnamed_bands_may_be_those_of_sentinel_2(tmp_path):
-    for name in "abc":
-        write_tif(tmp_path / "images" / f"{name}.tif", np.ones((13, 32, 32), np.uint16))
-        write_tif(tmp_path / "masks" / f"{name}.tif", labels(0, 1)[None])
-    found = discover(tmp_path)
-    assert found.config["rgb"] == [4, 3, 2]
-    assert any("13 bands without such names are taken for Sentinel-2's" in belief for belief in found.beliefs)
-
-
 @pytest.mark.parametrize(("bands", "dtype"), [(3, np.float32), (2, np.uint8), (5, np.uint8)])
 def test_bands_of_masks_that_are_no_colours(tmp_path, bands, dtype):
     for name in "ab":
