@@ -6,7 +6,6 @@ import logging
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -92,7 +91,7 @@ class Files(Source):
         threshold: Of raster masks, the value above which a pixel is 1, and else 0.
         on_missing: What becomes of images without a file to stack, of images to train or validate on without a mask, and of
             listed names without an image: ``raise`` refuses them, ``skip`` leaves them out and says how many.
-        published: How many images the dataset has in full; fewer are reported, unless its test part is not there.
+        published: How many images the dataset has in full; fewer are reported.
         weight: The paths of rasters that say what each pixel counts for in the loss, paired as the masks are. Pixels of an
             image that none fits count 1; None: all do.
         group: The independent area that a scene lies in, as `find_groups` takes it; None: every scene is one of its own.
@@ -161,15 +160,9 @@ class Files(Source):
             self._all.append(Scene(names[fields], path, own, stack, weight=weights.get(fields), group=area))
         for file in (file for scene in self._all for file in scene.files if file.suffix.lower() == ".vrt"):
             check_parts(file, self.root)
-        if published and len(self.images) < published and self._tests():
+        if published and len(self.images) < published:
             found = "%d of the %d published images are below %s%s"
             log.warning(found, len(self.images), published, self.root, self._archives())
-
-    def _tests(self) -> bool:
-        """Whether any image is for testing."""
-        with suppress(InputError):  # `scenes` tells it
-            return bool(self.split.side) or "test" in self.split.owners(self._all).values()
-        return True
 
     def _partners(self, setting: str, pattern: str, endings: frozenset[str] = IMAGES) -> dict[Fields, Path]:
         """The files that fit another pattern with the values of images' fields, by these, as far as they are there."""

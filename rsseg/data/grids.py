@@ -12,12 +12,12 @@ import numpy as np
 import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
+from rasterio.warp import transform as transform_points
 from rasterio.warp import transform_bounds
 
 from rsseg.contract import InputError
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)  # what rasterio raises: its own errors, and some of GDAL's as they are
-METRES_PER_DEGREE = 111_320.0  # along a meridian, and along the equator
 TOLERANCE = 0.01  # of a pixel: corners that are nearer than this are equal
 
 
@@ -27,33 +27,25 @@ def located(raster: Any) -> bool:
 
 
 def ground_resolution(crs: Any, transform: Any) -> float | None:
-    """The side of a pixel in metres, in the first corner of a raster; of oblong pixels that of a square as large.
+    """The side of a pixel on the ground in metres, in the first corner of a raster; of oblong pixels that of a square as large.
 
-    None where CRS, transform or the CRS's unit is not known.
+    None where CRS or transform are not known, or the CRS has no place on the Earth.
 
     Example:
         >>> round(ground_resolution(rasterio.CRS.from_epsg(4326), rasterio.Affine(1e-4, 0, 12, 0, -1e-4, 60)), 2)
-        7.87
+        7.88
     """
     if crs is None or transform is None or transform.is_identity:
         return None
-    side = float(np.sqrt(abs(transform.determinant)))
-    if crs.is_geographic:
-        return side * METRES_PER_DEGREE * float(np.sqrt(np.cos(np.radians(transform.f))))
-    if not crs.is_projected:
-        return None
-    return side * float(crs.linear_units_factor[1]) / float(np.sqrt(areal_scale(crs, transform.c, transform.f)))
-
-
-def areal_scale(crs: Any, x: float, y: float) -> float:
-    """How many times as large as on the ground an area is in a projected CRS, at a place: 4 of Web Mercator at 60 degrees."""
     import pyproj
 
-    projection = pyproj.Proj(crs.to_wkt())
-    with suppress(pyproj.exceptions.ProjError):
-        found = float(projection.get_factors(*projection(x, y, inverse=True)).areal_scale)
-        return found if np.isfinite(found) and found > 0 else 1.0
-    return 1.0
+    corners = np.reshape(transform, (3, 3)) @ [[0, 1, 0], [0, 0, 1], [1, 1, 1]]
+    with suppress(*GDAL_ERRORS), rasterio.Env():
+        (x, right, below), (y, beside, under) = transform_points(crs, "EPSG:4326", *corners[:2])
+        _, _, sides = pyproj.Geod(ellps="WGS84").inv([x, x], [y, y], [right, below], [beside, under])
+        side = float(np.sqrt(np.prod(sides)))
+        return side if np.isfinite(side) else None
+    return None
 
 
 def same_grid(raster: Any, grid: Any) -> bool:

@@ -152,30 +152,16 @@ def describe_groups(train: Iterable[Scene], val: Sequence[Scene]) -> list[str]:
     return lines
 
 
-def words_of_folds(train: Collection[str], val: Collection[str]) -> list[str]:
-    """Overrides for cross-validation, if fewer than `ENOUGH_GROUPS` groups validate and other groups exist; else [].
-
-    Example:
-        >>> words_of_folds("aabb", "c"), words_of_folds("abcdef", "ghijkl")
-        (['dataset.folds=groups', 'dataset.fold=1,2,3'], [])
-    """
-    every, scored = {*train, *val}, set(val)
-    if len(scored) >= ENOUGH_GROUPS or len(every) == len(scored):
-        return []
-    few = len(every) < ENOUGH_GROUPS
-    last = len(every) if few else 5
-    numbers = ",".join(str(fold) for fold in range(1, last + 1))
-    return [f"dataset.folds={LEAVE_ONE_OUT if few else 5}", f"dataset.fold={numbers}"]
-
-
 def describe_few_groups(train: Collection[str], val: Collection[str], in_folds: bool = False) -> str:
     """One line where few groups validate, empty where there are enough; in folds those of train validate too."""
-    every = {*train, *val}
-    scored = every if in_folds else set(val)
+    every, scored = {*train, *val}, {*val}
+    scored |= every if in_folds else set()
     if len(scored) >= ENOUGH_GROUPS:
         return ""
-    words = words_of_folds(train, val)
-    way_out = f"; {words[0]} lets all {len(every)} validate in turn" if words and not in_folds else ""
+    folds = LEAVE_ONE_OUT if len(every) < ENOUGH_GROUPS else 5
+    way_out = (
+        f"; dataset.folds={folds} lets all {len(every)} validate in turn (sweep=kfold)" if len(every) > len(scored) else ""
+    )
     return (
         f"Only {counted(len(scored), 'group')} of scenes to validate on, fewer than {ENOUGH_GROUPS}: what losses differ by is "
         f"hardly told from what areas differ by{way_out}."

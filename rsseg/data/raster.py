@@ -125,12 +125,9 @@ atexit.register(_open.cache_clear)  # files that the interpreter's end finds ope
 
 
 def open_raster(path: Path, onto: Path | None = None, bilinear: bool = False) -> Any:
-    """The open rasterio dataset of a file, cached per process and thread.
+    """The open rasterio dataset of a file, cached per process and thread; warped to the grid of `onto`, if it has another.
 
-    Args:
-        path: The file.
-        onto: A file on whose pixel grid it shall lie: where it does not, it is warped.
-        bilinear: Whether a warp averages neighbours, as for images, or takes the nearest one, as for masks.
+    A warp averages neighbours with `bilinear`, as for images, or takes the nearest one, as for masks.
 
     Raises:
         InputError: If the file can't be opened as a raster, or not be warped.
@@ -249,8 +246,7 @@ def colour_bands(names: Mapping[int, str]) -> list[int] | None:
 
 def bits_of(raster: Any) -> int:
     """The bits of a pixel of the first band."""
-    bits = raster.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
-    return int(bits or 8 * np.dtype(raster.dtypes[0]).itemsize)
+    return int(raster.tags(1, ns="IMAGE_STRUCTURE").get("NBITS") or 8 * np.dtype(raster.dtypes[0]).itemsize)
 
 
 def _white_is_zero(raster: Any) -> int:
@@ -279,7 +275,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def find_damage(path: Path) -> str:
-    """Why a raster can't be read, by its header and its last pixel; empty: nothing is wrong with them."""
+    """Why a raster's header or last pixel can't be read; empty: they can."""
     try:
         with rasterio.Env(**GDAL), DatasetReader(str(path), driver=list(FORMATS)) as raster:
             raster.read(1, window=Window(raster.width - 1, raster.height - 1, 1, 1))
@@ -291,15 +287,9 @@ def find_damage(path: Path) -> str:
 def read_bands(
     path: Path, bands: Sequence[int], window: Window, onto: Path | None = None, bilinear: bool = False, palette: bool = False
 ) -> NDArray[np.generic]:
-    """Pixels ``[bands, h, w]`` of a part of a file, in the file's dtype; black is 0, whatever the file says of it.
+    """Pixels ``[bands, h, w]`` of a part of a file as `open_raster` opens it, in its dtype; black is 0, whatever it says.
 
-    Args:
-        path: The file, which `open_raster` opens with `onto` and `bilinear`.
-        bands: Their numbers, counted from 1.
-        window: The part.
-        onto: See `path`.
-        bilinear: See `path`.
-        palette: Whether three bands of colours are read where the file has a palette, not the numbers of its colours.
+    Bands are counted from 1. With `palette` they are those of the colours where the file has a palette, not their numbers.
 
     Raises:
         InputError: If the pixels can't be decoded, as in a truncated file.

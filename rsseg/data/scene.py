@@ -215,12 +215,10 @@ class SceneReader:
     Args:
         scene: The scene.
         mask_readers: How the masks of each target are decoded.
-        bands: The image bands to read, counted from 1 through all files of the scene.
+        bands: The image bands to read, counted from 1 through all files of the scene; as the common type of these, `dtype`.
         facts: What `Scene.check` found, if the scene is checked already.
 
     Attributes:
-        size: Height and width.
-        dtype: What pixels are read as: the common type of the bands.
         fill: Per band, what stands where there is no image; set it to the bands' means, so that it normalises to about 0.
 
     Raises:

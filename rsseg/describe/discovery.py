@@ -14,11 +14,11 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from rsseg.contract import InputError
-from rsseg.data.files import Files, by_letters
+from rsseg.data.files import Files
 from rsseg.data.grids import brief_crs
 from rsseg.data.masks import VECTORS
 from rsseg.data.paths import IMAGES, files_below
-from rsseg.data.raster import band_names, colour_bands, open_raster, read_bands
+from rsseg.data.raster import open_raster, read_bands
 from rsseg.data.splits import FRACTIONS, SPLITS, cut, propose_blocks
 from rsseg.dataset import WINDOW_STEP
 from rsseg.describe.mask_values import MANY, describe_masks, middle, spread_out
@@ -90,15 +90,19 @@ def discover(root: Path) -> Discovery:
     image, mask = find_pair(root, kinds)
     shared = sorted(image.files.keys() & mask.files.keys())
     images, masks = [image.files[key] for key in shared], [mask.files[key] for key in shared]
-    pairs = f"{len(shared)} pairs: images are {image.path}, masks {mask.path}; there are {len(image.files)} such images."
-    pairs += describe_left(root, kinds, image, mask)
+    pairs = (
+        f"{len(shared)} pairs: {len(image.files)} images are {image.path}, {len(set(mask.files.values()))} masks {mask.path}."
+    )
+    used = {*image.files.values(), *mask.files.values()}
+    unread = [f"{len(kind.files)} {kind.path}" for kind in kinds if ANY not in kind.path and not used & {*kind.files.values()}]
+    if unread:
+        pairs += f" Not used: {', '.join(sorted(unread)[:LISTED])}."
     if len(shared) == 1:
         image, mask = (
             Kind(files[0].relative_to(root).as_posix(), kind.files) for kind, files in ((image, images), (mask, masks))
         )
         pairs = f"One image has a mask: {image.path}, {mask.path}."
-    labels, of_masks = describe_masks(masks, root)
-    rgb, of_bands = find_rgb(images[0])
+    labels, of_masks = describe_masks(masks)
     smallest = min(min(open_raster(path).shape) for path in spread_out(images))
     split: dict[str, Any] | None
     if len(shared) == 1:
@@ -120,8 +124,8 @@ def discover(root: Path) -> Discovery:
     name = re.sub(r"\W+", "_", normal(root.name).lower()).strip("_") or "mine"
     node = {"_target_": "rsseg.data.files.Files", **source}
     window = max(WINDOW_STEP, min(WINDOW, smallest // WINDOW_STEP * WINDOW_STEP))
-    config = {"name": name, **labels, "bands": None, "rgb": rgb, "window": window, "steps": 2000, "source": node}
-    return Discovery(config, [*filter(None, [pairs, *of_masks, describe_images(images), of_bands, of_split, of_group])])
+    config = {"name": name, **labels, "bands": None, "rgb": None, "window": window, "steps": 2000, "source": node}
+    return Discovery(config, [*filter(None, [pairs, *of_masks, describe_images(images), of_split, of_group])])
 
 
 def add_dataset(folder: Path, into: Path, name: str = "") -> str:
@@ -245,23 +249,6 @@ def find_pair(root: Path, kinds: Sequence[Kind]) -> tuple[Kind, Kind]:
     return image, mask
 
 
-def describe_left(root: Path, kinds: Sequence[Kind], image: Kind, mask: Kind) -> str:
-    """Sentences that name images and masks that lack a partner, and the kinds that are not read."""
-
-    def alone(kind: Kind, other: Kind) -> list[str]:
-        partners = by_letters(other.files)
-        lacking = [path for key, path in kind.files.items() if tuple(map(str.lower, key)) not in partners]
-        return sorted(path.relative_to(root).as_posix() for path in lacking)
-
-    read = {*image.files.values(), *mask.files.values()}
-    unread = [f"{len(kind.files)} {kind.path}" for kind in kinds if ANY not in kind.path and not read & {*kind.files.values()}]
-    listed = {"Without a mask": alone(image, mask), "Without an image": alone(mask, image), "Not used": sorted(unread)}
-    return "".join(
-        f" {what}: {', '.join(names[:LISTED])}{f' and {len(names) - LISTED} more' if len(names) > LISTED else ''}."
-        for what, names in listed.items() if names
-    )  # fmt: skip
-
-
 def looks_like_mask(kind: Kind) -> bool:
     """Whether a file of a kind holds few values, in one band or in a palette."""
     path = next(iter(kind.files.values()))
@@ -282,16 +269,6 @@ def describe_images(paths: Sequence[Path]) -> str:
     names = [name for name in first.descriptions if name]
     called = f", called {', '.join(names)}" if names else ""
     return f"Images have {kinds}{called}, {sides} px, {', '.join(systems[:3])}."
-
-
-def find_rgb(image: Path) -> tuple[list[int] | None, str]:
-    """The bands of an image that pictures show as red, green and blue, None for the first three; and what is believed."""
-    names = band_names(image)
-    found = colour_bands(names)
-    if found:
-        called = ", ".join(names[band] for band in found)
-        return found, f"Pictures show bands {', '.join(map(str, found))}, called {called}."
-    return None, "Pictures show the first three bands; rgb says which are red, green and blue." * (len(names) > 4)
 
 
 def find_blocks(image: Path) -> tuple[dict[str, Any], str]:

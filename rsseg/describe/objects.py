@@ -120,15 +120,9 @@ class ObjectSizes:
 
 
 def pieces(sizes: NDArray[np.int64], seed: int, most: int = PIXELS) -> list[tuple[int, Window]]:
-    """Scenes cut into equal pieces of about `PIECE` pixels; if they are too many, some of them drawn at random.
+    """Scenes of sizes ``[S, 2]`` cut into equal pieces of about `PIECE` pixels, as scenes and windows in them, in their order.
 
-    Args:
-        sizes: ``[S, 2]``, height and width of each scene.
-        seed: Of the draw.
-        most: No further piece is taken once there are so many pixels.
-
-    Returns:
-        Scenes and windows in them, in the order of the scenes.
+    If they hold more pixels than `most`, as many as that of them are drawn at random.
 
     Example:
         >>> [(scene, window.height, window.width) for scene, window in pieces(np.array([[2048, 1000], [9, 9]]), seed=1)]

@@ -16,7 +16,7 @@ from rsseg.assembly import make_setup, with_bands
 from rsseg.config.entry import invocation
 from rsseg.contract import counted
 from rsseg.data.census import PERCENTILES
-from rsseg.data.groups import describe_few_groups, group_names, words_of_folds
+from rsseg.data.groups import describe_few_groups, group_names
 from rsseg.data.store import Store
 from rsseg.dataset import open_data, open_test
 from rsseg.describe.advice import COMPARED, EXTREME, MODERATE, RULES, THIN, Facts, Rule, advise, candidates
@@ -75,7 +75,6 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
     groups = {split: group_names(stores[split].scenes) for split in ("train", "val")}
     splits = {split: split_facts(store, bands) for split, store in stores.items()}
     in_folds = setup.plain["dataset"]["folds"] is not None
-    folds = [] if in_folds else words_of_folds(**groups)
     facts = Facts.of(train.census, task, train.sizes, objects)
     advice, losses = {about: advise(about, facts) for about in RULES}, candidates(facts)
     description = {
@@ -90,9 +89,7 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
         "noise": hints_of_noise(splits, objects),
         "advice": {about: [rule._asdict() for rule in rules] for about, rules in advice.items()},
         "losses": losses,
-        "runs": len(losses[:COMPARED]) * len(SEEDS.split(",")) * (folds[-1].count(",") + 1 if folds else 1),
-        "steps": setup.steps,
-        "sweep": sweep_command(losses[:COMPARED], [*overrides, *folds], _place_of_loss(setup, task.target)),
+        "sweep": sweep_command(losses[:COMPARED], overrides, _place_of_loss(setup, task.target)),
     }
     print_description(description, present, advice)
     write_json(out / "description.json", description)
@@ -225,8 +222,6 @@ def print_description(description: Mapping[str, Any], present: Sequence[str], ad
     further = f"; then {', '.join(losses[COMPARED:])}" if len(losses) > COMPARED else ""
     what = "Compare first" if len(losses) > 1 else "The one loss for this task, with several seeds"
     log.info("\n%s: %s%s\n%s", what, ", ".join(losses[:COMPARED]), further, description["sweep"])
-    line = "%d runs of %d steps; fewer seeds or steps=... first show how long one takes.\n"
-    log.info(line, description["runs"], description["steps"])
 
 
 def class_rows(splits: Mapping[str, Any], present: Sequence[str], centres: bool) -> list[dict[str, Any]]:

@@ -183,8 +183,8 @@ def test_what_is_said():
     train = [Scene("a1", None, group="a"), Scene("b1", None)]
     cut = describe_groups(train, [Scene("a2", None, group="a"), Scene("c", None)])
     assert [line.partition(":")[0] for line in cut] == ["Of 2 groups with validation scenes, 1 train too, such as a"]
-    assert describe_few_groups("abcdef", "g").endswith("; dataset.folds=5 lets all 7 validate in turn.")
-    assert describe_few_groups("ab", "c").endswith("; dataset.folds=groups lets all 3 validate in turn.")
+    assert describe_few_groups("abcdef", "g").endswith("; dataset.folds=5 lets all 7 validate in turn (sweep=kfold).")
+    assert describe_few_groups("ab", "c").endswith("; dataset.folds=groups lets all 3 validate in turn (sweep=kfold).")
     assert describe_few_groups("a", "a").endswith("from what areas differ by.")
     assert not describe_few_groups("", "abcdef")
     assert not describe_few_groups("abcde", "f", in_folds=True)

@@ -145,11 +145,9 @@ def test_grid_windows_equal_the_mask(store):
             np.testing.assert_array_equal(labels, file.read(1))
 
 
-def test_scenes_smaller_than_the_window_are_named_once_with_a_window_that_fits():
+def test_scenes_smaller_than_the_window_are_named_once():
     sizes = {"train": np.array([[100, 300], [256, 256]]), "val": np.array([[300, 300]])}
     stores = {split: SimpleNamespace(sizes=own) for split, own in sizes.items()}
     found = describe_padding(stores, 256)
-    assert "Smaller than window=256: 1 of 2 train scenes." in found
-    assert "window=96 fits all" in found
+    assert "Smaller than window=256: 1 train scenes." in found
     assert describe_padding(stores, 96) == ""
-    assert "fits" not in describe_padding({"train": SimpleNamespace(sizes=np.array([[20, 20]]))}, 256)
