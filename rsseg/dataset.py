@@ -199,7 +199,9 @@ class Data:
         }
 
 
-LOOKED_AT = 20  # scenes whose resolution is asked for
+LOOKED_AT = 20  # scenes whose resolution and scale are looked at
+SAMPLE = 256  # the side of what is looked at of a scene, in pixels
+OTHER_SCALE = 50  # highest values that differ by this factor are of another scale
 WINDOW_STEP = 32  # a window's side is a multiple of it
 
 
@@ -236,6 +238,8 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
             "the largest share" if soft.exclusive else "more than half of a pixel",
         )
     numbers = TrainStatistics.of(stores["train"])
+    if mixed := describe_scales(stores["train"]):
+        log.warning("%s", mixed)
     _warn_of_radiometry(stores["train"], numbers, stores["val"], "the val split")
     for store in stores.values():
         store.fill = np.array(numbers.mean)
@@ -270,6 +274,22 @@ def describe_padding(stores: Mapping[str, Store], window: int) -> str:
     small = {split: int((store.sizes.min(axis=1) < window).sum()) for split, store in stores.items()}
     counts = " and ".join(f"{n} {split} scenes" for split, n in small.items() if n)
     return f"Smaller than window={window}: {counts}. They are padded, and the padding is ignored." if counts else ""
+
+
+def describe_scales(store: Store) -> str:
+    """One line where some scenes hold values of another scale, such as 0 to 1 among 0 to 255; empty where none does."""
+    highest = {}
+    for number in np.unique(np.linspace(0, len(store) - 1, LOOKED_AT).astype(int)).tolist():
+        height, width = np.maximum(store.sizes[number] - SAMPLE, 0) // 2
+        pixels = np.asarray(store.arrays(number)[0][height : height + SAMPLE, width : width + SAMPLE])
+        highest[store.scenes[number].image] = float(abs(pixels.astype(np.float64)).max())
+    low, high = (choose(highest, key=highest.__getitem__) for choose in (min, max))
+    if not 0 < OTHER_SCALE * highest[low] < highest[high]:
+        return ""
+    return (
+        f"Values of {low} reach {highest[low]:.3g} in its middle, those of {high} {highest[high]:.3g}: write all scenes "
+        "of train in one scale"
+    )
 
 
 def _check_absent(store: Store, split: str, train: Store | None) -> None:

@@ -50,8 +50,7 @@ def compare_scenes(scenes: Sequence[Scene], facts: Sequence[Facts], bands: Seque
     if len(numbers) > 1:
         shown = ", ".join(f"{count} ({path})" for count, path in sorted(numbers.items()))
         log.warning("Images differ in their number of bands: %s. Is band 1 the same in all of them, and so on?", shown)
-    read = {path for path, _, _ in scenes[0].parts(bands)}
-    if left_out := [path for path in scenes[0].images[1:] if path not in read]:
+    if left_out := [path for path in scenes[0].stack if path not in {part for part, _, _ in scenes[0].parts(bands)}]:
         log.warning("dataset.bands=%s reads nothing of %s; dataset.bands=null takes all bands.", list(bands), left_out[0])
     for remark in dict.fromkeys(text for fact in facts for text, _ in fact.remarks):
         paths = dict.fromkeys(path for fact in facts for text, path in fact.remarks if text == remark)

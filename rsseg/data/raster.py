@@ -18,6 +18,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
@@ -36,7 +37,7 @@ GDAL = {
 JPEG = frozenset({".jpg", ".jpeg", ".jfif"})
 """Decoded by Pillow, as torchgeo and torchvision do: GDAL upsamples the colours of such files in another way."""
 
-ORIENTATION = 0x0112  # the EXIF tag
+ORIENTATION = 0x0112  # the tag of EXIF and TIFF
 
 FORMATS = (
     "GTiff", "PNG", "JPEG", "JP2OpenJPEG", "HFA", "BMP", "GIF", "WEBP", "ENVI", "EHdr", "AAIGrid", "SRTMHGT", "DTED", "NITF",
@@ -103,7 +104,7 @@ def _open(path: Path, onto: Path | None, bilinear: bool, key: object) -> Any:  #
         raise InputError(
             f"{path} is {raster.width} x {raster.height} pixels, but {onto} is {grid.width} x {grid.height}: the files of a "
             f"scene must lie on the same pixel grid, or all have coordinates, to be warped to it; without: {', '.join(bare)}"
-            + f". Viewers turn {onto.name} by its EXIF data: write it turned (mogrify -auto-orient)"
+            + f". Viewers turn {onto.name}: write it turned (mogrify -auto-orient)"
             * is_turned(onto)
         )
     if gap := describe_gap(path, raster.crs, raster.bounds, grid):
@@ -188,7 +189,14 @@ def georeference(path: Path) -> dict[str, Any]:
 
 
 def is_turned(path: Path) -> bool:
-    """Whether viewers turn a picture, as its EXIF data ask them to; its pixels are read as they are stored."""
+    """Whether viewers turn a picture, as its EXIF data or its TIFF tag ask them to; its pixels are read as they are stored."""
+    if path.suffix.lower() in (".tif", ".tiff"):  # GDAL does not tell the tag
+        with reading(path), path.open("rb") as file:
+            start = file.read(8)
+            tags = ImageFileDirectory_v2(start + file.read(8) if 43 in start[2:4] else start)  # 43: a BigTIFF
+            file.seek(tags.next)
+            tags.load(file)
+            return int(tags.get(ORIENTATION, 1)) != 1
     if path.suffix.lower() not in JPEG | {".png", ".webp"}:
         return False
     with reading(path), Image.open(path, formats=PILLOW) as image:

@@ -150,7 +150,7 @@ class SampleReader(SceneReader):
         missing = find_missing(pixels, self.scene.nodata)
         return np.where(missing, np.zeros((), pixels.dtype), pixels), missing
 
-    def _read(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
+    def _decode(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
         """See `SceneReader`."""
         if self.mask is None:  # where others of a test split have one
             return mask_reader.task.unknown_target((int(window.height), int(window.width)))
@@ -172,7 +172,7 @@ def planes_of(
         return None
     stack = []
     for key in keys:
-        array = pixels.get(key, np.zeros((0, 0)))
+        array = pixels.get(key, np.zeros((0, 1, 1)))
         if array.ndim == 4 and times is not None:
             array = array[np.linspace(0, len(array) - 1, times).round().astype(int)]
         stack.append(array.reshape(-1, *array.shape[-2:]))

@@ -57,8 +57,8 @@ ALPHA = (
     "it in dataset.bands"
 )
 TURNED = (
-    "Images that viewers turn by their EXIF data, but that are read as they are stored: masks drawn over turned pictures do "
-    "not fit (mogrify -auto-orient writes them turned)"
+    "Images that viewers turn, by EXIF data or a TIFF tag, but that are read as they are stored: masks drawn over turned "
+    "pictures do not fit (mogrify -auto-orient writes them turned)"
 )
 """What the user should know of a file though nothing is wrong with it."""
 
@@ -260,11 +260,15 @@ class SceneReader:
         return target
 
     def _read(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
-        """What a mask's file says in a part of the scene, as `MaskReader.read` gives it."""
+        """What a mask's file says in a part of the scene; errors name it."""
         try:
-            return mask_reader.read(mask, self._place(window), self.scene.image)
+            return self._decode(mask, mask_reader, window)
         except InputError as error:
             raise error if str(mask.path) in str(error) else InputError(f"{mask.path}: {error}") from None
+
+    def _decode(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
+        """The same, where errors may not name the file."""
+        return mask_reader.read(mask, self._place(window), self.scene.image)
 
     def read_pixels(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """The image in a part that lies inside the scene, 0 where it has no data.

@@ -7,13 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import folder_scenes, store_of
-from tiny import mask_file
+from tiny import make_scene, mask_file, write_tif
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.balance import Balanced
 from rsseg.data.sampling import Uniform
 from rsseg.data.windows import Batches, GridWindows, Loader, TrainWindows, grid
-from rsseg.dataset import describe_padding
+from rsseg.dataset import describe_padding, describe_scales
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +143,16 @@ def test_grid_windows_equal_the_mask(store):
     for scene, labels in zip(store.scenes, rebuilt, strict=True):
         with rasterio.open(mask_file(scene)) as file:
             np.testing.assert_array_equal(labels, file.read(1))
+
+
+def test_scenes_of_another_scale_are_named(tmp_path):
+    scenes, rng = [], np.random.default_rng(0)
+    for name, scale in (("a", 255), ("b", 255), ("c", 1)):
+        image = write_tif(tmp_path / f"{name}.tif", (scale * rng.random((1, 40, 40))).astype(np.float32))
+        scenes.append(make_scene(name, image, write_tif(tmp_path / f"{name}.mask.tif", np.zeros((1, 40, 40), np.uint8))))
+    said = describe_scales(store_of(scenes, tmp_path / "store", bands=(1,)))
+    assert said.startswith(f"Values of {tmp_path}/c.tif reach 1 in its middle")
+    assert describe_scales(store_of(scenes[:2], tmp_path / "store", bands=(1,))) == ""
 
 
 def test_scenes_smaller_than_the_window_are_named_once():
