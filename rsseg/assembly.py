@@ -141,7 +141,8 @@ def _try_balancing(setup: Setup) -> None:
 def _try_sampler(setup: Setup) -> None:
     """Make the sampler for one block in which every class occurs."""
     counts, sizes = np.ones((1, setup.dataset.task.channels + 1), dtype=np.uint16), np.array([[SIZE, SIZE]])
-    setup.sampler(sizes, Blocks.of(counts, sizes), read=lambda *_: (counts, counts.astype(np.uint8)))
+    layers: Any = {setup.dataset.task.target: counts.astype(np.uint8)}
+    setup.sampler(sizes, Blocks(counts, sizes), read=lambda *_: (counts, layers))
 
 
 def _try_optimizer(setup: Setup) -> None:
@@ -345,4 +346,4 @@ def fit_augmentations(module: SegmentationModule, data: Data) -> None:
     """Give the augmentations what they need of the training split: its pixels and labels, its blocks and its statistics."""
     train, numbers = data.stores["train"], data.numbers
     for augmentation in module.augmentations:
-        augmentation.fit(train.read_layers, train.census.blocks, numbers.mean, numbers.std)
+        augmentation.fit(train.read, train.census.blocks, numbers.mean, numbers.std)

@@ -97,7 +97,7 @@ def export(
         model = load_trained(folder, setup, scaling="none" if to == "folder" else "temperature")
         if to == "folder":
             network: Any = model.network
-            architecture = Architecture.of(network, setup.model, setup.model.net, len(model.spec.bands))
+            architecture = Architecture.of(network, setup.model, setup.plain["model"]["net"], len(model.spec.bands))
             export_folder(model, architecture, out)
         else:
             windows, pixels = example_windows(setup, model.spec)

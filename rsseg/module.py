@@ -18,7 +18,7 @@ from rsseg.contract import Batch, InputError, Layers, current_log_name, layers_o
 from rsseg.data.augment import Augmentation
 from rsseg.losses import Composite, CompositeValue, SplitLosses, Term, presence_loss
 from rsseg.losses.balancing import Balancing, Fixed, weighed_parts
-from rsseg.metrics import AnyScores, metrics
+from rsseg.metrics import Scores, metrics
 from rsseg.metrics.counters import SCENE_SUMS, score_scenes
 from rsseg.models.network import normalise
 from rsseg.task import Task
@@ -81,7 +81,7 @@ class SegmentationModule(L.LightningModule):
         self.without = {name: tuple((without or {}).get(name, ())) for name in tasks}
         self.weights = {name: (weights or {}).get(name, 1.0) for name in tasks}
         self.monitored, self.classifier = tuple(monitored), classifier
-        self.scores: dict[str, AnyScores] = {}
+        self.scores: dict[str, Scores] = {}
         self.value_by(np.ones(scenes, dtype=bool))
 
     def _log_name(self, stage: str, head: str, value: str) -> str:

@@ -15,7 +15,7 @@ from torch import nn
 
 from rsseg.config import build as kinds
 from rsseg.config.build import FailedError, build
-from rsseg.config.schema import Cache, ModelConfig, RecordConfig
+from rsseg.config.schema import Cache, RecordConfig
 from rsseg.config.targets import heads_of, no_such_target, tasks_of
 from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import Blocks
@@ -26,7 +26,7 @@ from rsseg.losses import Composite, EdgeWeight, Weight
 from rsseg.losses.balancing import Balancing
 from rsseg.losses.class_weights import counted_weights
 from rsseg.losses.foreign import adapted, given_to_loss
-from rsseg.models import Network, build_network, load_weights
+from rsseg.models import ModelFacts, Network, build_network, load_weights
 from rsseg.models.rates import rate_groups
 from rsseg.places import BESIDE_OPTIMIZER, BESIDE_TERM, Place, given_to_logger, loss_places, places, weight_of
 from rsseg.source import make_source
@@ -140,10 +140,10 @@ class Setup:
         return make_source(self.plain, self.trust)
 
     @property
-    def model(self) -> ModelConfig:
+    def model(self) -> ModelFacts:
         """What the config says of the model."""
-        known = {item.name for item in fields(ModelConfig)}  # what else stands there is a fault that is told
-        return ModelConfig(**{key: value for key, value in self.plain["model"].items() if key in known})
+        known = {item.name for item in fields(ModelFacts)}  # what else stands there is a fault that is told
+        return ModelFacts(**{key: value for key, value in self.plain["model"].items() if key in known})
 
     def network(self, pretrained: bool = True) -> Network:
         """The network, with its pretrained weights, or without them where a checkpoint's weights replace all."""

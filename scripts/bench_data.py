@@ -25,7 +25,7 @@ from rsseg.data.masks import Mask
 from rsseg.data.sampling import Uniform
 from rsseg.data.scene import Scene
 from rsseg.data.store import Store, load
-from rsseg.data.windows import Batches, Loader, TrainWindows
+from rsseg.data.windows import Batches, Loader, StoreWindows
 from rsseg.task import Binary
 
 Place = tuple[int, int, int]
@@ -145,7 +145,7 @@ def per_batch(batches: Iterator[Any]) -> float:
 
 def passing(store: Store, size: int) -> None:
     """Print what a batch costs, cut by a thread, or one and the same window again and again out of a worker process."""
-    windows = TrainWindows(store, size, Uniform(0, store.sizes, size))
+    windows = StoreWindows(store, size, Uniform(0, store.sizes, size))
     found = {
         "rsseg: windows cut by a thread": iter(Loader(windows, Batches(60 * BATCH, BATCH), threads=1)),
         "torch's loader, one window: uint8": iter(DataLoader(Constant(size, torch.uint8, torch.uint8), BATCH, num_workers=1)),

@@ -93,7 +93,7 @@ def test_the_first_loss_is_that_of_standardised_values(tmp_path, dem_root):
         (["loss=ce"], "CrossEntropy fits the tasks .* such as huber, mse or mae"),
         (["loss=mse", "dataset.mask_values=[0,1]"], "dataset.mask_values: masks of a regression hold real values"),
         (["loss=mse", "dataset.units=[m,m]"], "dataset.units lists 2 units, but dataset.classes names 1 values"),
-        (["loss=mse", "dataset.fractions=100"], "masks of a regression hold values, no class shares"),
+        (["loss=mse", "dataset.fractions=100"], "a target of task=regression holds no class shares"),
         (["loss=huber", "+loss.terms.huber.nodata=-9999"], "loss.terms.huber.nodata=-9999: a run standardises values"),
         (["loss=mse", "dataset.range=[0,110]"], r"dataset.range=\[0, 110\] is expected"),
     ],

@@ -16,7 +16,7 @@ from rsseg.contract import InputError, number
 from rsseg.data.masks import Array, Mask, MaskReader
 from rsseg.data.raster import open_raster
 from rsseg.task import OBJECT_PLANES, Task
-from rsseg.task.heat import spread, whole_radius
+from rsseg.task.centres import spread, whole_radius
 
 ROOM = 2  # pixels beyond the radius that know of an object too, for augmentations that enlarge or shrink the window
 

@@ -42,7 +42,7 @@ class Facts:
     @classmethod
     def of(cls, census: Census, task: Task, sizes: NDArray[np.int64], objects: Mapping[str, ObjectSizes]) -> Facts:
         """Draw them from what was counted."""
-        names, counts = task.label_names, census.blocks.by_label(task, sizes)
+        names, counts = task.label_names, census.blocks.by_label(task)
         positive, valid = census.positives.sum(axis=0), census.valid.sum(axis=0)
         totals = task.label_counts(positive, valid)[0]
         if task.separate:
@@ -62,7 +62,7 @@ class Facts:
             rare=names[least],
             ratio=float(totals[most] / totals[least]),
             majority=float(totals[most] / totals.sum()),
-            quiet=float((others[census.blocks.labelled(sizes)] == 0).mean()),
+            quiet=float((others[census.blocks.labelled > 0] == 0).mean()),
             thin=[name for name, own in objects.items() if own.width < THIN],
             small=[name for name, own in objects.items() if own.small >= 0.5],
             uneven=float(area.max() / area.min()),

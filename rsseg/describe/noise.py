@@ -25,7 +25,7 @@ from rsseg.assembly import make_setup
 from rsseg.config.folder import RunFolder
 from rsseg.contract import IGNORE, Batch, InputError, layers_of
 from rsseg.data.store import Store
-from rsseg.data.windows import GridWindows, TrainWindows
+from rsseg.data.windows import GridWindows, StoreWindows
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation.labelled import open_labelled
 from rsseg.files import write_table
@@ -193,7 +193,7 @@ def draw_noise(path: Path, setup: Setup, module: SegmentationModule, store: Stor
     """Write a PNG of a head's first patches, of which there is one at least: image, label, prediction and errors."""
     first = patches.drop_duplicates(["number", "row", "column"]).head(DRAWN)
     places = [*first[["number", "row", "column"]].itertuples(index=False, name=None)]
-    windows = TrainWindows(store, setup.window, places.__getitem__)
+    windows = StoreWindows(store, setup.window, places.__getitem__)
     batches = [windows.batch([k]) for k in range(len(places))]
     rows = predict_windows(module, batches, [scene.name for scene in store.scenes])[head]
     rows = [replace(row, scene=f"{rank}. {row.scene}") for rank, row in zip(first.index, rows, strict=True)]

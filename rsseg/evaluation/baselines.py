@@ -26,8 +26,8 @@ from rsseg.data.windows import GridWindows
 from rsseg.dataset import make_dataset, open_data, open_split, scenes_of
 from rsseg.errors import SCORING, in_one_line
 from rsseg.metrics.average import Array
+from rsseg.metrics.counters.sums import count_pairs, sum_errors
 from rsseg.metrics.errors import SUMS
-from rsseg.metrics.pixels import count_pairs, sum_errors
 from rsseg.metrics.scores import class_counts
 from rsseg.progress import progress
 from rsseg.quiet import quiet
@@ -104,8 +104,7 @@ def constant(train: Store, scored: Store) -> Array:
 def draw_pixels(store: Store, seed: int) -> tuple[Array, NDArray[np.generic]]:
     """Some labelled pixels of the first target, as many of each scene: float64 ``[N, bands]``, and their labels."""
     blocks, task = store.census.blocks, store.task
-    extent = blocks.extent(store.sizes)
-    labelled = extent.height * extent.width - blocks.counts[:, -1]
+    labelled = blocks.labelled
     each = -(-PIXELS // (len(store) * DRAWS))
     pixels, labels = [], []
     with progress(range(len(store)), "drawing pixels for the baseline") as scenes:
@@ -115,10 +114,10 @@ def draw_pixels(store: Store, seed: int) -> tuple[Array, NDArray[np.generic]]:
                 continue
             rng = np.random.default_rng([seed, scene])
             for block in rng.choice(own, DRAWS, p=labelled[own] / labelled[own].sum()):
-                image, target = store.read(scene, int(extent.top[block]), int(extent.left[block]), blocks.size)
-                target = task.hard_labels(target)
+                image, layers = store.read(scene, int(blocks.top[block]), int(blocks.left[block]), blocks.size)
+                target = task.hard_labels(layers[task.target])
                 inside = np.zeros((blocks.size, blocks.size), bool)
-                inside[: extent.height[block], : extent.width[block]] = True
+                inside[: blocks.height[block], : blocks.width[block]] = True
                 has_label = (target != IGNORE).any(axis=0) if task.separate else target != IGNORE
                 places = np.flatnonzero(inside & has_label)
                 chosen = rng.choice(places, min(each, len(places)), replace=False)

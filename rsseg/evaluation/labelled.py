@@ -24,7 +24,7 @@ from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.store import Store
 from rsseg.dataset import Dataset, TrainStatistics, open_split, scenes_of
 from rsseg.inference.scene import blocks
-from rsseg.metrics import AnyScores
+from rsseg.metrics import Scores
 from rsseg.metrics.counters import SCENE_SUMS, score_scenes
 from rsseg.module import SegmentationModule
 from rsseg.progress import progress
@@ -102,7 +102,7 @@ def _mask_of(setup: Setup, target: str, path: Path, mask_reader: MaskReader) -> 
     return found, mask_reader
 
 
-def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> AnyScores:
+def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> Scores:
     """The scores of a finished map of a head, by a mask as for `labelled_scene`, pixel by pixel of the map.
 
     The map holds the numbers of labels as ``rsseg predict`` writes them, with a no-data value where nothing is known, or the
@@ -130,7 +130,7 @@ def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> AnyScores:
     if unmapped:
         log.info("%d labelled pixels have no value in %s: they are not counted.", unmapped, path)
     scores = score_scenes(sums, task, setup.without_of(head))
-    if not sum(scores.pixels):
+    if not scores.class_pixels.any():
         raise InputError(f"{mask} labels no pixel of {path} that the map has a value for: is it the right file?")
     return scores
 

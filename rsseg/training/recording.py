@@ -20,13 +20,14 @@ from rsseg.contract import Batch, InputError
 from rsseg.data.groups import group_names
 from rsseg.data.sampling import Places
 from rsseg.data.store import Store
-from rsseg.data.windows import GridCell, GridWindows, TrainWindows
+from rsseg.data.windows import GridCell, GridWindows, StoreWindows
 from rsseg.dataset import Data, TrainStatistics
 from rsseg.distributed import is_main
 from rsseg.files import write_json
 from rsseg.losses.class_weights import counted_weights, uncounted
-from rsseg.metrics import Sample, choose_pixels, scaling_facts
+from rsseg.metrics import Sample, choose_pixels
 from rsseg.metrics.counters import LogitSample
+from rsseg.metrics.scaling import scaling_facts
 from rsseg.pictures.windows import pick_windows
 from rsseg.setup import Setup
 from rsseg.task import Task
@@ -55,7 +56,7 @@ PROBES = 4  # windows on which gradients, and gains, are recorded
 def make_recorder(setup: Setup, run: RunFolder, data: Data, sampler: Places) -> Recorder:
     """The callback that records a run; its probe windows are the first of the training stream, not augmented."""
     val = data.stores["val"]
-    stream = TrainWindows(data.stores["train"], setup.window, sampler)
+    stream = StoreWindows(data.stores["train"], setup.window, sampler)
     probes = [stream.batch([k]) for k in range(PROBES)] if is_main() else []
     held_out = pick_windows(val, setup.window, PROBES) if setup.record.gain and is_main() else []
     panels = {head: _panel(setup, head, data.numbers) for head in setup.tasks}
@@ -212,9 +213,5 @@ def keep_scalings(
             found[head] = scaling_facts(sample, tasks[head], step, first)
         except InputError as error:
             log.warning("No scaling is fitted for head %s: %s", head, error)
-            continue
-        if bounded := found[head]["temperature"]["at_bound"]:
-            line = "Head %s: the temperature of %s is at its bound: its logits separate all sampled pixels, or none."
-            log.info(line, head, ", ".join(bounded))
     if samples:
         write_json(run.scaling_file, found)

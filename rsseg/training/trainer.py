@@ -20,14 +20,14 @@ from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError, counted, log_name
 from rsseg.data.groups import group_names
 from rsseg.data.store import Store
-from rsseg.data.windows import Batches, GridWindows, TrainWindows
+from rsseg.data.windows import Batches, GridWindows, StoreWindows
 from rsseg.dataset import Data
 from rsseg.devices import choose_accelerator, choose_precision
 from rsseg.distributed import OneFolder, SyncBatchNorm, is_main, launched
 from rsseg.files import write_csv, write_json
 from rsseg.loggers import MetricsFile, SideLogger, side_loggers
 from rsseg.losses import Foreign
-from rsseg.metrics import AnyScores, Scores
+from rsseg.metrics import Scores
 from rsseg.module import SegmentationModule
 from rsseg.pictures.diagnostics import draw_balance, draw_confusion, draw_curves
 from rsseg.pictures.gallery import Gallery
@@ -90,7 +90,7 @@ class ProgressLines(L.Callback):
         if not shows_bars():
             self._say(trainer, self.monitor, float(trainer.callback_metrics[self.monitor]))
         for head, scores in pl_module.scores.items():
-            if isinstance(scores, Scores):
+            if not scores.task.real:
                 self._say_unpredicted(trainer.global_step, head, scores)
 
     def _say(self, trainer: L.Trainer, name: str, value: float) -> None:
@@ -167,7 +167,7 @@ class Loop:
     data: Data
     step: int  # the step that it goes on from; 0: from the beginning
     trainer: L.Trainer
-    windows: TrainWindows  # what it trains on
+    windows: StoreWindows  # what it trains on
     gallery: Gallery
     guard: NonFinite  # checks whether losses and gradients are finite
     recorder: Recorder | None  # records the run; None: it is not recorded
@@ -190,7 +190,7 @@ class Loop:
 def make_loop(setup: Setup, run: RunFolder, module: SegmentationModule, data: Data, step: int, interrupts: Interrupts) -> Loop:
     """Make the loop of a module; the arguments are its attributes, and the signals that stop the run."""
     head, train, val = setup.head, data.stores["train"], data.stores["val"]
-    windows = TrainWindows(train, setup.window, setup.sampler(train.sizes, train.census.blocks, train.read))
+    windows = StoreWindows(train, setup.window, setup.sampler(train.sizes, train.census.blocks, train.read))
     drawn = pick_windows(val, setup.window, setup.pictures) if is_main() else []
     names = [scene.name for scene in val.scenes]
     gallery = Gallery(run.pictures, drawn, names, {name: setup.palette(name) for name in setup.tasks}, setup.shown_bands)
@@ -230,13 +230,13 @@ def fit(loop: Loop, last: Path | None) -> None:
         ) from None
 
 
-def _trained_on(setup: Setup, windows: TrainWindows) -> Callable[[int], Mapping[str, Any]]:
+def _trained_on(setup: Setup, windows: StoreWindows) -> Callable[[int], Mapping[str, Any]]:
     """A function that gives the numbers and the scenes of a step's windows, by the number of the step from 0."""
     per_step = setup.batch_size * setup.accumulate
 
     def batch(step: int) -> Mapping[str, Any]:
         numbers = list(range(step * per_step, (step + 1) * per_step))
-        return {"windows": numbers, "scenes": [windows.store.scenes[windows.place(k)[0]].name for k in numbers]}
+        return {"windows": numbers, "scenes": [windows.store.scenes[windows.sampler(k)[0]].name for k in numbers]}
 
     return batch
 
@@ -288,7 +288,7 @@ def _log_start(setup: Setup, stores: Mapping[str, Store], trainer: L.Trainer, st
         )  # fmt: skip
 
 
-def write_scores(loop: Loop, result: Mapping[str, AnyScores]) -> None:
+def write_scores(loop: Loop, result: Mapping[str, Scores]) -> None:
     """Write tables and pictures of the best checkpoint, of which the module has the weights; print and log them."""
     run, gallery, trainer, rows = loop.run, loop.gallery, loop.trainer, score_rows(result)
     write_csv(run.classes_file, rows)
@@ -300,7 +300,7 @@ def write_scores(loop: Loop, result: Mapping[str, AnyScores]) -> None:
     try:
         for head, scores in result.items():
             confusion, curves = (of_head(run.path / f"{name}.png", head, result) for name in ("confusion", "curves"))
-            if isinstance(scores, Scores):
+            if not scores.task.real:
                 draw_confusion(confusion, scores)
                 drawn[confusion.stem] = confusion
             draw_curves(curves, head, loop.module.tasks, gallery.palettes[head], run.metrics())
@@ -319,7 +319,7 @@ def write_scores(loop: Loop, result: Mapping[str, AnyScores]) -> None:
     log.info("Pictures in %s: %s", run.path, ", ".join(path.name for path in pictures if path.is_file()))
 
 
-def write_summary(loop: Loop, result: Mapping[str, AnyScores]) -> None:
+def write_summary(loop: Loop, result: Mapping[str, Scores]) -> None:
     """Write the best checkpoint's scores into ``summary.json``, whose presence says that the run is finished.
 
     The scores are the first head's; of several heads all are under ``heads`` besides. What was left out is logged.

@@ -14,7 +14,7 @@ from rsseg.data.boxes import Boxes
 from rsseg.data.masks import Mask
 from rsseg.metrics.objects import labelled_objects
 from rsseg.task import Centres
-from rsseg.task.heat import OVERLAP, gaussian_radius
+from rsseg.task.centres import OVERLAP, gaussian_radius
 
 TWO = Centres(("car", "truck"))
 

@@ -56,7 +56,7 @@ def test_windows_hold_the_weights_of_the_file(tmp_path, dtype, cache):
     beyond = layers["mask"] == IGNORE
     assert beyond.sum() == 32 * 32 - 20 * 20 + 12 * 32
     np.testing.assert_array_equal(np.isnan(layers["weight"]), beyond)
-    read, alone = store.read_layers(0, 5, 7, 32)
+    read, alone = store.read(0, 5, 7, 32)
     np.testing.assert_array_equal(alone["weight"], expected[5:37, 7:39])
     np.testing.assert_array_equal(read, image[0])
 

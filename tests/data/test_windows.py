@@ -12,7 +12,7 @@ from tiny import make_scene, mask_file, write_tif
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.balance import Balanced
 from rsseg.data.sampling import Uniform
-from rsseg.data.windows import Batches, GridWindows, Loader, TrainWindows, grid
+from rsseg.data.windows import Batches, GridWindows, Loader, StoreWindows, grid
 from rsseg.dataset import describe_padding, describe_scales
 
 
@@ -22,7 +22,7 @@ def store(folder_root, tmp_path_factory):
 
 
 def train_windows(store, seed=5):
-    return TrainWindows(store, 32, Uniform(seed, store.sizes, 32))
+    return StoreWindows(store, 32, Uniform(seed, store.sizes, 32))
 
 
 @settings(deadline=None, max_examples=60)
@@ -54,7 +54,7 @@ def same(ours, theirs):
 @pytest.mark.parametrize("threads", [1, 3])
 def test_threads_and_resumption_change_nothing(store, threads):
     balanced = Balanced(5, store.sizes, 32, store.census.blocks, store.task, store.read)
-    for windows in (train_windows(store), TrainWindows(store, 32, balanced), GridWindows(store, 32, overlap=4)):
+    for windows in (train_windows(store), StoreWindows(store, 32, balanced), GridWindows(store, 32, overlap=4)):
         whole = list(Loader(windows, Batches(31, 2), threads=0))
         rest = Loader(windows, Batches(31, 2, start=6), threads)
         assert len(rest) == len(whole) == 16
@@ -83,27 +83,21 @@ def test_a_loader_cuts_no_more_than_it_has_to(store):
 
 @pytest.mark.parametrize("threads", [0, 2])
 def test_a_window_that_cannot_be_cut_is_named(store, threads, monkeypatch):
-    windows, real = train_windows(store), store.cut
-    (scene, *_), k = windows.place(5), 5
+    places, real = [(0, 0, 0)] * 5 + [(1, 3, 7)] * 3, store.arrays
+    windows = StoreWindows(store, 32, places.__getitem__)
 
-    def cut(places, size):
-        if windows.place(k) in places:
+    def arrays(scene):
+        if scene == 1:
             raise OSError(5, "Input/output error")
-        return real(places, size)
+        return real(scene)
 
-    monkeypatch.setattr(store, "cut", cut)
-    name = store.scenes[scene].name
+    monkeypatch.setattr(store, "arrays", arrays)
     batches = iter(Loader(windows, Batches(8, 4), threads))
     next(batches)
-    with pytest.raises(InputError, match=rf"window 5 of scene {name} \(.*\) can't be cut \(OSError: .*output error\)") as told:
+    named = rf"the window at row 3, column 7 of scene {store.scenes[1].name} \(.*\) can't be cut \(.*output error\)"
+    with pytest.raises(InputError, match=named) as told:
         next(batches)
     assert isinstance(told.value.__cause__, OSError)
-    monkeypatch.setattr(windows, "sampler", lambda k: 1 / (k - 5))
-    with pytest.raises(InputError, match=r"window 5 can't be cut \(ZeroDivisionError: "):
-        windows.batch([5])
-    monkeypatch.setattr(store, "cut", lambda *_: [0] * 10**15)
-    with pytest.raises(MemoryError):
-        train_windows(store).batch([5])
 
 
 def test_ranks_and_batches_change_nothing(store):

@@ -12,7 +12,7 @@ from rsseg.describe.objects import ObjectSizes
 from rsseg.task import make_task
 
 CONFIG_NAMES = {path.stem for path in (CONFIGS / "loss").glob("*.yaml")}
-BANDS = BandStatistics(1, *np.zeros((5, 1)), missing=0.0)
+BANDS = BandStatistics(**dict.fromkeys(("mean", "std", "min", "max", "percentiles"), np.zeros(1)), count=1, missing=0.0)
 
 
 def facts_of(task, classes, scenes, objects=None):
@@ -23,7 +23,7 @@ def facts_of(task, classes, scenes, objects=None):
         valid, ignored = np.repeat(positives.sum(axis=1, keepdims=True), len(classes), axis=1), 10_000 - positives.sum(axis=1)
     else:
         valid, ignored = np.full_like(positives, 10_000), np.zeros(len(scenes), int)
-    blocks = Blocks.of(np.column_stack([positives, ignored]).astype(np.uint16), sizes)
+    blocks = Blocks(np.column_stack([positives, ignored]).astype(np.uint16), sizes)
     return Facts.of(Census(positives, valid, BANDS, blocks, None, None), task, sizes, objects or {})
 
 
