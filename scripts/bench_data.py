@@ -19,8 +19,9 @@ from torchgeo.samplers import RandomGeoSampler
 
 from rsseg.data.build import open_store
 from rsseg.data.labels import Labels
+from rsseg.data.masks import Mask
 from rsseg.data.sampling import Uniform
-from rsseg.data.scene import Mask, Scene
+from rsseg.data.scene import Scene
 from rsseg.data.store import Store, load
 from rsseg.task import Binary
 

@@ -30,7 +30,8 @@ from rsseg.config.entry import ENTRY
 from rsseg.config.folder import RunFolder
 from rsseg.data.build import open_store
 from rsseg.data.labels import Labels
-from rsseg.data.scene import Mask, Scene
+from rsseg.data.masks import Mask
+from rsseg.data.scene import Scene
 from rsseg.module import SegmentationModule
 from rsseg.run import train
 from rsseg.task import Multiclass

@@ -102,7 +102,7 @@ def _files(scene: Scene, name: str, mask_readers: Sequence[MaskReader]) -> list[
 
 def _may_disagree(scene: Scene) -> bool:
     """Whether a scene can be right alone and wrong among others: stacked files, or vectors that touch no image."""
-    return bool(scene.stack) or any(mask is not None and mask.burn is not None for mask in scene.masks)
+    return bool(scene.stack) or any(mask is not None and mask.vector for mask in scene.masks)
 
 
 def _decode(

@@ -69,13 +69,13 @@ def test_statistics_are_those_of_all_known_values(tmp_path):
         (
             lambda: Values(HEIGHT, span=[0, 50]),
             [[[3.0, 61.0]]],
-            r"holds 61, 1 such values in all, but dataset.range=\[0, 50\]",
+            r"holds 61, 1 such values in all, but finite ones in dataset.range=\[0, 50\]",
         ),
-        (lambda: Values(HEIGHT), [[[np.inf]]], "holds inf, 1 such values in all, but finite values are expected"),
+        (lambda: Values(HEIGHT), [[[np.inf]]], "holds inf, 1 such values in all, but finite ones"),
         (
             lambda: Values(HEIGHT, span=[-np.inf, 100]),
             [[[1.0, 101.0]]],
-            r"holds 101, .* dataset.range=\[-inf, 100\] is expected",
+            r"holds 101, .* dataset.range=\[-inf, 100\] are expected",
         ),
         (
             lambda: make_mask_reader(Multiclass(("a", "b")), span=[0, 1]),

@@ -7,13 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import folder_scenes, store_of
-from tiny import mask_file
+from tiny import make_scene, mask_file, write_tif
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.balance import Balanced
 from rsseg.data.sampling import Uniform
 from rsseg.data.windows import Batches, GridWindows, Loader, StoreWindows, grid
-from rsseg.dataset import describe_padding
+from rsseg.dataset import describe_padding, describe_scales
 
 
 @pytest.fixture(scope="module")
@@ -139,11 +139,19 @@ def test_grid_windows_equal_the_mask(store):
             np.testing.assert_array_equal(labels, file.read(1))
 
 
-def test_scenes_smaller_than_the_window_are_named_once_with_a_window_that_fits():
+def test_scenes_of_another_scale_are_named(tmp_path):
+    scenes, rng = [], np.random.default_rng(0)
+    for name, scale in (("a", 255), ("b", 255), ("c", 1)):
+        image = write_tif(tmp_path / f"{name}.tif", (scale * rng.random((1, 40, 40))).astype(np.float32))
+        scenes.append(make_scene(name, image, write_tif(tmp_path / f"{name}.mask.tif", np.zeros((1, 40, 40), np.uint8))))
+    said = describe_scales(store_of(scenes, tmp_path / "store", bands=(1,)))
+    assert said.startswith(f"Values of {tmp_path}/c.tif reach 1 in its middle")
+    assert describe_scales(store_of(scenes[:2], tmp_path / "store", bands=(1,))) == ""
+
+
+def test_scenes_smaller_than_the_window_are_named_once():
     sizes = {"train": np.array([[100, 300], [256, 256]]), "val": np.array([[300, 300]])}
     stores = {split: SimpleNamespace(sizes=own) for split, own in sizes.items()}
     found = describe_padding(stores, 256)
-    assert "Smaller than window=256: 1 of 2 train scenes." in found
-    assert "window=96 fits all" in found
+    assert "Smaller than window=256: 1 train scenes." in found
     assert describe_padding(stores, 96) == ""
-    assert "fits" not in describe_padding({"train": SimpleNamespace(sizes=np.array([[20, 20]]))}, 256)

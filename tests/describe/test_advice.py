@@ -7,8 +7,7 @@ from tiny import CONFIGS
 from rsseg.data.blocks import Blocks
 from rsseg.data.census import BandStatistics, Census
 from rsseg.describe import advice
-from rsseg.describe.advice import RULES, SITUATIONS, advise, candidates
-from rsseg.describe.facts import Facts
+from rsseg.describe.advice import RULES, SITUATIONS, Facts, advise, candidates
 from rsseg.describe.objects import ObjectSizes
 from rsseg.task import make_task
 
@@ -33,7 +32,7 @@ def situations(about, facts):
 
 
 def sizes(width=50.0, small=0.0):
-    return ObjectSizes(9, [5000.0] * 3, None, width, small, 0, 0)
+    return ObjectSizes(9, [5000.0] * 3, width, small, 0)
 
 
 def test_facts_of_a_multiclass_split():
