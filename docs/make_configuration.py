@@ -19,8 +19,8 @@ INTRODUCTION = """\
 Made from `rsseg/config/schema.py` and `configs/` by `make docs`; a test holds it to them.
 
 [Hydra](https://hydra.cc) composes the config of a run. `group=choice` picks a file of a group, `group=[one,two]` several
-(augment, callbacks, logger), and `key=value` sets any value. A file of your own in `configs/<group>` of the working directory is
-a choice too. Arguments of a `_target_` that no file lists can be set; one that the target does not know is refused, with the
+(augment, callbacks, logger), and `key=value` sets any value. A file of your own in `configs/<group>` of the working directory
+is a choice too. Arguments of a `_target_` that no file lists can be set; one that the target does not know is refused, with the
 nearest name that it does. `rsseg train --cfg job` prints the config of a command without running it.
 
 The tables of choices write a setting as `key=default (what it means)`. It is set below its group, as in `sampler.power=0.5`;
@@ -38,8 +38,8 @@ read from one, so that a config from somebody else runs no code.
 | `optimizer`, `scheduler` | torch's `Optimizer`, `LRScheduler` |
 | `balancing` | `rsseg.losses.balancing.Balancing`: it learns in `update` and gives its factors in `factors` |
 | `sampler`, `dataset.source` | `rsseg.data.sampling.Sampler`, `rsseg.data.scene.Source` |
-| `augment` | `rsseg.data.augment.Augmentation`: `augment(image, layers, k)` returns both; `layers` holds the tensor `mask` and, where \
-there is one, `weight`. `rsseg.data.augment.erase` hides pixels in all of them |
+| `augment` | `rsseg.data.augment.Augmentation`: `augment(image, layers, k)` returns both; `layers` holds \
+the tensor `mask` and, where there is one, `weight`. `rsseg.data.augment.erase` hides pixels in all of them |
 | `callbacks`, `logger`, `trainer` | Lightning's `Callback`, `Logger`, `Trainer` |
 """
 

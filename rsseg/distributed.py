@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import lightning as L
 import torch
 import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
@@ -22,8 +21,7 @@ from torch import Tensor, nn
 
 from rsseg.collective import global_sum
 from rsseg.config.entry import ENTRY
-from rsseg.config.naming import quoted_resume
-from rsseg.contract import InputError
+from rsseg.config.naming import quoted
 
 
 def is_main() -> bool:
@@ -47,9 +45,10 @@ def launched(trainer: Any, folder: Path, trust: Sequence[str] = ()) -> Iterator[
     if trainer.world_size == 1:
         yield
         return
-    words = [ENTRY[1], "train", quoted_resume(folder.resolve()), *([f"trust=[{','.join(trust)}]"] if trust else [])]
+    words = [ENTRY[1], "train", f"resume={quoted(folder.resolve())}", *([f"trust=[{','.join(trust)}]"] if trust else [])]
     end: BaseException | None = None
-    with patch.dict(os.environ), patch.object(sys, "argv", words), _as_script(), _no_hydra():
+    script = patch.object(sys.modules["__main__"], "__spec__", None)  # else Lightning starts a module, as ``python -m`` does
+    with patch.dict(os.environ), patch.object(sys, "argv", words), script, _no_hydra():
         try:
             yield
         except BaseException as error:
@@ -66,32 +65,6 @@ def launched(trainer: Any, folder: Path, trust: Sequence[str] = ()) -> Iterator[
         os._exit(0)  # gloo's threads, torn down by the interpreter, now and then abort the process instead
     if end:
         raise end
-
-
-class OneFolder(L.Callback):
-    """Refuses to train when processes that another program started, such as torchrun, have run folders of their own.
-
-    Args:
-        folder: This process's run folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = str(folder.resolve())
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Compare with the first process's.
-
-        Raises:
-            InputError: If they differ.
-        """
-        first = trainer.strategy.broadcast(self.folder)
-        if first != self.folder:
-            raise InputError(f"the processes of one run have different folders, such as {first}: give all hydra.run.dir=...")
-
-
-def _as_script() -> Any:
-    """Lightning starts a module that was started by ``-m`` likewise; here the file that `ENTRY` names is started."""
-    return patch.object(sys.modules["__main__"], "__spec__", None)
 
 
 @contextmanager

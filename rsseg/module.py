@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
-from rsseg.contract import Batch, InputError, Layers, current_log_name, layers_of, log_name
+from rsseg.contract import Batch, InputError, Layers, layers_of, log_name
 from rsseg.data.augment import Augmentation
 from rsseg.losses import Composite, CompositeValue, SplitLosses, Term, presence_loss
 from rsseg.losses.balancing import Balancing, Fixed, weighed_parts
@@ -187,8 +187,9 @@ class SegmentationModule(L.LightningModule):
         self.log("loss", total.detach(), prog_bar=True, logger=False)
         self.terms = {name: value.detach() for name, value in values.items()}
         self.log_dict(self.terms)
+        single = f"{next(iter(self.tasks))}/" if len(self.tasks) == 1 else ""
         weights = self.balancing.weights.items()
-        self.log_dict({current_log_name(f"train/balance/{part}", self.tasks): weight for part, weight in weights})
+        self.log_dict({f"train/balance/{part.removeprefix(single)}": weight for part, weight in weights})
         return total
 
     def configure_gradient_clipping(

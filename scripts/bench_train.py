@@ -124,18 +124,19 @@ def watch() -> Spent:
     from rsseg import run
     from rsseg.comparison.recorder import Recorder
     from rsseg.training import checkpointing
+    from rsseg.training.trainer import Loop
 
     spent = Spent()
     spent.around(run, "make_setup", "setup")
     spent.around(run, "_open", "decoding, statistics, network")
-    spent.around(run, "fit", "steps")
+    spent.around(Loop, "fit", "steps")
     spent.around(_EvaluationLoop, "run", "validation")
     spent.around(checkpointing, "write_checkpoint", "checkpoints")
     for hook in ("on_validation_batch_end", "on_validation_epoch_end", "on_validation_end"):
         spent.around(Recorder, hook, "records")
     spent.around(run, "score_best", "scoring the best checkpoint, thresholds")
-    spent.around(run, "write_scores", "tables, pictures")
-    spent.around(run, "write_summary", "summary")
+    spent.around(Loop, "write_scores", "tables, pictures")
+    spent.around(Loop, "write_summary", "summary")
     return spent
 
 

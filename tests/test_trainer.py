@@ -455,7 +455,7 @@ def test_gpu_is_whatever_accelerator_there_is(monkeypatch, there, asked, wanted)
 )
 def test_what_a_device_cannot_do_is_found_before_data_are_read(monkeypatch, there, trainer, resident, fault):
     there_is(monkeypatch, there)
-    found = devices.device_faults(trainer, resident)
+    found = devices.device_faults(trainer, resident, 8)
     if fault is None:
         assert found == []
     else:
@@ -543,8 +543,8 @@ def test_what_a_run_that_goes_on_may_change():
 @pytest.mark.parametrize(
     ("given", "ended", "why"),
     [
-        ({"seed": 2}, False, "seed: its windows are functions of the seed"),
-        ({"model.encoder": "resnet34"}, False, "model.encoder: the weights that it has are those of its model"),
+        ({"seed": 2}, False, "seed: its windows would be others"),
+        ({"model.encoder": "resnet34"}, False, "model.encoder: its weights are those of its model"),
         ({"optimizer": {"lr": 0.1}}, False, r"optimizer: .*only optimizer\.lr can change"),
         ({"experiment": ABSENT}, False, "experiment: a run goes on with the config that it began with"),
         ({"loss/term": ABSENT, "logger.csv": ABSENT}, False, r"loss/term: .*under its loss; logger\.csv: a run goes on"),

@@ -19,7 +19,7 @@ from rsseg.data.inspection import compare_scenes, raise_together
 from rsseg.data.masks import MaskReader
 from rsseg.data.scene import Facts, Scene
 from rsseg.data.store import Store
-from rsseg.files import UnwritableError, check_space, file_error, remove_parts
+from rsseg.files import UnwritableError, file_error, remove_parts, say_space
 from rsseg.progress import progress
 
 log = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ def _decode(
     compare_scenes([known[name] for name in together], [facts[name] for name in together], bands)
     need = sum(sizes[name] for name in names)
     takes = f"{counted(len(names), 'scene')} to decode take{'s' * (len(names) == 1)}"
-    log.info("%s", check_space(folder, need, f"{title}: {takes}"))
+    say_space(folder, need, f"{title}: {takes}")
     found |= _in_threads(decode, names, f"{title}: decoding", stop=not skip)
     if not skip:
         raise_together(list(found.values()))

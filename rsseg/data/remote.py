@@ -18,7 +18,7 @@ import fsspec
 from rsseg.contract import InputError
 from rsseg.data.paths import IMAGES
 from rsseg.data.raster import find_damage
-from rsseg.files import atomic_write, check_space, is_archive, read_json, write_json
+from rsseg.files import atomic_write, is_archive, read_json, say_space, write_json
 from rsseg.progress import progress
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def copy_files(url: str, root: str, todo: Mapping[str, Sequence[Any]], folder: P
     """Copy files of a remote root into a folder: `todo` says where each is, and its size, by its path below the root."""
     system, _ = open_system(url)
     need = sum(size for _, size in todo.values())
-    check_space(folder, need, f"{len(todo)} files of {root} take", "set RSSEG_CACHE to a folder on a larger disk")
+    say_space(folder, need, f"{len(todo)} files of {root} take", "set RSSEG_CACHE to a folder on a larger disk")
 
     def copy_one(name: str) -> None:
         address, size = todo[name]

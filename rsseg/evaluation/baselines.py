@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 from rsseg.config.build import plain
 from rsseg.config.folder import RunFolder
-from rsseg.config.targets import leave_out_short_form
 from rsseg.contract import IGNORE, layers_of
 from rsseg.data.census import BandStatistics
 from rsseg.data.store import Store
@@ -48,7 +47,7 @@ def count_baselines(runs: Sequence[Path], task: Task, split: str = "val", trust:
     quiet()
     each = []
     for run in runs:
-        config = plain(leave_out_short_form(RunFolder(run).config()))
+        config = plain(RunFolder(run).config())
         dataset, source, window = make_dataset(config), make_source(config, trust), config["window"]
         with in_one_line(run, 1, window, memory=SCORING):
             stores = open_data(dataset, source, window).stores

@@ -175,7 +175,7 @@ class Crossing:
         return result
 
 
-def keep_thresholds(
+def keep_tuned(
     run: RunFolder,
     tasks: Mapping[str, Task],
     samples: Mapping[str, Sample],
@@ -183,33 +183,24 @@ def keep_thresholds(
     recorder: Recorder,
     crossed: Mapping[str, Mapping[str, NDArray[Any]]],
 ) -> None:
-    """Tune thresholds on samples of the best checkpoint, by head, and write ``threshold.json``; one that has diverged has none.
+    """Tune thresholds and fit scalings on samples of the best checkpoint, by head: ``threshold.json``, ``scaling.json``.
 
-    Real values have none: without another head there is no such file.
+    A checkpoint that has diverged has none. Real values have none: without another head there are no such files.
     """
-    found = {}
+    thresholds, scalings = {}, {}
     for head, sample in samples.items():
-        known = not np.isnan(crossed[head]["counts"][:2]).any() and not recorder.first.all()
         counts, classes = crossed[head]["counts"][:2], shared(recorder.split.holds[tasks[head].target], recorder.first)
+        known = not np.isnan(counts).any() and not recorder.first.all()
         try:
             if crossed[head]["lost"].any():
                 raise InputError("the run has diverged; lower its learning rate")
-            found[head] = threshold_facts(sample, tasks[head], step, classes, counts if known else None)
+            thresholds[head] = threshold_facts(sample, tasks[head], step, classes, counts if known else None)
         except InputError as error:
             log.warning("No threshold is tuned for head %s: %s", head, error)
-    if samples:
-        write_json(run.thresholds_file, found)
-
-
-def keep_scalings(
-    run: RunFolder, tasks: Mapping[str, Task], samples: Mapping[str, Sample], step: int, first: NDArray[np.bool_]
-) -> None:
-    """Fit the scalings of logits on samples of the best checkpoint, by head, and write ``scaling.json``."""
-    found = {}
-    for head, sample in samples.items():
         try:
-            found[head] = scaling_facts(sample, tasks[head], step, first)
+            scalings[head] = scaling_facts(sample, tasks[head], step, recorder.first)
         except InputError as error:
             log.warning("No scaling is fitted for head %s: %s", head, error)
     if samples:
-        write_json(run.scaling_file, found)
+        write_json(run.thresholds_file, thresholds)
+        write_json(run.scaling_file, scalings)

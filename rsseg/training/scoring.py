@@ -30,7 +30,7 @@ from rsseg.progress import shows_bars
 from rsseg.setup import Setup
 from rsseg.table import print_table
 from rsseg.training.counting import PointCounts, Thresholds
-from rsseg.training.recording import Count, Crossing, keep_scalings, keep_thresholds, labelled_tasks, recorded_split
+from rsseg.training.recording import Count, Crossing, keep_tuned, labelled_tasks, recorded_split
 
 log = logging.getLogger(__name__)
 
@@ -127,10 +127,10 @@ def score_best(
     if held != best:
         load_checkpoint(module, run)
     crossed = crossing.write()
-    keep_thresholds(run, module.tasks, samples, best, recorder, crossed)
-    keep_scalings(run, module.tasks, samples, best, recorder.first)
+    keep_tuned(run, module.tasks, samples, best, recorder, crossed)
     recorder.remove_samples()
-    remove_halves(run)
+    for name in HALVES:
+        (run.checkpoints / f"{name}.ckpt").unlink(missing_ok=True)
     (run.records / "test.npz").unlink(missing_ok=True)  # of a run that has gone on
     return {
         head: replace(scores, beside={"boundary_iou": overlap(crossed[head]["counts"][-1].sum(0))})
@@ -138,12 +138,6 @@ def score_best(
         else scores
         for head, scores in result.items()
     }
-
-
-def remove_halves(run: RunFolder) -> None:
-    """Remove the checkpoints that were the best on a half of the scenes."""
-    for name in HALVES:
-        (run.checkpoints / f"{name}.ckpt").unlink(missing_ok=True)
 
 
 def score_split(setup: Setup, run: RunFolder, module: SegmentationModule, store: Store, path: Path, version: str) -> None:
