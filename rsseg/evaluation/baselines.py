@@ -25,7 +25,7 @@ from rsseg.data.windows import GridWindows
 from rsseg.dataset import make_dataset, open_data, open_split, scenes_of
 from rsseg.errors import SCORING, in_one_line
 from rsseg.metrics.average import Array
-from rsseg.metrics.counters.sums import count_pairs
+from rsseg.metrics.pixels import count_pairs
 from rsseg.metrics.scores import class_counts
 from rsseg.progress import progress
 from rsseg.quiet import quiet

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from rsseg.contract import IGNORE, known
 from rsseg.metrics.errors import SUMS
+from rsseg.metrics.pixels import count_pairs, sum_errors
 from rsseg.task import Task
 
 
@@ -65,27 +65,3 @@ class ErrorSums(SceneCounts):
     def update(self, logits: Tensor, target: Tensor, scene: Tensor, corner: Tensor | None = None) -> None:
         """Add a batch; the arguments are those of `Confusion`, the target standardised as the loss sees it, NaN not counted."""
         self.counts.index_add_(0, scene, sum_errors(self.task.predict(logits), self.task.predict(target)))
-
-
-def count_pairs(predicted: Tensor, target: Tensor, scene: Tensor, scenes: int, task: Task) -> Tensor:
-    """The counts of (target, prediction) pairs of a batch: int64 ``[scenes, P, K, K]``, rows the target.
-
-    There is one matrix of all classes for multiclass, one of 2 x 2 per label otherwise. Labels are those of `Confusion.update`.
-    """
-    planes, labels = len(task.matrices), task.labels
-    shape = (len(target), planes, *target.shape[-2:])
-    predicted, target = predicted.reshape(shape), task.hard_labels(target).long().reshape(shape)
-    plane = torch.arange(planes, device=target.device)[:, None, None]
-    cell = ((scene[:, None, None, None] * planes + plane) * labels + target) * labels + predicted
-    cells = scenes * planes * labels**2
-    cell = torch.where(target == IGNORE, cells, cell)  # a bin more, cut off again
-    return torch.bincount(cell.flatten(), minlength=cells + 1)[:cells].view(scenes, planes, labels, labels)
-
-
-def sum_errors(predicted: Tensor, target: Tensor) -> Tensor:
-    """`SUMS` of each image of a batch ``[B, V, H, W]``, in the target's unit, NaN not counted: float64 ``[B, V, 6]``."""
-    there = known(target)
-    value = target.double().masked_fill(~there, 0)
-    error = (predicted.double() - value).masked_fill(~there, 0)
-    parts = (there.double(), error, error.abs(), error.square(), value, value.square())
-    return torch.stack([part.sum((2, 3)) for part in parts], dim=-1)

@@ -1,0 +1,33 @@
+"""What is counted of a batch's pixels, without torchmetrics, which baselines do without: pairs of labels, sums of errors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rsseg.contract import IGNORE, known
+from rsseg.task import Task
+
+
+def count_pairs(predicted: Tensor, target: Tensor, scene: Tensor, scenes: int, task: Task) -> Tensor:
+    """The counts of (target, prediction) pairs of a batch: int64 ``[scenes, P, K, K]``, rows the target.
+
+    There is one matrix of all classes for multiclass, one of 2 x 2 per label otherwise. Labels are those of `Confusion`.
+    """
+    planes, labels = len(task.matrices), task.labels
+    shape = (len(target), planes, *target.shape[-2:])
+    predicted, target = predicted.reshape(shape), task.hard_labels(target).long().reshape(shape)
+    plane = torch.arange(planes, device=target.device)[:, None, None]
+    cell = ((scene[:, None, None, None] * planes + plane) * labels + target) * labels + predicted
+    cells = scenes * planes * labels**2
+    cell = torch.where(target == IGNORE, cells, cell)  # a bin more, cut off again
+    return torch.bincount(cell.flatten(), minlength=cells + 1)[:cells].view(scenes, planes, labels, labels)
+
+
+def sum_errors(predicted: Tensor, target: Tensor) -> Tensor:
+    """`rsseg.metrics.errors.SUMS` of each image of a batch ``[B, V, H, W]``, NaN not counted: float64 ``[B, V, 6]``."""
+    there = known(target)
+    value = target.double().masked_fill(~there, 0)
+    error = (predicted.double() - value).masked_fill(~there, 0)
+    parts = (there.double(), error, error.abs(), error.square(), value, value.square())
+    return torch.stack([part.sum((2, 3)) for part in parts], dim=-1)
