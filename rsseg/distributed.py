@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import lightning as L
 import torch
 import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from rsseg.collective import global_sum
 from rsseg.config.entry import ENTRY
 from rsseg.config.naming import quoted
+from rsseg.contract import InputError
 
 
 def is_main() -> bool:
@@ -65,6 +67,27 @@ def launched(trainer: Any, folder: Path, trust: Sequence[str] = ()) -> Iterator[
         os._exit(0)  # gloo's threads, torn down by the interpreter, now and then abort the process instead
     if end:
         raise end
+
+
+class OneFolder(L.Callback):
+    """Refuses to train when processes that another program started, such as torchrun, have run folders of their own.
+
+    Args:
+        folder: This process's run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder.resolve())
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Compare with the first process's.
+
+        Raises:
+            InputError: If they differ.
+        """
+        first = trainer.strategy.broadcast(self.folder)
+        if first != self.folder:
+            raise InputError(f"the processes of one run have different folders, such as {first}: give all hydra.run.dir=...")
 
 
 @contextmanager

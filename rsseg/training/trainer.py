@@ -21,7 +21,7 @@ from rsseg.data.groups import group_names
 from rsseg.data.windows import Batches, GridWindows, StoreWindows
 from rsseg.dataset import Data
 from rsseg.devices import choose_accelerator, choose_precision
-from rsseg.distributed import SyncBatchNorm, is_main, launched
+from rsseg.distributed import OneFolder, SyncBatchNorm, is_main, launched
 from rsseg.files import write_csv, write_json
 from rsseg.loggers import MetricsFile, SideLogger, side_loggers
 from rsseg.losses import Foreign
@@ -164,6 +164,7 @@ def make_trainer(
             LearningRateMonitor(logging_interval="step"),
             ProgressLines(kept.monitor, kept.steps),
             kept,
+            OneFolder(run.path),
         ],
         plugins=[CheckpointFiles(run), *([SyncBatchNorm(accelerator)] if node.get("sync_batchnorm") else [])],
         use_distributed_sampler=False,
