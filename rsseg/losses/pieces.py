@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,19 +16,14 @@ if TYPE_CHECKING:
 CHUNK = 2**18
 """The logits that are worked on at a time on a CPU."""
 
-Part: TypeAlias = tuple[slice, slice]
-"""The images and pixels of ``[B, C, N]`` that are worked on together."""
 
-
-def parts_of(x: Tensor) -> list[Part]:
-    """What covers ``[B, C, N]``: everything at once, or on a CPU parts that stay in its cache."""
+def parts_of(x: Tensor) -> list[slice]:
+    """Which pixels of ``[B, C, N]`` are worked on together: all, or on a CPU few enough to stay in its cache."""
     if not may_look(x):
-        return [(slice(None), slice(None))]
+        return [slice(None)]
     images, classes, pixels = x.shape
-    step = max(1, CHUNK // max(2, classes))  # what is made of a single plane is many times as large
-    together = max(1, step // max(1, pixels))
-    starts = [(i, n) for i in range(0, images, together) for n in range(0, max(1, pixels), step)]
-    return [(slice(i, i + together), slice(n, n + step)) for i, n in starts]
+    step = max(1, CHUNK // (images * max(2, classes)))  # what is made of a single plane is many times as large
+    return [slice(n, n + step) for n in range(0, max(1, pixels), step)]
 
 
 def may_look(x: Tensor) -> bool:
@@ -72,13 +68,6 @@ def labelled(target: Tensor, number: Tensor, labels: int, ignore: int) -> Tensor
     if 0 <= ignore < labels:
         v.mul_(number != ignore)
     return v
-
-
-def shares_of(number: Tensor, exclusive: bool) -> tuple[Tensor, Tensor]:
-    """`Piece.y` and `Piece.v` of class shares. A pixel of exclusive classes counts only if all its shares are known."""
-    known = ~number.isnan()
-    v = (known.all(1, keepdim=True) if exclusive else known).to(number.dtype)
-    return torch.where(v > 0, number, 0), v
 
 
 class Piece:
@@ -182,8 +171,9 @@ class Softmax(Piece):
 
     def read(self, target: Tensor, number: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
         """See `Piece`; a label beyond the classes counts for nothing."""
-        if not self.hard:
-            return shares_of(number, exclusive=True)
+        if not self.hard:  # a pixel counts only if all its shares are known
+            v = (~number.isnan()).all(1, keepdim=True).to(number.dtype)
+            return torch.where(v > 0, number, 0), v
         classes = self.x.shape[1]
         y = number.new_empty(len(number), classes, number.shape[2])
         torch.eq(number, torch.arange(classes, dtype=number.dtype, device=number.device).unsqueeze(-1), out=y)
@@ -230,8 +220,8 @@ class Softmax(Piece):
                 by_p.append(other.unsqueeze(-1))
                 u += self.at_label(own - other) * self.p_t
             elif key.name == "soft":
-                below = (torch.sign(self.y - self.p) + 1) / 2
-                by_p.append(other.unsqueeze(-1) + (own - other).unsqueeze(-1) * below)
+                below = (self.y - self.p).sign_().add_(1).div_(2)
+                by_p.append(below.mul_((own - other).unsqueeze(-1)).add_(other.unsqueeze(-1)))
             elif key.name == "levels":
                 by_p.append(self.of_level(torch.stack([-own, other]), int(key.number)))
             elif key.name == "spread":
@@ -265,14 +255,11 @@ class Sigmoid(Piece):
         minus_s = self.clean(self.v.sub(self.y, alpha=2).mul_(self.x))
         self.q, self.s = minus_s.sigmoid(), minus_s.neg_()
         self.p_t, self.other = self.s.sigmoid(), self.v - self.y
-        self.log: Tensor | None = None
 
-    @property
+    @cached_property
     def log_p_t(self) -> Tensor:
-        """The logarithm of p_t, computed where it is first asked for."""
-        if self.log is None:
-            self.log = F.logsigmoid(self.s)
-        return self.log
+        """The logarithm of p_t."""
+        return F.logsigmoid(self.s)
 
     def error(self) -> Tensor:
         return self.q * self.v
@@ -308,42 +295,3 @@ class Sigmoid(Piece):
     def by_label(self, own: Tensor, other: Tensor) -> Tensor:
         """What two tables ``[b, C]`` hold for each pixel, by its label."""
         return (self.y * (own - other).unsqueeze(-1)).add_(other.unsqueeze(-1))
-
-
-class SigmoidShares(Piece):
-    """Shares of labels each on its own: p and q are the probabilities of the label and of its rest."""
-
-    def read(self, target: Tensor, number: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
-        return shares_of(number, exclusive=False)
-
-    def start(self, target: Tensor) -> None:
-        z = self.clean(self.x.to(self.y.dtype, copy=True))
-        self.log_p, self.log_q = F.logsigmoid(z), F.logsigmoid(-z)
-        self.p, self.q = z.sigmoid() * self.v, (-z).sigmoid() * self.v
-        self.other = self.v - self.y
-
-    def sums(self, key: Sum) -> tuple[Tensor, Tensor]:
-        if key.name == "count":
-            return self.total(self.y), self.total(self.other)
-        if key.name == "soft":
-            common = torch.minimum(self.p, self.y)
-            return self.total(common), self.total(self.p - common)
-        if key.name == "spread":
-            return self.total(-self.log_p * self.v), self.total(-self.log_q * self.v)
-        own, other = pixel_value(key, self.p, self.log_p), pixel_value(key, self.q, self.log_q)
-        return self.total(self.y * own), self.total(self.other * other)
-
-    def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
-        by_log_p, by_log_q = torch.zeros_like(self.p), torch.zeros_like(self.p)
-        for key, g in by.items():
-            own, other = g.unsqueeze(-1)
-            if key.name == "soft":
-                below = (torch.sign(self.y - self.p) + 1) / 2
-                by_log_p += self.p * (other + (own - other) * below)
-            elif key.name == "spread":
-                by_log_p -= own * self.v
-                by_log_q -= other * self.v
-            else:
-                by_log_p += own * self.y * slope(key, self.p, self.log_p)
-                by_log_q += other * self.other * slope(key, self.q, self.log_q)
-        return by_log_p * self.q - by_log_q * self.p
