@@ -61,7 +61,7 @@ def places(plain: Mapping[str, Any]) -> Iterator[Place]:
     for where, terms in loss_places(plain).values():
         for name, node in terms.items():
             given = tuple(given_to_loss(node if isinstance(node, Mapping) else {}))
-            yield Place(f"{where}.terms.{name}", node, kinds.TERM, given, (*BESIDE_TERM, "class_weights_cap"))
+            yield Place(f"{where}.terms.{name}", node, kinds.TERM, given, BESIDE_TERM)
 
 
 def loss_places(plain: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:

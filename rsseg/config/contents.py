@@ -129,6 +129,9 @@ def typed_config(content: Mapping[str, Any]) -> Any:
     for loss in (content["loss"], *(head.get("loss") for head in content["model"]["heads"].values())):
         if isinstance(loss, dict):
             loss.pop("backend", None)  # a setting of older versions that changed nothing but the speed
+            for term in loss.get("terms", {}).values():
+                if isinstance(term, dict) and term.get("class_weights_cap", "") is None:
+                    term.pop("class_weights_cap")  # likewise, where it was not set
     references = [key for key, value in flat(content).items() if "${" in str(value)]
     if references:
         raise InputError(f"{references[0]} holds '${{', and the config of a run holds values alone")

@@ -77,6 +77,7 @@ FOLDS = "write dataset.folds=5 dataset.fold=2: the number of folds, and the one 
 
 GONE = {
     "loss.backend": "this setting is gone, and not needed: sums are taken in one way on every device; leave it out",
+    "loss.terms.ce.class_weights_cap": "this setting is gone: write numbers, loss.terms.ce.class_weights=[1,1.5,10]",
     "dataset.source.cache": "this setting is gone: decoded samples lie in <output>/cache/store; leave it out or set output=...",
     "dataset.source.fold": FOLDS,
     "dataset.source.folds": FOLDS,

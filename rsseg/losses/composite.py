@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from rsseg.contract import IGNORE, InputError, number
 from rsseg.losses.compiled import compiled_on_gpu
-from rsseg.losses.sums import AllSums, Needs, Over, Sum, Sums, pixel_sums
+from rsseg.losses.sums import AllSums, Needs, Over, Sum, pixel_sums
 from rsseg.losses.targets import EdgeWeight, smoothed
-from rsseg.losses.terms.term import Term
+from rsseg.losses.terms.term import Term, is_of_sums
 from rsseg.task import TASKS
 
 
@@ -70,6 +70,20 @@ class CompositeValue(NamedTuple):
     weights: dict[str, float]
 
 
+class Key(NamedTuple):
+    """What terms have to agree in to share a pass.
+
+    Attributes:
+        task: The kind of their task.
+        ignore_index: The label of pixels that do not count.
+        soft: Whether they take softened labels.
+    """
+
+    task: str
+    ignore_index: int = IGNORE
+    soft: bool = False
+
+
 class Given(NamedTuple):
     """What the terms of a composite are given for a target.
 
@@ -83,9 +97,11 @@ class Given(NamedTuple):
     soft: Tensor
     weight: Tensor | None
 
-    def target(self, term: nn.Module) -> Tensor:
-        """The target of a term."""
-        return self.soft if getattr(term, "soft", False) else self.labels
+    def value(self, term: nn.Module, logits: Tensor) -> Tensor:
+        """The value of a term by itself."""
+        target = self.soft if getattr(term, "soft", False) else self.labels
+        value: Tensor = term(logits, target) if self.weight is None else term(logits, target, self.weight)
+        return value
 
 
 class Composite(nn.Module):
@@ -126,17 +142,13 @@ class Composite(nn.Module):
         super().__init__()
         self.check_targets, self.task, self.edge_weight = check_targets, task, edge_weight
         self.label_smoothing = number("label_smoothing", label_smoothing, high=1.0)
-        if not terms:
-            raise InputError("the loss has no terms: give at least one, such as loss=ce_dice")
         self._weights = {name: weight if isinstance(weight, Weight) else Weight(weight) for name, (weight, _) in terms.items()}
         for name, weight in self._weights.items():
             weight.check(name)
-        if not any(self.weights.values()):
-            raise InputError(f"all weights are 0 ({', '.join(terms)}), so nothing would be learnt: give one a weight")
         if not any(weight.at(0.0) for weight in self._weights.values()):
             raise InputError(
-                f"no term has a weight at the first step ({', '.join(terms)}), so nothing would be learnt: give one a start "
-                "and a ramp of 0"
+                f"no term has a weight at the first step ({', '.join(terms) or 'there is none'}), so nothing would be learnt: "
+                "give one a weight above 0, and a start and a ramp of 0"
             )
         for name, (_, term) in terms.items():
             if hasattr(nn.ModuleDict(), name) or "." in name:
@@ -147,20 +159,20 @@ class Composite(nn.Module):
         self.ignore_index = IGNORE
         if self.label_smoothing or self.edge_weight:
             self._check_labels()
-        if self.label_smoothing and not any(getattr(term, "soft", False) for term in self.terms.values()):
-            raise InputError(
-                f"label_smoothing={self.label_smoothing:g} changes nothing: {', '.join(terms)} take labels as they are; "
-                "cross-entropy, focal, Dice, Jaccard and Tversky terms take softened ones"
-            )
 
     def _check_labels(self) -> None:
-        """Refuse to change labels that there are none of, or that terms read differently."""
+        """Refuse to change labels that there are none of, or that terms read differently or not at all."""
         if self.task not in TASKS or TASKS[self.task].real:
             raise InputError(f"label_smoothing and edge_weight need labels; found the task '{self.task}': leave them out")
         ignored = {term.ignore_index for term in self.terms.values() if isinstance(term, Term)}
         if len(ignored) > 1:
             raise InputError(f"label_smoothing and edge_weight need one ignore_index for all terms; found {sorted(ignored)}")
         self.ignore_index = next(iter(ignored), IGNORE)
+        if self.label_smoothing and not any(getattr(term, "soft", False) for term in self.terms.values()):
+            raise InputError(
+                f"label_smoothing={self.label_smoothing:g} changes nothing: {', '.join(self.terms)} take labels as they are; "
+                "cross-entropy, focal, Dice, Jaccard and Tversky terms take softened ones"
+            )
 
     @property
     def weights(self) -> dict[str, float]:
@@ -169,28 +181,22 @@ class Composite(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None, done: float = 1.0) -> CompositeValue:
         """The loss and its parts, when this share of the training steps is `done`; 1: at the terms' full weights."""
+        given = self.given(logits, target, weight)
+        joined = _values_of_sums(self, given, logits=logits)
+        weights = {name: factor.at(done) for name, factor in self._weights.items()}
         raw: dict[str, Tensor] = {}
         weighted: dict[str, Tensor] = {}
-        weights = {name: factor.at(done) for name, factor in self._weights.items()}
-        given = self.given(logits, target, weight)
-        beside = () if given.weight is None else (given.weight,)
-        self._check(logits, given)
-        joined = _values_of_sums(self, given, logits=logits)
         for name, term in self.terms.items():
-            factor = weights[name]
-            learns = any(parameter.requires_grad for parameter in term.parameters())  # DDP waits for its gradient
-            with torch.set_grad_enabled((factor > 0 or learns) and torch.is_grad_enabled()):
-                raw[name] = joined[name] if name in joined else term(logits, given.target(term), *beside)
-            if factor > 0 or learns:
-                weighted[name] = factor * raw[name]
-            else:
-                raw[name] = raw[name].detach()
-                weighted[name] = torch.zeros_like(raw[name])
-        total = torch.stack(list(weighted.values())).sum()
-        return CompositeValue(total, raw, weighted, weights)
+            # a term with parameters always learns: DDP waits for their gradients
+            learns = weights[name] > 0 or any(parameter.requires_grad for parameter in term.parameters())
+            with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+                value = joined[name] if name in joined else given.value(term, logits)
+            raw[name] = value if learns else value.detach()
+            weighted[name] = weights[name] * value if learns else torch.zeros_like(value)
+        return CompositeValue(torch.stack(list(weighted.values())).sum(), raw, weighted, weights)
 
     def given(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Given:
-        """What the terms are given for a target and the weights of a batch."""
+        """What the terms are given for a target and the weights of a batch, after a look at what does not fit."""
         soft = target
         if self.label_smoothing or self.edge_weight:
             TASKS[self.task].check_shapes(logits, target)
@@ -199,71 +205,39 @@ class Composite(nn.Module):
             weight = edges if weight is None else weight * edges
         if self.label_smoothing:
             soft = smoothed(target, logits.shape[1], self.task, self.label_smoothing, self.ignore_index)
-        return Given(target, soft, weight)
-
-    def image_sums(self, logits: Tensor, given: Given, also: Mapping[Key, Needs]) -> dict[Key, AllSums]:
-        """The sums of each image that its terms are functions of, and `also` what others need, in the same pass."""
-        self._check(logits, given)
-        return self.sums(logits, given, also, images=True)
-
-    def sums_of(self, term: nn.Module, found: Mapping[Key, AllSums]) -> Sums | None:
-        """Those sums that a term is a function of; None if it is none."""
-        joined = _joins(term)
-        if joined is None:
-            return None
-        wanted = {over for _, over in joined.needs}
-        return {name: value for (name, over), value in found[self.key_of(joined)].items() if over in wanted}
-
-    def _check(self, logits: Tensor, given: Given) -> None:
-        """Refuse what does not fit, for the terms of the one pass, and in every call for all if that is asked for."""
-        for term in self.terms.values():
+        for term in self.terms.values():  # those of the one pass check nothing themselves
             if isinstance(term, Term) and (term.needs or self.check_targets):
-                term.check(logits, given.labels, given.weight, self.check_targets)
+                term.check(logits, target, weight, self.check_targets)
+        return Given(target, soft, weight)
 
     def sums(
         self, logits: Tensor, given: Given, also: Mapping[Key, Needs] | None = None, images: bool = False
     ) -> dict[Key, AllSums]:
-        """What the terms of the one pass need; more than one pass only if their tasks, targets or ignore values differ."""
-        needs: dict[Key, set[tuple[Sum, Over]]] = {}
-        targets: dict[Key, Tensor] = {}
+        """The sums that its terms are functions of, and `also` what others need of the labels, in as few passes as can be.
+
+        There is one for each combination of task, target and ignored label among the terms. With `images` all are per image.
+        """
+        needs: dict[Key, set[tuple[Sum, Over]]] = {key: set(asked) for key, asked in (also or {}).items()}
         for term in self.terms.values():
-            if joined := _joins(term):
-                key = self.key_of(joined)
-                targets[key] = given.target(joined)
-                needs.setdefault(key, set()).update(joined.needs)
-        for key, asked in (also or {}).items():
-            targets[key] = given.labels
-            needs.setdefault(key, set()).update(asked)
-        if images:
-            needs = {key: {(name, "image") for name, _ in asked} for key, asked in needs.items()}
-        with torch.autocast(logits.device.type, enabled=False):
-            return {key: pixel_sums(logits, targets[key], key[0], need, key[1], given.weight) for key, need in needs.items()}
+            if is_of_sums(term):
+                needs.setdefault(self.key_of(term), set()).update(term.needs)
+        found = {}
+        for key, asked in needs.items():
+            wanted: Needs = {(name, "image") for name, _ in asked} if images else asked
+            with torch.autocast(logits.device.type, enabled=False):
+                target = given.soft if key.soft else given.labels
+                found[key] = pixel_sums(logits, target, key.task, wanted, key.ignore_index, given.weight)
+        return found
 
     def key_of(self, term: Term) -> Key:
-        """What terms have to agree in to share their sums."""
-        return term.task, term.ignore_index, bool(self.label_smoothing) and term.soft
+        """The pass that a term's sums are taken in."""
+        return Key(term.task, term.ignore_index, bool(self.label_smoothing) and term.soft)
 
 
 @compiled_on_gpu
 def _values_of_sums(composite: Composite, given: Given, *, logits: Tensor) -> dict[str, Tensor]:
     """The values of the terms that share the pass, by name."""
-    found, values = composite.sums(logits, given), {}
-    for name, term in composite.terms.items():
-        sums = composite.sums_of(term, found)
-        if sums is not None:
-            values[name] = term.from_sums(sums)  # type: ignore[operator]
-    return values
-
-
-Key: TypeAlias = tuple[str, int, bool]
-"""The task, the label of pixels that do not count, and whether labels are softened."""
-
-
-def label_key(task: str) -> Key:
-    """The key of the labels as they are."""
-    return task, IGNORE, False
-
-
-def _joins(term: nn.Module) -> Term | None:
-    """The term, if it is a function of sums."""
-    return term if isinstance(term, Term) and term.needs else None
+    found = composite.sums(logits, given)
+    return {
+        name: term.of_sums(found[composite.key_of(term)]) for name, term in composite.terms.items() if is_of_sums(term)
+    }

@@ -23,7 +23,7 @@ from torch import Tensor
 from rsseg.collective import global_sums
 from rsseg.contract import IGNORE, InputError
 from rsseg.losses.checks import check_weight
-from rsseg.losses.pieces import Piece, Sigmoid, Softmax, parts_of, wide
+from rsseg.losses.pieces import Piece, SeparatePiece, parts_of, wide
 from rsseg.task import TASKS
 
 
@@ -124,7 +124,7 @@ def _image_sums(
         return [torch.stack(sums).unflatten(-1, logits.shape[:2])]
     labels = target.flatten(-2) if target.ndim == 4 else target.flatten(1).unsqueeze(1)
     weights = None if weight is None else weight.flatten(1).unsqueeze(1)
-    kind = Softmax if exclusive else Sigmoid
+    kind = Piece if exclusive else SeparatePiece
     flat = logits.flatten(2)  # a view for contiguous and channels-last logits
     found: Sequence[Tensor] = _Pass.apply(flat, labels, weights, kind, plain, levels, ignore)
     return found

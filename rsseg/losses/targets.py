@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rsseg.contract import IGNORE, holds_reals, known, number, unknown
 from rsseg.losses.checks import positive
-from rsseg.losses.terms.likelihood import BinaryCrossEntropy
+from rsseg.losses.terms.likelihood import CrossEntropy
 from rsseg.task import TASKS, Task
 
 FAR = 3
@@ -27,12 +27,11 @@ def borders(labels: Tensor, ignore_index: int = IGNORE) -> Tensor:
         tensor([[[0, 1, 1, 0, 0]]], dtype=torch.int32)
     """
     planes = labels if labels.ndim == 4 else labels.unsqueeze(1)
-    valid = planes != ignore_index
-    found = torch.zeros_like(valid)
+    found = torch.zeros_like(planes, dtype=torch.bool)
     for dim in (-2, -1):
         length = planes.shape[dim] - 1
-        (one, other), (known, beside) = ((x.narrow(dim, 0, length), x.narrow(dim, 1, length)) for x in (planes, valid))
-        unlike = (one != other) & known & beside
+        one, other = planes.narrow(dim, 0, length), planes.narrow(dim, 1, length)
+        unlike = (one != other) & (one != ignore_index) & (other != ignore_index)
         found.narrow(dim, 0, length).logical_or_(unlike)
         found.narrow(dim, 1, length).logical_or_(unlike)
     return found.any(dim=1)
@@ -64,15 +63,11 @@ class EdgeWeight:
     """Weights of the pixels near a border between labels, ``1 + amount exp(-d^2 / (2 sigma^2))``.
 
     That is the weight map of U-Net (Ronneberger et al. 2015) with the distance d to the nearest border pixel, see `borders`, in
-    place of the distances to the two nearest objects, d1 + d2, which needs objects that are told apart. On both sides of a
-    border d is 0. From three sigma on the weight is 1.
+    place of the distances to the two nearest objects, which needs objects that are told apart. From three sigma on it is 1.
 
     Args:
-        amount: What is added at a border. Above 0, pixels there weigh more; from -1 to 0 less, for labels that are uncertain.
-        sigma: How far the border reaches, in pixels.
-
-    Raises:
-        InputError: For an amount below -1, and a sigma of 0 or beyond 50.
+        amount: What is added at a border, -1 or more. Below 0, pixels there weigh less, for labels that are uncertain.
+        sigma: How far the border reaches, above 0 and up to 50 pixels.
 
     Example:
         >>> EdgeWeight(amount=-1.0, sigma=1.0)(torch.tensor([[[0, 0, 0, 0, 1]]]))
@@ -84,7 +79,7 @@ class EdgeWeight:
 
     def __post_init__(self) -> None:
         number("edge_weight.amount", self.amount, low=-1.0)
-        number("edge_weight.sigma", positive("edge_weight.sigma", self.sigma), high=50.0)
+        positive("edge_weight.sigma", self.sigma, high=50.0)
 
     def __call__(self, labels: Tensor, ignore_index: int = IGNORE) -> Tensor:
         """The weights, float32 ``[B, H, W]``; labels as for `borders`."""
@@ -113,7 +108,7 @@ def smoothed(target: Tensor, classes: int, task: str, amount: float, ignore_inde
     return shares * (1 - amount) + amount / (classes if exclusive else 2)
 
 
-CROSS_ENTROPY = BinaryCrossEntropy("multilabel")  # one for all calls: it reads labels, which waits for the device, in the first
+CROSS_ENTROPY = CrossEntropy("multilabel")  # one for all calls: it reads labels, which waits for the device, in the first
 
 
 def presence(target: Tensor, task: Task, weight: Tensor | None = None) -> Tensor:
@@ -128,17 +123,15 @@ def presence(target: Tensor, task: Task, weight: Tensor | None = None) -> Tensor
         tensor([[  1,   0,   1],
                 [255, 255, 255]], dtype=torch.uint8)
     """
-    planes = target if target.ndim == 4 else target.unsqueeze(1)
+    planes = (target if target.ndim == 4 else target.unsqueeze(1)).flatten(2)
     if weight is not None:
-        planes = planes.masked_fill(~(weight > 0).unsqueeze(1), unknown(target))
+        planes = planes.masked_fill(~(weight > 0).flatten(1).unsqueeze(1), unknown(target))
     labelled = known(planes)
     if task.exclusive and target.ndim == 3:
-        shown = torch.zeros(len(target), IGNORE + 1, dtype=torch.bool, device=target.device)
-        shown.scatter_(1, planes.flatten(1).long(), value=True)
-        shown = shown[:, : task.channels]
+        shown = torch.stack([(planes[:, 0] == c).any(1) for c in range(task.channels)], 1)
     else:
-        shown = ((planes > 0) & labelled).flatten(2).any(2)
-    return shown.to(torch.uint8).masked_fill(~labelled.flatten(2).any(2), IGNORE)
+        shown = ((planes > 0) & labelled).any(2)
+    return shown.to(torch.uint8).masked_fill(~labelled.any(2), IGNORE)
 
 
 def presence_loss(logits: Tensor, target: Tensor, task: Task, weight: Tensor | None = None) -> Tensor:

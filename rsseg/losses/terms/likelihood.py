@@ -11,37 +11,16 @@ from torch import Tensor
 from rsseg.contract import InputError, number
 from rsseg.losses.checks import SEGMENTATION, per_class, share
 from rsseg.losses.sums import COUNT, NLL, SOFT, SPREAD, Sum, Sums
-from rsseg.losses.terms.means import PerClass, PixelMean, weights
+from rsseg.losses.terms.term import PerClass, PixelMean, weights
 from rsseg.task import TASKS
 
 
-class _CrossEntropy(PixelMean):
-    """The one formula of cross-entropies, with a weight for each exclusive class, or for the positives of each label."""
-
-    soft = True
-    label_smoothing = 0.0
-
-    @property
-    def sums(self) -> tuple[Sum, ...]:
-        return (NLL, SPREAD) if self.label_smoothing else (NLL,)
-
-    def from_sums(self, found: Sums) -> Tensor:
-        name, smoothing = "class_weights" if self.exclusive else "pos_weight", self.label_smoothing
-        w = weights(getattr(self, name), found[NLL], name)
-        top = _of_positives(found[NLL], w)
-        if smoothing:
-            classes = found[NLL].shape[-1] if self.exclusive else 2
-            top = (1 - smoothing) * top + smoothing / classes * _of_positives(found[SPREAD], w)
-        bottom = self.entries(found) if w is None or not self.exclusive else (found[COUNT][0] * w).sum(1)
-        return self.mean(top, bottom)
-
-
-def _of_positives(sums: Tensor, w: Tensor | None) -> Tensor:
+def of_positives(sums: Tensor, w: Tensor | None) -> Tensor:
     """Sums ``[2, G, C]`` over all classes, those of own pixels weighted; other pixels of exclusive classes are 0."""
     return sums.sum((0, 2)) if w is None else (sums[0] * w + sums[1]).sum(1)
 
 
-class CrossEntropy(_CrossEntropy):
+class CrossEntropy(PixelMean):
     """Cross-entropy: softmax for multiclass, sigmoid (`BinaryCrossEntropy`) for binary and multilabel.
 
     Multiclass: ``sum w_t (-log p_t) / sum w_t``, as `torch.nn.CrossEntropyLoss`. Label smoothing e replaces ``-w_t log p_t`` by
@@ -57,6 +36,7 @@ class CrossEntropy(_CrossEntropy):
         tensor(1.3863)
     """
 
+    soft = True
     class_weights: PerClass = None
     pos_weight: float | PerClass = None
     label_smoothing: float = 0.0
@@ -68,12 +48,25 @@ class CrossEntropy(_CrossEntropy):
         if not self.exclusive and self.class_weights is not None:
             raise InputError(f"class_weights is for multiclass heads; for {self.task} use pos_weight")
 
+    @property
+    def sums(self) -> tuple[Sum, ...]:
+        return (NLL, SPREAD) if self.label_smoothing else (NLL,)
 
-class BinaryCrossEntropy(_CrossEntropy):
+    def from_sums(self, found: Sums) -> Tensor:
+        name, smoothing = "class_weights" if self.exclusive else "pos_weight", self.label_smoothing
+        w = weights(getattr(self, name), found[NLL], name)
+        top = of_positives(found[NLL], w)
+        if smoothing:
+            classes = found[NLL].shape[-1] if self.exclusive else 2
+            top = (1 - smoothing) * top + smoothing / classes * of_positives(found[SPREAD], w)
+        bottom = self.entries(found) if w is None or not self.exclusive else (found[COUNT][0] * w).sum(1)
+        return self.mean(top, bottom)
+
+
+class BinaryCrossEntropy(CrossEntropy):
     """Sigmoid cross-entropy: the mean of ``-(w y log p + (1 - y) log(1 - p))`` over the valid entries.
 
-    Args:
-        pos_weight: The weight w of positives: a number, or one per label.
+    It is `CrossEntropy`, of which it takes `pos_weight` and `label_smoothing`, and refuses multiclass tasks.
 
     Example:
         >>> BinaryCrossEntropy("binary")(torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2, dtype=torch.uint8))
@@ -81,7 +74,6 @@ class BinaryCrossEntropy(_CrossEntropy):
     """
 
     tasks = tuple(kind for kind in SEGMENTATION if not TASKS[kind].exclusive)
-    pos_weight: float | PerClass = None
 
 
 class Focal(PixelMean):
@@ -116,7 +108,7 @@ class Focal(PixelMean):
     def total(self, found: Sums) -> Tensor:
         values = found[self.sums[0]]
         if self.alpha is None or self.exclusive:
-            return _of_positives(values, weights(self.alpha, values, "alpha"))
+            return of_positives(values, weights(self.alpha, values, "alpha"))
         positive, negative = values.sum(2)
         return self.alpha * positive + (1 - self.alpha) * negative
 
@@ -143,23 +135,14 @@ class GeneralizedCrossEntropy(PixelMean):
     def sums(self) -> tuple[Sum, ...]:
         return (Sum("power", self.q),)
 
-    def total(self, found: Sums) -> Tensor:
-        return found[self.sums[0]].sum((0, 2))
+
+def wrong(found: Sums, exclusive: bool) -> Tensor:
+    """The sum of ``1 - p_t``, ``[G]``."""
+    own, (tp, fp) = found[COUNT][0], found[SOFT]
+    return (own - tp if exclusive else own - tp + fp).sum(1)
 
 
-class _ErrorMean(PixelMean):
-    """The mean of ``likelihood (-log p_t) + error (1 - p_t)``."""
-
-    sums = (NLL, SOFT)
-
-    def combine(self, found: Sums, likelihood: float, error: float) -> Tensor:
-        """The sum of that, ``[G]``."""
-        own, (tp, fp) = found[COUNT][0], found[SOFT]
-        errors = own - tp if self.exclusive else own - tp + fp
-        return likelihood * found[NLL].sum((0, 2)) + error * errors.sum(1)
-
-
-class SymmetricCrossEntropy(_ErrorMean):
+class SymmetricCrossEntropy(PixelMean):
     """Symmetric cross-entropy (Wang et al. 2019), for wrong labels: alpha times cross-entropy plus beta times the reverse.
 
     Reverse cross-entropy, ``-sum_c p_c log y_c`` with -4 for the logarithm of 0, is ``4 (1 - p_t)``. All equally wrong pixels
@@ -174,15 +157,16 @@ class SymmetricCrossEntropy(_ErrorMean):
         tensor(2.)
     """
 
+    sums = (NLL, SOFT)
     rules = {"alpha": number, "beta": number}
     alpha: float = 0.1
     beta: float = 1.0
 
     def total(self, found: Sums) -> Tensor:
-        return self.combine(found, self.alpha, 4 * self.beta)
+        return self.alpha * found[NLL].sum((0, 2)) + 4 * self.beta * wrong(found, self.exclusive)
 
 
-class Poly1CrossEntropy(_ErrorMean):
+class Poly1CrossEntropy(PixelMean):
     """Poly-1 (Leng et al. 2022): the mean of ``-log p_t + epsilon (1 - p_t)``.
 
     Cross-entropy is ``sum_j (1 - p_t)^j / j``; epsilon changes the first coefficient, that of pixels nearly right.
@@ -195,8 +179,9 @@ class Poly1CrossEntropy(_ErrorMean):
         tensor(1.1931)
     """
 
+    sums = (NLL, SOFT)
     rules = {"epsilon": partial(number, low=-1.0)}
     epsilon: float = 1.0
 
     def total(self, found: Sums) -> Tensor:
-        return self.combine(found, 1.0, self.epsilon)
+        return found[NLL].sum((0, 2)) + self.epsilon * wrong(found, self.exclusive)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from rsseg.collective import global_sum
 from rsseg.losses.checks import positive, whole
 from rsseg.losses.sums import SOFT
-from rsseg.losses.terms.means import Classes, ClassMean, or_one, pick
+from rsseg.losses.terms.term import Classes, ClassMean, or_one, pick
 
 
 class ClDice(ClassMean):
@@ -39,17 +39,16 @@ class ClDice(ClassMean):
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         planes, s = self.planes(logits, target, weight), self.smooth
-        parts = planes.p, planes.own, planes.valid & ~planes.own, planes.share
-        p, own, other, share = (pick(x, self.classes, dim=1) for x in parts)
+        p, own, share = (pick(x, self.classes, dim=1) for x in (planes.p, planes.own, planes.share))
         y = own.to(p.dtype)
         thin_p, thin_y = soft_skeleton(p, self.iterations), soft_skeleton(y, self.iterations)
-        sums = (torch.stack([(thin_p * y), thin_p, thin_y * p, thin_y, y, other.to(p.dtype)]) * share).sum((3, 4))
+        sums = (torch.stack([thin_p * y, thin_p, thin_y * p, thin_y, y, 1 - y]) * share).sum((3, 4))
         if self.over == "batch":
             sums = global_sum(sums.sum(1, keepdim=True))
         hit_p, all_p, hit_y, all_y, present, absent = sums.unbind()
         precision, sensitivity = (hit_p + s) / (all_p + s), (hit_y + s) / (all_y + s)
         losses = 1 - 2 * precision * sensitivity / (precision + sensitivity)
-        return self.class_mean(losses, self.counted(present, absent))
+        return self.class_mean(losses, present, absent)
 
 
 def soft_skeleton(x: Tensor, iterations: int) -> Tensor:
@@ -80,10 +79,9 @@ def _opened(x: Tensor) -> Tensor:
 class SkeletonRecall(ClassMean):
     """Skeleton recall (Kirchhoff et al. 2024), for thin structures: one minus the mean p on the tubed centre lines.
 
-    As `ClDice` it minds a gap in a road by its length, but takes centre lines of the truth alone, which need no gradient.
-    False positives cost nothing: add it to `Dice` and a cross-entropy, as the paper does. Unlike there, each class has centre
-    lines of its own; name the thin ones as `classes`, of which those in the target are averaged. Each step finds centre lines
-    on the CPU.
+    As `ClDice` it minds a gap in a road by its length, but takes centre lines of the truth alone, which need no gradient. False
+    positives cost nothing: add it to `Dice` and a cross-entropy, as the paper does. Unlike there, each class has centre lines
+    of its own: list the thin ones as `classes`. Each step finds centre lines on the CPU.
 
     Args:
         radius: Of the tube around the centre line, in pixels, counted across edges.
@@ -101,7 +99,7 @@ class SkeletonRecall(ClassMean):
         tube = _tubes(self.planes(logits.detach(), target, weight).own, self.radius, self.classes)
         counted = tube if target.ndim == 4 else tube.any(1)
         labels = target.long().masked_fill(~counted, self.ignore_index)
-        own, _, tp, _ = self.counts(self.take(logits, labels, weight, [(SOFT, self.over)]))
+        own, _, tp, _ = self.counts(self.take(logits, labels, weight, SOFT))
         return self.class_mean(1 - tp / or_one(own), own)
 
 
@@ -116,14 +114,11 @@ def _tubes(own: Tensor, radius: int, classes: Classes) -> Tensor:
 
 
 def thin(planes: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """The centre line of every structure, one pixel wide, in as many pieces and with as many holes as the structure.
+    """The centre line of every structure of ``[..., H, W]``, one pixel wide, in as many pieces and with as many holes.
 
     Layer by layer, border pixels are taken away that neither end a line nor connect what else would fall apart: in turn those
     whose neighbour above, below, to the left or to the right is free (Rosenfeld 1975). Pixels are connected if they share an
     edge or a corner. Outside a plane is free.
-
-    Args:
-        planes: ``[..., H, W]``.
 
     Example:
         >>> thin(np.ones((3, 5), bool)).astype(int)
@@ -157,8 +152,7 @@ def _deletable() -> npt.NDArray[np.bool_]:
     for pattern in range(256):
         ring = [pattern >> place & 1 for place in range(8)]
         block = np.array([[ring[7], ring[0], ring[1]], [ring[6], 0, ring[2]], [ring[5], ring[4], ring[3]]])
-        pieces = label(block, np.ones((3, 3)))[1]
-        if pieces == 1 and sum(ring) > 1:
+        if label(block, np.ones((3, 3)))[1] == 1 and sum(ring) > 1:
             table[:, pattern] = [not ring[side] for side in (0, 4, 6, 2)]
     return table
 

@@ -13,8 +13,8 @@ from rsseg.collective import global_cat, global_sum
 from rsseg.contract import InputError, number
 from rsseg.losses.checks import per_class, share
 from rsseg.losses.pieces import wide
-from rsseg.losses.sums import NLL, Sums
-from rsseg.losses.terms.means import Mean, PixelMean, or_one, weights
+from rsseg.losses.sums import NLL
+from rsseg.losses.terms.term import Mean, PixelMean, or_one, weights
 
 COUNTABLE = 2**24
 """Up to here float32 counts whole pixels."""
@@ -90,15 +90,12 @@ class LogitAdjustedCrossEntropy(PixelMean):
         if self.priors is None or not all(0 < p < 1 for p in self.priors):
             raise InputError(f"priors are one number per class, each above 0 and below 1; found {self.priors}")
 
-    def total(self, found: Sums) -> Tensor:
-        return found[NLL].sum((0, 2))
-
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         z = logits.to(wide(logits))
         priors = torch.as_tensor(weights(self.priors, z.movedim(1, -1), "priors"))
         offset = priors.log() if self.exclusive else priors.logit()
-        adjusted = z + self.tau * offset.view(-1, 1, 1)
-        return self.from_sums(self.take(adjusted, target, weight, [(NLL, self.over)]))
+        found = self.take(z + self.tau * offset.view(-1, 1, 1), target, weight, NLL)
+        return self.mean(found[NLL].sum((0, 2)), self.entries(found))
 
 
 class LogitMargin(Mean):
@@ -145,9 +142,7 @@ class OneClass(PixelMean):
 
     tasks = ("binary",)
 
-    def total(self, found: Sums) -> Tensor:
-        return found[NLL].sum((0, 2))
-
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         rest = target.masked_fill(target == 1, self.ignore_index)
-        return self.from_sums(self.take(logits, rest, weight, [(NLL, self.over)]))
+        found = self.take(logits, rest, weight, NLL)
+        return self.mean(found[NLL].sum((0, 2)), self.entries(found))

@@ -7,7 +7,7 @@ along them, and they are part of no structure.
 from __future__ import annotations
 
 from dataclasses import KW_ONLY
-from typing import Any
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,23 +16,19 @@ from scipy.ndimage import distance_transform_edt, label
 from torch import Tensor
 
 from rsseg.collective import global_ratio, global_sum
-from rsseg.contract import InputError, number
+from rsseg.contract import number
 from rsseg.losses.sums import COUNT, SOFT
-from rsseg.losses.terms.means import Classes, ClassMean, or_one, pick
 from rsseg.losses.terms.overlap import tversky
-from rsseg.losses.terms.term import Term
+from rsseg.losses.terms.term import Classes, ClassMean, Term, or_one, pick
 
 
 class Boundary(Term):
     """Boundary loss (Kervadec et al. 2019): the mean over valid pixels and classes of ``phi p``.
 
     ``phi`` is the distance in pixels to the class's true boundary, which runs between pixels: positive outside, negative
-    inside, 0 everywhere in an image without that class or without anything else. Far mistakes cost more than near ones, and
-    right pixels are rewarded, so the value may be negative. It says nothing of a class that an image lacks: add it to an
-    overlap loss or a cross-entropy, with a small weight. Each step computes distances on the CPU.
-
-    Args:
-        classes: As for `Dice`, `present` being by image.
+    inside, 0 in an image without that class or without anything else. Right pixels are rewarded, so the value may be negative.
+    It says nothing of a class that an image lacks: add it to an overlap loss or a cross-entropy, with a small weight. Of
+    `classes`, `present` means present in the image. Each step computes distances on the CPU.
 
     Example:
         >>> Boundary("binary")(torch.tensor([[[[9e9, 9e9, 9e9]]]]), torch.tensor([[[1, 0, 0]]]))  # (-.5 + .5 + 1.5) / 3
@@ -45,19 +41,18 @@ class Boundary(Term):
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         planes = self.planes(logits, target, weight)
-        parts = planes.p, planes.own, planes.valid, planes.share
-        p, own, valid, share = (pick(x, self.classes, dim=1) for x in parts)
-        phi = torch.from_numpy(_distances(own.cpu().numpy(), valid.cpu().numpy())).to(p)
+        p, own, other, share = (pick(x, self.classes, dim=1) for x in (planes.p, planes.own, planes.other, planes.share))
+        phi = torch.from_numpy(_distances(own.cpu().numpy(), other.cpu().numpy())).to(p)
         if self.classes == "present":
             share = share * own.any(dim=3, keepdim=True).any(dim=2, keepdim=True)
         return global_ratio((phi * p * share).sum(), share.sum())
 
 
-def _distances(own: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+def _distances(own: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
     """The signed distance to the boundary of each plane of ``[B, C, H, W]``; see `Boundary`."""
     phi = np.zeros(own.shape, np.float32)
     for plane in np.ndindex(own.shape[:2]):
-        inside, outside = own[plane], valid[plane] & ~own[plane]
+        inside, outside = own[plane], other[plane]
         if inside.any() and outside.any():
             to_inside, to_outside = distance_transform_edt(~inside), distance_transform_edt(~outside)
             phi[plane] = np.where(inside, 0.5 - to_outside, to_inside - 0.5)
@@ -112,12 +107,6 @@ def _regions(own: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], npt.NDA
     return region, np.array(plane, np.int64)
 
 
-def _below_one(name: str, value: Any) -> float:
-    if number(name, value) >= 1:
-        raise InputError(f"{name} has to be below 1; found {value!r}")
-    return float(value)
-
-
 class BoundaryDoU(ClassMean):
     """Boundary difference over union (Sun et al. 2023): the mean over classes of ``(FP + FN) / (FP + FN + (1 - a) TP)``.
 
@@ -137,19 +126,19 @@ class BoundaryDoU(ClassMean):
         tensor(0.6410)
     """
 
-    rules = {"limit": _below_one}
+    rules = {"limit": partial(number, high=0.999)}
     limit: float = 0.8
     smooth: float = 1.0
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         planes = self.planes(logits.detach(), target, weight)
-        found = self.take(logits, target, weight, [(SOFT, self.over)])
-        rim = planes.own & _beside(planes.valid & ~planes.own)
+        found = self.take(logits, target, weight, SOFT)
+        rim = planes.own & _beside(planes.other)
         lengths = (rim * planes.share).sum((2, 3))
         lengths = global_sum(lengths.sum(0, keepdim=True)) if self.over == "batch" else lengths
         a = pick(1 - 2 * lengths / or_one(found[COUNT][0]), self.classes).clamp(0, self.limit)
         own, other, tp, fp = self.counts(found)
-        return self.class_mean(tversky(tp, fp, own, 1 / (1 - a), 1 / (1 - a), self.smooth), self.counted(own, other))
+        return self.class_mean(tversky(tp, fp, own, 1 / (1 - a), 1 / (1 - a), self.smooth), own, other)
 
 
 def _beside(x: Tensor) -> Tensor:

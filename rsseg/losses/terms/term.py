@@ -1,22 +1,29 @@
-"""The base of loss terms: a module of (logits, target) that checks its parameters and what it is given."""
+"""The bases of loss terms: modules of (logits, target) that check their parameters and what they are given."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import Any, ClassVar, dataclass_transform
+from typing import Any, ClassVar, Literal, TypeAlias, TypeGuard, dataclass_transform
 
 import torch
 from torch import Tensor, nn
 
+from rsseg.collective import global_ratio
 from rsseg.contract import IGNORE, InputError
 from rsseg.losses.checks import RULES, SEGMENTATION, check_weight_values, fitting, warn_of_probabilities
 from rsseg.losses.planes import Planes, class_planes
-from rsseg.losses.sums import Needs, Over, Sum, Sums, pixel_sums
+from rsseg.losses.sums import COUNT, SOFT, AllSums, Needs, Over, Sum, Sums, pixel_sums
 from rsseg.task import TASKS
 
 VALUE_CHECKS = 2
 """In how many calls a term reads the labels: that waits for the device, and a wrong mapping shows at once."""
+
+Classes: TypeAlias = Literal["all", "present"] | Sequence[int]
+"""Which classes are averaged: all that have a valid pixel to be judged on, those in the target, or a list."""
+
+PerClass: TypeAlias = Sequence[float] | Tensor | None
+"""One number per class; None: 1 for all."""
 
 
 @dataclass_transform(eq_default=False)
@@ -110,15 +117,134 @@ class Term(nn.Module):
         """The loss from its `sums`, by name; the number of pixels, `COUNT`, is always there too."""
         raise InputError(f"{type(self).__name__} has no formula: define `sums` and `from_sums`, or `formula`")
 
+    def of_sums(self, found: AllSums) -> Tensor:
+        """The loss from the sums of a pass that was asked for what it `needs`."""
+        ((_, over), *_) = self.needs
+        return self.from_sums({name: value for (name, other), value in found.items() if other == over})
+
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """The loss itself."""
-        return self.from_sums(self.take(logits, target, weight, self.needs))
+        return self.from_sums(self.take(logits, target, weight, *self.sums))
 
-    def take(self, logits: Tensor, target: Tensor, weight: Tensor | None, needs: Needs) -> Sums:
-        """The sums of this term alone, taken in a pass of its own."""
-        found = pixel_sums(logits, target, self.task, needs, self.ignore_index, weight)
+    def take(self, logits: Tensor, target: Tensor, weight: Tensor | None, *sums: Sum) -> Sums:
+        """Sums for this term alone, taken in a pass of its own."""
+        over: Over = getattr(self, "over", "batch")
+        found = pixel_sums(logits, target, self.task, [(name, over) for name in sums], self.ignore_index, weight)
         return {name: value for (name, _), value in found.items()}
 
     def planes(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Planes:
         """Logits and labels as planes, for a formula that looks at a pixel's surroundings or order."""
         return class_planes(logits, target, self.task, self.ignore_index, weight)
+
+
+def is_of_sums(term: nn.Module) -> TypeGuard[Term]:
+    """Whether a module is a term that is a function of sums."""
+    return isinstance(term, Term) and bool(term.sums)
+
+
+class Mean(Term):
+    """A quotient of two sums, of the global batch or of each image.
+
+    Args:
+        over: See `rsseg.losses`.
+    """
+
+    _: KW_ONLY
+    over: Over = "batch"
+
+    def mean(self, top: Tensor, bottom: Tensor) -> Tensor:
+        """``top / bottom`` of the batch, or its mean over the images of all ranks where the bottom is not 0; 0 without any.
+
+        Args:
+            top: ``[G]``, 0 where the bottom is; G is 1 over the batch.
+            bottom: ``[G]``, not negative.
+        """
+        ratios = top / bottom.clamp(min=torch.finfo(top.dtype).tiny ** 0.5)  # its inverse has to be finite, for the gradient
+        return ratios.squeeze(0) if self.over == "batch" else global_ratio(ratios.sum(), (bottom > 0).sum())
+
+
+class PixelMean(Mean):
+    """The mean over the valid pixels, or entries of sigmoid tasks, of a function of the label's probability."""
+
+    def total(self, found: Sums) -> Tensor:
+        """The sum of that function, ``[G]``: of the only one of `sums`."""
+        return found[self.sums[0]].sum((0, 2))
+
+    def entries(self, found: Sums) -> Tensor:
+        """The valid pixels, or entries of sigmoid tasks, ``[G]``."""
+        count = found[COUNT]
+        return count[0].sum(1) if self.exclusive else count.sum((0, 2))
+
+    def from_sums(self, found: Sums) -> Tensor:
+        return self.mean(self.total(found), self.entries(found))
+
+
+class ClassMean(Mean):
+    """The mean over classes of a loss of each class.
+
+    Args:
+        classes: See `rsseg.losses`.
+    """
+
+    _: KW_ONLY
+    classes: Classes = "all"
+
+    def counts(self, found: Sums) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Own pixels, other pixels, true positives and false positives of the chosen classes, ``[G, C]`` each."""
+        own, other = pick(found[COUNT], self.classes)
+        tp, fp = pick(found[SOFT], self.classes)
+        return own, other, tp, fp
+
+    def class_mean(
+        self, losses: Tensor, own: Tensor, other: Tensor | float = 0, class_weights: Tensor | None = None
+    ) -> Tensor:
+        """The (weighted) mean of the chosen classes, then of the images that have any to count.
+
+        Args:
+            losses: ``[G, C]``, of the chosen classes.
+            own: Likewise, the pixels of each.
+            other: Likewise, those that a class is judged on too, unless it has to be present. One without any does not count.
+            class_weights: One number for each class, chosen or not; None: 1.
+        """
+        share = ((own if self.classes == "present" else own + other) > 0).to(losses.dtype)
+        if class_weights is not None:
+            share = share * pick(class_weights, self.classes)
+        return self.mean((losses * share).sum(1), share.sum(1))
+
+
+def pick(x: Tensor, classes: Classes, dim: int = -1) -> Tensor:
+    """The chosen classes along a dimension, by slices: an index made from a list would wait for the device.
+
+    Raises:
+        InputError: If a class does not exist.
+    """
+    if isinstance(classes, str):
+        return x
+    count = x.shape[dim]
+    if max(classes) >= count:
+        raise InputError(f"classes lists {max(classes)}, but {count} classes are numbered 0..{count - 1}: leave it out")
+    return torch.stack([x.select(dim, c) for c in classes], dim)
+
+
+def or_one(divisor: Tensor) -> Tensor:
+    """A divisor, 1 where it is 0."""
+    return divisor.masked_fill(divisor == 0, 1)
+
+
+def weights(numbers: float | PerClass, like: Tensor, name: str) -> Tensor | None:
+    """Numbers per class, or one number for all, as a tensor that fits another one.
+
+    Args:
+        numbers: One for each class, or one for all; None: 1.
+        like: ``[..., C]``.
+        name: What the user calls the numbers.
+
+    Raises:
+        InputError: If there are more or fewer than classes.
+    """
+    if numbers is None:
+        return None
+    found = torch.as_tensor(numbers, dtype=like.dtype)
+    if found.ndim and found.shape != like.shape[-1:]:
+        raise InputError(f"{name} needs one number per class, {like.shape[-1]} for these logits; found {found.numel()}")
+    return found.to(like.device, non_blocking=True)
