@@ -54,13 +54,9 @@ def root_inverse_frequency(counts: Sequence[int]) -> list[float]:
 def effective_number(counts: Sequence[int], beta: float | None = None) -> list[float]:
     """Weights in proportion to ``(1 - beta) / (1 - beta^n)`` (Cui et al. 2019): the inverse of the effective number.
 
-    Neighbouring pixels tell the same, so more pixels add less and less. The paper counts samples, up to thousands a class,
-    and takes beta from 0.9 to 0.9999; for millions of pixels these give equal weights.
-
-    Args:
-        counts: The pixels n of each class.
-        beta: From 0 (equal weights) up to but not 1 (inverse frequency). None: ``1 - 1 / N`` with N the mean count of the
-            classes that occur: classes well below the mean are weighed by inverse frequency, those above alike.
+    The paper counts samples, up to thousands a class, and takes beta from 0.9 to 0.9999; for millions of pixels these give
+    equal weights. From 0 (equal weights) up to but not 1 (inverse frequency); None: ``1 - 1 / N`` with N the mean count of the
+    classes that occur, so that classes well below the mean are weighed by inverse frequency, those above alike.
 
     Example:
         >>> [round(weight, 3) for weight in effective_number([900, 100], beta=0.99)]
@@ -99,9 +95,6 @@ def positive_weight(negatives: int, positives: int, rule: Rule = inverse_frequen
 
     Where one of the two was never counted it is 1000 or 1/1000; `uncounted` names such a class.
 
-    Raises:
-        InputError: For negative counts, and if both are 0.
-
     Example:
         >>> positive_weight(900, 100), positive_weight(900, 100, root_inverse_frequency)
         (9.0, 3.0)
@@ -132,12 +125,6 @@ def counted_priors(task: Task, counts: Counts) -> list[float]:
     """The share of each class in the labelled pixels; of each label, in its own pixels.
 
     Shares of 0 and 1, whose logarithm or odds are infinite, are clipped as the inverse weights are.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> from rsseg.task import Binary
-        >>> counted_priors(Binary(("a",)), SimpleNamespace(positives=[100], valid=[1000]))
-        [0.1]
     """
     if task.exclusive:
         relative = [1 / weight for weight in inverse_frequency(counts.positives)]
@@ -154,8 +141,8 @@ def _positive_weights(counts: Counts, rule: Rule) -> list[float]:
 def counted_weights(term: Mapping[str, Any], where: str, task: Task, counts: Counts | None) -> dict[str, Any]:
     """A term's arguments with what is to be counted as numbers: `priors`, and `class_weights` that name a rule.
 
-    For binary and multilabel tasks that is the rule's weight of positives relative to negatives, as `pos_weight`; 1 for a
-    label that no pixel has or lacks. The counts are those of the training split; None: weights of 1, to check the rest.
+    For binary and multilabel tasks that is the rule's weight of positives relative to negatives, as `pos_weight`. The counts
+    are those of the training split; None: weights of 1, to check the rest.
     """
     if isinstance(priors := term.get("priors"), str):
         if priors != "counted":

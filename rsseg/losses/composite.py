@@ -21,10 +21,7 @@ from rsseg.task import TASKS
 class Weight:
     """A term's weight, as a function of the share of the training steps that are done.
 
-    Args:
-        full: The weight in the end, 0 or more.
-        start: The share of the steps before which it is 0.
-        ramp: The share of the steps in which it then rises from 0 to `full`, in proportion to the steps.
+    It is 0 before the share `start`, then rises in proportion to the steps, in a share of `ramp`, to `full`, 0 or more.
 
     Example:
         >>> [Weight(2.0, start=0.5, ramp=0.25).at(done) for done in (0.25, 0.5, 0.625, 0.75, 1.0)]
@@ -71,13 +68,7 @@ class CompositeValue(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What terms have to agree in to share a pass.
-
-    Attributes:
-        task: The kind of their task.
-        ignore_index: The label of pixels that do not count.
-        soft: Whether they take softened labels.
-    """
+    """What terms have to agree in to share a pass: the kind of task, the ignored label, whether labels are softened."""
 
     task: str
     ignore_index: int = IGNORE
@@ -85,13 +76,7 @@ class Key(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What the terms of a composite are given for a target.
-
-    Attributes:
-        labels: The target, for terms that need labels.
-        soft: The target for terms that take class shares: those of softened labels, else the same.
-        weight: See `rsseg.losses`.
-    """
+    """What the terms of a composite are given: labels, those softened for terms that are `Term.soft`, and pixel weights."""
 
     labels: Tensor
     soft: Tensor
@@ -107,21 +92,21 @@ class Given(NamedTuple):
 class Composite(nn.Module):
     """``sum_k weight_k term_k(logits, target)``.
 
-    Terms that are functions of sums over the pixels (`Term.needs`) share one pass over the logits; any other module runs
+    Terms that are functions of sums over the pixels (`Term.sums`) share one pass over the logits; any other module runs
     beside it. A term of weight 0 is evaluated without a gradient, to be logged beside the others.
 
     Args:
         terms: By name, the weight and the module, called as ``module(logits, target)`` or ``module(logits, target, weight)``.
-        check_targets: Whether to look for labels outside the classes in every call, which waits for the device, and not
-            in the first calls only.
+        check_targets: Whether to look for labels outside the classes in every call, which waits for the device.
         task: The kind of the head's task; needed for the further arguments.
         label_smoothing: From 0 to 1, the part of the labels that is dealt out among the classes, see `smoothed`, for terms that
             are `Term.soft`. Others get the labels.
         edge_weight: The weights of pixels near a border; they multiply those of the batch.
 
     Raises:
-        InputError: Without terms, for weights that are not finite numbers of 0 or more, and if there are steps at which all
-            of them are 0; for smoothed labels or weighted borders of real values, and for smoothing if no term takes shares.
+        InputError: For weights that are not finite numbers of 0 or more or all 0 at the first step, and for labels that can't
+        be
+            smoothed or have no borders.
 
     Example:
         >>> from rsseg.losses import CrossEntropy, Dice
@@ -213,10 +198,7 @@ class Composite(nn.Module):
     def sums(
         self, logits: Tensor, given: Given, also: Mapping[Key, Needs] | None = None, images: bool = False
     ) -> dict[Key, AllSums]:
-        """The sums that its terms are functions of, and `also` what others need of the labels, in as few passes as can be.
-
-        There is one for each combination of task, target and ignored label among the terms. With `images` all are per image.
-        """
+        """The sums that its terms are functions of, and `also` what others need of the labels, in a pass for each key."""
         needs: dict[Key, set[tuple[Sum, Over]]] = {key: set(asked) for key, asked in (also or {}).items()}
         for term in self.terms.values():
             if is_of_sums(term):

@@ -23,12 +23,7 @@ SMP, MONAI = "segmentation_models_pytorch", "monai"
 
 
 def given_to_loss(node: Mapping[str, Any], task: str = "", soft: bool = False) -> dict[str, Any]:
-    """What the constructor of a loss is given, where its signature has it; no `ignore_index` for soft targets, which have NaN.
-
-    Example:
-        >>> given_to_loss({"_target_": "segmentation_models_pytorch.losses.DiceLoss"}, "binary")
-        {'task': 'binary', 'ignore_index': 255, 'mode': 'binary'}
-    """
+    """What the constructor of a loss is given, where its signature has it; soft targets have NaN, and need no `ignore_index`."""
     given = {"task": task} if soft else {"task": task, "ignore_index": IGNORE}
     return given | {"mode": task} if str(node.get("_target_")).startswith(f"{SMP}.") else given
 
@@ -49,11 +44,7 @@ class Foreign(nn.Module):
 
     Ignored pixels hold `IGNORE` in labels if the constructor takes `ignore_index`; a batch that has no other pixels then gives
     0. With `pixels` it gets those that are known in all planes alone, as one column. Else a batch with ignored pixels is
-    refused. `where` is its place in the config, for messages.
-
-    Raises:
-        InputError: When it is called: for ignored pixels and pixel weights that the loss has no notion of, and if it fails,
-            returns no scalar, or one without a gradient.
+    refused. `where` is its place in the config, for messages; all that is wrong with a loss is an `InputError` of one line.
 
     Example:
         >>> from rsseg.task import Binary

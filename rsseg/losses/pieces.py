@@ -73,8 +73,8 @@ def labelled(target: Tensor, number: Tensor, labels: int, ignore: int) -> Tensor
 class Piece:
     """Some pixels of all images, of classes that exclude each other.
 
-    Logits ``[B, C, n]``, a target ``[B, 1, n]``, or of shares ``[B, C, n]``, and weights ``[B, 1, n]`` or None. Masks are stored
-    as floats: on a CPU, operations on mixed dtypes are many times slower.
+    Logits ``[B, C, n]``, a target ``[B, 1, n]``, or of shares ``[B, C, n]``, and weights ``[B, 1, n]`` or None. Masks are
+    stored as floats: on a CPU, operations on mixed dtypes are many times slower.
 
     Attributes:
         hard: Whether the target holds labels, otherwise shares.

@@ -30,9 +30,8 @@ class SplitValues(NamedTuple):
     """The losses of a split.
 
     Attributes:
-        raw: Every term's value by name, float64 ``[3]``: on the first half of the scenes, the second, and all; NaN where
-            nothing is labelled.
-        weighted: Every term's value times its weight.
+        raw: By term, float64 ``[3]``: on the first half of the scenes, the second, and all; NaN where nothing is labelled.
+        weighted: The same times its weight.
         own: float64 ``[2]``, the weighted sum on each half; NaN if a term is no function of sums over pixels.
         panel: float64 ``[losses, 2]``, likewise.
         labelled: The labelled pixels, each counted by its weight.

@@ -1,8 +1,7 @@
 """The sums per class that most losses are functions of, taken in one pass over the logits on any device.
 
-Cross-entropy, focal, overlap and binned Lovasz losses, and so any mixture of them, need no more of a batch than a few sums
-per class. A term names those that it needs (`Sum`), `pixel_sums` takes the sums of all terms together, and
-`Term.from_sums` turns them into losses.
+Cross-entropy, focal, overlap and binned Lovasz losses need no more of a batch than a few sums per class. A term names those
+that it needs (`Sum`), `pixel_sums` takes the sums of all terms together, and `Term.from_sums` turns them into losses.
 
 Whatever the mixture, its gradient with respect to softmax logits is ``p * (a - S) + onehot * u``, with a number ``a`` per
 class, ``u`` per pixel and ``S = sum_c p_c a_c + u``. So the forward pass keeps the logits and nothing else; the backward pass
@@ -43,10 +42,6 @@ class Sum(NamedTuple):
 
     Of a target of shares y, a pixel belongs to the class by y and to the others by 1 - y. TP is then the sum of
     ``(p + y - |p - y|) / 2``, the smaller of p and y (Wang et al. 2023), and FP that of ``p`` less TP.
-
-    Attributes:
-        name: One of these.
-        number: Focal's gamma, the power, or the number of levels.
     """
 
     name: str
@@ -71,16 +66,11 @@ Sums: TypeAlias = Mapping[Sum, Tensor]
 def pixel_sums(
     logits: Tensor, target: Tensor, task: str, needs: Needs, ignore_index: int = IGNORE, weight: Tensor | None = None
 ) -> AllSums:
-    """Every sum that is asked for, differentiable with respect to the logits.
+    """Every sum that is asked for, differentiable with respect to the logits; the arguments are those of `rsseg.losses`.
 
     Sums over the batch are over the batches of all ranks. Sums per image stay on their rank. ``levels`` are
     ``[2, 2, G, C, number]``: per level, the number of pixels, which has no gradient, and the sum of their errors. An error's
     value is rounded to its level; its gradient is that of the exact error.
-
-    Logits, target and weight are those of `rsseg.losses`.
-
-    Raises:
-        InputError: For shapes that do not fit, and levels of shares.
 
     Example:
         >>> found = pixel_sums(torch.zeros(1, 1, 1, 3), torch.tensor([[[1, 0, 255]]]), "binary", [(SOFT, "batch")])
@@ -131,7 +121,7 @@ def _image_sums(
 
 
 def _errors(counts: Tensor) -> Tensor:
-    """Numbers of pixels ``[2, B, C, number]`` at each level, and the sums of their errors beside them, as `pixel_sums` says."""
+    """Numbers of pixels ``[2, B, C, number]`` at each level, and the sums of their errors beside them."""
     level = torch.linspace(0, 1, counts.shape[-1], dtype=counts.dtype, device=counts.device)
     fixed = counts.detach()
     return torch.stack([fixed, fixed * level + (counts - fixed)])

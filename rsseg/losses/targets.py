@@ -38,10 +38,10 @@ def borders(labels: Tensor, ignore_index: int = IGNORE) -> Tensor:
 
 
 def squared_distance(where: Tensor, reach: int) -> Tensor:
-    """The squared distance, in pixels, from each pixel to the nearest one of some, if that is at most `reach` away.
+    """The squared distance, in pixels, from each pixel to the nearest one of some, infinite beyond `reach`.
 
     Exact, on any device and without waiting for it: first along the rows, then, from these, along the columns. Of bool
-    ``[B, H, W]``; float32, infinite where none is as near.
+    ``[B, H, W]``; float32.
 
     Example:
         >>> squared_distance(torch.tensor([[[True, False, False, False]]]), reach=2)
@@ -90,8 +90,8 @@ class EdgeWeight:
 def smoothed(target: Tensor, classes: int, task: str, amount: float, ignore_index: int = IGNORE) -> Tensor:
     """The shares of a target, a part of them dealt out evenly among the classes (Szegedy et al. 2016).
 
-    That is ``(1 - amount) y + amount / C`` for C exclusive classes, and ``(1 - amount) y + amount / 2`` for each label
-    otherwise; float32 ``[B, C, H, W]``, NaN where ignored.
+    ``(1 - amount) y + amount / C`` for C exclusive classes, else ``(1 - amount) y + amount / 2``; float32 ``[B, C, H, W]``, NaN
+    where ignored.
 
     Example:
         >>> smoothed(torch.tensor([[[1, 255]]]), classes=2, task="multiclass", amount=0.1).flatten(2)
@@ -112,10 +112,9 @@ CROSS_ENTROPY = CrossEntropy("multilabel")  # one for all calls: it reads labels
 
 
 def presence(target: Tensor, task: Task, weight: Tensor | None = None) -> Tensor:
-    """Which classes occur among the labelled pixels of each image.
+    """Which classes occur among the labelled pixels of each image, those of weight 0 or NaN left out.
 
-    Uint8 ``[B, C]``: 1 where a class occurs, 0 where it does not, `IGNORE` where no pixel says so. Pixels of weight 0 or NaN do
-    not count.
+    Uint8 ``[B, C]``: 1 where a class occurs, 0 where it does not, `IGNORE` where no pixel says so.
 
     Example:
         >>> from rsseg.task import Multiclass

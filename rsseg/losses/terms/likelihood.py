@@ -116,11 +116,8 @@ class Focal(PixelMean):
 class GeneralizedCrossEntropy(PixelMean):
     """Generalised cross-entropy (Zhang & Sabuncu 2018), for wrong labels: the mean of ``(1 - p_t^q) / q``.
 
-    Between cross-entropy (q near 0) and the absolute error (q = 1): the more a pixel contradicts its label, the less it pulls,
-    so that wrong labels are not memorised. The higher q is, the slower the right ones are learnt.
-
-    Args:
-        q: Above 0 and up to 1.
+    Between cross-entropy (q near 0) and the absolute error (q = 1, the highest): the more a pixel contradicts its label, the
+    less it pulls, so that wrong labels are not memorised; the higher q is, the slower the right ones are learnt.
 
     Example:
         >>> GeneralizedCrossEntropy("binary", q=1)(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, dtype=torch.uint8))
@@ -148,10 +145,6 @@ class SymmetricCrossEntropy(PixelMean):
     Reverse cross-entropy, ``-sum_c p_c log y_c`` with -4 for the logarithm of 0, is ``4 (1 - p_t)``. All equally wrong pixels
     pull alike, so it tolerates wrong labels; cross-entropy makes it converge.
 
-    Args:
-        alpha: The weight of cross-entropy.
-        beta: The weight of reverse cross-entropy.
-
     Example:
         >>> SymmetricCrossEntropy("binary", 0, 1)(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, dtype=torch.uint8))
         tensor(2.)
@@ -169,10 +162,7 @@ class SymmetricCrossEntropy(PixelMean):
 class Poly1CrossEntropy(PixelMean):
     """Poly-1 (Leng et al. 2022): the mean of ``-log p_t + epsilon (1 - p_t)``.
 
-    Cross-entropy is ``sum_j (1 - p_t)^j / j``; epsilon changes the first coefficient, that of pixels nearly right.
-
-    Args:
-        epsilon: -1 or more; at -1 pixels nearly right have no gradient, as in focal loss.
+    `epsilon`, -1 or more, adds to the weight of pixels nearly right; at -1 they have no gradient, as in focal loss.
 
     Example:
         >>> Poly1CrossEntropy("binary")(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, dtype=torch.uint8))  # log 2 + 1 / 2

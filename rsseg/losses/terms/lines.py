@@ -55,8 +55,7 @@ def soft_skeleton(x: Tensor, iterations: int) -> Tensor:
     """What openings of the thinned image take away, collected: the centre lines of ``[B, C, H, W]`` in [0, 1].
 
     Example:
-        >>> bar = F.pad(torch.ones(1, 1, 3, 5), (1, 1, 1, 1))
-        >>> soft_skeleton(bar, 2)[0, 0, 2].int().tolist()
+        >>> soft_skeleton(F.pad(torch.ones(1, 1, 3, 5), (1, 1, 1, 1)), 2)[0, 0, 2].int().tolist()
         [0, 0, 1, 1, 1, 0, 0]
     """
     skeleton = F.relu(x - _opened(x))
@@ -79,12 +78,10 @@ def _opened(x: Tensor) -> Tensor:
 class SkeletonRecall(ClassMean):
     """Skeleton recall (Kirchhoff et al. 2024), for thin structures: one minus the mean p on the tubed centre lines.
 
-    As `ClDice` it minds a gap in a road by its length, but takes centre lines of the truth alone, which need no gradient. False
-    positives cost nothing: add it to `Dice` and a cross-entropy, as the paper does. Unlike there, each class has centre lines
-    of its own: list the thin ones as `classes`. Each step finds centre lines on the CPU.
-
-    Args:
-        radius: Of the tube around the centre line, in pixels, counted across edges.
+    As `ClDice` it minds a gap in a road by its length, but needs centre lines of the truth alone, found on the CPU in each
+    step. False positives cost nothing: add it to `Dice` and a cross-entropy, as the paper does. Unlike there, each class has
+    centre lines of its own: list the thin ones as `classes`. The tube reaches `radius` pixels from the centre line, counted
+    across edges.
 
     Example:
         >>> logits = torch.where(torch.arange(10) < 4, 99.0, -99.0).view(1, 1, 1, 10)

@@ -17,20 +17,17 @@ from rsseg.losses.terms.term import Classes, ClassMean, PerClass, or_one, pick, 
 class Lovasz(ClassMean):
     """Lovasz-Softmax for multiclass, Lovasz hinge for binary and multilabel (Berman et al. 2018).
 
-    The errors, ``|y - p_c|`` or ``max(0, 1 - z (2y - 1))``, are sorted downwards and summed with the weights by which
-    each, as the next mistake, raises the Jaccard loss: with I and U the intersection and union after it, ``1 / U`` for
-    a pixel of the class and ``I / (U (U - 1))`` for another. Without a pixel of the class all weight is on the largest
-    error: with ``classes="present"``, the default, a binary batch without a positive gives 0, with ``classes="all"`` its
-    largest error. Under DDP the errors of all ranks are sorted together.
+    The errors, ``|y - p_c|`` or ``max(0, 1 - z (2y - 1))``, are sorted downwards and summed with the weights by which each, as
+    the next mistake, raises the Jaccard loss: with I and U the intersection and union after it, ``1 / U`` for a pixel of the
+    class and ``I / (U (U - 1))`` for another. Without a pixel of the class all weight is on the largest error, so that a binary
+    batch without a positive gives 0 with ``classes="present"``, the default. Under DDP the errors of all ranks are sorted
+    together.
 
-    With `bins` the errors are ``|y - p|`` for every task (for binary and multilabel another loss than the hinge), rounded to
-    that many levels, and the loss joins the one pass. Pixels of one level share what they add to the Jaccard loss: with I and U
-    before the level and I', U' after it, ``(1/U + 1/U') / 2`` for a pixel of the class and ``(I + I') / (2 U U')`` for another.
-    The value is within ``1 / (2 bins - 2)`` of the exact one; a class of a few tens of pixels is better served exactly.
-
-    Args:
-        bins: The number of levels, 2 to 4096; None: exact.
-        class_weights: As for `Dice`.
+    With `bins`, 2 to 4096, the errors are ``|y - p|`` for every task (for binary and multilabel another loss than the hinge),
+    rounded to that many levels, and the loss joins the one pass. Pixels of one level share what they add to the Jaccard loss:
+    with I and U before the level and I', U' after it, ``(1/U + 1/U') / 2`` for a pixel of the class and ``(I + I') / (2 U U')``
+    for another. The value is within ``1 / (2 bins - 2)`` of the exact one; a class of a few tens of pixels is better served
+    exactly.
 
     Example:
         >>> Lovasz("binary")(torch.tensor([[[[3.0, -3.0]]]]), torch.tensor([[[1, 1]]]))  # half of the error 1 + 3

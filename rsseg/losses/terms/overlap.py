@@ -128,9 +128,7 @@ class MCC(ClassMean):
     """One minus Matthews' correlation coefficient (Abhishek & Hamarneh 2021), the mean over classes; 0 to 2.
 
     ``(TP TN - FP FN) / sqrt((TP + FP) (TP + FN) (TN + FP) (TN + FN))``: unlike overlap losses it counts right background too.
-
-    Args:
-        smooth: s, more than 0, added to TP and TN, so that a class without a pixel is judged by its false positives.
+    `smooth`, more than 0, is added to TP and TN, so that a class without a pixel is judged by its false positives.
 
     Example:
         >>> logits = torch.tensor([[[[0.0, -99.0]]]])

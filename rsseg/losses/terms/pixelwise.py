@@ -23,13 +23,9 @@ COUNTABLE = 2**24
 class TopKCrossEntropy(Mean):
     """Cross-entropy of the hardest pixels alone (Wu et al. 2016; OHEM, online hard example mining, Shrivastava et al. 2016).
 
-    The mean over the `fraction` of the valid pixels (multilabel: entries) with the largest cross-entropy in the global batch,
-    or in each image. Easy pixels have no gradient. Wrong labels are usually among the hardest pixels, so they count for more.
-    Of the last pixels, all that are equally hard count by the same part, so that the gradient depends on no order among them,
-    and the loss is continuous in the fraction and in the weights.
-
-    Args:
-        fraction: Above 0 and up to 1; 1 is cross-entropy.
+    The mean over the `fraction`, above 0 and up to 1, of the valid pixels (multilabel: entries) with the largest cross-entropy
+    in the global batch, or in each image. Wrong labels are usually among the hardest pixels, so they count for more. Of the
+    last pixels, all that are equally hard count by the same part: the gradient depends on no order among them.
 
     Example:
         >>> logits = torch.tensor([[[[0.0, 9.0, 9.0, 9.0]]]])
@@ -66,9 +62,8 @@ class TopKCrossEntropy(Mean):
 class LogitAdjustedCrossEntropy(PixelMean):
     """Logit-adjusted cross-entropy (Menon et al. 2021): of the logits plus `tau` times the logarithm of the class priors.
 
-    The offset is added in training only; predictions then treat all classes as equally frequent, which serves the mean of the
-    classes' accuracies, as biases that are tuned after training do. A sigmoid's logit is adjusted by
-    ``tau log(prior / (1 - prior))``.
+    The offset is added in training only; predictions then treat all classes as equally frequent, as biases that are tuned after
+    training do. A sigmoid's logit is adjusted by ``tau log(prior / (1 - prior))``.
 
     Args:
         priors: The share of each class in the training pixels (multilabel: of each label in its own); in a config, `counted`.
@@ -101,12 +96,9 @@ class LogitAdjustedCrossEntropy(PixelMean):
 class LogitMargin(Mean):
     """What margin-based label smoothing (Liu et al. 2022) adds to cross-entropy, for calibrated probabilities.
 
-    The mean over pixels and classes of ``max(0, max_j z_j - z_c - m)``: logits may lie up to m apart at no cost, where label
-    smoothing draws them to one distance. A sigmoid's logit z stands for two classes with the logits 0 and z. It does not
-    depend on the label: add it to a cross-entropy, with a small weight (the paper's: 0.1).
-
-    Args:
-        margin: m, 0 or more, in logits.
+    The mean over pixels and classes of ``max(0, max_j z_j - z_c - m)``: logits may lie up to the `margin` m apart at no cost,
+    where label smoothing draws them to one distance. A sigmoid's logit z stands for two classes with the logits 0 and z. It
+    does not depend on the label: add it to a cross-entropy, with a small weight (the paper's: 0.1).
 
     Example:
         >>> logits = torch.tensor([9.0, 0.0, -6.0]).view(1, 3, 1, 1)

@@ -63,12 +63,9 @@ class ComponentDice(ClassMean):
     """CC-Dice (Bouteille et al. 2025; regions of Jaus et al. 2025), for small objects: Dice loss object by object.
 
     The mean over the connected components of the truth (by edges or corners) of ``1 - (2 TP + s) / (2 TP + FP + FN + s)`` among
-    the pixels that are nearest to the component, so that a small object counts as much as a large one. Of `classes` those in
-    the target are averaged. With ``over="batch"`` all components of a class count alike. It says nothing of an image without
-    the class: add it to `Dice` and a cross-entropy, as the paper does. Each step finds the regions on the CPU.
-
-    Args:
-        smooth: s, 0 or more; the paper's is 0.
+    the pixels that are nearest to the component, found on the CPU in each step; the paper's s, `smooth`, is 0. A small object
+    counts as much as a large one. Of `classes` those in the target are averaged. With ``over="batch"`` all components of a
+    class count alike. It says nothing of an image without the class: add it to `Dice` and a cross-entropy, as the paper does.
 
     Example:
         >>> objects = torch.tensor([[[1, 0, 0, 0, 1, 1, 1, 1, 1]]])
@@ -112,12 +109,8 @@ class BoundaryDoU(ClassMean):
 
     ``a = 1 - 2 C / S``, held to 0 to `limit`, with S the pixels of the class and C those of them that have a neighbour, across
     an edge, of another class. That is the Tversky loss with alpha = beta = ``1 / (1 - a)``: Jaccard for a thin class, and more
-    weight on the errors, which lie at the boundary, the more compact a class is. Unlike in the paper's code, the border of an
-    image is no boundary, and p is not squared.
-
-    Args:
-        limit: The highest a, below 1; the paper's code advises 0.8.
-        smooth: s of the Tversky loss.
+    weight on the errors, which lie at the boundary, the more compact a class is. The paper's code advises the limit 0.8; unlike
+    there, the border of an image is no boundary, and p is not squared.
 
     Example:
         >>> square = torch.zeros(1, 10, 10, dtype=torch.long)

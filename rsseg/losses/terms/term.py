@@ -43,9 +43,6 @@ class Term(nn.Module):
         soft: Whether it takes a target of class shares.
         signed: Whether its value may be negative.
         rules: How parameters are checked; they override `RULES`.
-
-    Raises:
-        InputError: For arguments that do not fit, and misfitting shapes and labels.
     """
 
     tasks: ClassVar[Collection[str]] = SEGMENTATION
@@ -76,10 +73,7 @@ class Term(nn.Module):
             return self.formula(logits, target, weight)
 
     def check(self, logits: Tensor, target: Tensor, weight: Tensor | None = None, always: bool = False) -> None:
-        """Refuse a target and weights that do not fit, in the first calls or always by their values too.
-
-        Logits that look like probabilities are said to.
-        """
+        """Refuse a target and weights that do not fit, in the first calls or always by their values too."""
         if torch.compiler.is_compiling():
             return
         task = TASKS[self.task]
@@ -143,22 +137,13 @@ def is_of_sums(term: nn.Module) -> TypeGuard[Term]:
 
 
 class Mean(Term):
-    """A quotient of two sums, of the global batch or of each image.
-
-    Args:
-        over: See `rsseg.losses`.
-    """
+    """A quotient of two sums, of the global batch or of each image, see `over` in `rsseg.losses`."""
 
     _: KW_ONLY
     over: Over = "batch"
 
     def mean(self, top: Tensor, bottom: Tensor) -> Tensor:
-        """``top / bottom`` of the batch, or its mean over the images of all ranks where the bottom is not 0; 0 without any.
-
-        Args:
-            top: ``[G]``, 0 where the bottom is; G is 1 over the batch.
-            bottom: ``[G]``, not negative.
-        """
+        """``top / bottom``, ``[G]`` each, of the batch, or the mean over the images of all ranks whose bottom is not 0; else 0."""
         ratios = top / bottom.clamp(min=torch.finfo(top.dtype).tiny ** 0.5)  # its inverse has to be finite, for the gradient
         return ratios.squeeze(0) if self.over == "batch" else global_ratio(ratios.sum(), (bottom > 0).sum())
 
@@ -180,11 +165,7 @@ class PixelMean(Mean):
 
 
 class ClassMean(Mean):
-    """The mean over classes of a loss of each class.
-
-    Args:
-        classes: See `rsseg.losses`.
-    """
+    """The mean over classes of a loss of each class, see `classes` in `rsseg.losses`."""
 
     _: KW_ONLY
     classes: Classes = "all"
@@ -198,13 +179,9 @@ class ClassMean(Mean):
     def class_mean(
         self, losses: Tensor, own: Tensor, other: Tensor | float = 0, class_weights: Tensor | None = None
     ) -> Tensor:
-        """The (weighted) mean of the chosen classes, then of the images that have any to count.
+        """The (weighted) mean of losses ``[G, C]`` of the chosen classes, then of the images that have any to count.
 
-        Args:
-            losses: ``[G, C]``, of the chosen classes.
-            own: Likewise, the pixels of each.
-            other: Likewise, those that a class is judged on too, unless it has to be present. One without any does not count.
-            class_weights: One number for each class, chosen or not; None: 1.
+        A class counts where it has `own` pixels or, unless it has to be present, `other` ones to be judged on.
         """
         share = ((own if self.classes == "present" else own + other) > 0).to(losses.dtype)
         if class_weights is not None:
@@ -213,11 +190,7 @@ class ClassMean(Mean):
 
 
 def pick(x: Tensor, classes: Classes, dim: int = -1) -> Tensor:
-    """The chosen classes along a dimension, by slices: an index made from a list would wait for the device.
-
-    Raises:
-        InputError: If a class does not exist.
-    """
+    """The chosen classes along a dimension, by slices: an index made from a list would wait for the device."""
     if isinstance(classes, str):
         return x
     count = x.shape[dim]
@@ -232,16 +205,7 @@ def or_one(divisor: Tensor) -> Tensor:
 
 
 def weights(numbers: float | PerClass, like: Tensor, name: str) -> Tensor | None:
-    """Numbers per class, or one number for all, as a tensor that fits another one.
-
-    Args:
-        numbers: One for each class, or one for all; None: 1.
-        like: ``[..., C]``.
-        name: What the user calls the numbers.
-
-    Raises:
-        InputError: If there are more or fewer than classes.
-    """
+    """Numbers per class, or one for all, as a tensor that fits one ``[..., C]``; `name` is what the user calls them."""
     if numbers is None:
         return None
     found = torch.as_tensor(numbers, dtype=like.dtype)
