@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rsseg.contract import IGNORE, holds_reals, known, number, unknown
 from rsseg.losses.checks import positive
-from rsseg.losses.terms.likelihood import CrossEntropy
+from rsseg.losses.terms.pixelwise import CrossEntropy
 from rsseg.task import TASKS, Task
 
 FAR = 3

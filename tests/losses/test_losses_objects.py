@@ -10,7 +10,7 @@ from scipy.ndimage import binary_dilation, label
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.losses import BoundaryDoU, ClDice, ComponentDice, Dice, Jaccard, SkeletonRecall, Tversky
-from rsseg.losses.terms.lines import thin
+from rsseg.losses.terms.shape import thin
 
 TASKS = list(CHANNELS)
 every_task = pytest.mark.parametrize("task", TASKS)
