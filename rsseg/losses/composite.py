@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rsseg.contract import IGNORE, InputError, number
 from rsseg.losses.compiled import compiled_on_gpu
-from rsseg.losses.sums import AllSums, Needs, Over, Sum, pixel_sums
+from rsseg.losses.sums import Sum, Sums, over_batch, pixel_sums
 from rsseg.losses.targets import EdgeWeight, smoothed
 from rsseg.losses.terms.term import Term, is_of_sums
 from rsseg.task import TASKS
@@ -191,24 +191,21 @@ class Composite(nn.Module):
         if self.label_smoothing:
             soft = smoothed(target, logits.shape[1], self.task, self.label_smoothing, self.ignore_index)
         for term in self.terms.values():  # those of the one pass check nothing themselves
-            if isinstance(term, Term) and (term.needs or self.check_targets):
+            if isinstance(term, Term) and (term.sums or self.check_targets):
                 term.check(logits, target, weight, self.check_targets)
         return Given(target, soft, weight)
 
-    def sums(
-        self, logits: Tensor, given: Given, also: Mapping[Key, Needs] | None = None, images: bool = False
-    ) -> dict[Key, AllSums]:
-        """The sums that its terms are functions of, and `also` what others need of the labels, in a pass for each key."""
-        needs: dict[Key, set[tuple[Sum, Over]]] = {key: set(asked) for key, asked in (also or {}).items()}
+    def sums(self, logits: Tensor, given: Given, also: Mapping[Key, Collection[Sum]] | None = None) -> dict[Key, Sums]:
+        """The sums over images that its terms are functions of, and `also` what others need of the labels, in a pass each."""
+        wanted = {key: set(asked) for key, asked in (also or {}).items()}
         for term in self.terms.values():
             if is_of_sums(term):
-                needs.setdefault(self.key_of(term), set()).update(term.needs)
+                wanted.setdefault(self.key_of(term), set()).update(term.sums)
         found = {}
-        for key, asked in needs.items():
-            wanted: Needs = {(name, "image") for name, _ in asked} if images else asked
+        for key, asked in wanted.items():
             with torch.autocast(logits.device.type, enabled=False):
                 target = given.soft if key.soft else given.labels
-                found[key] = pixel_sums(logits, target, key.task, wanted, key.ignore_index, given.weight)
+                found[key] = pixel_sums(logits, target, key.task, asked, key.ignore_index, given.weight)
         return found
 
     def key_of(self, term: Term) -> Key:
@@ -219,7 +216,10 @@ class Composite(nn.Module):
 @compiled_on_gpu
 def _values_of_sums(composite: Composite, given: Given, *, logits: Tensor) -> dict[str, Tensor]:
     """The values of the terms that share the pass, by name."""
-    found = composite.sums(logits, given)
-    return {
-        name: term.of_sums(found[composite.key_of(term)]) for name, term in composite.terms.items() if is_of_sums(term)
-    }
+    images = composite.sums(logits, given)
+    batch = {key: over_batch(sums) for key, sums in images.items()}
+    values = {}
+    for name, term in composite.terms.items():
+        if is_of_sums(term):
+            values[name] = term.from_sums((images if term.by_image else batch)[composite.key_of(term)])
+    return values

@@ -23,7 +23,7 @@ SMP, MONAI = "segmentation_models_pytorch", "monai"
 
 
 def given_to_loss(node: Mapping[str, Any], task: str = "", soft: bool = False) -> dict[str, Any]:
-    """What the constructor of a loss is given, where its signature has it; soft targets have NaN, and need no `ignore_index`."""
+    """What the constructor of a loss is given, where its signature has it; soft targets have NaN and no `ignore_index`."""
     given = {"task": task} if soft else {"task": task, "ignore_index": IGNORE}
     return given | {"mode": task} if str(node.get("_target_")).startswith(f"{SMP}.") else given
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from rsseg.contract import IGNORE
-from rsseg.losses.checks import check_weight
 from rsseg.losses.pieces import wide
 from rsseg.task import TASKS
 
@@ -53,7 +52,6 @@ def class_planes(logits: Tensor, target: Tensor, task: str, ignore_index: int = 
     Ignored logits are replaced, not multiplied by 0: NaN and infinity under ignored pixels reach neither the value nor
     the gradient.
     """
-    check_weight(logits, weight)
     exclusive = TASKS[task].exclusive
     labels = target.long().unsqueeze(1) if exclusive else target.long().reshape(logits.shape)
     positive = torch.arange(logits.shape[1], device=logits.device).view(-1, 1, 1) if exclusive else 1

@@ -14,7 +14,7 @@ from rsseg.collective import global_sums
 from rsseg.contract import known
 from rsseg.devices import exact_dtype
 from rsseg.losses.composite import Composite, Key
-from rsseg.losses.sums import COUNT, AllSums, Needs, pixel_sums
+from rsseg.losses.sums import COUNT, Sums, pixel_sums
 from rsseg.losses.terms.regression import Quotient
 from rsseg.losses.terms.term import Term, is_of_sums
 from rsseg.task import Task
@@ -68,7 +68,7 @@ class SplitLosses:
 
     def __init__(self, loss: Composite, task: Task, first: NDArray[np.bool_], panel: Mapping[str, Term] | None = None) -> None:
         self.loss, self.task, self.first, self.panel = loss, task, torch.from_numpy(np.asarray(first)), dict(panel or {})
-        self._needs: Needs = {(name, "image") for term in self.panel.values() for name in term.sums}
+        self._asked = {Key(task.kind): {name for term in self.panel.values() for name in term.sums}} if panel else {}
         self.reset()
 
     def reset(self) -> None:
@@ -81,15 +81,12 @@ class SplitLosses:
         first = self.first.to(logits.device)[scene]
         member = torch.stack([first, ~first]).to(exact_dtype(logits.device))
         given = self.loss.given(logits, target, weight)
-        found: dict[Any, AllSums] = {}
-        if given.weight is None and not target.is_floating_point():
-            found |= self.loss.sums(logits, given, {Key(self.task.kind): self._needs} if self._needs else {}, images=True)
-        else:
-            found |= self.loss.sums(logits, given, images=True)
-            if self._needs:
-                found[PANEL] = pixel_sums(logits, self.task.hard_labels(target), self.task.kind, self._needs)
+        joined = given.weight is None and not target.is_floating_point()
+        found: dict[Any, Sums] = {**self.loss.sums(logits, given, self._asked if joined else {})}
+        if self._asked and not joined:
+            found[PANEL] = pixel_sums(logits, self.task.hard_labels(target), self.task.kind, *self._asked.values())
         for key, sums in found.items():
-            for (name, _), value in sums.items():
+            for name, value in sums.items():
                 images = 1 if value.ndim == 3 else 2
                 self._add((key, name), torch.tensordot(member, value.to(member), dims=([1], [images])))
         labelled = member @ _labelled(target, weight, member.dtype)
@@ -99,7 +96,7 @@ class SplitLosses:
                 parts = torch.stack(term.parts(logits, given.labels, given.weight))
                 self._add(name, member @ parts.to(member).T)
             elif not _is_exact(term):
-                value = term.of_sums(found[self.loss.key_of(term)]) if is_of_sums(term) else given.value(term, logits)
+                value = term.from_sums(found[self.loss.key_of(term)]) if is_of_sums(term) else given.value(term, logits)
                 self._add(name, value.to(labelled) * labelled)
 
     def _add(self, key: Any, value: Tensor) -> None:
@@ -147,7 +144,7 @@ def _of_sums(term: Term, totals: Totals, at: Any) -> float:
 
 def _is_exact(term: Any) -> bool:
     """Whether a term is a function of sums over the pixels of a batch."""
-    return is_of_sums(term) and getattr(term, "over", "batch") == "batch"
+    return is_of_sums(term) and not term.by_image
 
 
 def _labelled(target: Tensor, weight: Tensor | None, dtype: torch.dtype) -> Tensor:

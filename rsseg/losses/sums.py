@@ -21,7 +21,6 @@ from torch import Tensor
 
 from rsseg.collective import global_sums
 from rsseg.contract import IGNORE, InputError
-from rsseg.losses.checks import check_weight
 from rsseg.losses.pieces import Piece, SeparatePiece, parts_of, wide
 from rsseg.task import TASKS
 
@@ -53,45 +52,37 @@ COUNT, SOFT, NLL, SPREAD = Sum("count"), Sum("soft"), Sum("nll"), Sum("spread")
 Over: TypeAlias = Literal["batch", "image"]
 """What sums are taken over: the global batch, or each image, with the losses averaged afterwards."""
 
-Needs: TypeAlias = Collection[tuple[Sum, Over]]
-"""What a term asks for. ``count`` always comes with it."""
-
-AllSums: TypeAlias = Mapping[tuple[Sum, Over], Tensor]
-"""What `pixel_sums` returns: a tensor for each pair of a sum and what it is taken over."""
-
 Sums: TypeAlias = Mapping[Sum, Tensor]
-"""What `Term.from_sums` is given: ``[2, G, C]`` for each sum, G 1 or one entry per image; ``levels`` have more dimensions."""
+"""``[2, G, C]`` for each sum, G one entry per image, or 1 for all; ``levels`` have more dimensions."""
 
 
 def pixel_sums(
-    logits: Tensor, target: Tensor, task: str, needs: Needs, ignore_index: int = IGNORE, weight: Tensor | None = None
-) -> AllSums:
-    """Every sum that is asked for, differentiable with respect to the logits; the arguments are those of `rsseg.losses`.
+    logits: Tensor, target: Tensor, task: str, wanted: Collection[Sum], ignore_index: int = IGNORE, weight: Tensor | None = None
+) -> Sums:
+    """The sums over each image that are wanted, and `COUNT`, differentiable; the arguments are those of `rsseg.losses`.
 
-    Sums over the batch are over the batches of all ranks. Sums per image stay on their rank. ``levels`` are
-    ``[2, 2, G, C, number]``: per level, the number of pixels, which has no gradient, and the sum of their errors. An error's
-    value is rounded to its level; its gradient is that of the exact error.
+    ``levels`` are ``[2, 2, B, C, number]``: per level, the number of pixels, which has no gradient, and the sum of their
+    errors. An error's value is rounded to its level; its gradient is that of the exact error.
 
     Example:
-        >>> found = pixel_sums(torch.zeros(1, 1, 1, 3), torch.tensor([[[1, 0, 255]]]), "binary", [(SOFT, "batch")])
-        >>> found[SOFT, "batch"].flatten()  # TP, FP
+        >>> found = pixel_sums(torch.zeros(1, 1, 1, 3), torch.tensor([[[1, 0, 255]]]), "binary", [SOFT])
+        >>> found[SOFT].flatten()  # TP, FP
         tensor([0.5000, 0.5000])
     """
-    TASKS[task].check_shapes(logits, target)
-    check_weight(logits, weight)
-    asked = {key for key, _ in needs} | {COUNT}
-    levels = sorted(key for key in asked if key.name == "levels")
-    plain = sorted(asked.difference(levels))
+    levels = sorted({key for key in wanted if key.name == "levels"})
+    plain = sorted({COUNT, *wanted}.difference(levels))
     if levels and target.is_floating_point():
         raise InputError("binned errors need a target of labels; found class shares")
     table, *counts = _image_sums(logits, target, weight, TASKS[task].exclusive, plain, levels, ignore_index)
-    images = [table, *(_errors(count) for count in counts)]
-    found: dict[tuple[Sum, Over], Tensor] = {}
-    for over in {over for _, over in needs}:
-        parts = images if over == "image" else global_sums([part.sum(2, keepdim=True) for part in images])
-        named = zip((*plain, *levels), (*parts[0].unbind(), *parts[1:]), strict=True)
-        found |= {(key, over): value.detach() if key == COUNT else value for key, value in named}
-    return found
+    found = dict(zip(plain, table.unbind(), strict=True))
+    found[COUNT] = found[COUNT].detach()
+    return found | {key: _errors(count) for key, count in zip(levels, counts, strict=True)}
+
+
+def over_batch(images: Sums) -> Sums:
+    """Sums over each image added up over the batches of all ranks."""
+    parts = [value.sum(-3 if key.name == "levels" else -2, keepdim=True) for key, value in images.items()]
+    return dict(zip(images, global_sums(parts), strict=True))
 
 
 def _image_sums(

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rsseg.contract import number
-from rsseg.losses.checks import check_weight, positive
+from rsseg.losses.checks import positive
 from rsseg.losses.pieces import wide
 from rsseg.losses.planes import pixel_share
 from rsseg.losses.terms.regression import Quotient, smooth_l1, weighted_errors
@@ -47,7 +47,6 @@ class HeatFocal(Quotient):
 
     def parts(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         """The cost of all pixels, and the number of centres."""
-        check_weight(logits, weight)
         z, y = (x[:, :-4].to(wide(logits)) for x in (logits, target))
         share = pixel_share(~y.isnan(), weight, z.dtype)
         z, y = (x.masked_fill(share == 0, 0) for x in (z, y))

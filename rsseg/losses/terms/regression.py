@@ -16,11 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rsseg.collective import global_ratio
-from rsseg.losses.checks import check_weight, positive
+from rsseg.losses.checks import positive
 from rsseg.losses.pieces import wide
 from rsseg.losses.planes import pixel_share
 from rsseg.losses.terms.term import Term
-from rsseg.task import Regression
 
 
 class Quotient(Term):
@@ -51,8 +50,6 @@ def weighted_errors(
     In float32 or better. Where the target is NaN or `nodata` nothing counts, whatever the prediction there. Both are real
     numbers ``[B, C, H, W]``; the target may be of any dtype, and for one channel ``[B, H, W]``.
     """
-    Regression.check_shapes(prediction, target)
-    check_weight(prediction, weight)
     value = target.view_as(prediction).to(wide(prediction))
     known = ~value.isnan()
     if nodata is not None:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from rsseg.collective import global_ratio
 from rsseg.contract import IGNORE, InputError
-from rsseg.losses.checks import RULES, SEGMENTATION, check_weight_values, fitting, warn_of_probabilities
+from rsseg.losses.checks import RULES, SEGMENTATION, check_weight, check_weight_values, fitting, warn_of_probabilities
 from rsseg.losses.planes import Planes, class_planes
-from rsseg.losses.sums import COUNT, SOFT, AllSums, Needs, Over, Sum, Sums, pixel_sums
+from rsseg.losses.sums import COUNT, SOFT, Over, Sum, Sums, over_batch, pixel_sums
 from rsseg.task import TASKS
 
 VALUE_CHECKS = 2
@@ -78,6 +78,7 @@ class Term(nn.Module):
             return
         task = TASKS[self.task]
         task.check_shapes(logits, target)
+        check_weight(logits, weight)
         if target.is_floating_point() and not (task.real or self.soft):
             raise InputError(
                 f"{type(self).__name__} needs labels; found class shares: take cross-entropy, focal, Dice, Jaccard or Tversky "
@@ -102,29 +103,22 @@ class Term(nn.Module):
         return ()
 
     @property
-    def needs(self) -> Needs:
-        """The `sums`, each with what it is taken over: `over` where the term has it, else the batch."""
-        over: Over = getattr(self, "over", "batch")
-        return [(wanted, over) for wanted in self.sums]
+    def by_image(self) -> bool:
+        """Whether its sums are those of each image, not of the batch."""
+        return bool(getattr(self, "over", "batch") == "image")
 
     def from_sums(self, found: Sums) -> Tensor:
         """The loss from its `sums`, by name; the number of pixels, `COUNT`, is always there too."""
         raise InputError(f"{type(self).__name__} has no formula: define `sums` and `from_sums`, or `formula`")
 
-    def of_sums(self, found: AllSums) -> Tensor:
-        """The loss from the sums of a pass that was asked for what it `needs`."""
-        ((_, over), *_) = self.needs
-        return self.from_sums({name: value for (name, other), value in found.items() if other == over})
-
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """The loss itself."""
         return self.from_sums(self.take(logits, target, weight, *self.sums))
 
-    def take(self, logits: Tensor, target: Tensor, weight: Tensor | None, *sums: Sum) -> Sums:
+    def take(self, logits: Tensor, target: Tensor, weight: Tensor | None, *wanted: Sum) -> Sums:
         """Sums for this term alone, taken in a pass of its own."""
-        over: Over = getattr(self, "over", "batch")
-        found = pixel_sums(logits, target, self.task, [(name, over) for name in sums], self.ignore_index, weight)
-        return {name: value for (name, _), value in found.items()}
+        images = pixel_sums(logits, target, self.task, wanted, self.ignore_index, weight)
+        return images if self.by_image else over_batch(images)
 
     def planes(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Planes:
         """Logits and labels as planes, for a formula that looks at a pixel's surroundings or order."""
@@ -143,7 +137,7 @@ class Mean(Term):
     over: Over = "batch"
 
     def mean(self, top: Tensor, bottom: Tensor) -> Tensor:
-        """``top / bottom``, ``[G]`` each, of the batch, or the mean over the images of all ranks whose bottom is not 0; else 0."""
+        """``top / bottom``, ``[G]`` each, of the batch, or the mean over all ranks' images whose bottom is not 0; else 0."""
         ratios = top / bottom.clamp(min=torch.finfo(top.dtype).tiny ** 0.5)  # its inverse has to be finite, for the gradient
         return ratios.squeeze(0) if self.over == "batch" else global_ratio(ratios.sum(), (bottom > 0).sum())
 
