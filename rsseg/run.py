@@ -103,7 +103,7 @@ def _train(config: Any, run: RunFolder, chosen: Chosen, interrupts: Interrupts) 
         with closing(make_loop(setup, run, module, data, step, interrupts)) as loop:
             fit(loop, last)
             if not is_main():  # a process that another program started: the first one writes
-                return module.quality(setup.head)
+                return setup.task.quality(module.scores[setup.head].means())
             result = score_best(setup, run, module, data.stores["val"], loop.recorder, loop.trainer.global_step)
             write_scores(loop, result)
         write_summary(loop, result)

@@ -67,14 +67,6 @@ class CompositeValue(NamedTuple):
     weights: dict[str, float]
 
 
-class Key(NamedTuple):
-    """What terms have to agree in to share a pass: the kind of task, the ignored label, whether labels are softened."""
-
-    task: str
-    ignore_index: int = IGNORE
-    soft: bool = False
-
-
 class Given(NamedTuple):
     """What the terms of a composite are given: labels, those softened for terms that are `Term.soft`, and pixel weights."""
 
@@ -98,7 +90,7 @@ class Composite(nn.Module):
     Args:
         terms: By name, the weight and the module, called as ``module(logits, target)`` or ``module(logits, target, weight)``.
         check_targets: Whether to look for labels outside the classes in every call, which waits for the device.
-        task: The kind of the head's task; needed for the further arguments.
+        task: The kind of the head's task, needed for the further arguments where no term says it.
         label_smoothing: From 0 to 1, the part of the labels that is dealt out among the classes, see `smoothed`, for terms that
             are `Term.soft`. Others get the labels.
         edge_weight: The weights of pixels near a border; they multiply those of the batch.
@@ -125,7 +117,7 @@ class Composite(nn.Module):
         edge_weight: EdgeWeight | None = None,
     ) -> None:
         super().__init__()
-        self.check_targets, self.task, self.edge_weight = check_targets, task, edge_weight
+        self.check_targets, self.edge_weight = check_targets, edge_weight
         self.label_smoothing = number("label_smoothing", label_smoothing, high=1.0)
         self._weights = {name: weight if isinstance(weight, Weight) else Weight(weight) for name, (weight, _) in terms.items()}
         for name, weight in self._weights.items():
@@ -141,18 +133,12 @@ class Composite(nn.Module):
             if not isinstance(term, nn.Module):
                 raise InputError(f"the term '{name}' has to be an nn.Module; found {type(term).__name__}")
         self.terms = nn.ModuleDict({name: term for name, (_, term) in terms.items()})
-        self.ignore_index = IGNORE
-        if self.label_smoothing or self.edge_weight:
-            self._check_labels()
-
-    def _check_labels(self) -> None:
-        """Refuse to change labels that there are none of, or that terms read differently or not at all."""
-        if self.task not in TASKS or TASKS[self.task].real:
+        kinds = {(term.task, term.ignore_index) for term in self.terms.values() if isinstance(term, Term)}
+        if len(kinds) > 1:
+            raise InputError(f"all terms of a loss need one task and one ignore_index; found {sorted(kinds)}")
+        self.task, self.ignore_index = next(iter(kinds), (task, IGNORE))
+        if (self.label_smoothing or edge_weight) and (self.task not in TASKS or TASKS[self.task].real):
             raise InputError(f"label_smoothing and edge_weight need labels; found the task '{self.task}': leave them out")
-        ignored = {term.ignore_index for term in self.terms.values() if isinstance(term, Term)}
-        if len(ignored) > 1:
-            raise InputError(f"label_smoothing and edge_weight need one ignore_index for all terms; found {sorted(ignored)}")
-        self.ignore_index = next(iter(ignored), IGNORE)
         if self.label_smoothing and not any(getattr(term, "soft", False) for term in self.terms.values()):
             raise InputError(
                 f"label_smoothing={self.label_smoothing:g} changes nothing: {', '.join(self.terms)} take labels as they are; "
@@ -195,31 +181,33 @@ class Composite(nn.Module):
                 term.check(logits, target, weight, self.check_targets)
         return Given(target, soft, weight)
 
-    def sums(self, logits: Tensor, given: Given, also: Mapping[Key, Collection[Sum]] | None = None) -> dict[Key, Sums]:
-        """The sums over images that its terms are functions of, and `also` what others need of the labels, in a pass each."""
-        wanted = {key: set(asked) for key, asked in (also or {}).items()}
+    def sums(self, logits: Tensor, given: Given, also: Collection[Sum] = ()) -> dict[bool, Sums]:
+        """The sums over images that its terms are functions of, and `also` others of the labels; True: of softened ones."""
+        wanted: dict[bool, set[Sum]] = {False: set(also)}
         for term in self.terms.values():
             if is_of_sums(term):
-                wanted.setdefault(self.key_of(term), set()).update(term.sums)
-        found = {}
-        for key, asked in wanted.items():
-            with torch.autocast(logits.device.type, enabled=False):
-                target = given.soft if key.soft else given.labels
-                found[key] = pixel_sums(logits, target, key.task, asked, key.ignore_index, given.weight)
-        return found
+                wanted.setdefault(self.softens(term), set()).update(term.sums)
+        with torch.autocast(logits.device.type, enabled=False):
+            return {
+                soft: pixel_sums(
+                    logits, given.soft if soft else given.labels, self.task, asked, self.ignore_index, given.weight
+                )
+                for soft, asked in wanted.items()
+                if asked
+            }
 
-    def key_of(self, term: Term) -> Key:
-        """The pass that a term's sums are taken in."""
-        return Key(term.task, term.ignore_index, bool(self.label_smoothing) and term.soft)
+    def softens(self, term: Term) -> bool:
+        """Whether a term is given softened labels."""
+        return self.label_smoothing > 0 and term.soft
 
 
 @compiled_on_gpu
 def _values_of_sums(composite: Composite, given: Given, *, logits: Tensor) -> dict[str, Tensor]:
     """The values of the terms that share the pass, by name."""
     images = composite.sums(logits, given)
-    batch = {key: over_batch(sums) for key, sums in images.items()}
+    batch = {soft: over_batch(sums) for soft, sums in images.items()}
     values = {}
     for name, term in composite.terms.items():
         if is_of_sums(term):
-            values[name] = term.from_sums((images if term.by_image else batch)[composite.key_of(term)])
+            values[name] = term.from_sums((images if term.by_image else batch)[composite.softens(term)])
     return values

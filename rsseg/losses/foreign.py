@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rsseg.contract import IGNORE, InputError, known
 from rsseg.losses.checks import check_weight, check_weight_values
 from rsseg.losses.pieces import wide
+from rsseg.losses.planes import pixel_share
 from rsseg.losses.terms.term import VALUE_CHECKS, Term
 from rsseg.task import Task
 
@@ -65,21 +66,22 @@ class Foreign(nn.Module):
     def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """The loss; the arguments are those of `Term.forward`."""
         self._check(logits, target, weight)
-        known = known_pixels(target, weight)
-        if weight is not None:
-            weight = torch.where(known if known.ndim == 3 else known.any(dim=1), weight, 0)
         logits = logits.to(wide(logits)).contiguous()
-        target = self._form(logits, target, known)
+        planes = target if target.ndim == 4 else target.unsqueeze(1)
+        there = pixel_share(known(planes), weight, logits.dtype) > 0
+        if weight is not None:
+            weight = torch.where(there.any(dim=1), weight, 0)
+        target = self._form(logits, target, there.view_as(target))
         if self.pixels:
-            whole = known if known.ndim == 3 else known.all(dim=1)
+            whole = there.all(dim=1)
             weight = None if weight is None else _column(weight, whole)
             logits, target = _column(logits, whole), _column(target, whole)
             return self._call(logits, target, weight) if logits.numel() else logits.sum()
         if not self.ignores:
-            if not bool(known.all()):
+            if not bool(there.all()):
                 raise self._advice()
             return self._call(logits, target, weight)
-        some = known.any()  # libraries divide by the number of pixels: none would give NaN
+        some = there.any()  # libraries divide by the number of pixels: none would give NaN
         value = self._call(torch.where(some, logits, 0), torch.where(some, target, 0), weight)
         return torch.where(some, value, 0)
 
@@ -126,11 +128,11 @@ class Foreign(nn.Module):
             self.task.check_values(logits, target)
             check_weight_values(weight)
 
-    def _form(self, logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    def _form(self, logits: Tensor, target: Tensor, there: Tensor) -> Tensor:
         """The target in the form that libraries expect."""
         if target.is_floating_point():
-            return torch.where(known, target.to(logits.dtype), torch.nan).reshape(logits.shape)
-        labels = torch.where(known, target.long(), IGNORE)
+            return torch.where(there, target.to(logits.dtype), torch.nan).reshape(logits.shape)
+        labels = torch.where(there, target.long(), IGNORE)
         if not self.task.exclusive:
             return labels.to(logits.dtype).reshape(logits.shape)
         return labels.unsqueeze(1) if self.plane else labels
@@ -165,14 +167,6 @@ class Foreign(nn.Module):
             f"{self.where}: the value of {self.name} has no gradient, so nothing would be learnt: compute it from the logits "
             "with torch alone, without argmax, thresholds, detach() or item()"
         )
-
-
-def known_pixels(target: Tensor, weight: Tensor | None) -> Tensor:
-    """Where a target says something that has a weight, bool of its shape; NaN is no weight."""
-    there: Tensor = known(target)
-    if weight is None:
-        return there
-    return there & (weight > 0 if target.ndim == 3 else (weight > 0).unsqueeze(1))
 
 
 def _column(values: Tensor, whole: Tensor) -> Tensor:

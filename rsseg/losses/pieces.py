@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -232,11 +231,14 @@ class SeparatePiece(Piece):
         minus_s = self.clean(self.v.sub(self.y, alpha=2).mul_(self.x))
         self.q, self.s = minus_s.sigmoid(), minus_s.neg_()
         self.p_t, self.other = self.s.sigmoid(), self.v - self.y
+        self._log_p_t: Tensor | None = None
 
-    @cached_property
+    @property
     def log_p_t(self) -> Tensor:  # type: ignore[override]
-        """The logarithm of p_t."""
-        return F.logsigmoid(self.s)
+        """The logarithm of p_t, computed where it is first asked for."""
+        if self._log_p_t is None:
+            self._log_p_t = F.logsigmoid(self.s)
+        return self._log_p_t
 
     def error(self) -> Tensor:
         return self.q * self.v

@@ -13,7 +13,8 @@ from torch import Tensor
 from rsseg.collective import global_sums
 from rsseg.contract import known
 from rsseg.devices import exact_dtype
-from rsseg.losses.composite import Composite, Key
+from rsseg.losses.composite import Composite
+from rsseg.losses.planes import pixel_share
 from rsseg.losses.sums import COUNT, Sums, pixel_sums
 from rsseg.losses.terms.regression import Quotient
 from rsseg.losses.terms.term import Term, is_of_sums
@@ -68,7 +69,7 @@ class SplitLosses:
 
     def __init__(self, loss: Composite, task: Task, first: NDArray[np.bool_], panel: Mapping[str, Term] | None = None) -> None:
         self.loss, self.task, self.first, self.panel = loss, task, torch.from_numpy(np.asarray(first)), dict(panel or {})
-        self._asked = {Key(task.kind): {name for term in self.panel.values() for name in term.sums}} if panel else {}
+        self._asked = {name for term in self.panel.values() for name in term.sums}
         self.reset()
 
     def reset(self) -> None:
@@ -82,21 +83,22 @@ class SplitLosses:
         member = torch.stack([first, ~first]).to(exact_dtype(logits.device))
         given = self.loss.given(logits, target, weight)
         joined = given.weight is None and not target.is_floating_point()
-        found: dict[Any, Sums] = {**self.loss.sums(logits, given, self._asked if joined else {})}
+        found: dict[Any, Sums] = {**self.loss.sums(logits, given, self._asked if joined else ())}
         if self._asked and not joined:
-            found[PANEL] = pixel_sums(logits, self.task.hard_labels(target), self.task.kind, *self._asked.values())
+            found[PANEL] = pixel_sums(logits, self.task.hard_labels(target), self.task.kind, self._asked)
         for key, sums in found.items():
-            for name, value in sums.items():
-                images = 1 if value.ndim == 3 else 2
-                self._add((key, name), torch.tensordot(member, value.to(member), dims=([1], [images])))
-        labelled = member @ _labelled(target, weight, member.dtype)
+            for wanted, each in sums.items():
+                images = 1 if each.ndim == 3 else 2
+                self._add((key, wanted), torch.tensordot(member, each.to(member), dims=([1], [images])))
+        there = known(target if target.ndim == 4 else target.unsqueeze(1))
+        labelled = member @ pixel_share(there, weight, member.dtype).flatten(1).sum(1)
         self._add("labelled", labelled)
         for name, term in self.loss.terms.items():
             if isinstance(term, Quotient):
                 parts = torch.stack(term.parts(logits, given.labels, given.weight))
                 self._add(name, member @ parts.to(member).T)
             elif not _is_exact(term):
-                value = term.from_sums(found[self.loss.key_of(term)]) if is_of_sums(term) else given.value(term, logits)
+                value = term.from_sums(found[self.loss.softens(term)]) if is_of_sums(term) else given.value(term, logits)
                 self._add(name, value.to(labelled) * labelled)
 
     def _add(self, key: Any, value: Tensor) -> None:
@@ -119,7 +121,7 @@ class SplitLosses:
         own = sum((weighted[name][:2] for name in learnt), start=np.zeros(2))
         if not all(_is_exact(terms[name]) or isinstance(terms[name], Quotient) for name in learnt):
             own = np.full(2, np.nan)
-        at = PANEL if (PANEL, COUNT) in totals else Key(self.task.kind)
+        at = PANEL if (PANEL, COUNT) in totals else False
         panel = [[_of_sums(term, part, at) for part in parts[:2]] for term in self.panel.values()]
         return SplitValues(raw, weighted, own, np.array(panel, np.float64).reshape(-1, 2), float(parts[2]["labelled"]))
 
@@ -131,7 +133,7 @@ class SplitLosses:
         if isinstance(term, Quotient):
             errors, share = totals[name]
             return float(term.of_mean(errors / torch.where(share > 0, share, 1)))
-        return _of_sums(term, totals, self.loss.key_of(term)) if _is_exact(term) else float(totals[name] / labelled)
+        return _of_sums(term, totals, self.loss.softens(term)) if _is_exact(term) else float(totals[name] / labelled)
 
 
 def _of_sums(term: Term, totals: Totals, at: Any) -> float:
@@ -145,12 +147,3 @@ def _of_sums(term: Term, totals: Totals, at: Any) -> float:
 def _is_exact(term: Any) -> bool:
     """Whether a term is a function of sums over the pixels of a batch."""
     return is_of_sums(term) and not term.by_image
-
-
-def _labelled(target: Tensor, weight: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """The labelled pixels of each image ``[B]``, each counted by its weight."""
-    there: Tensor = known(target)
-    if weight is None:
-        return there.flatten(1).sum(1).to(dtype)
-    exact = weight.nan_to_num(0).to(dtype)
-    return (there * (exact if target.ndim == 3 else exact.unsqueeze(1))).flatten(1).sum(1)

@@ -102,7 +102,7 @@ def _image_sums(
         repeated = None if weight is None else weight.repeat_interleave(logits.shape[1], 0)
         (table,) = _image_sums(pairs, shares, repeated, True, plain, levels, ignore)
         sums = [row[..., 1] if key == SOFT else row[0].flip(-1).t() for key, row in zip(plain, table, strict=True)]
-        return [torch.stack(sums).unflatten(-1, logits.shape[:2])]
+        return [torch.stack(sums).view(-1, 2, *logits.shape[:2])]
     labels = target.flatten(-2) if target.ndim == 4 else target.flatten(1).unsqueeze(1)
     weights = None if weight is None else weight.flatten(1).unsqueeze(1)
     kind = Piece if exclusive else SeparatePiece

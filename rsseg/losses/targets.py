@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rsseg.contract import IGNORE, holds_reals, known, number, unknown
+from rsseg.contract import IGNORE, holds_reals, known, number
 from rsseg.losses.checks import positive
+from rsseg.losses.planes import pixel_share
 from rsseg.losses.terms.pixelwise import CrossEntropy
 from rsseg.task import TASKS, Task
 
@@ -122,15 +123,13 @@ def presence(target: Tensor, task: Task, weight: Tensor | None = None) -> Tensor
         tensor([[  1,   0,   1],
                 [255, 255, 255]], dtype=torch.uint8)
     """
-    planes = (target if target.ndim == 4 else target.unsqueeze(1)).flatten(2)
-    if weight is not None:
-        planes = planes.masked_fill(~(weight > 0).flatten(1).unsqueeze(1), unknown(target))
-    labelled = known(planes)
+    planes = target if target.ndim == 4 else target.unsqueeze(1)
+    labelled = pixel_share(known(planes), weight, torch.float32) > 0
     if task.exclusive and target.ndim == 3:
-        shown = torch.stack([(planes[:, 0] == c).any(1) for c in range(task.channels)], 1)
+        own = planes == torch.arange(task.channels, device=target.device).view(-1, 1, 1)
     else:
-        shown = ((planes > 0) & labelled).any(2)
-    return shown.to(torch.uint8).masked_fill(~labelled.any(2), IGNORE)
+        own = planes > 0
+    return (own & labelled).flatten(2).any(2).to(torch.uint8).masked_fill(~labelled.flatten(2).any(2), IGNORE)
 
 
 def presence_loss(logits: Tensor, target: Tensor, task: Task, weight: Tensor | None = None) -> Tensor:

@@ -59,8 +59,8 @@ class Lovasz(ClassMean):
         of_other = (before + after) / 2 * inverse * inverse_before
         of_other = torch.where(union_before > 0, of_other, inverse)  # an absent class: all weight on the largest errors
         losses = (errors * torch.stack([of_own, of_other])).sum((0, -1))
-        class_weights = weights(self.class_weights, found[COUNT], "class_weights")
-        return self.class_mean(losses, *pick(found[COUNT], self.classes), class_weights)
+        of_class, others = pick(found[COUNT], self.classes)
+        return self.class_mean(losses, of_class, others, weights(self.class_weights, found[COUNT], "class_weights"))
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         if self.bins is not None:

@@ -100,8 +100,8 @@ class RMSE(_Regression):
     """
 
     def of_mean(self, mean: Tensor) -> Tensor:
-        some = mean > torch.finfo(mean.dtype).tiny
-        return torch.where(some, torch.where(some, mean, 1).sqrt(), 0)
+        none = mean <= torch.finfo(mean.dtype).tiny  # NaN is not: a diverged model has no loss
+        return torch.where(none, 0, torch.where(none, 1, mean).sqrt())
 
 
 class MAE(_Regression):

@@ -170,9 +170,7 @@ class ClassMean(Mean):
         tp, fp = pick(found[SOFT], self.classes)
         return own, other, tp, fp
 
-    def class_mean(
-        self, losses: Tensor, own: Tensor, other: Tensor | float = 0, class_weights: Tensor | None = None
-    ) -> Tensor:
+    def class_mean(self, losses: Tensor, own: Tensor, other: Tensor | float = 0, class_weights: Tensor | None = None) -> Tensor:
         """The (weighted) mean of losses ``[G, C]`` of the chosen classes, then of the images that have any to count.
 
         A class counts where it has `own` pixels or, unless it has to be present, `other` ones to be judged on.
