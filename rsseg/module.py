@@ -84,9 +84,6 @@ class SegmentationModule(L.LightningModule):
         self.scores: dict[str, Scores] = {}
         self.value_by(np.ones(scenes, dtype=bool))
 
-    def _log_name(self, stage: str, head: str, value: str) -> str:
-        return log_name(stage, head, value, self.tasks)
-
     def value_by(self, first: NDArray[np.bool_], panels: Mapping[str, Mapping[str, Term]] | None = None) -> None:
         """Value the losses of validations, and by head those of a panel, on the first half of the scenes and the others."""
         self.split_losses = {
@@ -145,9 +142,9 @@ class SegmentationModule(L.LightningModule):
         beside = self._beside(outputs, batch, done)  # with the factors of this batch
         for (head, part), loss in beside.items():
             total = total + self.weights[head] * (self.classifier if part == "classifier" else 1) * loss
-        named = {self._log_name("train", head, f"loss/{part}"): loss for (head, part), loss in beside.items()}
+        named = {log_name("train", head, f"loss/{part}", self.tasks): loss for (head, part), loss in beside.items()}
         terms = {
-            self._log_name("train", head, f"loss/{term}{kind}"): value
+            log_name("train", head, f"loss/{term}{kind}", self.tasks): value
             for head, loss in losses.items()
             for kind, values in (("", loss.raw), (".weighted", loss.weighted))
             for term, value in values.items()
@@ -234,8 +231,8 @@ class SegmentationModule(L.LightningModule):
         for name, sums in self._scene_sums():
             self.scores[name] = result = score_scenes(sums, self.tasks[name], self.without[name])
             sums.reset()
-            monitored = [full.removeprefix(self._log_name("val", name, "")) for full in self.monitored]
-            values |= {self._log_name("val", name, key): value for key, value in result.logged(monitored).items()}
+            monitored = [full.removeprefix(log_name("val", name, "", self.tasks)) for full in self.monitored]
+            values |= {log_name("val", name, key, self.tasks): value for key, value in result.logged(monitored).items()}
         self.log_dict(values)
         head, first = next(iter(self.tasks.items()))
         if (
@@ -253,16 +250,13 @@ class SegmentationModule(L.LightningModule):
         for name, losses in self.split_losses.items():
             found = losses.values()
             for kind, values in (("", found.raw), (".weighted", found.weighted)):
-                means |= {self._log_name("val", name, f"loss/{term}{kind}"): float(value[2]) for term, value in values.items()}
+                for term, value in values.items():
+                    means[log_name("val", name, f"loss/{term}{kind}", self.tasks)] = float(value[2])
             if not found.labelled:
                 raise InputError("the pixel weights of the validation scenes are 0 everywhere: look at dataset.source.weight")
             totals[name] = sum(float(value[2]) for value in found.weighted.values())
         heads = {f"val/{name}/loss": total for name, total in totals.items()} if len(totals) > 1 else {}
         return {"val/loss": sum(self.weights[name] * total for name, total in totals.items()), **heads, **means}
-
-    def quality(self, head: str) -> float:
-        """The last validation's `Task.quality`."""
-        return self.tasks[head].quality(self.scores[head].means())
 
     def configure_optimizers(self) -> Any:
         """The optimizer and its schedule, as Lightning expects them."""

@@ -105,7 +105,7 @@ def _train(config: Any, run: RunFolder, chosen: Chosen, interrupts: Interrupts) 
         with closing(Loop(setup, run, module, data, step, interrupts)) as loop:
             loop.fit(last)
             if not is_main():  # a process that another program started: the first one writes
-                return module.quality(setup.head)
+                return setup.task.quality(module.scores[setup.head].means())
             result = score_best(setup, run, module, data.stores["val"], loop.recorder, loop.trainer.global_step)
             loop.write_scores(result)
         loop.write_summary(result)

@@ -33,20 +33,22 @@ from rsseg.losses.foreign import Foreign
 from rsseg.losses.split import SplitLosses
 from rsseg.losses.targets import EdgeWeight, presence_loss
 from rsseg.losses.terms.centres import HeatFocal, OffsetSmoothL1, SizeSmoothL1
-from rsseg.losses.terms.likelihood import (
+from rsseg.losses.terms.lovasz import Lovasz
+from rsseg.losses.terms.overlap import MCC, Dice, FocalTversky, Jaccard, LogCoshDice, RegionSize, Tversky
+from rsseg.losses.terms.pixelwise import (
     BinaryCrossEntropy,
     CrossEntropy,
     Focal,
     GeneralizedCrossEntropy,
+    LogitAdjustedCrossEntropy,
+    LogitMargin,
+    OneClass,
     Poly1CrossEntropy,
     SymmetricCrossEntropy,
+    TopKCrossEntropy,
 )
-from rsseg.losses.terms.lines import ClDice, SkeletonRecall
-from rsseg.losses.terms.lovasz import Lovasz
-from rsseg.losses.terms.overlap import MCC, Dice, FocalTversky, Jaccard, LogCoshDice, RegionSize, Tversky
-from rsseg.losses.terms.pixelwise import LogitAdjustedCrossEntropy, LogitMargin, OneClass, TopKCrossEntropy
 from rsseg.losses.terms.regression import MAE, MSE, RMSE, BerHu, Huber, LogCosh, Pinball, SmoothL1
-from rsseg.losses.terms.shape import Boundary, BoundaryDoU, ComponentDice
+from rsseg.losses.terms.shape import Boundary, BoundaryDoU, ClDice, ComponentDice, SkeletonRecall
 from rsseg.losses.terms.term import Term
 
 __all__ = [

@@ -47,10 +47,10 @@ def gradient_norms(losses: Mapping[str, Tensor], shared: Tensor | None) -> Tenso
     assert shared is not None
     with torch.enable_grad():
         large = {name: FINE * loss for name, loss in losses.items()}
-    return _over_ranks(term_gradients(large, shared)).norm(dim=1) / FINE
+    return mean_over_ranks(term_gradients(large, shared)).norm(dim=1) / FINE
 
 
-def _over_ranks(values: Tensor) -> Tensor:
+def mean_over_ranks(values: Tensor) -> Tensor:
     """The mean over all processes."""
     return global_sum(values) / ranks()
 
@@ -108,9 +108,13 @@ class Balancing(nn.Module):
         whole = factors.get(head, 1.0)
         return {term: value * factors.get(f"{head}/{term}", whole) for term, value in weighted.items()}
 
-    def _values(self, losses: Mapping[str, Tensor]) -> Tensor:
+    def values(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The parts' values, ``[parts]``, the mean over all processes."""
-        return _over_ranks(torch.stack([losses[name] for name in self.parts]))
+        return mean_over_ranks(torch.stack([losses[name] for name in self.parts]))
+
+    def zeros(self, dtype: torch.dtype = torch.float32) -> nn.Buffer:
+        """A number for each part that is kept in checkpoints."""
+        return nn.Buffer(torch.zeros(len(self.parts), dtype=dtype))
 
 
 class Fixed(Balancing):
@@ -132,26 +136,23 @@ class EqualGradients(Balancing):
 
     def __init__(self, parts: Sequence[str] = (), batches: int = 10) -> None:
         super().__init__(parts)
-        self.batches, self._looked = positive("batches", whole("batches", batches)), dict.fromkeys(self.parts, 0)
-        self.norms, self.measured = nn.Buffer(torch.zeros(len(parts))), nn.Buffer(torch.zeros(len(parts), dtype=torch.int64))
-        self.scale = nn.Buffer(torch.ones(()))
+        self.batches, self._looked = whole("batches", batches, low=1), dict.fromkeys(self.parts, 0)
+        self.norms, self.measured, self.scale = self.zeros(), self.zeros(torch.int64), nn.Buffer(torch.ones(()))
 
     def update(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], shared: Tensor | None) -> None:
         new = [name for name in self.parts if weights[name] and self._looked[name] < self.batches]
         if not new:
             return
         sets_scale = max(self._looked.values()) < self.batches
-        looked_at = {name: losses[name] if name in new else losses[name].detach() for name in self.parts}
-        found = gradient_norms(looked_at, shared)
+        found = gradient_norms({name: losses[name] if name in new else losses[name].detach() for name in self.parts}, shared)
         usable = found.isfinite() & (found > 0)
         self.norms.add_(found.where(usable, 0))
         self.measured.add_(usable)
         for name in new:
             self._looked[name] += 1
         if sets_scale:
-            shares = [weights[name] * known for name, known in zip(self.parts, (self.measured > 0).unbind(), strict=True)]
-            shared_out = torch.stack(shares)
-            self.scale.copy_(shared_out.sum() / (shared_out / self._means()).sum())
+            shares = torch.stack([weights[name] * known for name, known in zip(self.parts, self.measured > 0, strict=True)])
+            self.scale.copy_(shares.sum() / (shares / self._means()).sum())
 
     def _means(self) -> Tensor:
         return torch.where(self.measured > 0, self.norms / self.measured, 1)
@@ -211,14 +212,13 @@ class DynamicWeightAverage(Balancing):
 
     def __init__(self, parts: Sequence[str] = (), temperature: float = 2.0, window: int = 50) -> None:
         super().__init__(parts)
-        self.temperature, self.window = positive("temperature", temperature), positive("window", whole("window", window))
-        self.sums, self.counts = nn.Buffer(torch.zeros(len(parts))), nn.Buffer(torch.zeros(len(parts), dtype=torch.int64))
-        self.last, self.before = nn.Buffer(torch.zeros(len(parts))), nn.Buffer(torch.zeros(len(parts)))
+        self.temperature, self.window = positive("temperature", temperature), whole("window", window, low=1)
+        self.sums, self.counts, self.last, self.before = self.zeros(), self.zeros(torch.int64), self.zeros(), self.zeros()
         self.batches = nn.Buffer(torch.zeros((), dtype=torch.int64))
 
     def update(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], shared: Tensor | None) -> None:
         """Add a batch, and begin a window where one is full; a part that is 0, such as a head without labels, adds nothing."""
-        values = self._values(losses)
+        values = self.values(losses)
         usable = values.isfinite() & (values != 0)
         self.sums.add_(values.where(usable, 0))
         self.counts.add_(usable)
@@ -254,12 +254,12 @@ class GradNorm(Balancing):
     def __init__(self, parts: Sequence[str] = (), alpha: float = 1.5, lr: float = 0.025) -> None:
         super().__init__(parts)
         self.alpha, self.lr = number("alpha", alpha), share("lr", lr)
-        self.found, self.first = nn.Buffer(torch.ones(len(parts))), nn.Buffer(torch.zeros(len(parts)))
+        self.found, self.first = nn.Buffer(torch.ones(len(parts))), self.zeros()
 
     def update(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], shared: Tensor | None) -> None:
         """Make a step; a part without a gradient in this batch keeps its factor."""
         norms = gradient_norms({name: losses[name] for name in self.parts}, shared)
-        values = self._values(losses)
+        values = self.values(losses)
         usable = norms.isfinite() & (norms > 0) & (values > 0)
         many = usable.sum().clamp(min=1)
         self.first.copy_(torch.where(usable & (self.first == 0), values, self.first))

@@ -19,22 +19,19 @@ log = logging.getLogger(__name__)
 SEGMENTATION = tuple(kind for kind, task in TASKS.items() if not task.real)
 """The tasks whose targets are labels."""
 
+SUCH_AS = {"regression": ", such as huber, mse or mae", "centres": ": loss=centres"}
+"""Losses for tasks without labels."""
+
 
 def fitting(term: str, task: str, fits: Collection[str]) -> str:
     """The name of the task, if the term fits it."""
     if task not in fits:
+        others = SUCH_AS.get(task, ", such as ce_dice") if task in TASKS else ""
         raise InputError(
             f"{term} fits the tasks {', '.join(fits)}; found '{task}'{nearest(str(task), fits)}: "
-            f"choose another loss for this head{_such_as(task)}"
+            f"choose another loss for this head{others}"
         )
     return task
-
-
-def _such_as(task: str) -> str:
-    """Losses that fit a task."""
-    if task not in TASKS:
-        return ""
-    return {"regression": ", such as huber, mse or mae", "centres": ": loss=centres"}.get(task, ", such as ce_dice")
 
 
 def positive(name: str, value: Any, high: float = math.inf) -> float:
@@ -55,10 +52,10 @@ share = partial(positive, high=1.0)
 """A number above 0 and up to 1."""
 
 
-def whole(name: str, value: Any) -> int:
-    """A whole number of 0 or more."""
-    if type(value) is not int or value < 0:
-        raise InputError(f"{name} has to be a whole number of 0 or more; found {value!r}")
+def whole(name: str, value: Any, low: int = 0, high: float = math.inf) -> int:
+    """A whole number between two bounds, themselves allowed."""
+    if number(name, value, low, high) != value or type(value) is not int:
+        raise InputError(f"{name} has to be a whole number; found {value!r}")
     return value
 
 
@@ -84,12 +81,9 @@ def class_choice(name: str, classes: Any) -> str | tuple[int, ...]:
     """`all`, `present`, or different class numbers."""
     if classes in ("all", "present"):
         return str(classes)
-    listed = isinstance(classes, Sequence) and not isinstance(classes, str) and len(classes) > 0
-    if not listed or not all(isinstance(c, int) and not isinstance(c, bool) and c >= 0 for c in classes):
-        raise InputError(f"{name} has to be all, present or a list of class numbers; found {classes!r}")
-    if len(set(classes)) < len(classes):
-        raise InputError(f"{name} names a class twice: {list(classes)}; to weigh classes use class_weights")
-    return tuple(classes)
+    if not isinstance(classes, Sequence) or isinstance(classes, str) or not classes or len(set(classes)) < len(classes):
+        raise InputError(f"{name} has to be all, present or a list of different class numbers; found {classes!r}")
+    return tuple(whole(name, c) for c in classes)
 
 
 def reduction(name: str, over: Any) -> str:
@@ -121,10 +115,8 @@ RULES: Mapping[str, Callable[[str, Any], Any]] = {
 
 def check_weight(logits: Tensor, weight: Tensor | None) -> None:
     """Refuse pixel weights whose shape or dtype does not fit logits."""
-    if weight is None:
-        return
     expected = (logits.shape[0], *logits.shape[2:])
-    if tuple(weight.shape) != expected or not weight.is_floating_point():
+    if weight is not None and (tuple(weight.shape) != expected or not weight.is_floating_point()):
         raise InputError(
             f"pixel weights for logits {list(logits.shape)} are floating-point numbers {list(expected)}; "
             f"found {weight.dtype} {list(weight.shape)}"
@@ -147,17 +139,15 @@ def warn_of_probabilities(logits: Tensor, task: str) -> None:
     multiclass network practically never do; those of a sigmoid network lie in [0, 1] everywhere only by chance, for as
     long as every pixel is called more likely than not. Reads the values, which waits for the device.
     """
-    values = logits.detach()
-    if values.numel() == 0 or not bool((values.amin() >= 0) & (values.amax() <= 1) & (values.amin() < values.amax())):
+    values, exclusive = logits.detach(), TASKS[task].exclusive
+    low, high = (float(x) for x in values.aminmax()) if values.numel() else (0.0, 0.0)
+    if not 0 <= low < high <= 1 or (exclusive and bool(((values.float().sum(1) - 1).abs() >= 1e-2).any())):
         return
-    if TASKS[task].exclusive and not bool(((values.float().sum(1) - 1).abs() < 1e-2).all()):
-        return
-    name = "softmax" if TASKS[task].exclusive else "sigmoid"
     log.warning(
         "the loss takes logits, but its input lies within %.3g..%.3g like probabilities%s: with a %s in the model it would "
         "be applied twice, and the gradient would all but vanish; remove it (smp: activation=None)",
-        float(values.amin()),
-        float(values.amax()),
-        " that sum to 1" if TASKS[task].exclusive else "",
-        name,
+        low,
+        high,
+        " that sum to 1" if exclusive else "",
+        "softmax" if exclusive else "sigmoid",
     )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from rsseg.contract import IGNORE, InputError, number
 from rsseg.losses.compiled import compiled_on_gpu
-from rsseg.losses.sums import AllSums, Needs, Over, Sum, Sums, pixel_sums
+from rsseg.losses.sums import Sum, Sums, over_batch, pixel_sums
 from rsseg.losses.targets import EdgeWeight, smoothed
-from rsseg.losses.terms.term import Term
+from rsseg.losses.terms.term import Term, is_of_sums
 from rsseg.task import TASKS
 
 
@@ -21,10 +21,7 @@ from rsseg.task import TASKS
 class Weight:
     """A term's weight, as a function of the share of the training steps that are done.
 
-    Args:
-        full: The weight in the end, 0 or more.
-        start: The share of the steps before which it is 0.
-        ramp: The share of the steps in which it then rises from 0 to `full`, in proportion to the steps.
+    It is 0 before the share `start`, then rises in proportion to the steps, in a share of `ramp`, to `full`, 0 or more.
 
     Example:
         >>> [Weight(2.0, start=0.5, ramp=0.25).at(done) for done in (0.25, 0.5, 0.625, 0.75, 1.0)]
@@ -71,41 +68,37 @@ class CompositeValue(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What the terms of a composite are given for a target.
-
-    Attributes:
-        labels: The target, for terms that need labels.
-        soft: The target for terms that take class shares: those of softened labels, else the same.
-        weight: See `rsseg.losses`.
-    """
+    """What the terms of a composite are given: labels, those softened for terms that are `Term.soft`, and pixel weights."""
 
     labels: Tensor
     soft: Tensor
     weight: Tensor | None
 
-    def target(self, term: nn.Module) -> Tensor:
-        """The target of a term."""
-        return self.soft if getattr(term, "soft", False) else self.labels
+    def value(self, term: nn.Module, logits: Tensor) -> Tensor:
+        """The value of a term by itself."""
+        target = self.soft if getattr(term, "soft", False) else self.labels
+        value: Tensor = term(logits, target) if self.weight is None else term(logits, target, self.weight)
+        return value
 
 
 class Composite(nn.Module):
     """``sum_k weight_k term_k(logits, target)``.
 
-    Terms that are functions of sums over the pixels (`Term.needs`) share one pass over the logits; any other module runs
+    Terms that are functions of sums over the pixels (`Term.sums`) share one pass over the logits; any other module runs
     beside it. A term of weight 0 is evaluated without a gradient, to be logged beside the others.
 
     Args:
         terms: By name, the weight and the module, called as ``module(logits, target)`` or ``module(logits, target, weight)``.
-        check_targets: Whether to look for labels outside the classes in every call, which waits for the device, and not
-            in the first calls only.
-        task: The kind of the head's task; needed for the further arguments.
+        check_targets: Whether to look for labels outside the classes in every call, which waits for the device.
+        task: The kind of the head's task, needed for the further arguments where no term says it.
         label_smoothing: From 0 to 1, the part of the labels that is dealt out among the classes, see `smoothed`, for terms that
             are `Term.soft`. Others get the labels.
         edge_weight: The weights of pixels near a border; they multiply those of the batch.
 
     Raises:
-        InputError: Without terms, for weights that are not finite numbers of 0 or more, and if there are steps at which all
-            of them are 0; for smoothed labels or weighted borders of real values, and for smoothing if no term takes shares.
+        InputError: For weights that are not finite numbers of 0 or more or all 0 at the first step, and for labels that can't
+        be
+            smoothed or have no borders.
 
     Example:
         >>> from rsseg.losses import CrossEntropy, Dice
@@ -124,19 +117,15 @@ class Composite(nn.Module):
         edge_weight: EdgeWeight | None = None,
     ) -> None:
         super().__init__()
-        self.check_targets, self.task, self.edge_weight = check_targets, task, edge_weight
+        self.check_targets, self.edge_weight = check_targets, edge_weight
         self.label_smoothing = number("label_smoothing", label_smoothing, high=1.0)
-        if not terms:
-            raise InputError("the loss has no terms: give at least one, such as loss=ce_dice")
         self._weights = {name: weight if isinstance(weight, Weight) else Weight(weight) for name, (weight, _) in terms.items()}
         for name, weight in self._weights.items():
             weight.check(name)
-        if not any(self.weights.values()):
-            raise InputError(f"all weights are 0 ({', '.join(terms)}), so nothing would be learnt: give one a weight")
         if not any(weight.at(0.0) for weight in self._weights.values()):
             raise InputError(
-                f"no term has a weight at the first step ({', '.join(terms)}), so nothing would be learnt: give one a start "
-                "and a ramp of 0"
+                f"no term has a weight at the first step ({', '.join(terms) or 'there is none'}), so nothing would be learnt: "
+                "give one a weight above 0, and a start and a ramp of 0"
             )
         for name, (_, term) in terms.items():
             if hasattr(nn.ModuleDict(), name) or "." in name:
@@ -144,23 +133,17 @@ class Composite(nn.Module):
             if not isinstance(term, nn.Module):
                 raise InputError(f"the term '{name}' has to be an nn.Module; found {type(term).__name__}")
         self.terms = nn.ModuleDict({name: term for name, (_, term) in terms.items()})
-        self.ignore_index = IGNORE
-        if self.label_smoothing or self.edge_weight:
-            self._check_labels()
+        kinds = {(term.task, term.ignore_index) for term in self.terms.values() if isinstance(term, Term)}
+        if len(kinds) > 1:
+            raise InputError(f"all terms of a loss need one task and one ignore_index; found {sorted(kinds)}")
+        self.task, self.ignore_index = next(iter(kinds), (task, IGNORE))
+        if (self.label_smoothing or edge_weight) and (self.task not in TASKS or TASKS[self.task].real):
+            raise InputError(f"label_smoothing and edge_weight need labels; found the task '{self.task}': leave them out")
         if self.label_smoothing and not any(getattr(term, "soft", False) for term in self.terms.values()):
             raise InputError(
-                f"label_smoothing={self.label_smoothing:g} changes nothing: {', '.join(terms)} take labels as they are; "
+                f"label_smoothing={self.label_smoothing:g} changes nothing: {', '.join(self.terms)} take labels as they are; "
                 "cross-entropy, focal, Dice, Jaccard and Tversky terms take softened ones"
             )
-
-    def _check_labels(self) -> None:
-        """Refuse to change labels that there are none of, or that terms read differently."""
-        if self.task not in TASKS or TASKS[self.task].real:
-            raise InputError(f"label_smoothing and edge_weight need labels; found the task '{self.task}': leave them out")
-        ignored = {term.ignore_index for term in self.terms.values() if isinstance(term, Term)}
-        if len(ignored) > 1:
-            raise InputError(f"label_smoothing and edge_weight need one ignore_index for all terms; found {sorted(ignored)}")
-        self.ignore_index = next(iter(ignored), IGNORE)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -169,28 +152,22 @@ class Composite(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None, done: float = 1.0) -> CompositeValue:
         """The loss and its parts, when this share of the training steps is `done`; 1: at the terms' full weights."""
+        given = self.given(logits, target, weight)
+        joined = _values_of_sums(self, given, logits=logits)
+        weights = {name: factor.at(done) for name, factor in self._weights.items()}
         raw: dict[str, Tensor] = {}
         weighted: dict[str, Tensor] = {}
-        weights = {name: factor.at(done) for name, factor in self._weights.items()}
-        given = self.given(logits, target, weight)
-        beside = () if given.weight is None else (given.weight,)
-        self._check(logits, given)
-        joined = _values_of_sums(self, given, logits=logits)
         for name, term in self.terms.items():
-            factor = weights[name]
-            learns = any(parameter.requires_grad for parameter in term.parameters())  # DDP waits for its gradient
-            with torch.set_grad_enabled((factor > 0 or learns) and torch.is_grad_enabled()):
-                raw[name] = joined[name] if name in joined else term(logits, given.target(term), *beside)
-            if factor > 0 or learns:
-                weighted[name] = factor * raw[name]
-            else:
-                raw[name] = raw[name].detach()
-                weighted[name] = torch.zeros_like(raw[name])
-        total = torch.stack(list(weighted.values())).sum()
-        return CompositeValue(total, raw, weighted, weights)
+            # a term with parameters always learns: DDP waits for their gradients
+            learns = weights[name] > 0 or any(parameter.requires_grad for parameter in term.parameters())
+            with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+                value = joined[name] if name in joined else given.value(term, logits)
+            raw[name] = value if learns else value.detach()
+            weighted[name] = weights[name] * value if learns else torch.zeros_like(value)
+        return CompositeValue(torch.stack(list(weighted.values())).sum(), raw, weighted, weights)
 
     def given(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Given:
-        """What the terms are given for a target and the weights of a batch."""
+        """What the terms are given for a target and the weights of a batch, after a look at what does not fit."""
         soft = target
         if self.label_smoothing or self.edge_weight:
             TASKS[self.task].check_shapes(logits, target)
@@ -199,71 +176,38 @@ class Composite(nn.Module):
             weight = edges if weight is None else weight * edges
         if self.label_smoothing:
             soft = smoothed(target, logits.shape[1], self.task, self.label_smoothing, self.ignore_index)
+        for term in self.terms.values():  # those of the one pass check nothing themselves
+            if isinstance(term, Term) and (term.sums or self.check_targets):
+                term.check(logits, target, weight, self.check_targets)
         return Given(target, soft, weight)
 
-    def image_sums(self, logits: Tensor, given: Given, also: Mapping[Key, Needs]) -> dict[Key, AllSums]:
-        """The sums of each image that its terms are functions of, and `also` what others need, in the same pass."""
-        self._check(logits, given)
-        return self.sums(logits, given, also, images=True)
-
-    def sums_of(self, term: nn.Module, found: Mapping[Key, AllSums]) -> Sums | None:
-        """Those sums that a term is a function of; None if it is none."""
-        joined = _joins(term)
-        if joined is None:
-            return None
-        wanted = {over for _, over in joined.needs}
-        return {name: value for (name, over), value in found[self.key_of(joined)].items() if over in wanted}
-
-    def _check(self, logits: Tensor, given: Given) -> None:
-        """Refuse what does not fit, for the terms of the one pass, and in every call for all if that is asked for."""
+    def sums(self, logits: Tensor, given: Given, also: Collection[Sum] = ()) -> dict[bool, Sums]:
+        """The sums over images that its terms are functions of, and `also` others of the labels; True: of softened ones."""
+        wanted: dict[bool, set[Sum]] = {False: set(also)}
         for term in self.terms.values():
-            if isinstance(term, Term) and (term.needs or self.check_targets):
-                term.check(logits, given.labels, given.weight, self.check_targets)
-
-    def sums(
-        self, logits: Tensor, given: Given, also: Mapping[Key, Needs] | None = None, images: bool = False
-    ) -> dict[Key, AllSums]:
-        """What the terms of the one pass need; more than one pass only if their tasks, targets or ignore values differ."""
-        needs: dict[Key, set[tuple[Sum, Over]]] = {}
-        targets: dict[Key, Tensor] = {}
-        for term in self.terms.values():
-            if joined := _joins(term):
-                key = self.key_of(joined)
-                targets[key] = given.target(joined)
-                needs.setdefault(key, set()).update(joined.needs)
-        for key, asked in (also or {}).items():
-            targets[key] = given.labels
-            needs.setdefault(key, set()).update(asked)
-        if images:
-            needs = {key: {(name, "image") for name, _ in asked} for key, asked in needs.items()}
+            if is_of_sums(term):
+                wanted.setdefault(self.softens(term), set()).update(term.sums)
         with torch.autocast(logits.device.type, enabled=False):
-            return {key: pixel_sums(logits, targets[key], key[0], need, key[1], given.weight) for key, need in needs.items()}
+            return {
+                soft: pixel_sums(
+                    logits, given.soft if soft else given.labels, self.task, asked, self.ignore_index, given.weight
+                )
+                for soft, asked in wanted.items()
+                if asked
+            }
 
-    def key_of(self, term: Term) -> Key:
-        """What terms have to agree in to share their sums."""
-        return term.task, term.ignore_index, bool(self.label_smoothing) and term.soft
+    def softens(self, term: Term) -> bool:
+        """Whether a term is given softened labels."""
+        return self.label_smoothing > 0 and term.soft
 
 
 @compiled_on_gpu
 def _values_of_sums(composite: Composite, given: Given, *, logits: Tensor) -> dict[str, Tensor]:
     """The values of the terms that share the pass, by name."""
-    found, values = composite.sums(logits, given), {}
+    images = composite.sums(logits, given)
+    batch = {soft: over_batch(sums) for soft, sums in images.items()}
+    values = {}
     for name, term in composite.terms.items():
-        sums = composite.sums_of(term, found)
-        if sums is not None:
-            values[name] = term.from_sums(sums)  # type: ignore[operator]
+        if is_of_sums(term):
+            values[name] = term.from_sums((images if term.by_image else batch)[composite.softens(term)])
     return values
-
-
-Key: TypeAlias = tuple[str, int, bool]
-"""The task, the label of pixels that do not count, and whether labels are softened."""
-
-
-def label_key(task: str) -> Key:
-    """The key of the labels as they are."""
-    return task, IGNORE, False
-
-
-def _joins(term: nn.Module) -> Term | None:
-    """The term, if it is a function of sums."""
-    return term if isinstance(term, Term) and term.needs else None

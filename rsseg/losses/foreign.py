@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rsseg.contract import IGNORE, InputError
+from rsseg.contract import IGNORE, InputError, known
 from rsseg.losses.checks import check_weight, check_weight_values
-from rsseg.losses.pieces import may_look, wide
+from rsseg.losses.pieces import wide
+from rsseg.losses.planes import pixel_share
 from rsseg.losses.terms.term import VALUE_CHECKS, Term
 from rsseg.task import Task
 
@@ -23,12 +24,7 @@ SMP, MONAI = "segmentation_models_pytorch", "monai"
 
 
 def given_to_loss(node: Mapping[str, Any], task: str = "", soft: bool = False) -> dict[str, Any]:
-    """What the constructor of a loss is given, where its signature has it; no `ignore_index` for soft targets, which have NaN.
-
-    Example:
-        >>> given_to_loss({"_target_": "segmentation_models_pytorch.losses.DiceLoss"}, "binary")
-        {'task': 'binary', 'ignore_index': 255, 'mode': 'binary'}
-    """
+    """What the constructor of a loss is given, where its signature has it; soft targets have NaN and no `ignore_index`."""
     given = {"task": task} if soft else {"task": task, "ignore_index": IGNORE}
     return given | {"mode": task} if str(node.get("_target_")).startswith(f"{SMP}.") else given
 
@@ -49,12 +45,7 @@ class Foreign(nn.Module):
 
     Ignored pixels hold `IGNORE` in labels if the constructor takes `ignore_index`; a batch that has no other pixels then gives
     0. With `pixels` it gets those that are known in all planes alone, as one column. Else a batch with ignored pixels is
-    refused: at once on a CPU, in the first calls and in evaluation mode; other calls leave a mark on the device, which the next
-    call in evaluation mode finds. `where` is its place in the config, for messages.
-
-    Raises:
-        InputError: When it is called: for ignored pixels and pixel weights that the loss has no notion of, and if it fails,
-            returns no scalar, or one without a gradient.
+    refused. `where` is its place in the config, for messages; all that is wrong with a loss is an `InputError` of one line.
 
     Example:
         >>> from rsseg.task import Binary
@@ -67,46 +58,36 @@ class Foreign(nn.Module):
         super().__init__()
         self.loss, self.where, self.task, self.pixels = loss, where, task, pixels
         self.name = type(loss).__name__
-        self.ignores = "ignore_index" in inspect.signature(type(loss)).parameters
+        self.ignores = "ignore_index" in inspect.signature(type(loss)).parameters and task.dtype.kind != "f"
         self.weighted = "weight" in inspect.signature(loss.forward).parameters
         self.plane = type(loss).__module__.startswith(f"{MONAI}.")
         self._unchecked_calls = VALUE_CHECKS
-        self._ignored: Tensor | None = None
 
     def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """The loss; the arguments are those of `Term.forward`."""
-        first = self._unchecked_calls > 0
-        self._unchecked_calls -= first
-        self._check(logits, target, weight, first)
-        labels = not target.is_floating_point()
-        known = target != IGNORE if labels else target == target
-        if weight is not None:
-            weighs = weight > 0  # NaN does not
-            known = known & (weighs if known.ndim == 3 else weighs.unsqueeze(1))
-            weight = torch.where(known if known.ndim == 3 else known.any(dim=1), weight, torch.zeros_like(weight))
+        self._check(logits, target, weight)
         logits = logits.to(wide(logits)).contiguous()
-        target = self._form(logits, target, known)
+        planes = target if target.ndim == 4 else target.unsqueeze(1)
+        there = pixel_share(known(planes), weight, logits.dtype) > 0
+        if weight is not None:
+            weight = torch.where(there.any(dim=1), weight, 0)
+        target = self._form(logits, target, there.view_as(target))
         if self.pixels:
-            whole = known if known.ndim == 3 else known.all(dim=1)
+            whole = there.all(dim=1)
             weight = None if weight is None else _column(weight, whole)
             logits, target = _column(logits, whole), _column(target, whole)
             return self._call(logits, target, weight) if logits.numel() else logits.sum()
-        if not (self.ignores and labels):
-            self._watch(known, first)
+        if not self.ignores:
+            if not bool(there.all()):
+                raise self._advice()
             return self._call(logits, target, weight)
-        some = known.any()  # libraries divide by the number of pixels: none would give NaN
-        logits = torch.where(some, logits, torch.zeros_like(logits))
-        target = torch.where(some, target, torch.zeros_like(target))
-        return torch.where(some, self._call(logits, target, weight), logits.new_zeros(()))
-
-    @property
-    def leaves_out(self) -> bool:
-        """Whether ignored pixels are left out; else data that have some are refused."""
-        return self.pixels or (self.ignores and self.task.dtype.kind != "f")
+        some = there.any()  # libraries divide by the number of pixels: none would give NaN
+        value = self._call(torch.where(some, logits, 0), torch.where(some, target, 0), weight)
+        return torch.where(some, value, 0)
 
     def refuse_ignored(self) -> None:
         """Refuse data with ignored pixels before the first step, if the loss has no notion of them."""
-        if not self.leaves_out:
+        if not (self.pixels or self.ignores):
             raise self._advice()
 
     def try_out(self, weighted: bool = False) -> None:
@@ -115,7 +96,8 @@ class Foreign(nn.Module):
         logits = torch.linspace(-3, 3, math.prod(size)).view(size).requires_grad_()
         real = self.task.dtype.kind == "f"
         target = torch.full(planes, 1 / self.task.channels) if real else torch.ones(planes, dtype=torch.uint8)
-        if self.leaves_out:
+        leaves_out = self.pixels or self.ignores
+        if leaves_out:
             target[..., :3, :] = self.task.unknown
         value = self(logits, target, torch.ones(2, 32, 32) if weighted else None)
         try:
@@ -124,7 +106,7 @@ class Foreign(nn.Module):
             raise self._failure(error, "in its gradient") from error
         if gradient is None:
             raise self._no_gradient()
-        if self.leaves_out and gradient[..., :3, :].any():
+        if leaves_out and gradient[..., :3, :].any():
             raise self._advice(f"{self.name} takes ignore_index, but ignored pixels have a gradient")
 
     def _advice(self, found: str = "") -> InputError:
@@ -133,7 +115,7 @@ class Foreign(nn.Module):
         )
         return InputError(f"{self.where}: {found}: {self.where}.pixels=true gives it the others alone (docs/losses.md)")
 
-    def _check(self, logits: Tensor, target: Tensor, weight: Tensor | None, first: bool) -> None:
+    def _check(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> None:
         self.task.check_shapes(logits, target)
         check_weight(logits, weight)
         if weight is not None and not self.weighted:
@@ -141,22 +123,16 @@ class Foreign(nn.Module):
                 f"{self.where}: pixels have weights, but {self.name}.forward has no parameter weight: give it one, or leave "
                 "the weights out"
             )
-        if first:
+        if self._unchecked_calls:
+            self._unchecked_calls -= 1
             self.task.check_values(logits, target)
             check_weight_values(weight)
 
-    def _watch(self, known: Tensor, first: bool) -> None:
-        """Stop at ignored pixels. To look waits for the device: a GPU looks in the first calls and in evaluation mode."""
-        found = ~known.all()
-        self._ignored = found if self._ignored is None else self._ignored | found
-        if (first or not self.training or may_look(known)) and bool(self._ignored):
-            raise self._advice()
-
-    def _form(self, logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    def _form(self, logits: Tensor, target: Tensor, there: Tensor) -> Tensor:
         """The target in the form that libraries expect."""
         if target.is_floating_point():
-            return torch.where(known, target.to(logits.dtype), torch.nan).reshape(logits.shape)
-        labels = torch.where(known, target.long(), IGNORE)
+            return torch.where(there, target.to(logits.dtype), torch.nan).reshape(logits.shape)
+        labels = torch.where(there, target.long(), IGNORE)
         if not self.task.exclusive:
             return labels.to(logits.dtype).reshape(logits.shape)
         return labels.unsqueeze(1) if self.plane else labels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,19 +15,14 @@ if TYPE_CHECKING:
 CHUNK = 2**18
 """The logits that are worked on at a time on a CPU."""
 
-Part: TypeAlias = tuple[slice, slice]
-"""The images and pixels of ``[B, C, N]`` that are worked on together."""
 
-
-def parts_of(x: Tensor) -> list[Part]:
-    """What covers ``[B, C, N]``: everything at once, or on a CPU parts that stay in its cache."""
+def parts_of(x: Tensor) -> list[slice]:
+    """Which pixels of ``[B, C, N]`` are worked on together: all, or on a CPU few enough to stay in its cache."""
     if not may_look(x):
-        return [(slice(None), slice(None))]
+        return [slice(None)]
     images, classes, pixels = x.shape
-    step = max(1, CHUNK // max(2, classes))  # what is made of a single plane is many times as large
-    together = max(1, step // max(1, pixels))
-    starts = [(i, n) for i in range(0, images, together) for n in range(0, max(1, pixels), step)]
-    return [(slice(i, i + together), slice(n, n + step)) for i, n in starts]
+    step = max(1, CHUNK // (images * max(2, classes)))  # what is made of a single plane is many times as large
+    return [slice(n, n + step) for n in range(0, max(1, pixels), step)]
 
 
 def may_look(x: Tensor) -> bool:
@@ -74,26 +69,24 @@ def labelled(target: Tensor, number: Tensor, labels: int, ignore: int) -> Tensor
     return v
 
 
-def shares_of(number: Tensor, exclusive: bool) -> tuple[Tensor, Tensor]:
-    """`Piece.y` and `Piece.v` of class shares. A pixel of exclusive classes counts only if all its shares are known."""
-    known = ~number.isnan()
-    v = (known.all(1, keepdim=True) if exclusive else known).to(number.dtype)
-    return torch.where(v > 0, number, 0), v
-
-
 class Piece:
-    """Some pixels of some images: logits ``[b, C, n]``, a target ``[b, L, n]`` and weights ``[b, 1, n]`` or None.
+    """Some pixels of all images, of classes that exclude each other.
 
-    Masks are stored as floats: on a CPU, operations on mixed dtypes are many times slower.
+    Logits ``[B, C, n]``, a target ``[B, 1, n]``, or of shares ``[B, C, n]``, and weights ``[B, 1, n]`` or None. Masks are
+    stored as floats: on a CPU, operations on mixed dtypes are many times slower.
 
     Attributes:
-        x: The logits.
         hard: Whether the target holds labels, otherwise shares.
         w: The weights, 0 where ignored; None: 1.
-        v: ``[b, 1 or C, n]``, 1 where a pixel counts and 0 where it is ignored.
-        y: ``[b, C, n]``, the share of the class, for a label 0 or 1; 0 where ignored.
+        v: ``[B, 1 or C, n]``, 1 where a pixel counts and 0 where it is ignored.
+        y: ``[B, C, n]``, the share of the class, for a label 0 or 1; 0 where ignored.
         whole: True: no pixel is ignored. False: some are, or it is not known, as a look would cost time, see `may_look`.
+        p: ``[B, C, n]``, the probabilities; 0 where ignored.
+        p_t: That of the label, ``[B, 1, n]``; of shares all, ``[B, C, n]``.
+        log_p_t: Its logarithm.
     """
+
+    log_p_t: Tensor
 
     def __init__(self, x: Tensor, target: Tensor, w: Tensor | None, ignore: int) -> None:
         self.x, self.hard = x, not target.is_floating_point()
@@ -108,91 +101,19 @@ class Piece:
         self.start(target)
 
     def read(self, target: Tensor, number: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
-        """`y` and `v` of a target; `number` is the target as floats."""
-        raise NotImplementedError
-
-    def start(self, target: Tensor) -> None:
-        """Compute what sums and gradient share."""
-        raise NotImplementedError
-
-    def sums(self, key: Sum) -> tuple[Tensor, Tensor]:
-        """A sum over own and other pixels, ``[b, C]`` each."""
-        raise NotImplementedError
-
-    def error(self) -> Tensor:
-        """``[b, C, n]``, ``|y - p|``; 0 where ignored."""
-        raise NotImplementedError
-
-    def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
-        """The gradient ``[b, C, n]`` from those of the sums, for pixels of weight 1."""
-        raise NotImplementedError
-
-    def clean(self, values: Tensor) -> Tensor:
-        """New values, set to 0 where they are ignored: what lies there, NaN too, must not matter."""
-        return values if self.whole else values.masked_fill_(self.v == 0, 0)
-
-    def total(self, values: Tensor) -> Tensor:
-        """The weighted sum over the pixels of ``[b, C, n]``, whose ignored pixels are 0."""
-        return (values if self.w is None else values * self.w).sum(-1)
-
-    def tables(self, plain: Sequence[Sum], levels: Sequence[Sum]) -> list[Tensor]:
-        """The plain sums ``[keys, 2, b, C]``, and the histogram ``[2, b, C, number]`` of each of the levels."""
-        table = torch.stack([part for key in plain for part in self.sums(key)])
-        return [table.view(-1, 2, *table.shape[1:]), *(self.histogram(int(key.number)) for key in levels)]
-
-    def weighted_gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
-        """The gradient ``[b, C, n]`` from those of the sums."""
-        found = self.gradient(by)
-        return found if self.w is None else found.mul_(self.w)
-
-    def histogram(self, bins: int) -> Tensor:
-        """The weight of the errors at each level, ``[2, b, C, bins]``; all NaN for a class with a NaN among its errors."""
-        error = self.error()
-        place = self.places(error, bins)
-        table = torch.zeros(2 * bins * self.y.shape[0] * self.y.shape[1], dtype=torch.int32, device=place.device)
-        if self.w is None:
-            table.scatter_add_(0, place, torch.ones_like(table[:1]).expand(place.shape))
-        else:
-            table = table.to(self.y.dtype).scatter_add_(0, place, self.w.expand_as(self.y).flatten())
-        counts = table.view(*self.y.shape[:2], 2, bins).movedim(2, 0).to(self.y.dtype)
-        if self.w is None:
-            counts[1, ..., 0] -= (1 - self.v).sum(-1)  # the ignored pixels
-        return counts + (error.sum(-1) * 0).unsqueeze(-1)
-
-    def of_level(self, table: Tensor, bins: int) -> Tensor:
-        """What a table ``[2, b, C, bins]`` holds for each error, ``[b, C, n]``."""
-        return table.movedim(0, 2).flatten().index_select(0, self.places(self.error(), bins)).view_as(self.y)
-
-    def places(self, error: Tensor, bins: int) -> Tensor:
-        """Where each error belongs in a table ``[b, C, 2, bins]``, own pixels first."""
-        images, classes, _ = self.y.shape
-        start = torch.arange(images * classes, device=self.y.device).mul_(2 * bins).view(images, classes, 1)
-        level = (error * (bins - 1)).nan_to_num_(0).sub_(self.y, alpha=bins).add_(bins + 0.5)
-        return level.long().add_(start).flatten()
-
-
-class Softmax(Piece):
-    """Classes that exclude each other.
-
-    Attributes:
-        p: ``[b, C, n]``, the probabilities; 0 where ignored.
-        p_t: That of the label, ``[b, 1, n]``; of shares all, ``[b, C, n]``.
-        log_p_t: Its logarithm.
-    """
-
-    def read(self, target: Tensor, number: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
-        """See `Piece`; a label beyond the classes counts for nothing."""
+        """`y` and `v` of a target, `number` as floats; a label beyond the classes, or with an unknown share, does not count."""
         if not self.hard:
-            return shares_of(number, exclusive=True)
+            v = (~number.isnan()).all(1, keepdim=True).to(number.dtype)
+            return torch.where(v > 0, number, 0), v
         classes = self.x.shape[1]
         y = number.new_empty(len(number), classes, number.shape[2])
         torch.eq(number, torch.arange(classes, dtype=number.dtype, device=number.device).unsqueeze(-1), out=y)
-        v = labelled(target, number, classes, ignore)
         if 0 <= ignore < classes:
             y[:, ignore] = 0
-        return y, v
+        return y, labelled(target, number, classes, ignore)
 
     def start(self, target: Tensor) -> None:
+        """Compute what sums and gradient share."""
         log_p = self.log_p()
         self.p = log_p.exp().mul_(self.v)
         if self.hard:
@@ -205,10 +126,21 @@ class Softmax(Piece):
         """The logarithms of all probabilities, made anew."""
         return self.clean(self.x.log_softmax(1, dtype=self.y.dtype))
 
-    def error(self) -> Tensor:
-        return (self.y - self.p).abs_()
+    def clean(self, values: Tensor) -> Tensor:
+        """New values, set to 0 where they are ignored: what lies there, NaN too, must not matter."""
+        return values if self.whole else values.masked_fill_(self.v == 0, 0)
+
+    def total(self, values: Tensor) -> Tensor:
+        """The weighted sum over the pixels of ``[B, C, n]``, whose ignored pixels are 0."""
+        return (values if self.w is None else values * self.w).sum(-1)
+
+    def tables(self, plain: Sequence[Sum], levels: Sequence[Sum]) -> list[Tensor]:
+        """The plain sums ``[keys, 2, B, C]``, and the histogram ``[2, B, C, number]`` of each of the levels."""
+        table = torch.stack([part for key in plain for part in self.sums(key)])
+        return [table.view(-1, 2, *table.shape[1:]), *(self.histogram(int(key.number)) for key in levels)]
 
     def sums(self, key: Sum) -> tuple[Tensor, Tensor]:
+        """A sum over own and other pixels, ``[B, C]`` each."""
         if key.name == "count":
             count = self.total(self.y)
             return count, self.total(self.v) - count
@@ -221,6 +153,11 @@ class Softmax(Piece):
             own = self.total(self.y * pixel_value(key, self.p_t, self.log_p_t))
         return own, torch.zeros_like(own)
 
+    def weighted_gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
+        """The gradient ``[B, C, n]`` from those of the sums."""
+        found = self.gradient(by)
+        return found if self.w is None else found.mul_(self.w)
+
     def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
         """``p (a - S) + y u``, with a the derivative by p, u that by the logarithm of `p_t`, and S what makes the sum 0."""
         u, by_p = torch.zeros_like(self.p_t), []
@@ -230,8 +167,8 @@ class Softmax(Piece):
                 by_p.append(other.unsqueeze(-1))
                 u += self.at_label(own - other) * self.p_t
             elif key.name == "soft":
-                below = (torch.sign(self.y - self.p) + 1) / 2
-                by_p.append(other.unsqueeze(-1) + (own - other).unsqueeze(-1) * below)
+                below = (self.y - self.p).sign_().add_(1).div_(2)
+                by_p.append(below.mul_((own - other).unsqueeze(-1)).add_(other.unsqueeze(-1)))
             elif key.name == "levels":
                 by_p.append(self.of_level(torch.stack([-own, other]), int(key.number)))
             elif key.name == "spread":
@@ -250,12 +187,41 @@ class Softmax(Piece):
         return out
 
     def at_label(self, table: Tensor) -> Tensor:
-        """What a table ``[b, C]`` holds for each pixel's label, ``[b, 1, n]``; for shares, of each class ``[b, C, 1]``."""
+        """What a table ``[B, C]`` holds for each pixel's label, ``[B, 1, n]``; for shares, of each class ``[B, C, 1]``."""
         return table.gather(1, self.label.squeeze(1)).unsqueeze(1) if self.hard else table.unsqueeze(-1)
 
+    def error(self) -> Tensor:
+        """``[B, C, n]``, ``|y - p|``; 0 where ignored."""
+        return (self.y - self.p).abs_()
 
-class Sigmoid(Piece):
-    """Labels each on its own. With s = z or -z the logit of the label, ``p_t = sigmoid(s)`` and ``q = 1 - p_t``."""
+    def histogram(self, bins: int) -> Tensor:
+        """The weight of the errors at each level, ``[2, B, C, bins]``; all NaN for a class with a NaN among its errors."""
+        error = self.error()
+        place = self.places(error, bins)
+        table = torch.zeros(2 * bins * self.y.shape[0] * self.y.shape[1], dtype=torch.int32, device=place.device)
+        if self.w is None:
+            table.scatter_add_(0, place, torch.ones_like(table[:1]).expand(place.shape))
+        else:
+            table = table.to(self.y.dtype).scatter_add_(0, place, self.w.expand_as(self.y).flatten())
+        counts = table.view(*self.y.shape[:2], 2, bins).movedim(2, 0).to(self.y.dtype)
+        if self.w is None:
+            counts[1, ..., 0] -= (1 - self.v).sum(-1)  # the ignored pixels
+        return counts + (error.sum(-1) * 0).unsqueeze(-1)
+
+    def of_level(self, table: Tensor, bins: int) -> Tensor:
+        """What a table ``[2, B, C, bins]`` holds for each error, ``[B, C, n]``."""
+        return table.movedim(0, 2).flatten().index_select(0, self.places(self.error(), bins)).view_as(self.y)
+
+    def places(self, error: Tensor, bins: int) -> Tensor:
+        """Where each error belongs in a table ``[B, C, 2, bins]``, own pixels first."""
+        images, classes, _ = self.y.shape
+        start = torch.arange(images * classes, device=self.y.device).mul_(2 * bins).view(images, classes, 1)
+        level = (error * (bins - 1)).nan_to_num_(0).sub_(self.y, alpha=bins).add_(bins + 0.5)
+        return level.long().add_(start).flatten()
+
+
+class SeparatePiece(Piece):
+    """Of labels, not shares, each on its own: with s = z or -z the label's logit, ``p_t = sigmoid(s)`` and ``q = 1 - p_t``."""
 
     def read(self, target: Tensor, number: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
         v = labelled(target, number, 2, ignore)
@@ -265,14 +231,14 @@ class Sigmoid(Piece):
         minus_s = self.clean(self.v.sub(self.y, alpha=2).mul_(self.x))
         self.q, self.s = minus_s.sigmoid(), minus_s.neg_()
         self.p_t, self.other = self.s.sigmoid(), self.v - self.y
-        self.log: Tensor | None = None
+        self._log_p_t: Tensor | None = None
 
     @property
-    def log_p_t(self) -> Tensor:
+    def log_p_t(self) -> Tensor:  # type: ignore[override]
         """The logarithm of p_t, computed where it is first asked for."""
-        if self.log is None:
-            self.log = F.logsigmoid(self.s)
-        return self.log
+        if self._log_p_t is None:
+            self._log_p_t = F.logsigmoid(self.s)
+        return self._log_p_t
 
     def error(self) -> Tensor:
         return self.q * self.v
@@ -306,44 +272,5 @@ class Sigmoid(Piece):
         return out.mul_(self.y.mul(2).sub_(self.v))
 
     def by_label(self, own: Tensor, other: Tensor) -> Tensor:
-        """What two tables ``[b, C]`` hold for each pixel, by its label."""
+        """What two tables ``[B, C]`` hold for each pixel, by its label."""
         return (self.y * (own - other).unsqueeze(-1)).add_(other.unsqueeze(-1))
-
-
-class SigmoidShares(Piece):
-    """Shares of labels each on its own: p and q are the probabilities of the label and of its rest."""
-
-    def read(self, target: Tensor, number: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
-        return shares_of(number, exclusive=False)
-
-    def start(self, target: Tensor) -> None:
-        z = self.clean(self.x.to(self.y.dtype, copy=True))
-        self.log_p, self.log_q = F.logsigmoid(z), F.logsigmoid(-z)
-        self.p, self.q = z.sigmoid() * self.v, (-z).sigmoid() * self.v
-        self.other = self.v - self.y
-
-    def sums(self, key: Sum) -> tuple[Tensor, Tensor]:
-        if key.name == "count":
-            return self.total(self.y), self.total(self.other)
-        if key.name == "soft":
-            common = torch.minimum(self.p, self.y)
-            return self.total(common), self.total(self.p - common)
-        if key.name == "spread":
-            return self.total(-self.log_p * self.v), self.total(-self.log_q * self.v)
-        own, other = pixel_value(key, self.p, self.log_p), pixel_value(key, self.q, self.log_q)
-        return self.total(self.y * own), self.total(self.other * other)
-
-    def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
-        by_log_p, by_log_q = torch.zeros_like(self.p), torch.zeros_like(self.p)
-        for key, g in by.items():
-            own, other = g.unsqueeze(-1)
-            if key.name == "soft":
-                below = (torch.sign(self.y - self.p) + 1) / 2
-                by_log_p += self.p * (other + (own - other) * below)
-            elif key.name == "spread":
-                by_log_p -= own * self.v
-                by_log_q -= other * self.v
-            else:
-                by_log_p += own * self.y * slope(key, self.p, self.log_p)
-                by_log_q += other * self.other * slope(key, self.q, self.log_q)
-        return by_log_p * self.q - by_log_q * self.p

@@ -7,8 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rsseg.contract import IGNORE, InputError
-from rsseg.losses.checks import check_weight
+from rsseg.contract import IGNORE
 from rsseg.losses.pieces import wide
 from rsseg.task import TASKS
 
@@ -26,14 +25,12 @@ class Planes(NamedTuple):
     Attributes:
         logits: float32 or float64, 0 at ignored pixels.
         own: bool, which valid pixels belong to the class.
-        valid: bool.
         share: What each pixel counts for, 0 at ignored ones, in the logits' dtype.
         exclusive: Whether the classes exclude each other: softmax, not sigmoid.
     """
 
     logits: Tensor
     own: Tensor
-    valid: Tensor
     share: Tensor
     exclusive: bool
 
@@ -41,7 +38,12 @@ class Planes(NamedTuple):
     def p(self) -> Tensor:
         """Probabilities, 0 where ignored."""
         p = self.logits.softmax(1) if self.exclusive else self.logits.sigmoid()
-        return torch.where(self.valid, p, 0)
+        return torch.where(self.share > 0, p, 0)
+
+    @property
+    def other(self) -> Tensor:
+        """Bool, which valid pixels do not belong to the class."""
+        return (self.share > 0) & ~self.own
 
 
 def class_planes(logits: Tensor, target: Tensor, task: str, ignore_index: int = IGNORE, weight: Tensor | None = None) -> Planes:
@@ -49,28 +51,10 @@ def class_planes(logits: Tensor, target: Tensor, task: str, ignore_index: int = 
 
     Ignored logits are replaced, not multiplied by 0: NaN and infinity under ignored pixels reach neither the value nor
     the gradient.
-
-    Raises:
-        InputError: For shapes that do not fit, and class shares.
-
-    Example:
-        >>> planes = class_planes(torch.full((1, 1, 1, 2), torch.nan), torch.tensor([[[1, 255]]]), "binary")
-        >>> planes.logits.flatten(), planes.own.flatten(), planes.valid.flatten()
-        (tensor([nan, 0.]), tensor([ True, False]), tensor([ True, False]))
     """
-    TASKS[task].check_shapes(logits, target)
-    check_weight(logits, weight)
-    if target.is_floating_point():
-        raise InputError(f"the loss needs labels; found class shares, {target.dtype}")
-    labels = target.long()
-    if TASKS[task].exclusive:
-        labels = labels.unsqueeze(1)
-        positive = torch.arange(logits.shape[1], device=logits.device).view(-1, 1, 1)
-    else:
-        labels = labels.reshape(logits.shape)
-        positive = labels.new_ones(())
+    exclusive = TASKS[task].exclusive
+    labels = target.long().unsqueeze(1) if exclusive else target.long().reshape(logits.shape)
+    positive = torch.arange(logits.shape[1], device=logits.device).view(-1, 1, 1) if exclusive else 1
     share = pixel_share(labels != ignore_index, weight, wide(logits))
-    valid = share > 0
-    own = (labels == positive) & valid
-    clean = torch.where(valid, logits.to(wide(logits)), 0)
-    return Planes(clean, own, valid.expand_as(logits), share.expand_as(logits), TASKS[task].exclusive)
+    clean = torch.where(share > 0, logits.to(share.dtype), 0)
+    return Planes(clean, (labels == positive) & (share > 0), share.expand_as(logits), exclusive)

@@ -13,23 +13,26 @@ from torch import Tensor
 from rsseg.collective import global_sums
 from rsseg.contract import known
 from rsseg.devices import exact_dtype
-from rsseg.losses.composite import Composite, label_key
-from rsseg.losses.sums import COUNT, AllSums, Needs, pixel_sums
+from rsseg.losses.composite import Composite
+from rsseg.losses.planes import pixel_share
+from rsseg.losses.sums import COUNT, Sums, pixel_sums
 from rsseg.losses.terms.regression import Quotient
-from rsseg.losses.terms.term import Term
+from rsseg.losses.terms.term import Term, is_of_sums
 from rsseg.task import Task
 
 Totals: TypeAlias = dict[Any, Tensor]
 """What is added up, ``[2, ...]``: apart for the two halves of the scenes."""
+
+PANEL = "panel"
+"""The pass of the panel, where it is not one of the composition's."""
 
 
 class SplitValues(NamedTuple):
     """The losses of a split.
 
     Attributes:
-        raw: Every term's value by name, float64 ``[3]``: on the first half of the scenes, the second, and all; NaN where
-            nothing is labelled.
-        weighted: Every term's value times its weight.
+        raw: By term, float64 ``[3]``: on the first half of the scenes, the second, and all; NaN where nothing is labelled.
+        weighted: The same times its weight.
         own: float64 ``[2]``, the weighted sum on each half; NaN if a term is no function of sums over pixels.
         panel: float64 ``[losses, 2]``, likewise.
         labelled: The labelled pixels, each counted by its weight.
@@ -66,7 +69,7 @@ class SplitLosses:
 
     def __init__(self, loss: Composite, task: Task, first: NDArray[np.bool_], panel: Mapping[str, Term] | None = None) -> None:
         self.loss, self.task, self.first, self.panel = loss, task, torch.from_numpy(np.asarray(first)), dict(panel or {})
-        self._needs: Needs = {need for term in self.panel.values() for need in term.needs}
+        self._asked = {name for term in self.panel.values() for name in term.sums}
         self.reset()
 
     def reset(self) -> None:
@@ -77,35 +80,28 @@ class SplitLosses:
     def update(self, logits: Tensor, target: Tensor, scene: Tensor, weight: Tensor | None = None) -> None:
         """Add a batch, of the scenes int64 ``[B]``."""
         first = self.first.to(logits.device)[scene]
-        member = torch.stack([first, ~first])
+        member = torch.stack([first, ~first]).to(exact_dtype(logits.device))
         given = self.loss.given(logits, target, weight)
         joined = given.weight is None and not target.is_floating_point()
-        found = self.loss.image_sums(logits, given, {label_key(self.task.kind): self._needs} if joined and self._needs else {})
+        found: dict[Any, Sums] = {**self.loss.sums(logits, given, self._asked if joined else ())}
+        if self._asked and not joined:
+            found[PANEL] = pixel_sums(logits, self.task.hard_labels(target), self.task.kind, self._asked)
         for key, sums in found.items():
-            self._add(key, sums, member)
-        if self._needs and not joined:
-            self._add("panel", pixel_sums(logits, self.task.hard_labels(target), self.task.kind, _images(self._needs)), member)
-        labelled = _labelled(target, weight, member.to(exact_dtype(logits.device)))
-        self._count("labelled", labelled)
-        beside = () if given.weight is None else (given.weight,)
+            for wanted, each in sums.items():
+                images = 1 if each.ndim == 3 else 2
+                self._add((key, wanted), torch.tensordot(member, each.to(member), dims=([1], [images])))
+        there = known(target if target.ndim == 4 else target.unsqueeze(1))
+        labelled = member @ pixel_share(there, weight, member.dtype).flatten(1).sum(1)
+        self._add("labelled", labelled)
         for name, term in self.loss.terms.items():
             if isinstance(term, Quotient):
-                parts = torch.stack(term.parts(logits, given.target(term), given.weight))
-                self._count(name, member.to(labelled) @ parts.to(labelled).T)
+                parts = torch.stack(term.parts(logits, given.labels, given.weight))
+                self._add(name, member @ parts.to(member).T)
             elif not _is_exact(term):
-                known_sums = self.loss.sums_of(term, found)
-                value: Tensor = (
-                    term(logits, given.target(term), *beside) if known_sums is None else term.from_sums(known_sums)  # type: ignore[operator]
-                )
-                self._count(name, value.to(labelled) * labelled)
+                value = term.from_sums(found[self.loss.softens(term)]) if is_of_sums(term) else given.value(term, logits)
+                self._add(name, value.to(labelled) * labelled)
 
-    def _add(self, key: Any, sums: AllSums, member: Tensor) -> None:
-        """Add sums of images."""
-        for (name, _), value in sums.items():
-            exact = value.to(exact_dtype(value.device))
-            self._count((key, name), torch.tensordot(member.to(exact), exact, dims=([1], [1 if value.ndim == 3 else 2])))
-
-    def _count(self, key: Any, value: Tensor) -> None:
+    def _add(self, key: Any, value: Tensor) -> None:
         self._totals[key] = self._totals[key] + value if key in self._totals else value
 
     def values(self) -> SplitValues:
@@ -116,54 +112,38 @@ class SplitLosses:
 
     def _compute(self) -> SplitValues:
         totals = dict(zip(self._totals, global_sums(list(self._totals.values())), strict=True))
-        pieces = [{key: total[half] for key, total in totals.items()} for half in (0, 1)]
-        pieces.append({key: total.sum(0) for key, total in totals.items()})
-        raw = {name: np.array([self._term(name, piece) for piece in pieces]) for name in self.loss.terms}
-        weights = self.loss.weights
+        parts = [{key: total[half] for key, total in totals.items()} for half in (0, 1)]
+        parts.append({key: total.sum(0) for key, total in totals.items()})
+        terms, weights = self.loss.terms, self.loss.weights
+        raw = {name: np.array([self._value(name, term, part) for part in parts]) for name, term in terms.items()}
         weighted = {name: weights[name] * value if weights[name] else np.zeros(3) for name, value in raw.items()}
-        own = sum((value[:2] for name, value in weighted.items() if weights[name]), start=np.zeros(2))
-        if not all(_is_exact(term) or isinstance(term, Quotient) for name, term in self.loss.terms.items() if weights[name]):
+        learnt = [name for name in terms if weights[name]]
+        own = sum((weighted[name][:2] for name in learnt), start=np.zeros(2))
+        if not all(_is_exact(terms[name]) or isinstance(terms[name], Quotient) for name in learnt):
             own = np.full(2, np.nan)
-        at = "panel" if "panel" in {key[0] for key in totals if isinstance(key, tuple)} else label_key(self.task.kind)
-        panel = [[_of_sums(term, piece, at, cpu=True) for piece in pieces[:2]] for term in self.panel.values()]
-        labelled = float(pieces[2]["labelled"])
-        return SplitValues(raw, weighted, own, np.array(panel, dtype=np.float64).reshape(-1, 2), labelled)
+        at = PANEL if (PANEL, COUNT) in totals else False
+        panel = [[_of_sums(term, part, at) for part in parts[:2]] for term in self.panel.values()]
+        return SplitValues(raw, weighted, own, np.array(panel, np.float64).reshape(-1, 2), float(parts[2]["labelled"]))
 
-    def _term(self, name: str, totals: Totals) -> float:
+    def _value(self, name: str, term: Any, totals: Totals) -> float:
         """The value of a term; NaN where nothing is labelled."""
-        term: Any = self.loss.terms[name]
-        if not float(totals["labelled"]):
+        labelled = totals["labelled"]
+        if not labelled:
             return float("nan")
         if isinstance(term, Quotient):
-            errors, share = totals[name].unbind()
+            errors, share = totals[name]
             return float(term.of_mean(errors / torch.where(share > 0, share, 1)))
-        if _is_exact(term):
-            return _of_sums(term, totals, self.loss.key_of(term))
-        return float(totals[name] / totals["labelled"])
+        return _of_sums(term, totals, self.loss.softens(term)) if _is_exact(term) else float(totals[name] / labelled)
 
 
-def _of_sums(term: Any, totals: Totals, at: Any, cpu: bool = False) -> float:
+def _of_sums(term: Term, totals: Totals, at: Any) -> float:
     """The value of a term from the sums of one pass; NaN where it has counted nothing."""
-    sums = {key[1]: total.cpu() if cpu else total for key, total in totals.items() if isinstance(key, tuple) and key[0] == at}
-    if not sums[COUNT].any():
+    if not totals[at, COUNT].any():
         return float("nan")
-    return float(term.from_sums({key: total.unsqueeze(total.ndim - 1 - (total.ndim > 2)) for key, total in sums.items()}))
-
-
-def _images(needs: Needs) -> Needs:
-    """The same sums, of each image."""
-    return {(key, "image") for key, _ in needs}
+    sums = {name: totals[at, name] for name in (COUNT, *term.sums)}
+    return float(term.from_sums({name: total.unsqueeze(1 if total.ndim == 2 else 2) for name, total in sums.items()}))
 
 
 def _is_exact(term: Any) -> bool:
     """Whether a term is a function of sums over the pixels of a batch."""
-    return isinstance(term, Term) and bool(term.needs) and {over for _, over in term.needs} == {"batch"}
-
-
-def _labelled(target: Tensor, weight: Tensor | None, member: Tensor) -> Tensor:
-    """The labelled pixels of a target in each half ``[2]``, each counted by its weight."""
-    there: Tensor = known(target)
-    if weight is not None:
-        exact = weight.nan_to_num(0).to(member)
-        there = there * (exact if target.ndim == 3 else exact.unsqueeze(1))
-    return member @ there.flatten(1).sum(1).to(member)
+    return is_of_sums(term) and not term.by_image

@@ -1,8 +1,7 @@
 """The sums per class that most losses are functions of, taken in one pass over the logits on any device.
 
-Cross-entropy, focal, overlap and binned Lovasz losses, and so any mixture of them, need no more of a batch than a few sums
-per class. A term names those that it needs (`Sum`), `pixel_sums` takes the sums of all terms together, and
-`Term.from_sums` turns them into losses.
+Cross-entropy, focal, overlap and binned Lovasz losses need no more of a batch than a few sums per class. A term names those
+that it needs (`Sum`), `pixel_sums` takes the sums of all terms together, and `Term.from_sums` turns them into losses.
 
 Whatever the mixture, its gradient with respect to softmax logits is ``p * (a - S) + onehot * u``, with a number ``a`` per
 class, ``u`` per pixel and ``S = sum_c p_c a_c + u``. So the forward pass keeps the logits and nothing else; the backward pass
@@ -22,8 +21,7 @@ from torch import Tensor
 
 from rsseg.collective import global_sums
 from rsseg.contract import IGNORE, InputError
-from rsseg.losses.checks import check_weight
-from rsseg.losses.pieces import Part, Piece, Sigmoid, SigmoidShares, Softmax, parts_of, wide
+from rsseg.losses.pieces import Piece, SeparatePiece, parts_of, wide
 from rsseg.task import TASKS
 
 
@@ -43,10 +41,6 @@ class Sum(NamedTuple):
 
     Of a target of shares y, a pixel belongs to the class by y and to the others by 1 - y. TP is then the sum of
     ``(p + y - |p - y|) / 2``, the smaller of p and y (Wang et al. 2023), and FP that of ``p`` less TP.
-
-    Attributes:
-        name: One of these.
-        number: Focal's gamma, the power, or the number of levels.
     """
 
     name: str
@@ -58,76 +52,74 @@ COUNT, SOFT, NLL, SPREAD = Sum("count"), Sum("soft"), Sum("nll"), Sum("spread")
 Over: TypeAlias = Literal["batch", "image"]
 """What sums are taken over: the global batch, or each image, with the losses averaged afterwards."""
 
-Needs: TypeAlias = Collection[tuple[Sum, Over]]
-"""What a term asks for. ``count`` always comes with it."""
-
-AllSums: TypeAlias = Mapping[tuple[Sum, Over], Tensor]
-"""What `pixel_sums` returns: a tensor for each pair of a sum and what it is taken over."""
-
 Sums: TypeAlias = Mapping[Sum, Tensor]
-"""What `Term.from_sums` is given: ``[2, G, C]`` for each sum, G 1 or one entry per image; ``levels`` have more dimensions."""
+"""``[2, G, C]`` for each sum, G one entry per image, or 1 for all; ``levels`` have more dimensions."""
 
 
 def pixel_sums(
-    logits: Tensor, target: Tensor, task: str, needs: Needs, ignore_index: int = IGNORE, weight: Tensor | None = None
-) -> AllSums:
-    """Every sum that is asked for, differentiable with respect to the logits.
+    logits: Tensor, target: Tensor, task: str, wanted: Collection[Sum], ignore_index: int = IGNORE, weight: Tensor | None = None
+) -> Sums:
+    """The sums over each image that are wanted, and `COUNT`, differentiable; the arguments are those of `rsseg.losses`.
 
-    Sums over the batch are over the batches of all ranks. Sums per image stay on their rank. ``levels`` are
-    ``[2, 2, G, C, number]``: per level, the number of pixels, which has no gradient, and the sum of their errors. An error's
-    value is rounded to its level; its gradient is that of the exact error.
-
-    Logits, target and weight are those of `rsseg.losses`.
-
-    Raises:
-        InputError: For shapes that do not fit, and levels of shares.
+    ``levels`` are ``[2, 2, B, C, number]``: per level, the number of pixels, which has no gradient, and the sum of their
+    errors. An error's value is rounded to its level; its gradient is that of the exact error.
 
     Example:
-        >>> found = pixel_sums(torch.zeros(1, 1, 1, 3), torch.tensor([[[1, 0, 255]]]), "binary", [(SOFT, "batch")])
-        >>> found[SOFT, "batch"].flatten()  # TP, FP
+        >>> found = pixel_sums(torch.zeros(1, 1, 1, 3), torch.tensor([[[1, 0, 255]]]), "binary", [SOFT])
+        >>> found[SOFT].flatten()  # TP, FP
         tensor([0.5000, 0.5000])
     """
-    TASKS[task].check_shapes(logits, target)
-    check_weight(logits, weight)
-    asked = {key for key, _ in needs} - {COUNT}
-    levels = sorted(key for key in asked if key.name == "levels")
-    plain = (COUNT, *sorted(asked.difference(levels)))
-    soft = target.is_floating_point()
-    if soft and levels:
+    levels = sorted({key for key in wanted if key.name == "levels"})
+    plain = sorted({COUNT, *wanted}.difference(levels))
+    if levels and target.is_floating_point():
         raise InputError("binned errors need a target of labels; found class shares")
-    flat = logits.flatten(2)  # a view for contiguous and channels-last logits
+    table, *counts = _image_sums(logits, target, weight, TASKS[task].exclusive, plain, levels, ignore_index)
+    found = dict(zip(plain, table.unbind(), strict=True))
+    found[COUNT] = found[COUNT].detach()
+    return found | {key: _errors(count) for key, count in zip(levels, counts, strict=True)}
+
+
+def over_batch(images: Sums) -> Sums:
+    """Sums over each image added up over the batches of all ranks."""
+    parts = [value.sum(-3 if key.name == "levels" else -2, keepdim=True) for key, value in images.items()]
+    return dict(zip(images, global_sums(parts), strict=True))
+
+
+def _image_sums(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    exclusive: bool,
+    plain: Sequence[Sum],
+    levels: Sequence[Sum],
+    ignore: int,
+) -> Sequence[Tensor]:
+    """A table ``[keys, 2, B, C]`` of the plain sums of each image, and ``[2, B, C, number]`` for each histogram."""
+    if target.is_floating_point() and not exclusive:  # a label and its opposite are two classes that exclude each other
+        pairs = torch.stack([torch.zeros_like(logits), logits], 2).flatten(0, 1)
+        exact = target.to(wide(logits))
+        shares = torch.stack([1 - exact, exact], 2).flatten(0, 1)
+        repeated = None if weight is None else weight.repeat_interleave(logits.shape[1], 0)
+        (table,) = _image_sums(pairs, shares, repeated, True, plain, levels, ignore)
+        sums = [row[..., 1] if key == SOFT else row[0].flip(-1).t() for key, row in zip(plain, table, strict=True)]
+        return [torch.stack(sums).view(-1, 2, *logits.shape[:2])]
     labels = target.flatten(-2) if target.ndim == 4 else target.flatten(1).unsqueeze(1)
     weights = None if weight is None else weight.flatten(1).unsqueeze(1)
-    kind = Softmax if TASKS[task].exclusive else SigmoidShares if soft else Sigmoid
-    table, *counts = _Pass.apply(flat, labels, weights, kind, plain, levels, ignore_index)
-    images = [table, *(_errors(count) for count in counts)]
-    found: dict[tuple[Sum, Over], Tensor] = {}
-    for over in {over for _, over in needs}:
-        parts = images if over == "image" else global_sums([part.sum(2, keepdim=True) for part in images])
-        named = zip((*plain, *levels), (*parts[0].unbind(), *parts[1:]), strict=True)
-        found |= {(key, over): value.detach() if key == COUNT else value for key, value in named}
+    kind = Piece if exclusive else SeparatePiece
+    flat = logits.flatten(2)  # a view for contiguous and channels-last logits
+    found: Sequence[Tensor] = _Pass.apply(flat, labels, weights, kind, plain, levels, ignore)
     return found
 
 
 def _errors(counts: Tensor) -> Tensor:
-    """Numbers of pixels ``[2, B, C, number]`` at each level, and the sums of their errors beside them, as `pixel_sums` says."""
+    """Numbers of pixels ``[2, B, C, number]`` at each level, and the sums of their errors beside them."""
     level = torch.linspace(0, 1, counts.shape[-1], dtype=counts.dtype, device=counts.device)
     fixed = counts.detach()
     return torch.stack([fixed, fixed * level + (counts - fixed)])
 
 
-def _cut(kind: type[Piece], x: Tensor, y: Tensor, w: Tensor | None, part: Part, ignore: int) -> Piece:
-    """The piece of a part of a batch."""
-    images, pixels = part
-    weights = None if w is None else w[images, :, pixels]
-    return kind(x[images, :, pixels], y[images, :, pixels], weights, ignore)
-
-
 class _Pass(torch.autograd.Function):
-    """Logits ``[B, C, N]``, target ``[B, 1 or C, N]`` and weights ``[B, 1, N]`` to sums.
-
-    That is a table ``[keys, 2, B, C]`` of the plain ones, and ``[2, B, C, number]`` for each histogram.
-    """
+    """Logits ``[B, C, N]``, target ``[B, 1 or C, N]`` and weights ``[B, 1, N]`` to what `_image_sums` returns."""
 
     @staticmethod
     def forward(
@@ -141,31 +133,24 @@ class _Pass(torch.autograd.Function):
         ignore: int,
     ) -> tuple[Tensor, ...]:
         ctx.save_for_backward(x, y, w)
-        ctx.kind, ctx.plain, ctx.levels, ctx.ignore = kind, plain, levels, ignore
-        parts = parts_of(x)
-        if len(parts) == 1:
-            return tuple(_cut(kind, x, y, w, parts[0], ignore).tables(plain, levels))
-        shapes = [(len(plain), 2, len(x), x.shape[1]), *((2, len(x), x.shape[1], int(key.number)) for key in levels)]
-        found = [torch.zeros(shape, dtype=torch.float64) for shape in shapes]
-        for part in parts:
-            table, *counts = _cut(kind, x, y, w, part, ignore).tables(plain, levels)
-            found[0][:, :, part[0]] += table
-            for total, count in zip(found[1:], counts, strict=True):
-                total[:, part[0]] += count
-        return tuple(total.to(wide(x)) for total in found)
+        ctx.kind, ctx.keys, ctx.ignore = kind, (*plain, *levels), ignore
+        found = [_cut(kind, x, y, w, part, ignore).tables(plain, levels) for part in parts_of(x)]
+        if len(found) == 1:
+            return tuple(found[0])
+        return tuple(torch.stack(parts).sum(0, dtype=torch.float64).to(parts[0]) for parts in zip(*found, strict=True))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, by_table: Tensor, *by_counts: Tensor) -> tuple[Tensor | None, ...]:
         x, y, w = ctx.saved_tensors
-        by = dict(zip((*ctx.plain, *ctx.levels), (*by_table.unbind(), *by_counts), strict=True))
+        by = dict(zip(ctx.keys, (*by_table.unbind(), *by_counts), strict=True))
         del by[COUNT]
-        parts = parts_of(x)
-        if len(parts) == 1:
-            out = _cut(ctx.kind, x, y, w, parts[0], ctx.ignore).weighted_gradient(by).to(x.dtype)
-        else:
-            out = torch.empty_like(x)
-            for images, pixels in parts:
-                piece = _cut(ctx.kind, x, y, w, (images, pixels), ctx.ignore)
-                out[images, :, pixels] = piece.weighted_gradient({key: g[:, images] for key, g in by.items()})
+        out = torch.empty_like(x)
+        for part in parts_of(x):
+            out[..., part] = _cut(ctx.kind, x, y, w, part, ctx.ignore).weighted_gradient(by)
         return out, None, None, None, None, None, None
+
+
+def _cut(kind: type[Piece], x: Tensor, y: Tensor, w: Tensor | None, part: slice, ignore: int) -> Piece:
+    """The piece of some pixels of a batch."""
+    return kind(x[..., part], y[..., part], None if w is None else w[..., part], ignore)

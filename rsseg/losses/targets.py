@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rsseg.contract import IGNORE, holds_reals, known, number, unknown
+from rsseg.contract import IGNORE, holds_reals, known, number
 from rsseg.losses.checks import positive
-from rsseg.losses.terms.likelihood import BinaryCrossEntropy
+from rsseg.losses.planes import pixel_share
+from rsseg.losses.terms.pixelwise import CrossEntropy
 from rsseg.task import TASKS, Task
 
 FAR = 3
@@ -27,22 +28,21 @@ def borders(labels: Tensor, ignore_index: int = IGNORE) -> Tensor:
         tensor([[[0, 1, 1, 0, 0]]], dtype=torch.int32)
     """
     planes = labels if labels.ndim == 4 else labels.unsqueeze(1)
-    valid = planes != ignore_index
-    found = torch.zeros_like(valid)
+    found = torch.zeros_like(planes, dtype=torch.bool)
     for dim in (-2, -1):
         length = planes.shape[dim] - 1
-        (one, other), (known, beside) = ((x.narrow(dim, 0, length), x.narrow(dim, 1, length)) for x in (planes, valid))
-        unlike = (one != other) & known & beside
+        one, other = planes.narrow(dim, 0, length), planes.narrow(dim, 1, length)
+        unlike = (one != other) & (one != ignore_index) & (other != ignore_index)
         found.narrow(dim, 0, length).logical_or_(unlike)
         found.narrow(dim, 1, length).logical_or_(unlike)
     return found.any(dim=1)
 
 
 def squared_distance(where: Tensor, reach: int) -> Tensor:
-    """The squared distance, in pixels, from each pixel to the nearest one of some, if that is at most `reach` away.
+    """The squared distance, in pixels, from each pixel to the nearest one of some, infinite beyond `reach`.
 
     Exact, on any device and without waiting for it: first along the rows, then, from these, along the columns. Of bool
-    ``[B, H, W]``; float32, infinite where none is as near.
+    ``[B, H, W]``; float32.
 
     Example:
         >>> squared_distance(torch.tensor([[[True, False, False, False]]]), reach=2)
@@ -64,15 +64,11 @@ class EdgeWeight:
     """Weights of the pixels near a border between labels, ``1 + amount exp(-d^2 / (2 sigma^2))``.
 
     That is the weight map of U-Net (Ronneberger et al. 2015) with the distance d to the nearest border pixel, see `borders`, in
-    place of the distances to the two nearest objects, d1 + d2, which needs objects that are told apart. On both sides of a
-    border d is 0. From three sigma on the weight is 1.
+    place of the distances to the two nearest objects, which needs objects that are told apart. From three sigma on it is 1.
 
     Args:
-        amount: What is added at a border. Above 0, pixels there weigh more; from -1 to 0 less, for labels that are uncertain.
-        sigma: How far the border reaches, in pixels.
-
-    Raises:
-        InputError: For an amount below -1, and a sigma of 0 or beyond 50.
+        amount: What is added at a border, -1 or more. Below 0, pixels there weigh less, for labels that are uncertain.
+        sigma: How far the border reaches, above 0 and up to 50 pixels.
 
     Example:
         >>> EdgeWeight(amount=-1.0, sigma=1.0)(torch.tensor([[[0, 0, 0, 0, 1]]]))
@@ -84,7 +80,7 @@ class EdgeWeight:
 
     def __post_init__(self) -> None:
         number("edge_weight.amount", self.amount, low=-1.0)
-        number("edge_weight.sigma", positive("edge_weight.sigma", self.sigma), high=50.0)
+        positive("edge_weight.sigma", self.sigma, high=50.0)
 
     def __call__(self, labels: Tensor, ignore_index: int = IGNORE) -> Tensor:
         """The weights, float32 ``[B, H, W]``; labels as for `borders`."""
@@ -95,8 +91,8 @@ class EdgeWeight:
 def smoothed(target: Tensor, classes: int, task: str, amount: float, ignore_index: int = IGNORE) -> Tensor:
     """The shares of a target, a part of them dealt out evenly among the classes (Szegedy et al. 2016).
 
-    That is ``(1 - amount) y + amount / C`` for C exclusive classes, and ``(1 - amount) y + amount / 2`` for each label
-    otherwise; float32 ``[B, C, H, W]``, NaN where ignored.
+    ``(1 - amount) y + amount / C`` for C exclusive classes, else ``(1 - amount) y + amount / 2``; float32 ``[B, C, H, W]``, NaN
+    where ignored.
 
     Example:
         >>> smoothed(torch.tensor([[[1, 255]]]), classes=2, task="multiclass", amount=0.1).flatten(2)
@@ -113,14 +109,13 @@ def smoothed(target: Tensor, classes: int, task: str, amount: float, ignore_inde
     return shares * (1 - amount) + amount / (classes if exclusive else 2)
 
 
-CROSS_ENTROPY = BinaryCrossEntropy("multilabel")  # one for all calls: it reads labels, which waits for the device, in the first
+CROSS_ENTROPY = CrossEntropy("multilabel")  # one for all calls: it reads labels, which waits for the device, in the first
 
 
 def presence(target: Tensor, task: Task, weight: Tensor | None = None) -> Tensor:
-    """Which classes occur among the labelled pixels of each image.
+    """Which classes occur among the labelled pixels of each image, those of weight 0 or NaN left out.
 
-    Uint8 ``[B, C]``: 1 where a class occurs, 0 where it does not, `IGNORE` where no pixel says so. Pixels of weight 0 or NaN do
-    not count.
+    Uint8 ``[B, C]``: 1 where a class occurs, 0 where it does not, `IGNORE` where no pixel says so.
 
     Example:
         >>> from rsseg.task import Multiclass
@@ -129,16 +124,12 @@ def presence(target: Tensor, task: Task, weight: Tensor | None = None) -> Tensor
                 [255, 255, 255]], dtype=torch.uint8)
     """
     planes = target if target.ndim == 4 else target.unsqueeze(1)
-    if weight is not None:
-        planes = planes.masked_fill(~(weight > 0).unsqueeze(1), unknown(target))
-    labelled = known(planes)
+    labelled = pixel_share(known(planes), weight, torch.float32) > 0
     if task.exclusive and target.ndim == 3:
-        shown = torch.zeros(len(target), IGNORE + 1, dtype=torch.bool, device=target.device)
-        shown.scatter_(1, planes.flatten(1).long(), value=True)
-        shown = shown[:, : task.channels]
+        own = planes == torch.arange(task.channels, device=target.device).view(-1, 1, 1)
     else:
-        shown = ((planes > 0) & labelled).flatten(2).any(2)
-    return shown.to(torch.uint8).masked_fill(~labelled.flatten(2).any(2), IGNORE)
+        own = planes > 0
+    return (own & labelled).flatten(2).any(2).to(torch.uint8).masked_fill(~labelled.flatten(2).any(2), IGNORE)
 
 
 def presence_loss(logits: Tensor, target: Tensor, task: Task, weight: Tensor | None = None) -> Tensor:

@@ -55,7 +55,7 @@ def test_build_says_where():
         (["window=100", "overlap=90", "batch_size=0"], ["window=100", "take 96 or 128", "overlap=90", "batch_size=0"]),
         (["loss=bce"], ["loss.terms.bce", "multiclass"]),
         (["loss.terms.dice.weight=-1"], ["-1"]),
-        (["loss.terms.dice.weight=0", "loss.terms.ce.weight=0"], ["all weights are 0"]),
+        (["loss.terms.dice.weight=0", "loss.terms.ce.weight=0"], ["no term has a weight at the first step"]),
         (["loss.terms.dice.start=0.3", "loss.terms.ce.start=0.1"], ["no term has a weight at the first step"]),
         (["loss.terms.dice.start=30"], ["start of the term 'dice'", "from 0 to 1"]),
         (["loss.terms.dice.strat=0.3"], ["did you mean 'start'"]),

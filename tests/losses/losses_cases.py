@@ -3,9 +3,13 @@
 import numpy as np
 import torch
 
-from rsseg.contract import IGNORE
+from rsseg.contract import IGNORE, known
 from rsseg.losses import (
+    MAE,
     MCC,
+    MSE,
+    RMSE,
+    BerHu,
     BinaryCrossEntropy,
     Boundary,
     BoundaryDoU,
@@ -16,14 +20,21 @@ from rsseg.losses import (
     Focal,
     FocalTversky,
     GeneralizedCrossEntropy,
+    HeatFocal,
+    Huber,
     Jaccard,
+    LogCosh,
     LogCoshDice,
     LogitAdjustedCrossEntropy,
     LogitMargin,
     Lovasz,
+    OffsetSmoothL1,
+    Pinball,
     Poly1CrossEntropy,
     RegionSize,
+    SizeSmoothL1,
     SkeletonRecall,
+    SmoothL1,
     SymmetricCrossEntropy,
     TopKCrossEntropy,
     Tversky,
@@ -97,10 +108,31 @@ TERMS = {
     "cl_dice": lambda task: ClDice(task, iterations=1),
     "cl_dice_image": lambda task: ClDice(task, iterations=2, over="image"),
 }
-CASES = [(name, task) for name in TERMS for task in CHANNELS if (name, task) != ("bce", "multiclass")]
+REAL = {
+    "regression": {
+        "mse": MSE,
+        "rmse": RMSE,
+        "mae": MAE,
+        "huber": lambda task: Huber(task, delta=0.7),
+        "smooth_l1": lambda task: SmoothL1(task, beta=0.7),
+        "log_cosh": LogCosh,
+        "ber_hu": lambda task: BerHu(task, delta=0.7),
+        "pinball": lambda task: Pinball(task, quantile=0.9),
+    },
+    "centres": {
+        "heat": HeatFocal,
+        "heat_steep": lambda task: HeatFocal(task, alpha=3.0, beta=1.5),
+        "size": lambda task: SizeSmoothL1(task, beta=0.7),
+        "offset": lambda task: OffsetSmoothL1(task, beta=0.2),
+    },
+}
+OF_LABELS = [(name, task) for name in TERMS for task in CHANNELS if (name, task) != ("bce", "multiclass")]
 """Names and tasks; build with ``TERMS[name](task)``."""
 
-PIXELWISE = [c for c in CASES if not c[0].startswith(("boundary", "cl_dice", "component", "skeleton"))]
+CASES = OF_LABELS + [(name, task) for task, terms in REAL.items() for name in terms]
+TERMS |= REAL["regression"] | REAL["centres"]
+
+PIXELWISE = [c for c in OF_LABELS if not c[0].startswith(("boundary", "cl_dice", "component", "skeleton"))]
 """Those that do not look at a pixel's surroundings."""
 
 SMOOTH = [c for c in CASES if not c[0].startswith("levels")]
@@ -108,14 +140,28 @@ SMOOTH = [c for c in CASES if not c[0].startswith("levels")]
 
 
 def batch(task, seed=0, images=2, size=(3, 4), ignored=0.3, dtype=torch.float64):
-    """Random logits and target; a pixel of multilabel is ignored in all planes or in none."""
+    """Random logits and target; a pixel of several planes is ignored in all planes or in none."""
     g = torch.Generator().manual_seed(seed)
+    if task in REAL:
+        logits, target = (2 * torch.randn(images, 6, *size, generator=g, dtype=torch.float64) for _ in range(2))
+        drop = torch.rand(images, *size, generator=g) < ignored
+        if task == "centres":
+            target[:, :2] = target[:, :2].sigmoid() ** 3
+            target[:, 2:] = torch.where(torch.rand(images, 1, *size, generator=g) < 0.3, target[:, 2:], torch.nan)
+            target[:, 0] = torch.where(target[:, 2].isnan(), target[:, 0], 1)
+        return logits.to(dtype), target.masked_fill(drop.unsqueeze(1), torch.nan)
     logits = 2 * torch.randn(images, CHANNELS[task], *size, generator=g, dtype=torch.float64)
     shape = (images, CLASSES, *size) if task == "multilabel" else (images, *size)
     target = torch.randint(0, CLASSES if task == "multiclass" else 2, shape, generator=g, dtype=torch.uint8)
     drop = torch.rand(images, *size, generator=g) < ignored
     drop = drop.unsqueeze(1).expand_as(target) if task == "multilabel" else drop
     return logits.to(dtype), target.masked_fill(drop, IGNORE)
+
+
+def kept(target):
+    """Bool ``[B, H, W]``, where a pixel is not ignored."""
+    there = known(target)
+    return there[:, 0] if target.ndim == 4 else there
 
 
 def pixels(logits, target, task):

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from rsseg.contract import IGNORE
 
 
-def reference_sums(logits, target, task, needs, ignore_index=IGNORE, weight=None):
+def reference_sums(logits, target, task, wanted, ignore_index=IGNORE, weight=None):
     """As `rsseg.losses.sums.pixel_sums`, in a single process."""
     softmax, classes = task == "multiclass", logits.shape[1]
     soft = target.is_floating_point()
@@ -61,9 +61,9 @@ def reference_sums(logits, target, task, needs, ignore_index=IGNORE, weight=None
         return (1 - (number * log_p).exp()) / number
 
     one, found = torch.ones_like(p), {}
-    for key, over in {*needs, *((("count", 0.0), over) for _, over in needs)}:
+    for key in {*wanted, ("count", 0.0)}:
         name, number = key
-        value = {
+        found[key] = {
             "count": lambda: pair(one, one),
             "soft": overlap,
             "nll": lambda: pair(-log_p, -log_not_p),
@@ -72,5 +72,4 @@ def reference_sums(logits, target, task, needs, ignore_index=IGNORE, weight=None
             "focal": lambda number=number: pair(focal(log_p, number), focal(log_not_p, number)),
             "levels": lambda number=number: levels(int(number)),
         }[name]()
-        found[key, over] = value if over == "image" else value.sum(-2 if name != "levels" else -3, keepdim=True)
     return found

@@ -70,54 +70,12 @@ def test_values_are_numpys(name, weighted):
     assert float(value) == pytest.approx(reference(name, logits, target, weight), rel=1e-12)
 
 
-@pytest.mark.parametrize("name", TERMS)
-def test_gradients_are_those_of_finite_differences(name):
-    logits, target = batch(seed=2, shape=(1, 3, 4))
-    term = TERMS[name]()
-    assert torch.autograd.gradcheck(lambda z: term(z, target), logits.requires_grad_(), atol=1e-6)
-
-
-@pytest.mark.parametrize("name", TERMS)
-def test_unknown_pixels_are_cut_away_whatever_the_logits_say(name):
-    logits, target = batch(seed=3)
-    unknown = target[:, :1].isnan().expand_as(logits)
-    spoilt = logits.masked_fill(unknown, torch.nan).requires_grad_()
-    value = TERMS[name]()(spoilt, target)
-    value.backward()
-    assert float(value) == pytest.approx(reference(name, logits, target), rel=1e-12)
-    assert bool((spoilt.grad[unknown] == 0).all())
-    assert bool(spoilt.grad.isfinite().all())
-
-
-@pytest.mark.parametrize("name", TERMS)
-def test_nothing_known_is_zero_without_a_gradient(name):
-    logits = batch()[0].requires_grad_()
-    value = TERMS[name]()(logits, torch.full_like(logits, torch.nan))
-    value.backward()
-    assert float(value) == 0
-    assert not logits.grad.any()
-
-
 def test_without_centres_the_heat_is_divided_by_one():
     logits, target = batch(seed=4)
     target[target == 1] = 0.5
     target[:, CLASSES:] = torch.nan
     assert float(HeatFocal()(logits, target)) == pytest.approx(reference("heat", logits, target), rel=1e-12)
     assert float(SizeSmoothL1()(logits, target)) == 0
-
-
-@pytest.mark.parametrize("name", TERMS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_large_logits_are_finite_in_every_dtype(name, dtype):
-    logits, target = batch(seed=5)
-    for size in (1.0, 1e4):
-        leaf = (logits * size).clamp(-1e4, 1e4).to(dtype).requires_grad_()
-        value = TERMS[name]()(leaf, target.float())
-        value.backward()
-        assert value.dtype == torch.float32
-        assert bool(value.isfinite())
-        assert bool(leaf.grad.isfinite().all())
-    assert float(TERMS[name]()(logits.to(dtype), target.float())) == pytest.approx(reference(name, logits, target), rel=0.03)
 
 
 def test_the_papers_sum():

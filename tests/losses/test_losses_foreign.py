@@ -141,26 +141,6 @@ def test_a_loss_without_a_notion_of_ignored_pixels_stops_at_the_first(kind):
     foreign(Seen(), kind).refuse_ignored()
 
 
-def test_an_accelerator_is_waited_for_in_the_first_calls_and_at_validation_alone(monkeypatch):
-    _, logits, target = batch("binary")
-    whole = torch.where(target == IGNORE, 0, target)
-    term, looks = foreign(Plain(), "binary"), []
-    look = torch.Tensor.__bool__
-    monkeypatch.setattr(torch.Tensor, "__bool__", lambda tensor: looks.append(1) or look(tensor))
-    monkeypatch.setattr("rsseg.losses.foreign.may_look", lambda tensor: False)
-    for _ in range(2):
-        term(logits, whole)
-    assert looks
-    looks.clear()
-    term(logits, target)  # marked on the device
-    for _ in range(5):
-        term(logits, whole)
-    assert not looks
-    term.eval()
-    with pytest.raises(InputError, match="ignored pixels"):
-        term(logits, whole)
-
-
 class CountsIgnored(nn.Module):
     def __init__(self, ignore_index):
         super().__init__()

@@ -10,7 +10,7 @@ from scipy.ndimage import binary_dilation, label
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.losses import BoundaryDoU, ClDice, ComponentDice, Dice, Jaccard, SkeletonRecall, Tversky
-from rsseg.losses.terms.lines import thin
+from rsseg.losses.terms.shape import thin
 
 TASKS = list(CHANNELS)
 every_task = pytest.mark.parametrize("task", TASKS)
@@ -55,7 +55,7 @@ def structures(seed, size=14):
     return noise if seed % 2 else blobs
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_thinning_keeps_pieces_and_holes_and_leaves_lines(seed):
     mask = structures(seed)
@@ -253,7 +253,7 @@ def test_what_is_refused():
         (lambda: SkeletonRecall("binary", radius=-1), r"radius.*found -1"),
         (lambda: SkeletonRecall("binary", radius=1.5), r"radius.*found 1.5"),
         (lambda: ComponentDice("binary", smooth=-1), r"smooth.*found -1"),
-        (lambda: BoundaryDoU("binary", limit=1), r"limit has to be below 1; found 1"),
+        (lambda: BoundaryDoU("binary", limit=1), r"limit has to be a number from 0 to 0.999; found 1"),
         (lambda: BoundaryDoU("regression"), r"fits the tasks"),
         (lambda: SkeletonRecall("multiclass", classes=[3])(logits, target), r"classes lists 3"),
         (lambda: ComponentDice("multiclass", classes=[3])(logits, target), r"classes lists 3"),

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.losses import Boundary, ClDice
-from rsseg.losses.terms.lines import soft_skeleton
+from rsseg.losses.terms.shape import soft_skeleton
 
 TASKS = list(CHANNELS)
 

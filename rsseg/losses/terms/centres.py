@@ -16,24 +16,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rsseg.contract import number
-from rsseg.losses.checks import check_weight, positive
+from rsseg.losses.checks import positive
 from rsseg.losses.pieces import wide
 from rsseg.losses.planes import pixel_share
 from rsseg.losses.terms.regression import Quotient, smooth_l1, weighted_errors
 
 
-class _Centres(Quotient):
-    """A term of some planes of the logits."""
-
-    tasks = ("centres",)
-    task: str = "centres"
-
-
-class HeatFocal(_Centres):
-    """The penalty-reduced focal loss of the heat (Law & Deng 2018), divided by the number of centres.
+class HeatFocal(Quotient):
+    """The penalty-reduced focal loss of the heat (Law & Deng 2018), divided by the number of centres, or by 1 without any.
 
     A centre's pixel costs ``-(1 - p)^alpha log p``; any other ``-(1 - y)^beta p^alpha log(1 - p)``, less near a centre, where
-    its heat y is high. A batch without a centre is divided by 1.
+    its heat y is high.
 
     Args:
         alpha: How much easy pixels fade, 1 or more.
@@ -45,30 +38,36 @@ class HeatFocal(_Centres):
         tensor(0.1841)
     """
 
+    tasks = ("centres",)
     rules = {"alpha": partial(number, low=1.0), "beta": number}
+    task: str = "centres"
     _: KW_ONLY
     alpha: float = 2.0
     beta: float = 4.0
 
     def parts(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         """The cost of all pixels, and the number of centres."""
-        check_weight(logits, weight)
         z, y = (x[:, :-4].to(wide(logits)) for x in (logits, target))
         share = pixel_share(~y.isnan(), weight, z.dtype)
         z, y = (x.masked_fill(share == 0, 0) for x in (z, y))
-        hit, miss = F.logsigmoid(z), F.logsigmoid(-z)
-        centre = y == 1
+        hit, miss, centre = F.logsigmoid(z), F.logsigmoid(-z), y == 1
         of_centres = -miss.exp().pow(self.alpha) * hit
         of_others = -(1 - y).pow(self.beta) * hit.exp().pow(self.alpha) * miss
         cost = torch.where(centre, of_centres, of_others)
         return (cost * share).sum((1, 2, 3)), (centre * share).sum((1, 2, 3))
 
 
-class _Pairs(_Centres):
-    """The mean smooth L1 of two planes over the pixels that centres lie in."""
+class _Pairs(Quotient):
+    """The mean smooth L1 of two planes over the pixels that centres lie in.
 
+    Args:
+        beta: From which error on the loss is straight, more than 0.
+    """
+
+    tasks = ("centres",)
     place: ClassVar[slice]
     rules = {"beta": positive}
+    task: str = "centres"
     _: KW_ONLY
     beta: float = 1.0
 
@@ -79,10 +78,9 @@ class _Pairs(_Centres):
 
 
 class SizeSmoothL1(_Pairs):
-    """Smooth L1 of height and width at the centres; a run standardises them by the objects in training.
+    """Smooth L1 of height and width at the centres, straight from `beta` on.
 
-    Args:
-        beta: From which error on the loss is straight, more than 0; in a run in standard deviations of the training sizes.
+    A run standardises sizes by the objects in training.
 
     Example:
         >>> target = torch.full((1, 5, 1, 2), torch.nan)
@@ -95,10 +93,7 @@ class SizeSmoothL1(_Pairs):
 
 
 class OffsetSmoothL1(_Pairs):
-    """Smooth L1 of where in its pixel a centre lies, down and across.
-
-    Args:
-        beta: From which error on the loss is straight, more than 0, in pixels.
+    """Smooth L1 of where in its pixel a centre lies, down and across, straight from `beta` pixels on.
 
     Example:
         >>> target = torch.full((1, 5, 1, 1), 0.5)

@@ -10,7 +10,7 @@ from torch import Tensor
 from rsseg.contract import number
 from rsseg.losses.checks import positive
 from rsseg.losses.sums import COUNT, SOFT, Over, Sums
-from rsseg.losses.terms.means import ClassMean, PerClass, or_one, weights
+from rsseg.losses.terms.term import ClassMean, PerClass, or_one, weights
 
 
 def tversky(tp: Tensor, fp: Tensor, own: Tensor, alpha: float | Tensor, beta: float | Tensor, smooth: float) -> Tensor:
@@ -33,11 +33,10 @@ class _Overlap(ClassMean):
     def from_sums(self, found: Sums) -> Tensor:
         own, other, tp, fp = self.counts(found)
         losses = self.of_class(tversky(tp, fp, own, self.alpha, self.beta, self.scale * self.smooth))
-        class_weights = weights(self.class_weights, found[COUNT], "class_weights")
-        return self.class_mean(losses, self.counted(own, other), class_weights)
+        return self.class_mean(losses, own, other, weights(self.class_weights, found[COUNT], "class_weights"))
 
     def of_class(self, losses: Tensor) -> Tensor:
-        """What is averaged, of ``1 - T``."""
+        """What is averaged over classes, of their ``1 - T``."""
         return losses
 
 
@@ -63,8 +62,6 @@ class Dice(_Overlap):
 class Jaccard(_Overlap):
     """Soft Jaccard (Rahman & Wang 2016): the mean over classes of ``1 - (TP + s) / (TP + FP + FN + s)``.
 
-    The arguments are those of `Dice`.
-
     Example:
         >>> Jaccard("binary", smooth=0)(torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2, dtype=torch.uint8))  # 1 - 2 / 4
         tensor(0.5000)
@@ -76,13 +73,7 @@ class Jaccard(_Overlap):
 class Tversky(_Overlap):
     """Tversky loss (Salehi et al. 2017): the mean over classes of ``1 - (TP + s) / (TP + alpha FP + beta FN + s)``.
 
-    With alpha = beta = 1/2 and s it is `Dice` with 2s, with alpha = beta = 1 it is `Jaccard`.
-
-    The arguments are those of `Dice`, and these:
-
-    Args:
-        alpha: The weight of false positives.
-        beta: The weight of false negatives.
+    `alpha` weighs false positives, `beta` false negatives. With 1/2 for both and s it is `Dice` with 2s, with 1 `Jaccard`.
 
     Example:
         >>> half = torch.zeros(1, 1, 2, 2)
@@ -100,11 +91,6 @@ class FocalTversky(_Overlap):
 
     The paper writes the exponent ``1 / gamma`` and takes gamma = 4/3: here that is gamma = 0.75. Below 1 it lifts small
     losses, so a class that is nearly right still has a gradient; above 1 it flattens them. A loss of 0 has no gradient.
-
-    The arguments are those of `Tversky`, and this:
-
-    Args:
-        gamma: The power of a class's loss, 0 or more.
 
     Example:
         >>> half = torch.zeros(1, 1, 2, 2)
@@ -127,8 +113,7 @@ class FocalTversky(_Overlap):
 class LogCoshDice(Dice):
     """Log-cosh Dice (Jadon 2020): the mean over classes of ``log cosh`` of their Dice loss.
 
-    About half its square below a half: steep where a class is lost, flat where it is nearly right. The arguments are those of
-    `Dice`.
+    About half its square below a half: steep where a class is lost, flat where it is nearly right.
 
     Example:
         >>> LogCoshDice("binary", smooth=0)(torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2, dtype=torch.uint8))  # of 1 / 3
@@ -143,9 +128,7 @@ class MCC(ClassMean):
     """One minus Matthews' correlation coefficient (Abhishek & Hamarneh 2021), the mean over classes; 0 to 2.
 
     ``(TP TN - FP FN) / sqrt((TP + FP) (TP + FN) (TN + FP) (TN + FN))``: unlike overlap losses it counts right background too.
-
-    Args:
-        smooth: s, more than 0, added to TP and TN, so that a class without a pixel is judged by its false positives.
+    `smooth`, more than 0, is added to TP and TN, so that a class without a pixel is judged by its false positives.
 
     Example:
         >>> logits = torch.tensor([[[[0.0, -99.0]]]])
@@ -163,7 +146,7 @@ class MCC(ClassMean):
         fn, tn = own - tp, other - fp + self.smooth
         tp = tp + self.smooth
         spread = ((tp + fp) * (tp + fn)).sqrt() * ((tn + fp) * (tn + fn)).sqrt()
-        return self.class_mean(1 - (tp * tn - fp * fn) / spread, self.counted(own, other))
+        return self.class_mean(1 - (tp * tn - fp * fn) / spread, own, other)
 
 
 class RegionSize(ClassMean):
@@ -183,5 +166,4 @@ class RegionSize(ClassMean):
 
     def from_sums(self, found: Sums) -> Tensor:
         own, other, tp, fp = self.counts(found)
-        losses = (tp + fp - own).abs() / or_one(own + other)
-        return self.class_mean(losses, self.counted(own, other))
+        return self.class_mean((tp + fp - own).abs() / or_one(own + other), own, other)

@@ -9,18 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from rsseg.collective import global_ratio
-from rsseg.contract import InputError
-from rsseg.losses.checks import check_weight, positive, share
+from rsseg.losses.checks import positive
 from rsseg.losses.pieces import wide
 from rsseg.losses.planes import pixel_share
 from rsseg.losses.terms.term import Term
-from rsseg.task import Regression
 
 
 class Quotient(Term):
@@ -51,16 +50,14 @@ def weighted_errors(
     In float32 or better. Where the target is NaN or `nodata` nothing counts, whatever the prediction there. Both are real
     numbers ``[B, C, H, W]``; the target may be of any dtype, and for one channel ``[B, H, W]``.
     """
-    Regression.check_shapes(prediction, target)
-    check_weight(prediction, weight)
-    target = target.view_as(prediction)
-    dtype = wide(prediction)
-    value = target.to(dtype)
-    known = ~value.isnan() if nodata is None or math.isnan(nodata) else ~value.isnan() & (target != nodata)
-    share = pixel_share(known, weight, dtype)
-    known = share > 0
-    error = prediction.to(dtype).masked_fill(~known, 0) - value.masked_fill(~known, 0)
-    errors = function(error).masked_fill(~known, 0) * share
+    value = target.view_as(prediction).to(wide(prediction))
+    known = ~value.isnan()
+    if nodata is not None:
+        known = known & (target.view_as(prediction) != nodata)
+    share = pixel_share(known, weight, value.dtype)
+    unknown = share == 0
+    error = prediction.to(value.dtype).masked_fill(unknown, 0) - value.masked_fill(unknown, 0)
+    errors = function(error).masked_fill(unknown, 0) * share
     return errors.sum((1, 2, 3)), share.sum((1, 2, 3))
 
 
@@ -103,8 +100,8 @@ class RMSE(_Regression):
     """
 
     def of_mean(self, mean: Tensor) -> Tensor:
-        some = mean > torch.finfo(mean.dtype).tiny
-        return torch.where(some, torch.where(some, mean, 1).sqrt(), 0)
+        none = mean <= torch.finfo(mean.dtype).tiny  # NaN is not: a diverged model has no loss
+        return torch.where(none, 0, torch.where(none, 1, mean).sqrt())
 
 
 class MAE(_Regression):
@@ -120,10 +117,7 @@ class MAE(_Regression):
 
 
 class Huber(_Regression):
-    """Huber loss (Huber 1964): half the squared error up to delta, straight beyond with the slope delta.
-
-    Args:
-        delta: More than 0, in the unit of the errors.
+    """Huber loss (Huber 1964): half the squared error up to `delta`, more than 0, straight beyond with the slope delta.
 
     Example:
         >>> Huber(delta=2)(torch.tensor([[[[3.0]]]]), torch.zeros(1, 1, 1))
@@ -138,10 +132,7 @@ class Huber(_Regression):
 
 
 class SmoothL1(_Regression):
-    """Smooth L1 (Girshick 2015): `Huber` divided by its delta, here called beta.
-
-    Args:
-        beta: More than 0, in the unit of the errors.
+    """Smooth L1 (Girshick 2015): `Huber` divided by its delta, here called `beta`.
 
     Example:
         >>> SmoothL1(beta=2)(torch.tensor([[[[3.0]]]]), torch.zeros(1, 1, 1))
@@ -170,13 +161,10 @@ class LogCosh(_Regression):
 
 
 class BerHu(_Regression):
-    """Reverse Huber loss (Owen 2007): the absolute error up to delta, ``(e^2 + delta^2) / (2 delta)`` beyond.
+    """Reverse Huber loss (Owen 2007): the absolute error up to `delta`, more than 0, ``(e^2 + delta^2) / (2 delta)`` beyond.
 
-    Small errors keep a slope of 1, large ones weigh as in `MSE`; used for depth by Laina et al. (2016), who take a fifth of a
-    batch's largest error for delta. Here it is fixed, so that the loss of a batch is not a matter of one pixel.
-
-    Args:
-        delta: More than 0, in the unit of the errors.
+    Small errors keep a slope of 1, large ones weigh as in `MSE`. Laina et al. (2016) take a fifth of a batch's largest error
+    for delta; here it is fixed, so that the loss of a batch is not a matter of one pixel.
 
     Example:
         >>> BerHu(delta=1)(torch.tensor([[[[0.5, 3.0]]]]), torch.zeros(1, 1, 2))  # (0.5 + 5) / 2
@@ -192,23 +180,17 @@ class BerHu(_Regression):
 
 
 class Pinball(_Regression):
-    """Pinball loss (Koenker & Bassett 1978), which fits a quantile: ``q`` times what is predicted too low, ``1 - q`` too high.
+    """Pinball loss (Koenker & Bassett 1978), which fits a quantile q: q times what is predicted too low, 1 - q too high.
 
-    Args:
-        quantile: q, above 0 and below 1; 0.5 is half of `MAE` and fits the median.
+    At the `quantile` 0.5 it is half of `MAE` and fits the median; it lies above 0 and below 1.
 
     Example:
         >>> Pinball(quantile=0.9)(torch.tensor([[[[1.0, 3.0]]]]), torch.full((1, 1, 2), 2.0))  # (0.9 + 0.1) / 2
         tensor(0.5000)
     """
 
-    rules = {"quantile": share}
+    rules = {"quantile": partial(positive, high=0.999)}
     quantile: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.quantile == 1:
-            raise InputError("quantile has to be less than 1: the highest value has no pinball loss; found 1")
 
     def of_error(self, error: Tensor) -> Tensor:
         return (1 - self.quantile) * error.relu() + self.quantile * (-error).relu()

@@ -1,4 +1,4 @@
-"""Terms of shape: distance to the true boundary, compactness, overlap object by object.
+"""Terms of shape: distance to the true boundary, compactness, centre lines, overlap object by object.
 
 They look at a pixel's surroundings, so ignored pixels cannot be cut away: their logits do not matter, no boundary runs
 along them, and they are part of no structure.
@@ -7,32 +7,30 @@ along them, and they are part of no structure.
 from __future__ import annotations
 
 from dataclasses import KW_ONLY
-from typing import Any
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.ndimage import distance_transform_edt, label
+from scipy.ndimage import binary_dilation, distance_transform_edt, generate_binary_structure, label
 from torch import Tensor
+from torch.nn import functional as F
 
 from rsseg.collective import global_ratio, global_sum
-from rsseg.contract import InputError, number
+from rsseg.contract import number
+from rsseg.losses.checks import positive, whole
 from rsseg.losses.sums import COUNT, SOFT
-from rsseg.losses.terms.means import Classes, ClassMean, or_one, pick
 from rsseg.losses.terms.overlap import tversky
-from rsseg.losses.terms.term import Term
+from rsseg.losses.terms.term import Classes, ClassMean, Term, or_one, pick
 
 
 class Boundary(Term):
     """Boundary loss (Kervadec et al. 2019): the mean over valid pixels and classes of ``phi p``.
 
     ``phi`` is the distance in pixels to the class's true boundary, which runs between pixels: positive outside, negative
-    inside, 0 everywhere in an image without that class or without anything else. Far mistakes cost more than near ones, and
-    right pixels are rewarded, so the value may be negative. It says nothing of a class that an image lacks: add it to an
-    overlap loss or a cross-entropy, with a small weight. Each step computes distances on the CPU.
-
-    Args:
-        classes: As for `Dice`, `present` being by image.
+    inside, 0 in an image without that class or without anything else. Right pixels are rewarded, so the value may be negative.
+    It says nothing of a class that an image lacks: add it to an overlap loss or a cross-entropy, with a small weight. Of
+    `classes`, `present` means present in the image. Each step computes distances on the CPU.
 
     Example:
         >>> Boundary("binary")(torch.tensor([[[[9e9, 9e9, 9e9]]]]), torch.tensor([[[1, 0, 0]]]))  # (-.5 + .5 + 1.5) / 3
@@ -45,19 +43,18 @@ class Boundary(Term):
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         planes = self.planes(logits, target, weight)
-        parts = planes.p, planes.own, planes.valid, planes.share
-        p, own, valid, share = (pick(x, self.classes, dim=1) for x in parts)
-        phi = torch.from_numpy(_distances(own.cpu().numpy(), valid.cpu().numpy())).to(p)
+        p, own, other, share = (pick(x, self.classes, dim=1) for x in (planes.p, planes.own, planes.other, planes.share))
+        phi = torch.from_numpy(_distances(own.cpu().numpy(), other.cpu().numpy())).to(p)
         if self.classes == "present":
             share = share * own.any(dim=3, keepdim=True).any(dim=2, keepdim=True)
         return global_ratio((phi * p * share).sum(), share.sum())
 
 
-def _distances(own: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+def _distances(own: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
     """The signed distance to the boundary of each plane of ``[B, C, H, W]``; see `Boundary`."""
     phi = np.zeros(own.shape, np.float32)
     for plane in np.ndindex(own.shape[:2]):
-        inside, outside = own[plane], valid[plane] & ~own[plane]
+        inside, outside = own[plane], other[plane]
         if inside.any() and outside.any():
             to_inside, to_outside = distance_transform_edt(~inside), distance_transform_edt(~outside)
             phi[plane] = np.where(inside, 0.5 - to_outside, to_inside - 0.5)
@@ -68,12 +65,9 @@ class ComponentDice(ClassMean):
     """CC-Dice (Bouteille et al. 2025; regions of Jaus et al. 2025), for small objects: Dice loss object by object.
 
     The mean over the connected components of the truth (by edges or corners) of ``1 - (2 TP + s) / (2 TP + FP + FN + s)`` among
-    the pixels that are nearest to the component, so that a small object counts as much as a large one. Of `classes` those in
-    the target are averaged. With ``over="batch"`` all components of a class count alike. It says nothing of an image without
-    the class: add it to `Dice` and a cross-entropy, as the paper does. Each step finds the regions on the CPU.
-
-    Args:
-        smooth: s, 0 or more; the paper's is 0.
+    the pixels that are nearest to the component, found on the CPU in each step; the paper's s, `smooth`, is 0. A small object
+    counts as much as a large one. Of `classes` those in the target are averaged. With ``over="batch"`` all components of a
+    class count alike. It says nothing of an image without the class: add it to `Dice` and a cross-entropy, as the paper does.
 
     Example:
         >>> objects = torch.tensor([[[1, 0, 0, 0, 1, 1, 1, 1, 1]]])
@@ -112,23 +106,13 @@ def _regions(own: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], npt.NDA
     return region, np.array(plane, np.int64)
 
 
-def _below_one(name: str, value: Any) -> float:
-    if number(name, value) >= 1:
-        raise InputError(f"{name} has to be below 1; found {value!r}")
-    return float(value)
-
-
 class BoundaryDoU(ClassMean):
     """Boundary difference over union (Sun et al. 2023): the mean over classes of ``(FP + FN) / (FP + FN + (1 - a) TP)``.
 
     ``a = 1 - 2 C / S``, held to 0 to `limit`, with S the pixels of the class and C those of them that have a neighbour, across
     an edge, of another class. That is the Tversky loss with alpha = beta = ``1 / (1 - a)``: Jaccard for a thin class, and more
-    weight on the errors, which lie at the boundary, the more compact a class is. Unlike in the paper's code, the border of an
-    image is no boundary, and p is not squared.
-
-    Args:
-        limit: The highest a, below 1; the paper's code advises 0.8.
-        smooth: s of the Tversky loss.
+    weight on the errors, which lie at the boundary, the more compact a class is. The paper's code advises the limit 0.8; unlike
+    there, the border of an image is no boundary, and p is not squared.
 
     Example:
         >>> square = torch.zeros(1, 10, 10, dtype=torch.long)
@@ -137,19 +121,19 @@ class BoundaryDoU(ClassMean):
         tensor(0.6410)
     """
 
-    rules = {"limit": _below_one}
+    rules = {"limit": partial(number, high=0.999)}
     limit: float = 0.8
     smooth: float = 1.0
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         planes = self.planes(logits.detach(), target, weight)
-        found = self.take(logits, target, weight, [(SOFT, self.over)])
-        rim = planes.own & _beside(planes.valid & ~planes.own)
+        found = self.take(logits, target, weight, SOFT)
+        rim = planes.own & _beside(planes.other)
         lengths = (rim * planes.share).sum((2, 3))
         lengths = global_sum(lengths.sum(0, keepdim=True)) if self.over == "batch" else lengths
         a = pick(1 - 2 * lengths / or_one(found[COUNT][0]), self.classes).clamp(0, self.limit)
         own, other, tp, fp = self.counts(found)
-        return self.class_mean(tversky(tp, fp, own, 1 / (1 - a), 1 / (1 - a), self.smooth), self.counted(own, other))
+        return self.class_mean(tversky(tp, fp, own, 1 / (1 - a), 1 / (1 - a), self.smooth), own, other)
 
 
 def _beside(x: Tensor) -> Tensor:
@@ -160,3 +144,145 @@ def _beside(x: Tensor) -> Tensor:
     near[..., 1:] |= x[..., :-1]
     near[..., :-1] |= x[..., 1:]
     return near
+
+
+class ClDice(ClassMean):
+    """Soft clDice (Shit et al. 2021): one minus the harmonic mean of the skeletons' precision and sensitivity.
+
+    With P and L the probabilities and the labels, S the soft skeleton and s the smoothing, per class: precision
+    ``(sum S(P) L + s) / (sum S(P) + s)``, sensitivity ``(sum S(L) P + s) / (sum S(L) + s)``. A gap in a road costs as much as
+    its length, however narrow the road is. The paper adds it to `Dice`.
+
+    Args:
+        iterations: Of thinning; at least half the width in pixels of the widest structure.
+        smooth: s, more than 0.
+
+    Example:
+        >>> line = torch.zeros(1, 5, 9, dtype=torch.long)
+        >>> line[:, 2] = 1
+        >>> ClDice("binary")(line.unsqueeze(1) * 99.0 - 49, line)
+        tensor(0.)
+    """
+
+    rules = {"iterations": whole, "smooth": positive}
+    iterations: int = 3
+    smooth: float = 1.0
+
+    def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        planes, s = self.planes(logits, target, weight), self.smooth
+        p, own, share = (pick(x, self.classes, dim=1) for x in (planes.p, planes.own, planes.share))
+        y = own.to(p.dtype)
+        thin_p, thin_y = soft_skeleton(p, self.iterations), soft_skeleton(y, self.iterations)
+        sums = (torch.stack([thin_p * y, thin_p, thin_y * p, thin_y, y, 1 - y]) * share).sum((3, 4))
+        if self.over == "batch":
+            sums = global_sum(sums.sum(1, keepdim=True))
+        hit_p, all_p, hit_y, all_y, present, absent = sums.unbind()
+        precision, sensitivity = (hit_p + s) / (all_p + s), (hit_y + s) / (all_y + s)
+        losses = 1 - 2 * precision * sensitivity / (precision + sensitivity)
+        return self.class_mean(losses, present, absent)
+
+
+def soft_skeleton(x: Tensor, iterations: int) -> Tensor:
+    """What openings of the thinned image take away, collected: the centre lines of ``[B, C, H, W]`` in [0, 1].
+
+    Example:
+        >>> soft_skeleton(F.pad(torch.ones(1, 1, 3, 5), (1, 1, 1, 1)), 2)[0, 0, 2].int().tolist()
+        [0, 0, 1, 1, 1, 0, 0]
+    """
+    skeleton = F.relu(x - _opened(x))
+    for _ in range(iterations):
+        x = _eroded(x)
+        new = F.relu(x - _opened(x))
+        skeleton = skeleton + F.relu(new - skeleton * new)
+    return skeleton
+
+
+def _eroded(x: Tensor) -> Tensor:
+    """The smallest of a pixel and its four neighbours inside the image."""
+    return torch.minimum(-F.max_pool2d(-x, (3, 1), 1, (1, 0)), -F.max_pool2d(-x, (1, 3), 1, (0, 1)))
+
+
+def _opened(x: Tensor) -> Tensor:
+    return F.max_pool2d(_eroded(x), 3, 1, 1)
+
+
+class SkeletonRecall(ClassMean):
+    """Skeleton recall (Kirchhoff et al. 2024), for thin structures: one minus the mean p on the tubed centre lines.
+
+    As `ClDice` it minds a gap in a road by its length, but needs centre lines of the truth alone, found on the CPU in each
+    step. False positives cost nothing: add it to `Dice` and a cross-entropy, as the paper does. Unlike there, each class has
+    centre lines of its own: list the thin ones as `classes`. The tube reaches `radius` pixels from the centre line, counted
+    across edges.
+
+    Example:
+        >>> logits = torch.where(torch.arange(10) < 4, 99.0, -99.0).view(1, 1, 1, 10)
+        >>> SkeletonRecall("binary")(logits, torch.ones(1, 1, 10, dtype=torch.uint8))
+        tensor(0.6000)
+    """
+
+    rules = {"radius": whole}
+    radius: int = 2
+
+    def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        tube = _tubes(self.planes(logits.detach(), target, weight).own, self.radius, self.classes)
+        counted = tube if target.ndim == 4 else tube.any(1)
+        labels = target.long().masked_fill(~counted, self.ignore_index)
+        own, _, tp, _ = self.counts(self.take(logits, labels, weight, SOFT))
+        return self.class_mean(1 - tp / or_one(own), own)
+
+
+def _tubes(own: Tensor, radius: int, classes: Classes) -> Tensor:
+    """The pixels of each chosen class of bool ``[B, C, H, W]`` that lie within `radius` steps from its centre line."""
+    chosen, found = pick(torch.arange(own.shape[1]), classes), torch.zeros_like(own)
+    planes = own.cpu()[:, chosen].numpy()
+    lines = thin(planes)
+    cross = generate_binary_structure(2, 1)[None, None]
+    found[:, chosen] = torch.from_numpy(planes & binary_dilation(lines, cross, radius) if radius else lines).to(own.device)
+    return found
+
+
+def thin(planes: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The centre line of every structure of ``[..., H, W]``, one pixel wide, in as many pieces and with as many holes.
+
+    Layer by layer, border pixels are taken away that neither end a line nor connect what else would fall apart: in turn those
+    whose neighbour above, below, to the left or to the right is free (Rosenfeld 1975). Pixels are connected if they share an
+    edge or a corner. Outside a plane is free.
+
+    Example:
+        >>> thin(np.ones((3, 5), bool)).astype(int)
+        array([[0, 0, 0, 0, 0],
+               [1, 1, 1, 1, 1],
+               [0, 0, 0, 0, 0]])
+    """
+    margin = [*[(0, 0)] * (planes.ndim - 2), (1, 1), (1, 1)]
+    padded = np.ascontiguousarray(np.pad(planes, margin))  # np.pad keeps an order that reshape would copy
+    pixels, width = padded.reshape(-1), padded.shape[-1]
+    around = (-width, 1 - width, 1, width + 1, width, width - 1, -1, -1 - width)  # clockwise from above
+    patterns = np.zeros(pixels.shape, np.uint8)
+    for bit, offset in enumerate(around):
+        patterns |= np.roll(pixels, -offset).view(np.uint8) << bit
+    border = np.flatnonzero(pixels & (patterns < 255))
+    while border.size:
+        changed = np.zeros_like(pixels)
+        for deletable in _DELETABLE:
+            gone = border[deletable[patterns[border]] & pixels[border]]
+            pixels[gone] = False
+            for bit, offset in enumerate(around):
+                patterns[gone - offset] &= 255 - 2**bit
+                changed[gone - offset] = True
+        border = np.flatnonzero(pixels & changed)
+    return padded[..., 1:-1, 1:-1]
+
+
+def _deletable() -> npt.NDArray[np.bool_]:
+    """Whether a pixel may go, ``[4, 256]``: free above, below, to the left or to the right; the pattern of its neighbours."""
+    table = np.zeros((4, 256), bool)
+    for pattern in range(256):
+        ring = [pattern >> place & 1 for place in range(8)]
+        block = np.array([[ring[7], ring[0], ring[1]], [ring[6], 0, ring[2]], [ring[5], ring[4], ring[3]]])
+        if label(block, np.ones((3, 3)))[1] == 1 and sum(ring) > 1:
+            table[:, pattern] = [not ring[side] for side in (0, 4, 6, 2)]
+    return table
+
+
+_DELETABLE = _deletable()

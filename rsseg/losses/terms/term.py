@@ -1,22 +1,29 @@
-"""The base of loss terms: a module of (logits, target) that checks its parameters and what it is given."""
+"""The bases of loss terms: modules of (logits, target) that check their parameters and what they are given."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import Any, ClassVar, dataclass_transform
+from typing import Any, ClassVar, Literal, TypeAlias, TypeGuard, dataclass_transform
 
 import torch
 from torch import Tensor, nn
 
+from rsseg.collective import global_ratio
 from rsseg.contract import IGNORE, InputError
-from rsseg.losses.checks import RULES, SEGMENTATION, check_weight_values, fitting, warn_of_probabilities
+from rsseg.losses.checks import RULES, SEGMENTATION, check_weight, check_weight_values, fitting, warn_of_probabilities
 from rsseg.losses.planes import Planes, class_planes
-from rsseg.losses.sums import Needs, Over, Sum, Sums, pixel_sums
+from rsseg.losses.sums import COUNT, SOFT, Over, Sum, Sums, over_batch, pixel_sums
 from rsseg.task import TASKS
 
 VALUE_CHECKS = 2
 """In how many calls a term reads the labels: that waits for the device, and a wrong mapping shows at once."""
+
+Classes: TypeAlias = Literal["all", "present"] | Sequence[int]
+"""Which classes are averaged: all that have a valid pixel to be judged on, those in the target, or a list."""
+
+PerClass: TypeAlias = Sequence[float] | Tensor | None
+"""One number per class; None: 1 for all."""
 
 
 @dataclass_transform(eq_default=False)
@@ -36,9 +43,6 @@ class Term(nn.Module):
         soft: Whether it takes a target of class shares.
         signed: Whether its value may be negative.
         rules: How parameters are checked; they override `RULES`.
-
-    Raises:
-        InputError: For arguments that do not fit, and misfitting shapes and labels.
     """
 
     tasks: ClassVar[Collection[str]] = SEGMENTATION
@@ -69,14 +73,12 @@ class Term(nn.Module):
             return self.formula(logits, target, weight)
 
     def check(self, logits: Tensor, target: Tensor, weight: Tensor | None = None, always: bool = False) -> None:
-        """Refuse a target and weights that do not fit, in the first calls or always by their values too.
-
-        Logits that look like probabilities are said to.
-        """
+        """Refuse a target and weights that do not fit, in the first calls or always by their values too."""
         if torch.compiler.is_compiling():
             return
         task = TASKS[self.task]
         task.check_shapes(logits, target)
+        check_weight(logits, weight)
         if target.is_floating_point() and not (task.real or self.soft):
             raise InputError(
                 f"{type(self).__name__} needs labels; found class shares: take cross-entropy, focal, Dice, Jaccard or Tversky "
@@ -101,10 +103,9 @@ class Term(nn.Module):
         return ()
 
     @property
-    def needs(self) -> Needs:
-        """The `sums`, each with what it is taken over: `over` where the term has it, else the batch."""
-        over: Over = getattr(self, "over", "batch")
-        return [(wanted, over) for wanted in self.sums]
+    def by_image(self) -> bool:
+        """Whether its sums are those of each image, not of the batch."""
+        return bool(getattr(self, "over", "batch") == "image")
 
     def from_sums(self, found: Sums) -> Tensor:
         """The loss from its `sums`, by name; the number of pixels, `COUNT`, is always there too."""
@@ -112,13 +113,94 @@ class Term(nn.Module):
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """The loss itself."""
-        return self.from_sums(self.take(logits, target, weight, self.needs))
+        return self.from_sums(self.take(logits, target, weight, *self.sums))
 
-    def take(self, logits: Tensor, target: Tensor, weight: Tensor | None, needs: Needs) -> Sums:
-        """The sums of this term alone, taken in a pass of its own."""
-        found = pixel_sums(logits, target, self.task, needs, self.ignore_index, weight)
-        return {name: value for (name, _), value in found.items()}
+    def take(self, logits: Tensor, target: Tensor, weight: Tensor | None, *wanted: Sum) -> Sums:
+        """Sums for this term alone, taken in a pass of its own."""
+        images = pixel_sums(logits, target, self.task, wanted, self.ignore_index, weight)
+        return images if self.by_image else over_batch(images)
 
     def planes(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Planes:
         """Logits and labels as planes, for a formula that looks at a pixel's surroundings or order."""
         return class_planes(logits, target, self.task, self.ignore_index, weight)
+
+
+def is_of_sums(term: nn.Module) -> TypeGuard[Term]:
+    """Whether a module is a term that is a function of sums."""
+    return isinstance(term, Term) and bool(term.sums)
+
+
+class Mean(Term):
+    """A quotient of two sums, of the global batch or of each image, see `over` in `rsseg.losses`."""
+
+    _: KW_ONLY
+    over: Over = "batch"
+
+    def mean(self, top: Tensor, bottom: Tensor) -> Tensor:
+        """``top / bottom``, ``[G]`` each, of the batch, or the mean over all ranks' images whose bottom is not 0; else 0."""
+        ratios = top / bottom.clamp(min=torch.finfo(top.dtype).tiny ** 0.5)  # its inverse has to be finite, for the gradient
+        return ratios.squeeze(0) if self.over == "batch" else global_ratio(ratios.sum(), (bottom > 0).sum())
+
+
+class PixelMean(Mean):
+    """The mean over the valid pixels, or entries of sigmoid tasks, of a function of the label's probability."""
+
+    def total(self, found: Sums) -> Tensor:
+        """The sum of that function, ``[G]``: of the only one of `sums`."""
+        return found[self.sums[0]].sum((0, 2))
+
+    def entries(self, found: Sums) -> Tensor:
+        """The valid pixels, or entries of sigmoid tasks, ``[G]``."""
+        count = found[COUNT]
+        return count[0].sum(1) if self.exclusive else count.sum((0, 2))
+
+    def from_sums(self, found: Sums) -> Tensor:
+        return self.mean(self.total(found), self.entries(found))
+
+
+class ClassMean(Mean):
+    """The mean over classes of a loss of each class, see `classes` in `rsseg.losses`."""
+
+    _: KW_ONLY
+    classes: Classes = "all"
+
+    def counts(self, found: Sums) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Own pixels, other pixels, true positives and false positives of the chosen classes, ``[G, C]`` each."""
+        own, other = pick(found[COUNT], self.classes)
+        tp, fp = pick(found[SOFT], self.classes)
+        return own, other, tp, fp
+
+    def class_mean(self, losses: Tensor, own: Tensor, other: Tensor | float = 0, class_weights: Tensor | None = None) -> Tensor:
+        """The (weighted) mean of losses ``[G, C]`` of the chosen classes, then of the images that have any to count.
+
+        A class counts where it has `own` pixels or, unless it has to be present, `other` ones to be judged on.
+        """
+        share = ((own if self.classes == "present" else own + other) > 0).to(losses.dtype)
+        if class_weights is not None:
+            share = share * pick(class_weights, self.classes)
+        return self.mean((losses * share).sum(1), share.sum(1))
+
+
+def pick(x: Tensor, classes: Classes, dim: int = -1) -> Tensor:
+    """The chosen classes along a dimension, by slices: an index made from a list would wait for the device."""
+    if isinstance(classes, str):
+        return x
+    count = x.shape[dim]
+    if max(classes) >= count:
+        raise InputError(f"classes lists {max(classes)}, but {count} classes are numbered 0..{count - 1}: leave it out")
+    return torch.stack([x.select(dim, c) for c in classes], dim)
+
+
+def or_one(divisor: Tensor) -> Tensor:
+    """A divisor, 1 where it is 0."""
+    return divisor.masked_fill(divisor == 0, 1)
+
+
+def weights(numbers: float | PerClass, like: Tensor, name: str) -> Tensor | None:
+    """Numbers per class, or one for all, as a tensor that fits one ``[..., C]``; `name` is what the user calls them."""
+    if numbers is None:
+        return None
+    found = torch.as_tensor(numbers, dtype=like.dtype)
+    if found.ndim and found.shape != like.shape[-1:]:
+        raise InputError(f"{name} needs one number per class, {like.shape[-1]} for these logits; found {found.numel()}")
+    return found.to(like.device, non_blocking=True)
