@@ -134,7 +134,7 @@ class Model:
         quiet()
         self.places, self.scaling = as_paths(places), scaling
         self.trust = (trust,) if isinstance(trust, str) else tuple(trust)
-        self._models = load_models(self.places, scaling, self.trust)
+        self._models = load_models(self.places, self.trust)
         self.spec = self._models[0].spec
 
     @property
@@ -201,7 +201,7 @@ class Model:
         unused = FOR_FILES & options.keys()
         if unused:
             raise InputError(f"{', '.join(sorted(unused))}: for files alone, which Model.map writes; scaling is for rsseg.load")
-        given = checked(Options, {"resample": "false", **options, "write": [kind], "dtype": "float16"})
+        given = checked(Options, {**options, "write": [kind], "dtype": "float16", "scaling": self.scaling})
         given.head = given.head or next(iter(self.spec.heads))
         if given.head in self.spec.heads and isinstance(self.spec.heads[given.head].task, Centres):
             raise InputError(f"head {given.head} finds objects: Model.map writes them as a GeoPackage")

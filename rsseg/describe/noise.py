@@ -212,7 +212,7 @@ def find_noise(setup: Setup, module: SegmentationModule, store: Store, side: int
         numbers = batch["k"].tolist()
         for head, task in tasks.items():
             label = label_planes(task, layers_of(batch)[task.target])
-            doubts[head].add(windows, numbers, logits[head], module.labels(head, logits[head]), label)
+            doubts[head].add(windows, numbers, logits[head], module.tasks[head].predict(logits[head]), label)
 
     count_scenes(setup, module, windows, doubt)
     for own in doubts.values():

@@ -23,9 +23,6 @@ class Constant:
     def __init__(self, column):
         self.column, self.tasks = column, {"mask": TWO}
 
-    def labels(self, head, logits):
-        return self.tasks[head].predict(logits)
-
     def logits(self, images):
         place = torch.arange(images.shape[-1]).expand(len(images), 1, *images.shape[-2:])
         return {"mask": torch.where(place < self.column, 1.0, -1.0) * images[:, :1]}
