@@ -22,7 +22,7 @@ from torch import Tensor
 from rsseg.assembly import make_setup
 from rsseg.config.entry import ENTRY
 from rsseg.contract import InputError, check_choice, number
-from rsseg.data.masks import VECTORS, is_vector
+from rsseg.data.masks import VECTORS, Mask
 from rsseg.data.raster import georeference
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.devices import choose_precision, scoring_accelerator
@@ -254,7 +254,7 @@ def _check(options: Options) -> None:
     check_choice("dtype", options.dtype, ("uint8", "float16"))
     for kind in options.write or [""]:
         check_choice("write", kind, KINDS)
-    if options.area and not (Path(options.area).is_file() and is_vector(Path(options.area))):
+    if options.area and not (Path(options.area).is_file() and Mask(Path(options.area)).vector):
         raise InputError(f"area={options.area}: a vector file is expected ({', '.join(sorted(VECTORS))})")
 
 

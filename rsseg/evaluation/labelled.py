@@ -14,14 +14,14 @@ from rsseg.assembly import make_module
 from rsseg.config.folder import RunFolder
 from rsseg.config.targets import FROM_FILES, targets_of
 from rsseg.contract import InputError, known, unknown
-from rsseg.data.files import mask_at, mask_settings
+from rsseg.data.files import mask_settings
 from rsseg.data.labels import make_mask_reader
-from rsseg.data.masks import MaskReader, read_mask
-from rsseg.data.scene import Mask, Scene, SceneReader
+from rsseg.data.masks import Mask, MaskReader
+from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.store import Store
 from rsseg.dataset import Dataset, TrainStatistics, open_split, scenes_of
 from rsseg.inference.scene import blocks
-from rsseg.metrics import SCORES, AnyScores
+from rsseg.metrics import Scores
 from rsseg.metrics.pixels import count_pairs, sum_errors
 from rsseg.module import SegmentationModule
 from rsseg.progress import progress
@@ -85,11 +85,11 @@ def _mask_of(setup: Setup, target: str, path: Path, mask_reader: MaskReader) -> 
     node = setup.plain["dataset"]
     place, said = (f"targets.{target}", targets_of(node)[target]) if node.get("targets") else ("source", node["source"])
     given = {key: said[key] for key in FROM_FILES if key != "mask" and said.get(key) is not None}
-    found = mask_at(path, mask_settings(place, str(path), **given))
-    if found.burn is None:
+    found = mask_settings(place, str(path), **given)
+    if not found.vector:
         return found, mask_reader
     task = mask_reader.task
-    if found.burn.attribute is None and not task.real:
+    if found.attribute is None and not task.real:
         if task.exclusive or task.channels > 1:
             raise InputError(
                 f"mask={path}: the run's config names no attribute (dataset.source.attribute, values) that says which of "
@@ -99,7 +99,7 @@ def _mask_of(setup: Setup, target: str, path: Path, mask_reader: MaskReader) -> 
     return found, mask_reader
 
 
-def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> AnyScores:
+def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> Scores:
     """The scores of a finished map of a head, by a mask as for `labelled_scene`, pixel by pixel of the map.
 
     The map holds the numbers of labels as ``rsseg predict`` writes them, with a no-data value where nothing is known, or the
@@ -119,7 +119,7 @@ def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> AnyScores:
             truth = reader.read_mask(window)
             truth = truth if task.real else task.hard_labels(truth)
             try:
-                labels = read_mask(path, of_map, window, path)
+                labels = of_map.read(Mask(path), window, path)
             except InputError as error:
                 raise InputError(f"map={path}: {error}") from None
             beyond = known(truth) & ~known(labels)
@@ -129,7 +129,7 @@ def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> AnyScores:
             counts = counts + part
     if unmapped:
         log.info("%d labelled pixels have no value in %s: they are not counted.", unmapped, path)
-    scores = SCORES[task.counted](counts.numpy(), task, setup.without_of(head))
-    if not sum(scores.pixels):
+    scores = Scores(counts.numpy(), task, setup.without_of(head))
+    if not scores.class_pixels.any():
         raise InputError(f"{mask} labels no pixel of {path} that the map has a value for: is it the right file?")
     return scores

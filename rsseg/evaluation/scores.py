@@ -31,7 +31,7 @@ from rsseg.evaluation.loading import finished_runs, known_head, load_trained
 from rsseg.files import read_json, write_csv, write_json
 from rsseg.inference.ensemble import Ensemble
 from rsseg.inference.maps import made_by
-from rsseg.metrics import AnyScores
+from rsseg.metrics import Scores
 from rsseg.progress import progress
 from rsseg.quiet import quiet
 from rsseg.setup import Setup
@@ -55,7 +55,7 @@ def evaluate(
     scene: Path | None = None,
     mask: Path | None = None,
     head: str = "",
-) -> dict[str, AnyScores]:
+) -> dict[str, Scores]:
     """Score a run's best checkpoint, or several runs' as an ensemble; print the tables and write them with pictures.
 
     docs/evaluate.md names the files, ``rsseg evaluate --help`` explains the settings.
@@ -142,7 +142,7 @@ def evaluate_map(
     without: Sequence[str] = (),
     head: str = "",
     out: Path | None = None,
-) -> AnyScores:
+) -> Scores:
     """Score a finished map by a mask from elsewhere; print the table, and write ``evaluation-map-{map}.csv`` and its like.
 
     The map is of a head (empty: the first) of a run whose classes it has, see `compare_map`; the mask is in any CRS. The rest

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rsseg.contract import InputError, check_choice
 from rsseg.inference.trained import Spec, TrainedModel
-from rsseg.metrics.scaling import KINDS
+from rsseg.metrics.scaling import SCALINGS
 from rsseg.task import Centres, Task
 from rsseg.task.task import per_plane
 
@@ -101,7 +101,7 @@ class Ensemble(nn.Module):
         heads: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        check_choice("scaling", scaling, ("none", *KINDS))
+        check_choice("scaling", scaling, ("none", *SCALINGS))
         check_choice("tta", tta, VIEWS)
         self.models, self.specs = nn.ModuleList(models), [model.spec for model in models]
         _check_alike(self.specs)
@@ -163,7 +163,7 @@ class Ensemble(nn.Module):
     def kinds(self, head: str) -> tuple[str, ...]:
         """``none``, and the kinds of scaling that some model has of a head."""
         fitted = {kind for spec in self.specs for kind in spec.heads[head].scaling}
-        return ("none", *(kind for kind in KINDS if kind in fitted))
+        return ("none", *(kind for kind in SCALINGS if kind in fitted))
 
     def tuned_threshold(self, head: str) -> Tensor:
         """The tuned threshold, or biases, of a head's scaled logits.

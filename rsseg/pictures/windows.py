@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,8 +15,8 @@ from torch import Tensor
 from rsseg.contract import Batch, known, layers_of
 from rsseg.data.balance import Balanced
 from rsseg.data.store import Store
-from rsseg.data.windows import TrainWindows
-from rsseg.metrics import SCORES
+from rsseg.data.windows import StoreWindows
+from rsseg.metrics import Scores
 from rsseg.metrics.objects import SCORE, labelled_objects, match, peaks, suppress
 from rsseg.metrics.pixels import count_pairs, sum_errors
 from rsseg.pictures.colours import FOUND, MISSED, WRONG
@@ -65,7 +65,7 @@ def pick_windows(store: Store, size: int, count: int, every_class: bool = False)
         sampler = Balanced(0, store.sizes, size, store.census.blocks, task, store.read, weights=weights)
         for place in map(sampler, range(-(-LOOKED_AT // len(labels)))):
             if place not in shares:
-                mask = store.read(*place, size)[1]
+                mask = store.read(*place, size)[1][task.target]
                 shares[place] = np.array([task.label_mask(mask, each).mean() for each in labels])
     seen, chosen = np.zeros(len(labels), bool), list[tuple[int, int, int]]()
     while len(chosen) < len(shares) and (len(chosen) < count or (every_class and not seen.all())):
@@ -76,7 +76,7 @@ def pick_windows(store: Store, size: int, count: int, every_class: bool = False)
         )
         seen |= shares[best] > 0
         chosen.append(best)
-    windows = TrainWindows(store, size, chosen.__getitem__)
+    windows = StoreWindows(store, size, chosen.__getitem__)
     return [windows.batch([k]) for k in range(len(chosen))]
 
 
@@ -128,7 +128,7 @@ def window_score(task: Task, target: NDArray[Any], prediction: NDArray[Any]) -> 
     else:
         given = torch.from_numpy(prediction)[None], torch.from_numpy(target)[None]
         counts = (sum_errors(*given) if task.real else count_pairs(*given, torch.tensor([0]), 1, task)).numpy()
-    return SCORES[task.counted](counts, task, ()).means()[task.score]
+    return Scores(counts, task)[task.score]
 
 
 def by_match(truth: NDArray[Any], found: NDArray[Any], classes: int) -> tuple[list[str], list[str]]:
@@ -153,28 +153,6 @@ def disagreement(row: Row, task: Task) -> float:
         return float(sum(missed.count(MISSED) + wrong.count(WRONG) for missed, wrong in pairs))
     there, apart = known(row.target), np.ptp(row.predictions, axis=0)
     return float((apart if task.real else apart > 0)[there].mean()) if there.any() else 0.0
-
-
-def most_different(
-    windows: Sequence[Batch], head: str, models: Iterable[Model], count: int, scenes: Sequence[str]
-) -> list[Row]:
-    """Of some windows as for `label_rows` those that models label most differently, one of each scene before two of one.
-
-    One model is in memory at a time.
-    """
-    rows, task = list[Row](), None
-    for model in models:
-        task = model.tasks[head]
-        rows = rows or label_rows(windows, task, scenes)
-        for row, window in zip(rows, windows, strict=True):
-            row.predictions.extend(predict_windows(model, [window], scenes)[head][0].predictions)
-        del model  # before the next one is made
-    if task is None:
-        return []
-    ranked = sorted(rows, key=lambda row: disagreement(row, task), reverse=True)
-    of_scene = {row.scene: row for row in reversed(ranked)}  # the first of each
-    first = [row for row in ranked if of_scene[row.scene] is row]
-    return [*first, *(row for row in ranked if of_scene[row.scene] is not row)][:count]
 
 
 def of_head(path: Path, head: str, heads: Collection[str]) -> Path:
