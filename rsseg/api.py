@@ -124,7 +124,7 @@ class Model:
         quiet()
         self.places, self.scaling = as_paths(places), scaling
         self.trust = (trust,) if isinstance(trust, str) else tuple(trust)
-        self._models = load_models(self.places, scaling, self.trust)
+        self._models = load_models(self.places, self.trust)
         self.spec = self._models[0].spec
 
     @property
@@ -168,7 +168,7 @@ class Model:
             )
         if pixels.dtype.kind not in "uif":
             raise InputError(f"pixels of dtype {pixels.dtype}: numbers are expected, as in training ({self.spec.dtype})")
-        given = typed(Options, {"resample": "false", **options, "write": [kind], "dtype": "float16"})
+        given = typed(Options, {**options, "write": [kind], "dtype": "float16", "scaling": self.scaling})
         given.head = given.head or next(iter(self.spec.heads))
         if given.head in self.spec.heads and isinstance(self.spec.heads[given.head].task, Centres):
             raise InputError(f"head {given.head} finds objects: rsseg predict writes them as a GeoPackage")

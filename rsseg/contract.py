@@ -117,6 +117,24 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
+def check_choice(setting: str, value: str, known: Iterable[str]) -> None:
+    """Refuse a value that a setting does not have.
+
+    Raises:
+        InputError: If it is none of the known ones.
+
+    Example:
+        >>> check_choice("dtype", "half", ("uint8", "float16"))
+        Traceback (most recent call last):
+        ...
+        rsseg.contract.InputError: dtype=half: uint8 or float16 is expected
+    """
+    names = list(known)
+    if value not in names:
+        expected = f"{', '.join(names[:-1])} or {names[-1]}"
+        raise InputError(f"{setting}={value}{nearest(value, names)}: {expected} is expected")
+
+
 def counted(number: int, noun: str) -> str:
     """A number of things in words that fit it.
 

@@ -125,10 +125,6 @@ class SegmentationModule(L.LightningModule):
         """Logits ``[B, K, H, W]`` by head of stored pixels ``[B, C, H, W]``."""
         return self(self.normalise(pixels))
 
-    def labels(self, head: str, logits: Tensor) -> Tensor:
-        """The labels, or values, of a head's logits, as they are scored."""
-        return self.tasks[head].predict(logits)
-
     def _loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a training batch, from what the network gives in training, and all losses by their names in the log."""
         done = self.global_step / self.steps if self.steps else 1.0

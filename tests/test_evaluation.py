@@ -91,7 +91,9 @@ def test_one_run_is_scored_bit_by_bit_as_in_training(runs):
                 found["mask"] for found in (evaluate(runs[0], split, threshold), as_training_scores(runs[0], split, threshold))
             )
             assert np.array_equal(ours.sums, theirs.sums)
-    assert not np.array_equal(ours.sums, evaluate(runs[0], "test")["mask"].sums), "tuned points differ from fixed ones"
+    assert not np.array_equal(ours.sums, evaluate(runs[0], "test")["mask"].sums), (
+        "tuned points differ from fixed ones"
+    )
 
 
 @pytest.mark.parametrize("kind", ["heads", "multilabel", "binary"])
@@ -208,7 +210,8 @@ def test_what_an_ensemble_gains_is_written_and_said(runs, tmp_path, caplog, caps
     assert iou["over_members_low"] < iou["over_members"] < iou["over_members_high"]
     assert ("IoU", "tuned") in gains
     nll = gains["negative log-likelihood", "temperature"]
-    rows = {row["model"]: float(row["nll"]) for row in facts["calibration"] if row["scaling"] == "temperature"}
+    table = read(tmp_path / "ensemble-test-calibration.csv")
+    rows = {row["model"]: float(row["nll"]) for row in table if row["scaling"] == "temperature"}
     assert nll["over_members"] == pytest.approx(np.mean([rows[str(run)] for run in runs]) - rows["ensemble"])  # lower is better
     assert f"over the best, {iou['best']:.4f}, {iou['best_member']}" in caplog.text
     for name in ("", "-tuned", "-scenes", "-confusion", "-calibration"):
@@ -263,7 +266,9 @@ def test_members_that_do_not_go_together_are_refused(runs, tmp_path, folder_root
         return other
 
     classes = changed("classes", "  classes:\n  - a\n  - b\n  - c", "  classes:\n  - a\n  - c\n  - b")
-    with pytest.raises(InputError, match=r"run1 and .*classes can't be averaged: their classes are \['a', 'b', 'c'\] and"):
+    with pytest.raises(
+        InputError, match=r"run1 and .*classes can't be averaged: their classes of mask are multiclass \['a', 'b', 'c'\] and"
+    ):
         evaluate([runs[0], classes], "test")
     bands = changed("bands", "  bands:\n  - 1\n  - 2\n  - 3", "  bands:\n  - 3\n  - 2\n  - 1")
     with pytest.raises(InputError, match=r"their bands are \[1, 2, 3\] and \[3, 2, 1\]"):
@@ -276,14 +281,12 @@ def test_members_that_do_not_go_together_are_refused(runs, tmp_path, folder_root
             evaluate(runs, "test", **given)
 
 
-def test_a_run_without_scaling_is_scored_and_one_line_says_so(runs, tmp_path, caplog):
-    caplog.set_level(logging.INFO)
+def test_a_run_without_scaling_is_scored(runs, tmp_path):
     old = tmp_path / "old"
     shutil.copytree(runs[0], old)
     (old / "scaling.json").unlink()
     before, after = evaluate(runs[0], "test")["mask"], evaluate(old, "test")["mask"]
     assert np.array_equal(before.sums, after.sums)
-    assert f"{old} has no scaling.json" in caplog.text
     assert [row["scaling"] for row in read(old / "evaluation-test-calibration.csv")] == ["none"]
 
 
@@ -413,7 +416,7 @@ def test_a_vector_mask_in_another_crs_scores_a_run_of_rasters(tmp_path, inria_ru
     for words, said in (
         ({"scene": scene.image}, "scene=... needs mask=... beside it"),
         ({"mask": mask}, "mask=... needs scene=... beside it"),
-        ({"scene": scene.image, "mask": tmp_path / "none.tif"}, "mask=.*none.tif: there is no such file"),
+        ({"scene": scene.image, "mask": tmp_path / "none.tif"}, "none.tif: there is no such file"),
     ):
         with pytest.raises(InputError, match=said):
             evaluate(run, **words)
@@ -438,20 +441,10 @@ def test_a_finished_map_is_scored_by_a_mask(runs, folder_root, tmp_path, caplog)
     assert evaluate_map(runs[0], half, mask, out=tmp_path).sums.sum() == (true[40:] != 255).sum()
     assert f"{(true[:40] != 255).sum()} labelled pixels have no value" in caplog.text
     labels[:] = 7
-    with pytest.raises(InputError, match="seven"):
+    with pytest.raises(InputError, match=r"map=.*seven"):
         evaluate_map(runs[0], write_tif(tmp_path / "seven.tif", labels[None]), mask)
 
 
 def read_scene(run):
     evaluate(run, "test")
     return read(run / "evaluation-test-scenes.csv")[0]["scene"]
-
-
-def test_a_map_with_the_values_of_masks_is_read_as_they_are(tmp_path, inria_run):
-    mask = make_setup(RunFolder(inria_run).config()).source().scenes("val")[0].mask_of(0).path
-    with rasterio.open(mask) as file:
-        pixels, place = file.read(), {"crs": file.crs, "transform": file.transform}
-    copy = write_tif(tmp_path / "values.tif", np.where(pixels == 255, 255, 0).astype(np.uint8), **place)
-    flat = write_tif(tmp_path / "labels.tif", (pixels == 255).astype(np.uint8), **place)
-    assert evaluate_map(inria_run, flat, mask)["iou"] == 1
-    assert evaluate_map(inria_run, copy, mask)["iou"] == 1

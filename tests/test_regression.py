@@ -73,7 +73,7 @@ def test_a_run_learns_is_scored_mapped_drawn_and_resumed(tmp_path, dem_root):
         known = truth.read(1) != -9999
         assert np.sqrt(np.mean((values - truth.read(1))[known] ** 2)) < 20
     assert train(settings(tmp_path, *of_heights(dem_root), *more, f"resume={run}"), run) == pytest.approx(score)
-    with pytest.raises(InputError, match="a regression task has no tuned threshold"):
+    with pytest.raises(InputError, match="holds real values"):
         evaluate(run, "val", threshold="tuned")
 
 

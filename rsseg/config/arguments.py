@@ -34,7 +34,11 @@ def run_command(arguments: type[Any], action: Callable[[Any], object], words: li
             action(parse(arguments, words))
 
 
-RENAMED = {"unfair=keep": "allow_different=true"}  # arguments of older versions, and what they are called now
+RENAMED = {  # arguments of older versions, and what they are called now
+    "unfair=keep": "allow_different=true",
+    "blend=cosine": "blend=gaussian",
+    "resample=refuse": "resample=false, or leave it out",
+}
 EXPECTED: dict[Any, str] = {int: "a whole number", bool: "true or false"}  # what messages call the values of a field's type
 
 

@@ -16,8 +16,9 @@ from rsseg.contract import Batch, known, layers_of
 from rsseg.data.balance import Balanced
 from rsseg.data.store import Store
 from rsseg.data.windows import StoreWindows
-from rsseg.metrics import metrics
+from rsseg.metrics import Scores
 from rsseg.metrics.objects import SCORE, labelled_objects, match, peaks, suppress
+from rsseg.metrics.pixels import count_pairs, sum_errors
 from rsseg.pictures.colours import FOUND, MISSED, WRONG
 from rsseg.task import Centres, Task
 
@@ -26,7 +27,7 @@ LOOKED_AT = 48
 
 
 class Model(Protocol):
-    """What labels windows: a module in training, a trained model, or an ensemble of them."""
+    """What predicts windows: a module in training, a trained model, or an ensemble of them."""
 
     @property
     def device(self) -> torch.device:
@@ -38,9 +39,6 @@ class Model(Protocol):
 
     def logits(self, pixels: Tensor) -> dict[str, Tensor]:
         """Logits by head of stored pixels ``[B, C, H, W]``."""
-
-    def labels(self, head: str, logits: Tensor) -> Tensor:
-        """The labels, or values, of a head's logits."""
 
 
 @dataclass(frozen=True)
@@ -96,17 +94,23 @@ def label_rows(windows: Sequence[Batch], task: Task, scenes: Sequence[str]) -> l
 
 
 @torch.inference_mode()
-def predict_windows(model: Model, windows: Sequence[Batch], scenes: Sequence[str]) -> dict[str, list[Row]]:
-    """By head the labels of windows and what a model, in evaluation mode, predicts; see `label_rows`."""
+def predict_windows(
+    model: Model, windows: Sequence[Batch], scenes: Sequence[str], thresholds: Mapping[str, Tensor] | None = None
+) -> dict[str, list[Row]]:
+    """By head the labels of windows and what a model, in evaluation mode, predicts; see `label_rows`.
+
+    `thresholds` are those of heads at which labels are found, as `Task.predict` takes them.
+    """
     images = torch.cat([window["image"] for window in windows]).to(model.device)
     logits, found = model.logits(images), {}
     for head, task in model.tasks.items():
         found[head] = label_rows(windows, task, scenes)
+        predicted = task.predict(logits[head].float(), (thresholds or {}).get(head))
         if isinstance(task, Centres):
-            objects = suppress(peaks(task.predict(logits[head].float()), task, least=SCORE)).cpu().numpy()
+            objects = suppress(peaks(predicted, task, least=SCORE)).cpu().numpy()
             predictions: Any = [objects[objects[:, 0] == i] for i in range(len(windows))]
         else:
-            predictions = model.labels(head, logits[head]).cpu().numpy()
+            predictions = predicted.cpu().numpy()
         for row, prediction in zip(found[head], predictions, strict=True):
             row.predictions.append(prediction)
     return found
@@ -114,23 +118,17 @@ def predict_windows(model: Model, windows: Sequence[Batch], scenes: Sequence[str
 
 def window_score(task: Task, target: NDArray[Any], prediction: NDArray[Any]) -> float:
     """`Task.score` of a whole window; NaN where nothing is known."""
-    counts: Any = []
     if isinstance(task, Centres):
         missed, wrong = (np.array(each) for each in by_match(target, prediction, task.channels))
-        for label in range(task.channels):
-            found, there = wrong[prediction[:, 1] == label], missed[target[:, 1] == label]
-            counts.append([(found == FOUND).sum(), (found == WRONG).sum(), (there == MISSED).sum()])
-    elif task.real:
-        for value, found in zip(target.astype(np.float64), prediction.astype(np.float64), strict=True):
-            error, value = (x[np.isfinite(value)] for x in (found - value, value))
-            counts.append([len(error), *(x.sum() for x in (error, abs(error), error**2, value, value**2))])
+        counts: Any = [
+            [(wrong[own] == FOUND).sum(), (wrong[own] == WRONG).sum(), (missed[there] == MISSED).sum()]
+            for own, there in ((prediction[:, 1] == label, target[:, 1] == label) for label in range(task.channels))
+        ]
+        counts = np.array([counts])
     else:
-        labelled = np.broadcast_to(known(target), (task.channels, *target.shape[-2:]))
-        for valid, there, found in zip(labelled, task.class_masks(target), task.class_masks(prediction), strict=True):
-            counts.append(
-                [(valid & a & b).sum() for a, b in ((there, found), (~there, found), (there, ~found), (~there, ~found))]
-            )
-    return float(metrics(task)[task.score](np.array([counts], dtype=np.float64)))
+        given = torch.from_numpy(prediction)[None], torch.from_numpy(target)[None]
+        counts = (sum_errors(*given) if task.real else count_pairs(*given, torch.tensor([0]), 1, task)).numpy()
+    return Scores(counts, task)[task.score]
 
 
 def by_match(truth: NDArray[Any], found: NDArray[Any], classes: int) -> tuple[list[str], list[str]]:
@@ -153,8 +151,7 @@ def disagreement(row: Row, task: Task) -> float:
         first, *others = row.predictions
         pairs = [by_match(first, other, task.channels) for other in others]
         return float(sum(missed.count(MISSED) + wrong.count(WRONG) for missed, wrong in pairs))
-    there = known(row.target)
-    apart = np.ptp(row.predictions, axis=0)
+    there, apart = known(row.target), np.ptp(row.predictions, axis=0)
     return float((apart if task.real else apart > 0)[there].mean()) if there.any() else 0.0
 
 
