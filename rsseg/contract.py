@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 from collections.abc import Collection, Iterable, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NotRequired, TypeAlias, TypedDict
@@ -105,17 +104,6 @@ def log_name(stage: str, head: str, value: str, heads: Collection[str]) -> str:
         ('val/iou', 'val/road/iou')
     """
     return f"{stage}/{value}" if len(heads) == 1 else f"{stage}/{head}/{value}"
-
-
-def current_log_name(name: str, heads: Collection[str]) -> str:
-    """A name of the log, or a text that holds one, of versions that named a single head too, as `log_name` makes it.
-
-    Example:
-        >>> current_log_name("val/mask/iou", ["mask"]), current_log_name("train/balance/mask/ce", ["mask"])
-        ('val/iou', 'train/balance/ce')
-    """
-    only = re.escape(next(iter(heads))) if len(heads) == 1 else r"(?!)"
-    return re.sub(rf"\b(train/balance|train|val)/{only}/", r"\1/", name)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -31,9 +31,8 @@ from rsseg.inference.graphs import check_packages, export_onnx, export_torch
 from rsseg.inference.stac import ARTIFACTS, item_id, stac_item
 from rsseg.inference.trained import Spec, TrainedModel
 from rsseg.models import Architecture
-from rsseg.places import loss_places, weight_of
 from rsseg.quiet import quiet
-from rsseg.setup import Setup
+from rsseg.setup import Setup, loss_places, weight_of
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +96,7 @@ def export(
         model = load_trained(folder, setup, scaling="none" if to == "folder" else "temperature")
         if to == "folder":
             network: Any = model.network
-            architecture = Architecture.of(network, setup.model, setup.model.net, len(model.spec.bands))
+            architecture = Architecture.of(network, setup.model, setup.plain["model"]["net"], len(model.spec.bands))
             export_folder(model, architecture, out)
         else:
             windows, pixels = example_windows(setup, model.spec)

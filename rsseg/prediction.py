@@ -21,7 +21,7 @@ from torch import Tensor
 from rsseg.assembly import make_setup
 from rsseg.config.entry import ENTRY
 from rsseg.contract import InputError, number
-from rsseg.data.masks import VECTORS, is_vector
+from rsseg.data.masks import VECTORS, Mask
 from rsseg.data.raster import georeference
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.devices import choose_precision, scoring_accelerator
@@ -160,7 +160,7 @@ class Mapper:
         number("min_area", options.min_area)
         number("simplify", options.simplify)
         check_threshold(options.threshold)
-        if options.area and not (Path(options.area).is_file() and is_vector(Path(options.area))):
+        if options.area and not (Path(options.area).is_file() and Mask(Path(options.area)).vector):
             raise InputError(f"area={options.area}: a vector file is expected ({', '.join(sorted(VECTORS))})")
         if not options.write or not set(options.write) <= set(KINDS):
             raise InputError(f"write={','.join(options.write)}: some of {', '.join(KINDS)} are expected")

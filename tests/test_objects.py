@@ -156,9 +156,8 @@ def test_objects_are_described(tmp_path, squares_root, mask):
     ("words", "message"),
     [
         (["loss=ce"], "CrossEntropy fits the tasks .* choose another loss for this head: loss=centres"),
-        (["loss=mse"], "MSE fits the tasks regression; found 'centres'"),
         (["dataset.mask_values=[0,1]"], "dataset.mask_values: features of a vector file have classes, counted from 1"),
-        (["dataset.fractions=100"], "a vector file of objects holds no class shares"),
+        (["dataset.fractions=100"], "a target of task=centres holds no class shares"),
         (["dataset.units=[m]"], "are for task=regression; found centres"),
         (["dataset.range=[0,1]"], "a centres task has no range"),
         (["dataset.size=-1"], "dataset.size has to be a number of 1 or more; found -1"),

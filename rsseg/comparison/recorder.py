@@ -52,7 +52,7 @@ class Split:
 
 
 class Recorder(L.Callback):
-    """Writes ``records/step-000240.npz`` of the run folder after every validation; see docs/records.md.
+    """Writes ``records/step-000240.npz`` of the run folder after every validation; see docs/runs.md.
 
     Of a validation that is the best so far on a half of the scenes it keeps the logits of a sample of pixels besides, on which
     thresholds are tuned once training is over. A resumed run writes the validations that it repeats again, under their names.

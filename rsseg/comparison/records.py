@@ -1,4 +1,4 @@
-"""What a run records of itself, and how it is read again. docs/records.md describes the files."""
+"""What a run records of itself, and how it is read again. docs/runs.md says what is recorded."""
 
 from __future__ import annotations
 

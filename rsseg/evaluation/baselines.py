@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 from rsseg.config.build import plain
 from rsseg.config.folder import RunFolder
-from rsseg.config.targets import leave_out_short_form
 from rsseg.contract import IGNORE, layers_of
 from rsseg.data.census import BandStatistics
 from rsseg.data.store import Store
@@ -48,7 +47,7 @@ def count_baselines(runs: Sequence[Path], task: Task, split: str = "val", trust:
     quiet()
     each = []
     for run in runs:
-        config = plain(leave_out_short_form(RunFolder(run).config()))
+        config = plain(RunFolder(run).config())
         dataset, source, window = make_dataset(config), make_source(config, trust), config["window"]
         with in_one_line(run, 1, window, memory=SCORING):
             stores = open_data(dataset, source, window).stores
@@ -92,8 +91,7 @@ def constant(train: Store, scored: Store) -> Array:
 def draw_pixels(store: Store, seed: int) -> tuple[Array, NDArray[np.generic]]:
     """Some labelled pixels of the first target, as many of each scene: float64 ``[N, bands]``, and their labels."""
     blocks, task = store.census.blocks, store.task
-    extent = blocks.extent(store.sizes)
-    labelled = extent.height * extent.width - blocks.counts[:, -1]
+    labelled = blocks.labelled
     each = -(-PIXELS // (len(store) * DRAWS))
     pixels, labels = [], []
     with progress(range(len(store)), "drawing pixels for the baseline") as scenes:
@@ -103,10 +101,10 @@ def draw_pixels(store: Store, seed: int) -> tuple[Array, NDArray[np.generic]]:
                 continue
             rng = np.random.default_rng([seed, scene])
             for block in rng.choice(own, DRAWS, p=labelled[own] / labelled[own].sum()):
-                image, target = store.read(scene, int(extent.top[block]), int(extent.left[block]), blocks.size)
-                target = task.hard_labels(target)
+                image, layers = store.read(scene, int(blocks.top[block]), int(blocks.left[block]), blocks.size)
+                target = task.hard_labels(layers[task.target])
                 inside = np.zeros((blocks.size, blocks.size), bool)
-                inside[: extent.height[block], : extent.width[block]] = True
+                inside[: blocks.height[block], : blocks.width[block]] = True
                 has_label = (target != IGNORE).any(axis=0) if task.separate else target != IGNORE
                 places = np.flatnonzero(inside & has_label)
                 chosen = rng.choice(places, min(each, len(places)), replace=False)

@@ -21,7 +21,7 @@ from rsseg.data.windows import Batches, GridWindows
 from rsseg.evaluation.gains import ensemble_gain
 from rsseg.files import write_csv
 from rsseg.inference.ensemble import Ensemble
-from rsseg.metrics import AnyScores, Scores
+from rsseg.metrics import Scores
 from rsseg.metrics.average import present_mean
 from rsseg.metrics.calibration import calibration, calibration_sums
 from rsseg.metrics.counters import SCENE_SUMS, Confusion, ScoreHistogram, score_scenes
@@ -79,7 +79,7 @@ class Counted:
                 scaled = self.ensemble.pool(each, head, kind)
                 histogram.to(device).update(scaled, task.hard_labels(target), batch["scene"])
 
-    def scores(self, point: str) -> dict[str, AnyScores]:
+    def scores(self, point: str) -> dict[str, Scores]:
         """The scores of each head at a point, or where it has none, at the fixed one."""
         sums = {head: self.points[point].get(head, fixed) for head, fixed in self.points["fixed"].items()}
         return {head: score_scenes(own, self.tasks[head], self.without[head]) for head, own in sums.items()}
@@ -98,7 +98,7 @@ class Evaluated:
     scenes: Sequence[str]
     groups: Sequence[str]
 
-    def scores(self, point: str = "fixed") -> dict[str, AnyScores]:
+    def scores(self, point: str = "fixed") -> dict[str, Scores]:
         """The scores of each head at an operating point; see `Counted.scores`."""
         return self.together.scores(point)
 
@@ -254,7 +254,7 @@ def at_point(path: Path, point: str) -> Path:
     return path.with_name(f"{stem}-{point}{without}{left}{path.suffix}")
 
 
-def write_tables(path: Path, scores: Mapping[str, AnyScores], scenes: Sequence[str]) -> None:
+def write_tables(path: Path, scores: Mapping[str, Scores], scenes: Sequence[str]) -> None:
     """Write the table of classes and averages, that of scenes beside it, and that of the confusion matrices."""
     write_csv(path, score_rows(scores))
     write_csv(path.with_name(f"{path.stem}-scenes.csv"), scene_rows(scores, scenes))
@@ -262,11 +262,11 @@ def write_tables(path: Path, scores: Mapping[str, AnyScores], scenes: Sequence[s
         write_csv(path.with_name(f"{path.stem}-confusion.csv"), confusions)
 
 
-def draw_matrices(path: Path, scores: Mapping[str, AnyScores]) -> None:
+def draw_matrices(path: Path, scores: Mapping[str, Scores]) -> None:
     """Draw the confusion matrices of heads with labels beside their table."""
     place = path.with_name(f"{path.stem}-confusion.png")
     for head, own in scores.items():
-        if isinstance(own, Scores):
+        if not own.task.real:
             draw_confusion(of_head(place, head, scores), own)
 
 

@@ -17,14 +17,14 @@ from rsseg.assembly import make_module
 from rsseg.config.folder import RunFolder
 from rsseg.config.targets import FROM_FILES, targets_of
 from rsseg.contract import InputError, known, unknown
-from rsseg.data.files import mask_at, mask_settings
+from rsseg.data.files import mask_settings
 from rsseg.data.labels import make_mask_reader
-from rsseg.data.masks import MaskReader, read_mask
-from rsseg.data.scene import Mask, Scene, SceneReader
+from rsseg.data.masks import Mask, MaskReader
+from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.store import Store
 from rsseg.dataset import Dataset, TrainStatistics, open_split, scenes_of
 from rsseg.inference.scene import blocks
-from rsseg.metrics import AnyScores
+from rsseg.metrics import Scores
 from rsseg.metrics.counters import SCENE_SUMS, score_scenes
 from rsseg.module import SegmentationModule
 from rsseg.progress import progress
@@ -88,11 +88,11 @@ def _mask_of(setup: Setup, target: str, path: Path, mask_reader: MaskReader) -> 
     node = setup.plain["dataset"]
     place, said = (f"targets.{target}", targets_of(node)[target]) if node.get("targets") else ("source", node["source"])
     given = {key: said[key] for key in FROM_FILES if key != "mask" and said.get(key) is not None}
-    found = mask_at(path, mask_settings(place, str(path), **given))
-    if found.burn is None:
+    found = mask_settings(place, str(path), **given)
+    if not found.vector:
         return found, mask_reader
     task = mask_reader.task
-    if found.burn.attribute is None and not task.real:
+    if found.attribute is None and not task.real:
         if task.exclusive or task.channels > 1:
             raise InputError(
                 f"mask={path}: the run's config names no attribute (dataset.source.attribute, values) that says which of "
@@ -102,7 +102,7 @@ def _mask_of(setup: Setup, target: str, path: Path, mask_reader: MaskReader) -> 
     return found, mask_reader
 
 
-def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> AnyScores:
+def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> Scores:
     """The scores of a finished map of a head, by a mask as for `labelled_scene`, pixel by pixel of the map.
 
     The map holds the numbers of labels as ``rsseg predict`` writes them, with a no-data value where nothing is known, or the
@@ -130,7 +130,7 @@ def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> AnyScores:
     if unmapped:
         log.info("%d labelled pixels have no value in %s: they are not counted.", unmapped, path)
     scores = score_scenes(sums, task, setup.without_of(head))
-    if not sum(scores.pixels):
+    if not scores.class_pixels.any():
         raise InputError(f"{mask} labels no pixel of {path} that the map has a value for: is it the right file?")
     return scores
 
@@ -157,7 +157,7 @@ def _map_reader(task: Task, of_masks: MaskReader, path: Path) -> MaskReader:
 def _read_map(path: Path, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
     """The labels or values of a part of a map."""
     try:
-        return read_mask(path, mask_reader, window, path)
+        return mask_reader.read(Mask(path), window, path)
     except InputError as error:
         raise InputError(f"map={path}: {error}") from None
 

@@ -22,7 +22,7 @@ from rsseg.evaluation.loading import finished_runs, known_head, load_trained
 from rsseg.files import UnwritableError, read_json, write_json
 from rsseg.inference.ensemble import Ensemble, check_threshold
 from rsseg.inference.maps import mapped_images
-from rsseg.metrics import AnyScores
+from rsseg.metrics import Scores
 from rsseg.progress import progress
 from rsseg.quiet import quiet
 from rsseg.setup import Setup
@@ -45,7 +45,7 @@ def evaluate(
     scene: Path | None = None,
     mask: Path | None = None,
     head: str = "",
-) -> dict[str, AnyScores]:
+) -> dict[str, Scores]:
     """Score a run's best checkpoint, or several runs' as an ensemble; print the tables and write them with pictures.
 
     ``evaluation-{split}.csv`` has a row per class and average, ``-scenes.csv`` one per scene, ``-confusion.csv`` one per cell
@@ -124,7 +124,7 @@ def evaluate_map(
     without: Sequence[str] = (),
     head: str = "",
     out: Path | None = None,
-) -> AnyScores:
+) -> Scores:
     """Score a finished map by a mask from elsewhere; print the table, and write ``evaluation-map-{map}.csv`` and its like.
 
     The map is of a head (empty: the first) of a run whose classes it has, see `compare_map`; the mask is in any CRS. The rest

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rsseg.contract import InputError
 from rsseg.inference.trained import TrainedModel
-from rsseg.metrics.scaling import KINDS
+from rsseg.metrics.scaling import SCALINGS
 from rsseg.task import Centres, Task
 from rsseg.task.task import per_plane
 
@@ -62,7 +62,7 @@ class Ensemble:
     def kinds(self, head: str) -> tuple[str, ...]:
         """``none``, and the kinds of scaling that some model has of a head."""
         fitted = {kind for model in self.models for kind in model.spec.heads[head].scaling}
-        return ("none", *(kind for kind in KINDS if kind in fitted))
+        return ("none", *(kind for kind in SCALINGS if kind in fitted))
 
     def logits(self, pixels: Tensor) -> dict[str, Tensor]:
         """The logits by head of stored pixels, by which labels are found."""

@@ -21,11 +21,11 @@ from rsseg.data.files import Files
 from rsseg.data.grids import ground_resolution
 from rsseg.data.inspection import compare_scenes
 from rsseg.data.labels import make_mask_reader
-from rsseg.data.masks import Burn
+from rsseg.data.masks import Mask
 from rsseg.data.paths import IMAGES, files_below
 from rsseg.data.raster import open_raster, reading
 from rsseg.data.remote import fetch
-from rsseg.data.scene import Mask, Scene, SceneReader
+from rsseg.data.scene import Scene, SceneReader
 from rsseg.files import is_remote, read_text
 from rsseg.inference.options import Options
 from rsseg.inference.trained import Spec
@@ -126,7 +126,7 @@ def open_scene(scene: Scene, spec: Spec, options: Options, folder: Path) -> Scen
     decoders = []
     if options.area:
         decoders = [make_mask_reader(Binary(("area",)))]
-        scene = replace(scene, masks=(Mask(Path(options.area), Burn()),))
+        scene = replace(scene, masks=(Mask(Path(options.area)),))
     try:
         reader = SceneReader(scene, decoders, list(spec.bands))
         compare_scenes([reader.scene], [reader.facts], list(spec.bands))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rsseg.contract import InputError
-from rsseg.metrics.scaling import KINDS
+from rsseg.metrics.scaling import SCALINGS
 from rsseg.models.network import normalise
 from rsseg.task import Scaling, Task
 
@@ -78,8 +78,8 @@ class TrainedModel(nn.Module):
 
     def __init__(self, network: nn.Module, spec: Spec, scaling: str = "none") -> None:
         super().__init__()
-        if scaling not in ("none", *KINDS):
-            raise InputError(f"scaling={scaling}: none, {' or '.join(KINDS)} is expected")
+        if scaling not in ("none", *SCALINGS):
+            raise InputError(f"scaling={scaling}: none, {' or '.join(SCALINGS)} is expected")
         self.network, self.spec = network.eval().to(memory_format=torch.channels_last), spec
         self.register_buffer("mean", torch.tensor(spec.mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std, dtype=torch.float32).view(1, -1, 1, 1))

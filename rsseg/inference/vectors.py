@@ -14,11 +14,12 @@ import shapely
 import torch
 from numpy.typing import NDArray
 from rasterio.features import shapes
+from rasterio.transform import from_origin
 from shapely.affinity import affine_transform
 from shapely.geometry import Point, box
 from torch import Tensor
 
-from rsseg.data.grids import areal_scale
+from rsseg.data.grids import ground_resolution
 from rsseg.data.raster import GDAL, open_raster
 from rsseg.files import atomic_write
 from rsseg.metrics.objects import SCORE, boxes, peaks, suppress
@@ -157,7 +158,7 @@ def _on_the_ground(frame: Any, crs: Any, corner: tuple[float, float]) -> Any:
     """Polygons in metres: as they are in a CRS that keeps areas within 2 %, else in an equal-area projection about them."""
     if not (crs.is_projected or crs.is_geographic):
         return frame
-    if crs.is_projected and crs.linear_units_factor[1] == 1 and abs(areal_scale(crs, *corner) - 1) < 0.02:
+    if crs.is_projected and abs((ground_resolution(crs, from_origin(*corner, 1, 1)) or 0) - 1) < 0.01:
         return frame
     west, south, east, north = frame.to_crs(4326).total_bounds
     return frame.to_crs(f"+proj=laea +lat_0={(south + north) / 2} +lon_0={(west + east) / 2} +units=m")

@@ -19,7 +19,7 @@ from rsseg.task import Task
 
 def draw_confusion(path: Path, scores: Scores) -> None:
     """Write a PNG of pixels by label (rows) and prediction (columns), as shares of each row; independent labels have panels."""
-    planes = np.asarray(scores.confusion, dtype=np.float64).sum(0)
+    planes = np.asarray(scores.sums, dtype=np.float64).sum(0)
     panels = scores.task.matrices
     side = max(2.6, 0.62 * len(panels[0]) + 1.6)
     columns = min(3, len(panels))

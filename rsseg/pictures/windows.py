@@ -15,7 +15,7 @@ from torch import Tensor
 from rsseg.contract import Batch, known, layers_of
 from rsseg.data.balance import Balanced
 from rsseg.data.store import Store
-from rsseg.data.windows import TrainWindows
+from rsseg.data.windows import StoreWindows
 from rsseg.metrics import metrics
 from rsseg.metrics.objects import SCORE, labelled_objects, match, peaks, suppress
 from rsseg.pictures.colours import FOUND, MISSED, WRONG
@@ -67,7 +67,7 @@ def pick_windows(store: Store, size: int, count: int, every_class: bool = False)
         sampler = Balanced(0, store.sizes, size, store.census.blocks, task, store.read, weights=weights)
         for place in map(sampler, range(-(-LOOKED_AT // len(labels)))):
             if place not in shares:
-                mask = store.read(*place, size)[1]
+                mask = store.read(*place, size)[1][task.target]
                 shares[place] = np.array([task.label_mask(mask, each).mean() for each in labels])
     seen, chosen = np.zeros(len(labels), bool), list[tuple[int, int, int]]()
     while len(chosen) < len(shares) and (len(chosen) < count or (every_class and not seen.all())):
@@ -78,7 +78,7 @@ def pick_windows(store: Store, size: int, count: int, every_class: bool = False)
         )
         seen |= shares[best] > 0
         chosen.append(best)
-    windows = TrainWindows(store, size, chosen.__getitem__)
+    windows = StoreWindows(store, size, chosen.__getitem__)
     return [windows.batch([k]) for k in range(len(chosen))]
 
 

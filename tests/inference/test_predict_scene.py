@@ -12,8 +12,8 @@ from tiny import write_tif
 from torch import nn
 
 from rsseg.data.labels import make_mask_reader
-from rsseg.data.scene import Mask, Scene, SceneReader
-from rsseg.data.vector import Burn
+from rsseg.data.masks import Mask
+from rsseg.data.scene import Scene, SceneReader
 from rsseg.inference.blending import Windows
 from rsseg.inference.scene import blocks, predict_scene
 from rsseg.task import Binary
@@ -138,7 +138,7 @@ def test_only_the_area_is_mapped(tmp_path):
     area = tmp_path / "area.geojson"
     square = geopandas.GeoDataFrame(geometry=[box(500_005, 4_000_000 - 20, 500_015, 4_000_000 - 5)], crs="EPSG:32633")
     square.to_crs(4326).to_file(area)
-    scene = Scene("a", path, (Mask(area, Burn()),))
+    scene = Scene("a", path, (Mask(area),))
     reader, count = SceneReader(scene, [make_mask_reader(Binary(("area",)))], [1, 2, 3]), []
     found = run(reader, lambda batch: (count.append(len(batch)), batch[:, :1])[1], Windows(16, 2, "gaussian", 4))
     expected = np.ones((60, 70), bool)
