@@ -67,10 +67,8 @@ def effective_number(counts: Sequence[int], beta: float | None = None) -> list[f
         beta = 1 - len(occurring) / max(1, sum(occurring))
     if not 0 <= beta < 1:
         raise InputError(f"beta of the effective number has to be from 0 up to, not including, 1; found {beta}")
-    if beta == 0:
-        return _weights(lambda _: 1.0, counts)
     # expm1 and log1p: with beta near 1 both differences would lose their digits
-    return _weights(lambda n: (1 - beta) / -math.expm1(n * math.log1p(beta - 1)), counts)
+    return _weights(lambda n: (1 - beta) / -math.expm1(n * math.log1p(beta - 1)) if beta else 1.0, counts)
 
 
 WEIGHTING: Mapping[str, Rule] = {
