@@ -19,13 +19,28 @@ INTRODUCTION = """\
 Made from `rsseg/config/schema.py` and `configs/` by `make docs`; a test holds it to them.
 
 [Hydra](https://hydra.cc) composes the config of a run. `group=choice` picks a file of a group, `group=[one,two]` several
-(augment, callbacks, logger), and `key=value` sets any value. Arguments of a `_target_` that no file lists can be set too; one
-that the target does not know is refused, with the nearest name that it does. A `_target_` is a class that its place accepts; of
-a package of your own with `trust=[mypackage]` ([own_loss.md](own_loss.md#code-of-your-own)). `rsseg train --cfg job` prints
-the config of a command without running it.
+(augment, callbacks, logger), and `key=value` sets any value. A file of your own in `configs/<group>` of the working directory
+is a choice too. Arguments of a `_target_` that no file lists can be set; one that the target does not know is refused, with the
+nearest name that it does. `rsseg train --cfg job` prints the config of a command without running it.
 
 The tables of choices write a setting as `key=default (what it means)`. It is set below its group, as in `sampler.power=0.5`;
 those of `loss/term` are below `loss.terms.<name>`, those of an experiment or a sweep at the root.
+
+## Code of your own
+
+What a `_target_` may name is decided by its place. `trust=[mypackage]` allows your package in all of them. Give it in each
+command, also beside `resume=...` and to `rsseg evaluate run=... trust=mypackage`; it is neither written into a run folder nor
+read from one, so that a config from somebody else runs no code.
+
+| place | a class of your own derives from |
+| --- | --- |
+| `loss.terms`, `model.net` | `torch.nn.Module` ([a loss of your own](losses.md#a-loss-of-your-own)) |
+| `optimizer`, `scheduler` | torch's `Optimizer`, `LRScheduler` |
+| `balancing` | `rsseg.losses.balancing.Balancing`: it learns in `update` and gives its factors in `factors` |
+| `sampler`, `dataset.source` | `rsseg.data.sampling.Sampler`, `rsseg.data.scene.Source` |
+| `augment` | `rsseg.data.augment.Augmentation`: `augment(image, layers, k)` returns both; `layers` holds \
+the tensor `mask` and, where there is one, `weight`. `rsseg.data.augment.erase` hides pixels in all of them |
+| `callbacks`, `logger`, `trainer` | Lightning's `Callback`, `Logger`, `Trainer` |
 """
 
 GROUPS = {

@@ -1,6 +1,6 @@
 """Hold the losses to what theory predicts: python examples/theory.py
 
-Three experiments with known answers, see docs/theory.md. A population is a mass per pixel type and the posterior probability
+Three experiments with known answers, see docs/evidence.md. A population is a mass per pixel type and the posterior probability
 that a pixel of the type is positive. A model that tells all types apart and is trained to the optimum of a loss ends with a set
 of types called positive; for the losses here that set is ``{p > tau}``, and tau has a closed form. rsseg's losses are trained
 on such pixels and scored by rsseg's metrics, and what theory predicts is printed beside what is measured. The labels are

@@ -1,25 +1,23 @@
 """The comparison of finished runs, as ``rsseg compare`` does it: the question, and the folder that answers it.
 
-Records are read and compared in NumPy. Where scenes or checkpoints have to be looked at again, for baselines and for pictures,
-processes of their own do it (`rsseg.apart`): torch, and the libraries around it, would stay in memory.
+Records are read and compared in NumPy. For baselines, and for pictures of windows, processes of their own import
+torch (`rsseg.apart`): it, and the libraries around it, would stay in memory.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from rsseg.apart import call_apart
-from rsseg.comparison.datasets import across_answer, across_datasets
+from rsseg.comparison.datasets import across_datasets
 from rsseg.comparison.findings import EQUAL, Findings
 from rsseg.comparison.records import RecordError, load_records
 from rsseg.comparison.report import write_across, write_report
@@ -32,6 +30,9 @@ from rsseg.metrics.average import Array
 from rsseg.quiet import quiet
 from rsseg.source import scenes_version
 from rsseg.task import TASKS
+
+DATA = ("train", "val")
+"""The splits that data.json has facts of."""
 
 log = logging.getLogger(__name__)
 
@@ -110,10 +111,7 @@ def compare(places: Sequence[Path], question: Question | None = None, out: Path 
             compare_one(places, question, out)
         else:
             found = {name: compare_one(some, question, out / name) for name, some in kinds.items()}
-            across = across_datasets(found)
-            for sentence in across_answer(across):
-                log.info("%s", sentence)
-            write_across(across, out)
+            write_across(across_datasets(found), out)
     except UnwritableError as error:
         raise UnwritableError(f"{error}; out=... writes the comparison elsewhere") from None
     return out
@@ -145,13 +143,14 @@ def compare_one(places: Sequence[Path], question: Question, out: Path) -> Findin
         log.warning("Trivial baselines are left out of the report: %s", error)
         trivial = {}
     found = Findings(comparison, question.metric, question.without, question.equal_within, trivial)
+    examples = out / "examples.png"
     try:
-        runs = [comparison.runs[i][0].folder for i in found.order]
-        examples = draw_disagreements(runs, [found.labels[i] for i in found.order], question, out / "examples.png")
+        runs, names = [comparison.runs[i][0].folder for i in found.order], [found.labels[i] for i in found.order]
+        call_apart("rsseg.comparison.examples", "draw_examples", runs, names, comparison.runs[0][0].head, found.task, examples)
     except InputError as error:
         log.warning("Example windows are left out of the report: %s", error)
-        examples = None
-    write_report(found, out, examples)
+        examples.unlink(missing_ok=True)
+    write_report(found, out)
     return found
 
 
@@ -186,52 +185,23 @@ def is_counted(run: Run, question: Question) -> bool:
 def count_baselines(comparison: Comparison, question: Question, out: Path) -> dict[str, Array]:
     """The counts of trivial predictions on the scenes that score the runs, by name, each fold's by its training scenes.
 
+    They are kept in ``baselines.json`` until the data change.
+
     Raises:
         InputError: If the scenes are not there any more.
     """
     first = comparison.runs[0][0]
     runs = first.folds or [first]
 
-    def make() -> dict[str, Array]:
+    facts = [run.data.get(what, {}).get(split, "") for run in runs for what in ("fingerprint", "pixels") for split in DATA]
+    key = " ".join([question.split, first.task.target, *facts, first.records.version])
+    path = out / "baselines.json"
+    known = read_json(path) if path.is_file() else {}
+    if key not in known:
         for run, split in product(runs, ("train", question.split)):
-            scenes_version(run.folder, split, question.trust)
+            scenes_version(run.folder, split, question.trust)  # whether they are there
         folders = [run.folder for run in runs]
-        return call_apart("rsseg.evaluation.baselines", "count_baselines", folders, first.task, question.split, question.trust)
-
-    keys = [data_key(run.data, first.task.target) for run in runs]
-    key = " ".join(filter(None, [question.split, *keys, first.records.version]))
-    return cached(out / "baselines.json", key, make)
-
-
-def data_key(data: Mapping[str, Any], target: str) -> str:
-    """The key of a target's baselines: the fingerprints of the train and val scenes in data.json."""
-    facts = [data.get(what, {}).get(split, "") for what in ("fingerprint", "pixels") for split in ("train", "val")]
-    return " ".join([target, *facts])
-
-
-def cached(path: Path, key: str, make: Callable[[], dict[str, Array]]) -> dict[str, Array]:
-    """Counts by name from a file that holds them by key (split, fingerprints of the data); missing ones are made and added."""
-    saved = {}
-    with suppress(InputError, AttributeError, ValueError):  # a damaged file is made again
-        saved = read_json(path) if path.is_file() else {}
-        if key in saved:
-            return {name: np.array(counts, np.float64) for name, counts in saved[key].items()}
-    found = make()
-    write_json(path, saved | {key: {name: counts.tolist() for name, counts in found.items()}})
-    return found
-
-
-def draw_disagreements(runs: Sequence[Path], names: Sequence[str], question: Question, path: Path) -> Path | None:
-    """Draw the windows that the best checkpoints of some runs label most differently; None where there are no two losses.
-
-    Raises:
-        InputError: If the scenes or the checkpoints are not there any more.
-    """
-    if len(runs) < 2:
-        return None
-    for run in runs:
-        RunFolder(run).find()
-    scenes_version(runs[0], question.split, question.trust)
-    given = [*runs], [*names], question.head, question.split, question.trust, path
-    call_apart("rsseg.evaluation.disagreement", "draw_disagreements", *given)
-    return path
+        made = call_apart("rsseg.evaluation.baselines", "count_baselines", folders, first.task, question.split, question.trust)
+        known = {key: {name: counts.tolist() for name, counts in made.items()}}
+        write_json(path, known)
+    return {name: np.array(counts, np.float64) for name, counts in known[key].items()}

@@ -19,15 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from rsseg.config.arguments import typed
 from rsseg.config.cli import compose, own_part, refuse_sweep
 from rsseg.config.entry import CONFIGS, own_configs, search_path
-from rsseg.config.folder import RunFolder
 from rsseg.config.provenance import losses_of_heads
-from rsseg.contract import InputError, nearest
-from rsseg.files import missing_folders
+from rsseg.contract import InputError
 
 if TYPE_CHECKING:
     from rsseg.answer import Answer
@@ -35,9 +32,6 @@ if TYPE_CHECKING:
 Place = str | os.PathLike[str]
 Places = Place | Sequence[Place]
 """One folder, or several."""
-
-FOR_FILES = {"write", "dtype", "polygons", "min_area", "simplify", "stack", "overwrite", "area", "scaling"}
-"""Settings of ``rsseg predict`` that `Model.predict` refuses: they are about files, or (scaling) given to `load`."""
 
 
 def train(*overrides: str, **settings: Any) -> Path:
@@ -66,12 +60,8 @@ def train(*overrides: str, **settings: Any) -> Path:
     config = compose(CONFIGS, [*search_path(own_configs()), *words])
     refuse_sweep(config)
     choices, folder = config.hydra.runtime.choices, Path(config.hydra.run.dir)
-    made = missing_folders(folder)
     try:
         train_run(own_part(config), folder, words, choices.get("loss", ""), losses_of_heads(choices))
-    except InputError:
-        RunFolder(folder).remove_unused(made)
-        raise
     except StoppedError as stop:
         raise KeyboardInterrupt(str(stop)) from None
     return folder
@@ -134,7 +124,7 @@ class Model:
         quiet()
         self.places, self.scaling = as_paths(places), scaling
         self.trust = (trust,) if isinstance(trust, str) else tuple(trust)
-        self._models = load_models(self.places, scaling, self.trust)
+        self._models = load_models(self.places, self.trust)
         self.spec = self._models[0].spec
 
     @property
@@ -146,8 +136,7 @@ class Model:
         """The labels of an image, or the values of a regression.
 
         Args:
-            pixels: ``[C, H, W]`` of any height and width, stored as in training, the bands in the order of `spec.bands`. Where
-                a masked array is masked there is no data.
+            pixels: ``[C, H, W]`` of any height and width, stored as in training, the bands in the order of `spec.bands`.
             options: Settings of ``rsseg predict``: ``head``, ``threshold``, ``tta``, ``blend``, ``window``, ``margin``, ...
 
         Returns:
@@ -164,24 +153,6 @@ class Model:
         """The probabilities of the classes, float32 ``[K, H, W]``; NaN where there is no data. See `predict`."""
         return self._bands(pixels, "probabilities", options)
 
-    def map(self, scene: Places, out: Place | None = None, **options: Any) -> list[Path]:
-        """Write maps of scenes, as ``rsseg predict`` does.
-
-        Args:
-            scene: A file, several, a folder, a pattern or a list.
-            out: The file or folder to write; None: ``maps`` in the run folder.
-            options: The settings of ``rsseg predict``, such as ``tta="d4"``.
-
-        Returns:
-            The first file of each scene.
-        """
-        from rsseg.inference.options import Options
-        from rsseg.prediction import predict
-
-        given = checked(Options, {"scaling": self.scaling, **options})
-        scenes = ",".join(map(str, as_paths(scene)))
-        return predict(self.places, scenes, None if out is None else Path(out), given, self.trust)
-
     def _bands(self, pixels: NDArray[Any], kind: str, options: dict[str, Any]) -> NDArray[Any]:
         """The bands of a map of an array, which is a scene in a temporary file meanwhile."""
         from rsseg.data.raster import new_raster, open_raster
@@ -190,7 +161,6 @@ class Model:
         from rsseg.prediction import Mapper
         from rsseg.task import Centres
 
-        masked = np.ma.getmaskarray(pixels).any(0) if isinstance(pixels, np.ma.MaskedArray) else None
         pixels = np.asarray(pixels)
         if pixels.ndim != 3 or pixels.shape[0] != len(self.spec.bands) or not pixels.size:
             raise InputError(
@@ -198,13 +168,10 @@ class Model:
             )
         if pixels.dtype.kind not in "uif":
             raise InputError(f"pixels of dtype {pixels.dtype}: numbers are expected, as in training ({self.spec.dtype})")
-        unused = FOR_FILES & options.keys()
-        if unused:
-            raise InputError(f"{', '.join(sorted(unused))}: for files alone, which Model.map writes; scaling is for rsseg.load")
-        given = checked(Options, {"resample": "false", **options, "write": [kind], "dtype": "float16"})
+        given = typed(Options, {**options, "write": [kind], "dtype": "float16", "scaling": self.scaling})
         given.head = given.head or next(iter(self.spec.heads))
         if given.head in self.spec.heads and isinstance(self.spec.heads[given.head].task, Centres):
-            raise InputError(f"head {given.head} finds objects: Model.map writes them as a GeoPackage")
+            raise InputError(f"head {given.head} finds objects: rsseg predict writes them as a GeoPackage")
         mapper = Mapper(self._models, given)
         with tempfile.TemporaryDirectory() as folder:
             image, out = Path(folder) / "pixels.tif", Path(folder) / "map.tif"
@@ -212,10 +179,7 @@ class Model:
             with new_raster(image, False, **form, dtype=pixels.dtype.name) as raster:
                 raster.write(pixels, indexes=list(self.spec.bands))
             found: NDArray[Any] = open_raster(mapper.map(Scene("pixels", image), out)).read()
-        found = found if found.dtype == np.uint8 else found.astype(np.float32)
-        if masked is not None:
-            found[:, masked] = 255 if found.dtype == np.uint8 else np.nan
-        return found
+        return found if found.dtype == np.uint8 else found.astype(np.float32)
 
 
 def load(places: Places, scaling: str = "temperature", trust: Sequence[str] = ()) -> Model:
@@ -238,31 +202,9 @@ def compare(runs: Places, out: Place | None = None, **question: Any) -> Answer:
     from rsseg.answer import compare as compare_runs
     from rsseg.commands.compare import Arguments
 
-    given = checked(Arguments, {**question, "runs": ""})
+    given = typed(Arguments, {**question, "runs": ""})
     asked = {item.name: getattr(given, item.name) for item in fields(Question)}
     return Answer(compare_runs(as_paths(runs), Question(**asked), None if out is None else Path(out)))
-
-
-def checked(kind: type[Any], given: Mapping[str, Any]) -> Any:
-    """A dataclass of settings, whose values may be of other types that stand for them: one name for a list, text for a number.
-
-    Raises:
-        InputError: For an unknown setting, or a value of another kind.
-    """
-    known = {item.name: item.type for item in fields(kind)}
-    typed = OmegaConf.structured(kind)
-    for name, value in given.items():
-        if name not in known:
-            raise InputError(f"{name}: there is no such setting{nearest(name, known)}; there are {', '.join(known)}")
-        if "list" in str(known[name]) and isinstance(value, str):
-            value = [value]
-        if known[name] in (str, "str") and isinstance(value, bool):
-            value = str(value).lower()
-        try:
-            typed[name] = list(value) if isinstance(value, tuple) else value
-        except OmegaConfBaseException as error:
-            raise InputError(f"{name}={value!r}: {str(error).splitlines()[0]}") from None
-    return OmegaConf.to_object(typed)
 
 
 def as_paths(places: Places | Iterable[Place]) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from itertools import chain
@@ -21,8 +21,8 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, SequentialLR
 from rsseg.config import build as kinds
 from rsseg.config.build import faults, locate, missing
 from rsseg.config.schema import Cache, cross_check, raise_faults
-from rsseg.config.targets import heads_of, leave_out_short_form
-from rsseg.contract import InputError, current_log_name, nearest
+from rsseg.config.targets import heads_of
+from rsseg.contract import InputError, nearest
 from rsseg.data.blocks import SIZE, Blocks
 from rsseg.data.raster import colour_bands
 from rsseg.data.scene import Source
@@ -30,46 +30,82 @@ from rsseg.data.store import torch_dtype
 from rsseg.dataset import Data, TrainStatistics, scenes_of
 from rsseg.devices import device_faults
 from rsseg.errors import write_trace
-from rsseg.losses import Composite, Foreign, Weight
-from rsseg.losses.balancing import Fixed
+from rsseg.losses import Composite, Foreign
 from rsseg.losses.class_weights import uncounted
 from rsseg.metrics import metrics
 from rsseg.models import check_architecture, encoder_name
-from rsseg.models.rates import layers_above
 from rsseg.models.siamese import bands_of_a_date
 from rsseg.module import SegmentationModule, logged_names
-from rsseg.places import BESIDE_OPTIMIZER, loss_places, places, weight_of
-from rsseg.setup import Setup, set_up
+from rsseg.setup import Setup, loss_places, places, set_up, weight_of
 
 log = logging.getLogger(__name__)
-
-Terms = dict[str, tuple[float | Weight, nn.Module]]
-"""The terms of a loss with their weights, by name; an identity stands for a term that can't be made."""
 
 PACKAGES = ("tensorboard", "wandb", "mlflow", "trackio")  # the loggers that an extra installs; each is called as its package
 
 
-def attempts(setup: Setup) -> Iterator[tuple[str, Callable[[], object]]]:
-    """By place, a function that makes the part and uses it once, which shows wrong numbers and weights of a wrong length."""
-    yield "model.encoder", partial(encoder_name, setup.plain["model"]["encoder"])
-    yield "model.net", partial(_try_architecture, setup)
-    yield "metrics", partial(_try_metrics, setup)
+def make_setup(config: DictConfig, trust: Sequence[str] = ()) -> Setup:
+    """Make the objects of a composed config, or say everything that is wrong with it.
+
+    Args:
+        config: As Hydra composes it, or as a run folder holds it.
+        trust: Packages whose classes it may name, as the user says at the command line; what the config says of it is left out.
+
+    Raises:
+        InputError: All faults that can be found without reading data, together.
+    """
+    try:
+        plain: Any = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    except OmegaConfBaseException as error:
+        raise InputError(f"the config can't be resolved: {str(error).splitlines()[0]}") from None
+    raise_faults(missing(config))
+    plain.pop("trust")
+    found = {"": cross_check(config)} | {
+        p.where: faults(p.node, p.where, p.kind, trust, p.given, p.beside) for p in places(plain)
+    }
+    try:
+        setup = set_up(plain, tuple(trust))
+    except InputError as error:  # the dataset's labels, which parts are made for
+        raise_faults(_once([*chain(*found.values()), str(error)]))
+        raise
+    _try_parts(setup, found)
+    sound = {name: node for name, node in plain["callbacks"].items() if not found.get(f"callbacks.{name}")}
+    raise_faults(_once([*chain(*found.values()), *_callback_faults(setup, sound)]))
+    return setup
+
+
+def _try_parts(setup: Setup, found: dict[str, list[str]]) -> None:
+    """Make each part and use it once, which shows wrong numbers and weights of a wrong length; add to the faults by place."""
+
+    def attempt(where: str, make: Callable[..., Any], *given: Any) -> Any:
+        if found.get(where):  # it is wrong already
+            return None
+        try:
+            return make(*given)
+        except InputError as error:
+            if error.__cause__ is not None:
+                write_trace(error.__cause__)
+            found[where] = [str(error)]
+            return None
+
+    attempt("model.encoder", encoder_name, setup.plain["model"]["encoder"])
+    attempt("model.net", _try_architecture, setup)
+    attempt("metrics", _try_metrics, setup)
     for name in setup.plain["augment"]:
-        yield f"augment.{name}", partial(setup.augmentation, name)
+        attempt(f"augment.{name}", setup.augmentation, name)
     for name in setup.plain["callbacks"]:
-        yield f"callbacks.{name}", partial(setup.make, f"callbacks.{name}")
-    yield "sampler", partial(_try_sampler, setup)
-    for head, (where, terms) in loss_places(setup.plain).items():
-        made: Terms = {
-            name: (weight_of(node), nn.Identity()) for name, node in terms.items() if isinstance(node, Mapping) and node
-        }
-        for name, node in terms.items():
-            place = f"{where}.terms.{name}"
-            yield place, partial(_try_term, setup, place, head, name, node, made)
-        yield where, partial(setup.composite, head, where, made)
-    yield "balancing", partial(_try_balancing, setup)
-    yield "optimizer", partial(_try_optimizer, setup)
-    yield "scheduler", partial(_try_scheduler, setup)
+        attempt(f"callbacks.{name}", setup.make, f"callbacks.{name}")
+    attempt("sampler", _try_sampler, setup)
+    for head, (where, nodes) in loss_places(setup.plain).items():
+        terms = {}
+        for name, node in nodes.items():
+            term = attempt(f"{where}.terms.{name}", _try_term, setup, f"{where}.terms.{name}", head, name, node)
+            if isinstance(node, Mapping) and node:
+                terms[name] = weight_of(node), term or nn.Identity()
+        attempt(where, setup.composite, head, where, terms)
+    attempt("balancing", setup.balancing)
+    attempt("optimizer", setup.optimizer, [nn.Parameter(torch.zeros(1))])
+    if not found.get("optimizer") and setup.steps > 0:  # what it is made with
+        attempt("scheduler", _try_scheduler, setup)
 
 
 def _try_metrics(setup: Setup) -> None:
@@ -85,75 +121,39 @@ def _try_metrics(setup: Setup) -> None:
 def _try_architecture(setup: Setup) -> None:
     """Look whether the smp class has what the other settings of the model ask for."""
     kind = locate(setup.plain["model"]["net"]["_target_"], "model.net", kinds.MODEL, setup.trust)
-    model = setup.model
-    check_architecture(kind, model, setup.tasks)
-    if model.siamese and setup.dataset.bands is not None:
+    check_architecture(kind, setup.model, setup.tasks)
+    if setup.model.siamese and setup.dataset.bands is not None:
         bands_of_a_date(len(setup.dataset.bands))
 
 
-def _try_term(setup: Setup, where: str, head: str, name: str, node: Mapping[str, Any], made: Terms) -> None:
-    """Make a term of a head's loss, put it among those that are `made`, and call it on a few pixels."""
+def _try_term(setup: Setup, where: str, head: str, name: str, node: Any) -> nn.Module:
+    """Make a term of a head's loss, and call it on a few pixels."""
     task, loss = setup.tasks[head], heads_of(setup.plain)[head]["loss"]
     if not isinstance(node, Mapping):
         raise InputError(f"{where}={node!r}: a mapping with _target_ is expected")
-    weight = weight_of(node)
-    weight.check(name)
+    weight_of(node).check(name)
     term = setup.term(where, node, task, None)
-    made[name] = weight, term
     if isinstance(term, Foreign):
         term.try_out(weighted=bool(loss.get("edge_weight") or setup.plain["dataset"]["source"].get("weight")))
-        return
+        return term
     logits = torch.zeros(1, task.outputs, 2, 2)
     target = torch.full((1, *task.planes, 2, 2), 1 / task.channels if task.soft else 0, dtype=torch_dtype(task.dtype))
-    target = task.standardise(target)
     try:
-        value = Composite({name: (1.0, term)})(logits, target)
+        value = Composite({name: (1.0, term)})(logits, task.standardise(target))
     except InputError as error:
         raise error if where in str(error) else InputError(f"{where}: {error}") from None
     except Exception as error:  # whatever a term of the user's own raises
         raise InputError(f"{where}: {type(term).__name__} failed: {type(error).__name__}: {error}") from error
     if value.total.ndim:
         raise InputError(f"{where}: {type(term).__name__} returned {list(value.total.shape)} numbers; a loss is one number")
-
-
-def _try_balancing(setup: Setup) -> None:
-    """Make the balancing, which needs two parts, and may need losses that are not negative."""
-    made = setup.balancing()
-    if isinstance(made, Fixed):
-        return
-    if len(made.parts) < 2:
-        parts = [part.removeprefix(f"{setup.head}/") for part in made.parts]
-        one = f"one {setup.between[:-1]} alone ({', '.join(parts)})"
-        more = "balancing.between=terms" if setup.between == "heads" else "a loss of several terms"
-        raise InputError(
-            f"balancing.between={setup.between}: with {one} there is nothing to balance; take {more}, or balancing=fixed"
-        )
-    for head, name, node in setup.weighed():
-        place = f"{loss_places(setup.plain)[head][0]}.terms.{name}"
-        term = locate(node["_target_"], place, kinds.TERM, setup.trust)
-        if getattr(term, "signed", False) and not made.takes_signed:
-            raise InputError(
-                f"{place}: {term.__name__} may be negative, and {type(made).__name__} needs losses of 0 or more; take "
-                "balancing=equal_gradients or fixed"
-            )
+    return term
 
 
 def _try_sampler(setup: Setup) -> None:
     """Make the sampler for one block in which every class occurs."""
     counts, sizes = np.ones((1, setup.dataset.task.channels + 1), dtype=np.uint16), np.array([[SIZE, SIZE]])
-    setup.sampler(sizes, Blocks.of(counts, sizes), read=lambda *_: (counts, counts.astype(np.uint8)))
-
-
-def _try_optimizer(setup: Setup) -> None:
-    """Make the optimizer of one parameter, and look at the factors on its rate."""
-    for key, value in zip(BESIDE_OPTIMIZER, setup.rates, strict=True):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0 < value < (math.inf if key == "encoder_lr" else 1 + 1e-9):
-            most = "" if key == "encoder_lr" else ", 1 at most"
-            raise InputError(f"optimizer.{key}={value}: a factor above 0{most} is expected; 1 leaves the rates as they are")
-    if setup.rates[1] != 1:
-        layers_above(setup.plain["model"]["encoder"])
-    setup.optimizer([nn.Parameter(torch.zeros(1))])
+    layers: Any = {setup.dataset.task.target: counts.astype(np.uint8)}
+    setup.sampler(sizes, Blocks(counts, sizes), read=lambda *_: (counts, layers))
 
 
 def _try_scheduler(setup: Setup) -> None:
@@ -167,46 +167,6 @@ def _try_scheduler(setup: Setup) -> None:
         raise InputError(f"optimizer or scheduler can't make a step: {error}") from None
 
 
-def make_setup(config: DictConfig, trust: Sequence[str] = ()) -> Setup:
-    """Make the objects of a composed config, or say everything that is wrong with it.
-
-    Args:
-        config: As Hydra composes it, or as a run folder holds it.
-        trust: Packages whose classes it may name, as the user says at the command line; what the config says of it is left out.
-
-    Raises:
-        InputError: All faults that can be found without reading data, together.
-    """
-    config = leave_out_short_form(config)
-    try:
-        plain: Any = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
-    except OmegaConfBaseException as error:
-        raise InputError(f"the config can't be resolved: {str(error).splitlines()[0]}") from None
-    raise_faults(missing(config))
-    plain.pop("trust")
-    together = cross_check(config)
-    found = {p.where: faults(p.node, p.where, p.kind, trust, p.given, p.beside) for p in places(plain)}
-    together += chain(*found.values())
-    try:
-        setup = set_up(plain, tuple(trust))
-    except InputError as error:  # the dataset's labels, which parts are made for
-        raise_faults(_once([*together, str(error)]))
-        raise
-    for where, attempt in attempts(setup):
-        if found.get(where) or (where == "scheduler" and (found["optimizer"] or setup.steps < 1)):
-            continue  # it, or what it is made with, is wrong already
-        try:
-            attempt()
-        except InputError as error:
-            if error.__cause__ is not None:
-                write_trace(error.__cause__)
-            found[where] = [str(error)]
-            together.append(str(error))
-    sound = {name: node for name, node in plain["callbacks"].items() if not found[f"callbacks.{name}"]}
-    raise_faults(_once([*together, *_callback_faults(setup, sound)]))
-    return setup
-
-
 def _once(faults: Sequence[str]) -> list[str]:
     """Faults without those that are told already, perhaps with their place before them."""
     found: list[str] = []
@@ -218,15 +178,12 @@ def _once(faults: Sequence[str]) -> list[str]:
 def _callback_faults(setup: Setup, callbacks: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What of the callbacks does not go together with the rest."""
     found = []
-    losses = loss_places(setup.plain)
-    names = logged_names(setup.tasks, {head: list(terms) for head, (_, terms) in losses.items()})
+    names = logged_names(setup.tasks, {head: list(terms) for head, (_, terms) in loss_places(setup.plain).items()})
     schedule = str(setup.plain["scheduler"].get("_target_")).rpartition(".")[2]
     for name, node in callbacks.items():
         monitor = node.get("monitor")
         if monitor is not None and monitor not in names:
-            now = current_log_name(str(monitor), setup.tasks)
-            said = f"it is called {now} now" if now in names else f"a run logs no such value{nearest(str(monitor), names)}"
-            found.append(f"callbacks.{name}.monitor={monitor}: {said}")
+            found.append(f"callbacks.{name}.monitor={monitor}: a run logs no such value{nearest(str(monitor), names)}")
         made = locate(node["_target_"], f"callbacks.{name}", kinds.CALLBACK, setup.trust)
         if issubclass(made, LearningRateFinder) and schedule in (SequentialLR.__name__, OneCycleLR.__name__):
             found.append(
@@ -242,7 +199,7 @@ def check_machine(setup: Setup) -> None:
     Raises:
         InputError: All that is missing, together.
     """
-    found = device_faults(setup.plain["trainer"], setup.cache is Cache.gpu)
+    found = device_faults(setup.plain["trainer"], setup.cache is Cache.gpu, setup.batch_size)
     absent = [name for name in setup.plain["logger"] if name in PACKAGES and find_spec(name) is None]
     found += [f"logger={name}: its package is not installed: pip install 'rsseg[{name}]'" for name in absent]
     raise_faults(found)
@@ -258,26 +215,25 @@ def check_run(config: DictConfig, scenes: bool) -> None:
             scenes_of(source, setup.dataset, split)
 
 
-def checkpoint_bytes(setup: Setup, network: nn.Module) -> float:
-    """About what the checkpoints of a run take on disk.
+def checkpoint_bytes(setup: Setup, network: nn.Module) -> tuple[float, float]:
+    """About what a checkpoint takes on disk: one with weights alone, and one with the optimizer's state.
 
-    That is the weights of the best, and weights and optimizer state of the last two; NaN for an optimizer that calls the model.
+    The latter is NaN for an optimizer that calls the model.
     """
     one = nn.Parameter(torch.zeros(1000))
     one.grad = torch.zeros_like(one)
     optimizer = setup.optimizer([one])
+    weights = float(sum(tensor.nbytes for tensor in network.state_dict().values()))
     try:
         optimizer.step()
     except TypeError:
-        return math.nan
+        return weights, math.nan
     state = sum(part.nbytes for part in optimizer.state[one].values() if isinstance(part, torch.Tensor)) / one.nbytes
-    weights = float(sum(tensor.nbytes for tensor in network.state_dict().values()))
-    trained = float(sum(tensor.nbytes for tensor in network.parameters() if tensor.requires_grad))
-    return 3 * weights + 2 * state * trained
+    return weights, weights + state * sum(tensor.nbytes for tensor in network.parameters() if tensor.requires_grad)
 
 
 def expected_bytes(config: DictConfig) -> float:
-    """`checkpoint_bytes` of a run that is not begun; NaN where the network can't be made without the data.
+    """About what a finished run's checkpoints take, the best and the last; NaN where the network needs to see the data.
 
     Where the config leaves the bands open, three are assumed.
     """
@@ -286,7 +242,7 @@ def expected_bytes(config: DictConfig) -> float:
         network = (setup if setup.dataset.bands else setup.with_bands([1, 2, 3])).network(pretrained=False)
     except InputError:
         return math.nan
-    return checkpoint_bytes(setup, network)
+    return sum(checkpoint_bytes(setup, network))
 
 
 def warn_of_uncounted(setup: Setup, numbers: TrainStatistics) -> None:
@@ -336,7 +292,7 @@ def make_module(setup: Setup, network: nn.Module, numbers: TrainStatistics, scen
         optimizer=partial(setup.optimizer, network=network),
         scheduler=setup.scheduler,
         without={head: setup.without_of(head) for head in setup.tasks},
-        monitored=setup.monitored,
+        monitored=[str(node["monitor"]) for node in setup.plain["callbacks"].values() if node.get("monitor") is not None],
         classifier=setup.plain["model"]["classifier"] or 0.0,
     )
 
@@ -345,4 +301,4 @@ def fit_augmentations(module: SegmentationModule, data: Data) -> None:
     """Give the augmentations what they need of the training split: its pixels and labels, its blocks and its statistics."""
     train, numbers = data.stores["train"], data.numbers
     for augmentation in module.augmentations:
-        augmentation.fit(train.read_layers, train.census.blocks, numbers.mean, numbers.std)
+        augmentation.fit(train.read, train.census.blocks, numbers.mean, numbers.std)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 from collections.abc import Collection, Iterable, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NotRequired, TypeAlias, TypedDict
@@ -107,17 +106,6 @@ def log_name(stage: str, head: str, value: str, heads: Collection[str]) -> str:
     return f"{stage}/{value}" if len(heads) == 1 else f"{stage}/{head}/{value}"
 
 
-def current_log_name(name: str, heads: Collection[str]) -> str:
-    """A name of the log, or a text that holds one, of versions that named a single head too, as `log_name` makes it.
-
-    Example:
-        >>> current_log_name("val/mask/iou", ["mask"]), current_log_name("train/balance/mask/ce", ["mask"])
-        ('val/iou', 'train/balance/ce')
-    """
-    only = re.escape(next(iter(heads))) if len(heads) == 1 else r"(?!)"
-    return re.sub(rf"\b(train/balance|train|val)/{only}/", r"\1/", name)
-
-
 def nearest(name: str, known: Iterable[str]) -> str:
     """A ``" (did you mean 'x'?)"`` for error messages, or nothing where no known name is near.
 
@@ -127,6 +115,24 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def check_choice(setting: str, value: str, known: Iterable[str]) -> None:
+    """Refuse a value that a setting does not have.
+
+    Raises:
+        InputError: If it is none of the known ones.
+
+    Example:
+        >>> check_choice("dtype", "half", ("uint8", "float16"))
+        Traceback (most recent call last):
+        ...
+        rsseg.contract.InputError: dtype=half: uint8 or float16 is expected
+    """
+    names = list(known)
+    if value not in names:
+        expected = f"{', '.join(names[:-1])} or {names[-1]}"
+        raise InputError(f"{setting}={value}{nearest(value, names)}: {expected} is expected")
 
 
 def counted(number: int, noun: str) -> str:

@@ -16,13 +16,13 @@ from rsseg.contract import InputError, nearest
 from rsseg.data.build import open_store
 from rsseg.data.census import Census, absent_classes, check_absent, describe_other_radiometry, robust_statistics
 from rsseg.data.grids import ground_resolution
-from rsseg.data.groups import describe_cut_groups, describe_one_group, group_names
+from rsseg.data.groups import describe_groups, group_names
 from rsseg.data.labels import make_mask_reader
 from rsseg.data.masks import MaskReader
 from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import SPLITS
 from rsseg.data.store import Store
-from rsseg.task import Centres, Task
+from rsseg.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -89,9 +89,17 @@ def make_dataset(config: Mapping[str, Any]) -> Dataset:
     dataset = config["dataset"]
     targets, tasks = targets_of(dataset), tasks_of(dataset)
     bands, rgb = (None if dataset[key] is None else tuple(dataset[key]) for key in ("bands", "rgb"))
+    mask_readers = []
+    for name, target in targets.items():
+        values, ignored, tolerance = target["mask_values"], target["ignore_values"], target["colour_tolerance"] or 0
+        real = target["fractions"], target["range"], target["size"]
+        try:
+            mask_readers.append(make_mask_reader(tasks[name], values, ignored, *real, tolerance))
+        except InputError as error:
+            raise InputError(in_place(str(error), dataset, name)) from None
     return Dataset(
         name=dataset["name"],
-        mask_readers=tuple(_mask_reader(dataset, name, tasks[name]) for name in targets),
+        mask_readers=tuple(mask_readers),
         bands=bands,
         rgb=rgb,
         nodata=dataset["nodata"],
@@ -101,18 +109,6 @@ def make_dataset(config: Mapping[str, Any]) -> Dataset:
         skip_bad_scenes=config["on_bad_scene"] == "skip",
         verify_all=config["verify"] == "full",
     )
-
-
-def _mask_reader(dataset: Mapping[str, Any], name: str, task: Task) -> MaskReader:
-    """The reader of a target's masks."""
-    target = targets_of(dataset)[name]
-    values, ignored = target["mask_values"], target["ignore_values"]
-    try:
-        return make_mask_reader(
-            task, values, ignored, target["fractions"], target["range"], target["size"], target["colour_tolerance"] or 0
-        )
-    except InputError as error:
-        raise InputError(in_place(str(error), dataset, name)) from None
 
 
 def _unlabelled(dataset: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[str, tuple[str, ...]]:
@@ -136,12 +132,8 @@ class TargetStatistics:
     @classmethod
     def of(cls, census: Census) -> TargetStatistics:
         """Sum a census over its scenes."""
-        return cls(
-            census.positives.sum(axis=0).tolist(),
-            census.valid.sum(axis=0).tolist(),
-            census.values.mean.tolist(),
-            census.values.std.tolist(),
-        )
+        positives, valid, values = census.positives.sum(axis=0), census.valid.sum(axis=0), census.values
+        return cls(positives.tolist(), valid.tolist(), values.mean.tolist(), values.std.tolist())
 
     @classmethod
     def read(cls, saved: Mapping[str, Any]) -> TargetStatistics:
@@ -196,7 +188,10 @@ class Data:
         return self.numbers.record() | {
             "dtype": str(self.stores["train"].dtype),
             "resolution": resolution_of(self.stores["train"].scenes),
-            "fingerprint": {split: _fingerprint(store, names[split]) for split, store in self.stores.items()},
+            "fingerprint": {
+                split: "-".join(census.fingerprint(names[split]) for census in store.censuses.values())
+                for split, store in self.stores.items()
+            },
             "pixels": {split: store.pixel_hash for split, store in self.stores.items()},
             "scenes": names,
             "groups": {split: group_names(store.scenes) for split, store in self.stores.items()},
@@ -204,9 +199,10 @@ class Data:
         }
 
 
-LOOKED_AT = 20  # scenes whose resolution is asked for
+LOOKED_AT = 20  # scenes whose resolution and scale are looked at
+SAMPLE = 256  # the side of what is looked at of a scene, in pixels
+OTHER_SCALE = 50  # highest values that differ by this factor are of another scale
 WINDOW_STEP = 32  # a window's side is a multiple of it
-MIN_WINDOW = 64  # a smaller window shows too little to be proposed
 
 
 def resolution_of(scenes: Sequence[Scene]) -> float | None:
@@ -219,11 +215,6 @@ def resolution_of(scenes: Sequence[Scene]) -> float | None:
     return float(np.median(sides))
 
 
-def _fingerprint(store: Store, names: list[str]) -> str:
-    """Those of the targets, one after the other."""
-    return "-".join(census.fingerprint(names) for census in store.censuses.values())
-
-
 def open_data(dataset: Dataset, source: Source, window: int) -> Data:
     """The training and the validation split, decoded first where they are not in the store yet.
 
@@ -234,27 +225,22 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
     """
     scenes = {split: scenes_of(source, dataset, split) for split in ("train", "val")}
     warn_of_misspelt(dataset, [scene.name for split in scenes.values() for scene in split])
-    if cut := describe_cut_groups(**scenes):
-        log.info("%s", cut)
-    if alone := describe_one_group(scenes["val"]):
-        log.warning("%s", alone)
+    for line in describe_groups(**scenes):
+        log.warning("%s", line)
     stores = {split: open_split(dataset, scenes[split], split) for split in scenes}
     if padded := describe_padding(stores, window):
         log.info("%s", padded)
-    for split, store in stores.items():
-        _check_absent(store, split, None if split == "train" else stores["train"])
+    _check_absent(stores["train"], "train", None)
+    _check_absent(stores["val"], "val", stores["train"])
     for soft in (task for task in dataset.tasks.values() if task.soft):
         log.info(
             "Masks hold class shares, which the loss learns. Counts, samplers, metrics and pictures go by the class with %s.",
             "the largest share" if soft.exclusive else "more than half of a pixel",
         )
     numbers = TrainStatistics.of(stores["train"])
+    if mixed := describe_scales(stores["train"]):
+        log.warning("%s", mixed)
     _warn_of_radiometry(stores["train"], numbers, stores["val"], "the val split")
-    for name, task in dataset.tasks.items():
-        if isinstance(task, Centres) and not any(numbers.targets[name].value_mean):
-            log.info(
-                "No object has a size: centres are learnt and scored by F1, no boxes. dataset.size=9 would make them 9 px wide."
-            )
     for store in stores.values():
         store.fill = np.array(numbers.mean)
     return Data(stores, numbers)
@@ -267,14 +253,12 @@ def open_test(dataset: Dataset, source: Source, data: Data) -> Store | None:
     """
     try:
         scenes = scenes_of(source, dataset, "test", needed=False)
-        if not scenes:
-            log.info("There is no test split.")
-            return None
         labelled = [scene for scene in scenes if any(scene.masks)]
         if len(labelled) < len(scenes):
             line = "%d of %d scenes of the test split have no masks: they can be mapped, not scored."
             log.info(line, len(scenes) - len(labelled), len(scenes))
         if not labelled:
+            log.info("There is no test split to score.")
             return None
         store = open_split(dataset, labelled, "test")
         _check_absent(store, "test", data.stores["train"])
@@ -286,15 +270,26 @@ def open_test(dataset: Dataset, source: Source, data: Data) -> Store | None:
 
 
 def describe_padding(stores: Mapping[str, Store], window: int) -> str:
-    """One line where scenes are smaller than a window of this side, with the side that would fit; empty where none is."""
-    sides = {split: store.sizes.min(axis=1) for split, store in stores.items()}
-    small = {split: int((own < window).sum()) for split, own in sides.items()}
-    if not any(small.values()):
+    """One line where scenes are smaller than a window of this side; empty where none is."""
+    small = {split: int((store.sizes.min(axis=1) < window).sum()) for split, store in stores.items()}
+    counts = " and ".join(f"{n} {split} scenes" for split, n in small.items() if n)
+    return f"Smaller than window={window}: {counts}. They are padded, and the padding is ignored." if counts else ""
+
+
+def describe_scales(store: Store) -> str:
+    """One line where some scenes hold values of another scale, such as 0 to 1 among 0 to 255; empty where none does."""
+    highest = {}
+    for number in np.unique(np.linspace(0, len(store) - 1, LOOKED_AT).astype(int)).tolist():
+        height, width = np.maximum(store.sizes[number] - SAMPLE, 0) // 2
+        pixels = np.asarray(store.arrays(number)[0][height : height + SAMPLE, width : width + SAMPLE])
+        highest[store.scenes[number].image] = float(abs(pixels.astype(np.float64)).max())
+    low, high = (choose(highest, key=highest.__getitem__) for choose in (min, max))
+    if not 0 < OTHER_SCALE * highest[low] < highest[high]:
         return ""
-    counts = " and ".join(f"{n} of {len(sides[split])} {split} scenes" for split, n in small.items() if n)
-    fits = min(int(own.min()) for own in sides.values()) // WINDOW_STEP * WINDOW_STEP
-    way_out = f"; window={fits} fits all" if fits >= MIN_WINDOW else ""
-    return f"Smaller than window={window}: {counts}. They are padded, and the padding is ignored{way_out}."
+    return (
+        f"Values of {low} reach {highest[low]:.3g} in its middle, those of {high} {highest[high]:.3g}: write all scenes "
+        "of train in one scale"
+    )
 
 
 def _check_absent(store: Store, split: str, train: Store | None) -> None:

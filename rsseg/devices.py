@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,12 +52,13 @@ def choose_precision(precision: str | int, accelerator: str) -> Any:
     return "bf16-mixed" if any(check is not None and check() for check in has) else "32-true"
 
 
-def device_faults(trainer: Mapping[str, Any], on_device: bool) -> list[str]:
+def device_faults(trainer: Mapping[str, Any], on_device: bool, batch_size: int) -> list[str]:
     """What the device that a config asks for is not, or cannot do; found before data are read.
 
     Args:
         trainer: The config's node of that name.
         on_device: Whether decoded scenes are to lie on it.
+        batch_size: The windows that all devices share.
     """
     name, precision = str(trainer.get("accelerator", "auto")), str(trainer.get("precision", "auto"))
     try:
@@ -74,21 +74,17 @@ def device_faults(trainer: Mapping[str, Any], on_device: bool) -> list[str]:
         found.append("cache=gpu: Apple's GPUs share the machine's memory; take cache=ram")
     if on_device and accelerator == "cpu" and name == "auto":
         found.append("cache=gpu, but no GPU is found: take cache=ram, or disk for scenes that memory does not hold")
-    chosen = ("devices", "num_nodes", "strategy", "sync_batchnorm")
-    given = {key: trainer[key] for key in chosen if key in trainer}
+    given = {key: trainer[key] for key in ("devices", "num_nodes", "strategy", "sync_batchnorm") if key in trainer}
     import lightning as L
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    said = logging.getLogger("lightning.pytorch")
-    level = said.level
-    said.setLevel(logging.ERROR)  # it says what there is
     try:
-        L.Trainer(accelerator=accelerator, logger=False, enable_checkpointing=False, enable_progress_bar=False, **given)
+        made = L.Trainer(accelerator=accelerator, logger=False, enable_checkpointing=False, enable_progress_bar=False, **given)
+        if batch_size % made.world_size:
+            found.append(f"batch_size={batch_size} can't be shared evenly among {made.world_size} devices: take a multiple")
     except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
         asked = ", ".join(f"trainer.{key}={value}" for key, value in given.items())
         found.append(f"{asked} on {accelerator}: {' '.join(str(error).split())}")
-    finally:
-        said.setLevel(level)
     return found
 
 

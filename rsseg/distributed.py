@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from rsseg.collective import global_sum
 from rsseg.config.entry import ENTRY
-from rsseg.config.naming import quoted_resume
+from rsseg.config.naming import quoted
 from rsseg.contract import InputError
 
 
@@ -47,9 +47,10 @@ def launched(trainer: Any, folder: Path, trust: Sequence[str] = ()) -> Iterator[
     if trainer.world_size == 1:
         yield
         return
-    words = [ENTRY[1], "train", quoted_resume(folder.resolve()), *([f"trust=[{','.join(trust)}]"] if trust else [])]
+    words = [ENTRY[1], "train", f"resume={quoted(folder.resolve())}", *([f"trust=[{','.join(trust)}]"] if trust else [])]
     end: BaseException | None = None
-    with patch.dict(os.environ), patch.object(sys, "argv", words), _as_script(), _no_hydra():
+    script = patch.object(sys.modules["__main__"], "__spec__", None)  # else Lightning starts a module, as ``python -m`` does
+    with patch.dict(os.environ), patch.object(sys, "argv", words), script, _no_hydra():
         try:
             yield
         except BaseException as error:
@@ -87,11 +88,6 @@ class OneFolder(L.Callback):
         first = trainer.strategy.broadcast(self.folder)
         if first != self.folder:
             raise InputError(f"the processes of one run have different folders, such as {first}: give all hydra.run.dir=...")
-
-
-def _as_script() -> Any:
-    """Lightning starts a module that was started by ``-m`` likewise; here the file that `ENTRY` names is started."""
-    return patch.object(sys.modules["__main__"], "__spec__", None)
 
 
 @contextmanager

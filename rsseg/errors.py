@@ -36,54 +36,41 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
 
 
-def explain(error: BaseException, folder: Path, batch_size: int, window: int, memory: str) -> str | None:
-    """One line for an error that more memory, a larger batch, or another disk would mend; None for any other.
-
-    Args:
-        error: The error.
-        folder: Where files are written.
-        batch_size: The windows of a batch.
-        window: Their side.
-        memory: What helps where memory runs out.
-    """
-    windows = f"batch_size={batch_size} windows of window={window} px"
-    if is_out_of_memory(error):
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        return f"out of memory with {windows} ({reason}): {memory}"
-    if isinstance(error, ValueError) and "more than 1 value per channel" in str(error):
-        return f"{windows} leave batch normalisation one value per channel: take a larger batch or window"
-    if isinstance(error, OSError) and error.errno in WAYS_OUT:
-        return str(file_error(error.filename or folder, error))
-    return None
-
-
 @contextmanager
 def in_one_line(folder: Path, batch_size: int, window: int, way_on: str = "", memory: str = TRAINING) -> Iterator[None]:
-    """Let an error that can be explained end the block as one line; its trace goes into the log file alone.
+    """Let an error that more memory, a larger batch or another disk would mend end the block as one line.
+
+    Its trace goes into the log file alone.
 
     Args:
         folder: Where files are written.
         batch_size: The windows of a batch.
-        window: Their side.
+        window: Their side, in pixels.
         way_on: How to go on once it is mended.
         memory: What helps where memory runs out.
 
     Raises:
         InputError: In place of the error.
     """
+    windows = f"batch_size={batch_size} windows of window={window} px"
     try:
         yield
-    except InputError as error:
-        if error.__cause__ is None:
-            raise
-        write_trace(error.__cause__)
-        said = explain(error.__cause__, folder, batch_size, window, memory) or str(error)
-        raise InputError(f"{said}; {way_on}" if way_on else said) from None
     except Exception as error:
-        line = explain(error, folder, batch_size, window, memory)
-        if line is None:
+        reason = error.__cause__ if isinstance(error, InputError) else error
+        if reason is None:
             raise
-        write_trace(error)
+        if is_out_of_memory(reason):
+            first = (str(reason).strip().splitlines() or [type(reason).__name__])[0][:120]
+            line = f"out of memory with {windows} ({first}): {memory}"
+        elif isinstance(reason, ValueError) and "more than 1 value per channel" in str(reason):
+            line = f"{windows} leave batch normalisation one value per channel: take a larger batch or window"
+        elif isinstance(reason, OSError) and reason.errno in WAYS_OUT:
+            line = str(file_error(reason.filename or folder, reason))
+        elif isinstance(error, InputError):
+            line = str(error)
+        else:
+            raise
+        write_trace(reason)
         can_go_on = way_on and not isinstance(error, ValueError)  # another batch or window is another run
         raise InputError(f"{line}; {way_on}" if can_go_on else line) from None
 

@@ -18,22 +18,21 @@ from rsseg.assembly import make_setup
 from rsseg.comparison.records import RecordError, Records, load_records
 from rsseg.config.folder import RunFolder
 from rsseg.config.targets import side_of_blocks
-from rsseg.contract import InputError, nearest
+from rsseg.contract import InputError, check_choice
 from rsseg.data.scene import SceneReader
 from rsseg.dataset import scenes_of
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation.loading import known_head, load_trained
 from rsseg.files import read_json, write_json, write_text
 from rsseg.inference.card import Facts, model_card
-from rsseg.inference.ensemble import Ensemble, check_threshold
+from rsseg.inference.ensemble import Ensemble
 from rsseg.inference.export import ABOUT, ITEM, SMP, check_folder, export_folder
 from rsseg.inference.graphs import check_packages, export_onnx, export_torch
 from rsseg.inference.stac import ARTIFACTS, item_id, stac_item
 from rsseg.inference.trained import Spec, TrainedModel
 from rsseg.models import Architecture
-from rsseg.places import loss_places, weight_of
 from rsseg.quiet import quiet
-from rsseg.setup import Setup
+from rsseg.setup import Setup, loss_places, weight_of
 
 log = logging.getLogger(__name__)
 
@@ -74,42 +73,38 @@ def export(
         InputError: If the run can't be used, a graph differs from the model, or files can't be written.
     """
     quiet()
-    if to not in ("folder", "onnx", "torch"):
-        raise InputError(f"to={to}{nearest(to, ['folder', 'onnx', 'torch'])}: folder, onnx or torch is expected")
-    given = {"head": head, "threshold": threshold == "tuned", "labels": labels}
-    if to != "onnx" and (beside := [name for name, value in given.items() if value]):
-        raise InputError(
-            f"{' and '.join(f'{name}=...' for name in beside)}: for to=onnx alone; to={to} holds all heads and thresholds"
-        )
-    check_threshold(threshold)
+    check_choice("to", to, ("folder", "onnx", "torch"))
+    check_choice("threshold", threshold, ("fixed", "tuned"))
+    if to != "onnx" and (head or labels or threshold == "tuned"):
+        raise InputError(f"head, threshold and labels are for to=onnx alone: to={to} holds all heads and thresholds")
     if to == "onnx":
         check_packages()
-    folder = RunFolder(run)
+    folder, out = RunFolder(run), out or run / "export"
     setup = make_setup(folder.config(), trust)
-    chosen, out = known_head(head, setup.tasks), out or run / "export"
+    chosen = known_head(head, setup.tasks)
     check_folder(out, item_id(run.resolve().name))
-    task = setup.tasks[chosen]
-    if task.real and (labels or threshold == "tuned"):
-        raise InputError(f"head {chosen} holds real values, which have no labels or thresholds: leave labels and threshold out")
-    if threshold == "tuned" and not labels and task.channels > 1:
+    if labels and setup.tasks[chosen].real:
+        raise InputError(f"labels=true: head {chosen} holds real values, which have no labels; leave it out")
+    if threshold == "tuned" and not labels and setup.tasks[chosen].channels > 1:
         raise InputError("threshold=tuned: the thresholds or biases of several classes go into labels alone: add labels=true")
     with in_one_line(out, setup.batch_size, setup.window, memory=SCORING):
-        model = load_trained(folder, setup, scaling="none" if to == "folder" else "temperature")
+        model = load_trained(folder, setup)
         if to == "folder":
             network: Any = model.network
-            architecture = Architecture.of(network, setup.model, setup.model.net, len(model.spec.bands))
+            architecture = Architecture.of(network, setup.model, setup.plain["model"]["net"], len(model.spec.bands))
             export_folder(model, architecture, out)
         else:
-            windows, pixels = example_windows(setup, model.spec)
+            scaled, windows = Ensemble([model], scaling="temperature"), example_windows(setup, model.spec)
             if to == "torch":
                 path = out / "model.pt2"
-                difference = export_torch(model, path, windows)
+                difference = export_torch(scaled, path, windows)
             else:
                 path = out / f"{'model' if chosen == setup.head else chosen}.onnx"
-                tuned = Ensemble([model], scaling=model.scaling).tuned_threshold(chosen) if threshold == "tuned" else None
-                difference = export_onnx(model, chosen, path, windows, tuned, labels)
-            log.info("%s: differs from PyTorch by %.1e at most, on %s", path, difference, pixels)
-        licence = licence or _stated_licence(out)
+                tuned = scaled.tuned_threshold(chosen) if threshold == "tuned" else None
+                difference = export_onnx(scaled, chosen, path, windows, tuned, labels)
+            log.info("%s: differs from PyTorch by %.1e at most, on %d validation windows", path, difference, WINDOWS)
+        if not licence and (out / ITEM).is_file():  # that of an earlier export
+            licence = str(read_json(out / ITEM).get("properties", {}).get("license", ""))
         _describe(folder, setup, model, out, licence)
     log.info("Exported to %s; %s says what it is", out, CARD)
     if not licence:
@@ -117,35 +112,26 @@ def export(
     return out
 
 
-def _stated_licence(out: Path) -> str:
-    """The licence that an earlier export into a folder was given; empty: none."""
-    item = read_json(out / ITEM) if (out / ITEM).is_file() else {}
-    return str(item.get("properties", {}).get("license", ""))
-
-
-def example_windows(setup: Setup, spec: Spec) -> tuple[NDArray[np.float32], str]:
-    """Windows ``[WINDOWS, C, window, window]`` of the validation split, or of random pixels without it, and what they are."""
-    size = spec.window
-    try:
-        scenes, found = scenes_of(setup.source(), setup.dataset, "val"), []
-        for place in range(WINDOWS):
-            scene = scenes[place * len(scenes) // WINDOWS]
-            reader = SceneReader(replace(scene, masks=(), weight=None), (), spec.bands)
-            reader.fill = np.array(spec.mean)
-            top, left = (max(0, (side - size) * (place + 1) // (WINDOWS + 1)) for side in reader.size)
-            found.append(reader.read_image(top, left, size)[0].astype(np.float32))
-        return np.stack(found), f"{WINDOWS} windows of the validation split"
-    except (InputError, OSError) as error:
-        log.warning("The validation scenes are not there (%s): the graph is checked on random pixels.", error)
-    noise = np.random.default_rng(0).standard_normal((WINDOWS, len(spec.bands), size, size))
-    mean, std = (np.array(numbers)[:, None, None] for numbers in (spec.mean, spec.std))
-    return (mean + std * noise).astype(np.float32), f"{WINDOWS} windows of random pixels"
+def example_windows(setup: Setup, spec: Spec) -> NDArray[np.float32]:
+    """Windows ``[WINDOWS, C, window, window]`` of the validation split."""
+    scenes, size, found = scenes_of(setup.source(), setup.dataset, "val"), spec.window, []
+    for place in range(WINDOWS):
+        scene = scenes[place * len(scenes) // WINDOWS]
+        reader = SceneReader(replace(scene, masks=(), weight=None), (), spec.bands)
+        reader.fill = np.array(spec.mean)
+        top, left = (max(0, (side - size) * (place + 1) // (WINDOWS + 1)) for side in reader.size)
+        found.append(reader.read_image(top, left, size)[0].astype(np.float32))
+    return np.stack(found)
 
 
 def _describe(run: RunFolder, setup: Setup, model: TrainedModel, out: Path, licence: str) -> None:
     """Write the card and the item of what lies in a folder."""
     saved, summary = run.data(), run.summary() if run.finished else {}
     network: Any = model.network
+    records = dict[tuple[str, str], Records]()
+    for key in product(setup.tasks, ("val", "test")):
+        with suppress(RecordError):
+            records[key] = load_records(run.path, *key)
     facts = Facts(
         spec=model.spec,
         title=run.path.resolve().name,
@@ -158,23 +144,14 @@ def _describe(run: RunFolder, setup: Setup, model: TrainedModel, out: Path, lice
         steps=summary.get("steps"),
         scenes=saved["scenes"],
         groups=saved["groups"],
-        records=_records(run, setup),
+        records=records,
         without={name: setup.without_of(name) for name in setup.tasks},
         files=sorted(path.name for path in out.iterdir() if path.name in (ABOUT, SMP) or path.suffix in ARTIFACTS),
         licence=licence,
         blocks=side_of_blocks(setup.plain["dataset"]),
-        has_test=_has_test(setup),
     )
     write_text(out / CARD, model_card(facts))
-    write_json(out / ITEM, stac_item(facts, out))
-
-
-def _has_test(setup: Setup) -> bool:
-    """Whether the dataset has a test split; False where its files are not there."""
-    try:
-        return bool(setup.source().scenes("test"))
-    except (InputError, OSError):
-        return False
+    write_json(out / ITEM, stac_item(facts))
 
 
 def loss_words(terms: Mapping[str, Mapping[str, Any]]) -> str:
@@ -186,12 +163,3 @@ def loss_words(terms: Mapping[str, Mapping[str, Any]]) -> str:
     """
     named = {str(node["_target_"]).rpartition(".")[2]: weight_of(node).full for node in terms.values()}
     return " + ".join(f"{'' if weight == 1 else f'{weight:g} '}{name}" for name, weight in named.items())
-
-
-def _records(run: RunFolder, setup: Setup) -> dict[tuple[str, str], Records]:
-    """The records that a run has, by head and split."""
-    found = {}
-    for head, split in product(setup.tasks, ("val", "test")):
-        with suppress(RecordError):
-            found[head, split] = load_records(run.path, head, split)
-    return found

@@ -24,12 +24,7 @@ def plain_text(figure: Figure) -> Iterator[None]:
 
 
 def save(figure: Figure, path: Path, **options: Any) -> None:
-    """Write a figure.
-
-    Args:
-        figure: The figure.
-        path: The file, whose suffix says the format.
-        options: For `Figure.savefig`, such as its dpi.
+    """Write a figure; options such as its dpi are those of `Figure.savefig`.
 
     Raises:
         UnwritableError: If the file can't be written.

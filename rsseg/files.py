@@ -6,6 +6,7 @@ import codecs
 import csv
 import errno
 import json
+import logging
 import math
 import os
 import shutil
@@ -23,6 +24,8 @@ from rsseg.contract import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 STALE = 3600  # seconds after which a temporary file that nobody writes to is taken for one of a process that was killed
 
@@ -130,11 +133,6 @@ def _sync_folder(folder: Path) -> None:
             os.close(number)
 
 
-def missing_folders(folder: Path) -> list[Path]:
-    """A folder and those that it lies in, as far as they are not there, the innermost first."""
-    return [path for path in (folder, *folder.parents) if not path.exists()]
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8.
 
@@ -162,12 +160,12 @@ def is_archive(name: str) -> bool:
 LARGER = "set output=... to a larger disk, or free some space"
 
 
-def check_space(folder: Path, need: float, what: str, way_out: str = LARGER) -> str:
-    """Say what something takes and what a disk has left, and refuse one that is too small.
+def say_space(folder: Path, need: float, what: str, way_out: str = LARGER) -> None:
+    """Log what something takes and what a disk has left, and refuse one that is too small.
 
     Args:
         folder: Where it is to lie; the folder may not be there yet.
-        need: Bytes.
+        need: Bytes; none, or NaN for an unknown number: nothing is said.
         what: What takes them, such as ``3 scenes take``.
         way_out: What to do where they do not fit.
 
@@ -179,7 +177,8 @@ def check_space(folder: Path, need: float, what: str, way_out: str = LARGER) -> 
     said = f"{what} about {byte_text(need)}, and {folder} has {byte_text(free)} left"
     if need > free:
         raise InputError(f"{said}: {way_out}")
-    return said
+    if need > 0:
+        log.info("%s", said)
 
 
 def byte_text(count: float) -> str:

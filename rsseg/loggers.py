@@ -6,14 +6,14 @@ import csv
 import io
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
-from rsseg.contract import InputError, current_log_name
+from rsseg.contract import InputError
 from rsseg.files import atomic_write, file_error
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,6 @@ class MetricsFile(Logger):
     Args:
         path: The file.
         step: The last step whose rows are kept.
-        heads: The names of the run's heads.
 
     Raises:
         InputError: If the file can't be read or written.
@@ -35,10 +34,9 @@ class MetricsFile(Logger):
 
     name, version = "metrics", ""
 
-    def __init__(self, path: Path, step: int = 0, heads: Collection[str] = ()) -> None:
+    def __init__(self, path: Path, step: int = 0) -> None:
         super().__init__()
-        rows = earlier_rows(path, step)
-        self.path, self.rows = path, [{current_log_name(key, heads): cell for key, cell in row.items()} for row in rows]
+        self.path, self.rows = path, earlier_rows(path, step)
         self._columns = sorted({key for row in self.rows for key in row})
         if getattr(rank_zero_only, "rank", None):
             return
@@ -111,7 +109,7 @@ class TrackioLogger(Logger):
         save_dir: The run folder, which names the run; a run that goes on adds to what it has logged.
 
     Attributes:
-        run: Trackio's own run.
+        experiment: Trackio's own run.
     """
 
     name, version = "trackio", ""
@@ -122,33 +120,15 @@ class TrackioLogger(Logger):
         import trackio
 
         run = Path(save_dir).resolve()
-        self.run = trackio.init(project, name=f"{run.parent.name} {run.name}", resume="allow", embed=False)
+        self.experiment = trackio.init(project, name=f"{run.parent.name} {run.name}", resume="allow", embed=False)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log numbers at a step."""
-        self.run.log(dict(metrics), step)
+        self.experiment.log(dict(metrics), step)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Keep the config, which Trackio writes with the first metrics."""
-        self.run.config.update(params)
-
-    def show(self, name: str, picture: Path, step: int) -> None:
-        """Log a PNG."""
-        import trackio
-
-        self.run.log({name: trackio.Image(picture)}, step)
-
-    def tabulate(self, name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
-        """Log a table."""
-        import trackio
-
-        self.run.log({name: trackio.Table(data=[dict(row) for row in rows])}, step)
-
-    def end(self) -> None:
-        """Write what is held back, and let the next run of this process have one of its own."""
-        import trackio
-
-        trackio.finish()
+        self.experiment.config.update(params)
 
 
 class SideLogger(Logger):
@@ -159,19 +139,21 @@ class SideLogger(Logger):
         make: Makes the logger; called on first use.
     """
 
+    version = ""
+
     def __init__(self, name: str, make: Callable[[], Logger]) -> None:
         super().__init__()
         self._name, self._make = name, make
         self.inner: Logger | None = None
         self._failed = False
 
-    def _try(self, action: Callable[[Logger], Any]) -> Any:
+    def _try(self, action: Callable[[Logger], Any]) -> None:
         if self._failed or getattr(rank_zero_only, "rank", None):  # the main process alone logs
-            return None
+            return
         try:
             if self.inner is None:
                 self.inner = self._make()
-            return action(self.inner)
+            action(self.inner)
         except InputError:
             raise  # a wrong argument, not a server that is away
         except Exception as error:  # whatever a client raises that does not reach its server
@@ -181,17 +163,11 @@ class SideLogger(Logger):
                 "logger.%s can't be used (%s: %s): the run goes on without it, metrics.csv has everything.",
                 self._name, type(error).__name__, reason[:200],
             )  # fmt: skip
-            return None
 
     @property
     def name(self) -> str | None:
         """The name in the config."""
         return self._name
-
-    @property
-    def version(self) -> int | str | None:
-        """The inner logger's."""
-        return self._try(lambda inner: inner.version)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Pass metrics on."""
@@ -206,16 +182,12 @@ class SideLogger(Logger):
         self._try(lambda inner: inner.after_save_checkpoint(checkpoint_callback))
 
     def show(self, name: str, picture: Path, step: int) -> None:
-        """Pass a PNG on, to loggers that take pictures."""
-        self._try(lambda inner: send_picture(inner, name, picture, step))
+        """Show a PNG in a logger that takes pictures."""
+        self._try(lambda inner: _show(inner, name, picture, step))
 
     def tabulate(self, name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
-        """Pass a table on, to loggers that take tables."""
-        self._try(lambda inner: send_table(inner, name, rows, step))
-
-    def save(self) -> None:
-        """Let the inner logger write."""
-        self._try(lambda inner: inner.save())
+        """Show a table in a logger that takes tables."""
+        self._try(lambda inner: _tabulate(inner, name, rows, step))
 
     def finalize(self, status: str) -> None:
         """Let the inner logger note how the run ended."""
@@ -224,11 +196,10 @@ class SideLogger(Logger):
     def close(self) -> None:
         """Let the inner logger write what it holds back and end: the next run of a sweep gets one of its own."""
         if self.inner is not None:
-            self._try(close)
+            self._try(_close)
 
 
-def send_picture(logger: Logger, name: str, picture: Path, step: int) -> None:
-    """Show a PNG in a logger; one that takes no pictures is left alone."""
+def _show(logger: Logger, name: str, picture: Path, step: int) -> None:
     if isinstance(logger, TensorBoardLogger):
         import numpy as np
         from PIL import Image
@@ -239,11 +210,12 @@ def send_picture(logger: Logger, name: str, picture: Path, step: int) -> None:
     elif isinstance(logger, MLFlowLogger):
         logger.experiment.log_artifact(logger.run_id, str(picture), name)
     elif isinstance(logger, TrackioLogger):
-        logger.show(name, picture, step)
+        import trackio
+
+        logger.experiment.log({name: trackio.Image(picture)}, step)
 
 
-def send_table(logger: Logger, name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
-    """Show a table in a logger; one that takes no tables is left alone."""
+def _tabulate(logger: Logger, name: str, rows: Sequence[Mapping[str, Any]], step: int) -> None:
     columns = list(rows[0])
     if isinstance(logger, TensorBoardLogger):
         lines = [columns, ["---"] * len(columns), *([_cell(row[c]) for c in columns] for row in rows)]
@@ -253,17 +225,16 @@ def send_table(logger: Logger, name: str, rows: Sequence[Mapping[str, Any]], ste
     elif isinstance(logger, MLFlowLogger):
         logger.experiment.log_table(logger.run_id, {c: [row[c] for row in rows] for c in columns}, f"{name}.json")
     elif isinstance(logger, TrackioLogger):
-        logger.tabulate(name, rows, step)
+        import trackio
+
+        logger.experiment.log({name: trackio.Table(data=[dict(row) for row in rows])}, step)
 
 
-def close(logger: Logger) -> None:
-    """Write out and end what a logger keeps open beyond `finalize`."""
+def _close(logger: Logger) -> None:
     if isinstance(logger, TensorBoardLogger):
         logger.experiment.close()
-    elif isinstance(logger, WandbLogger):
+    elif isinstance(logger, WandbLogger | TrackioLogger):
         logger.experiment.finish()
-    elif isinstance(logger, TrackioLogger):
-        logger.end()
 
 
 def side_loggers(trainer: Any) -> list[SideLogger]:

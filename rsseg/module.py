@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
-from rsseg.contract import Batch, InputError, Layers, current_log_name, layers_of, log_name
+from rsseg.contract import Batch, InputError, Layers, layers_of, log_name
 from rsseg.data.augment import Augmentation
 from rsseg.losses import Composite, CompositeValue, SplitLosses, Term, presence_loss
 from rsseg.losses.balancing import Balancing, Fixed, weighed_parts
-from rsseg.metrics import AnyScores, metrics
+from rsseg.metrics import Scores, metrics
 from rsseg.metrics.counters import SCENE_SUMS, score_scenes
 from rsseg.models.network import normalise
 from rsseg.task import Task
@@ -81,7 +81,7 @@ class SegmentationModule(L.LightningModule):
         self.without = {name: tuple((without or {}).get(name, ())) for name in tasks}
         self.weights = {name: (weights or {}).get(name, 1.0) for name in tasks}
         self.monitored, self.classifier = tuple(monitored), classifier
-        self.scores: dict[str, AnyScores] = {}
+        self.scores: dict[str, Scores] = {}
         self.value_by(np.ones(scenes, dtype=bool))
 
     def value_by(self, first: NDArray[np.bool_], panels: Mapping[str, Mapping[str, Term]] | None = None) -> None:
@@ -124,10 +124,6 @@ class SegmentationModule(L.LightningModule):
     def logits(self, pixels: Tensor) -> dict[str, Tensor]:
         """Logits ``[B, K, H, W]`` by head of stored pixels ``[B, C, H, W]``."""
         return self(self.normalise(pixels))
-
-    def labels(self, head: str, logits: Tensor) -> Tensor:
-        """The labels, or values, of a head's logits, as they are scored."""
-        return self.tasks[head].predict(logits)
 
     def _loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a training batch, from what the network gives in training, and all losses by their names in the log."""
@@ -184,8 +180,9 @@ class SegmentationModule(L.LightningModule):
         self.log("loss", total.detach(), prog_bar=True, logger=False)
         self.terms = {name: value.detach() for name, value in values.items()}
         self.log_dict(self.terms)
+        single = f"{next(iter(self.tasks))}/" if len(self.tasks) == 1 else ""
         weights = self.balancing.weights.items()
-        self.log_dict({current_log_name(f"train/balance/{part}", self.tasks): weight for part, weight in weights})
+        self.log_dict({f"train/balance/{part.removeprefix(single)}": weight for part, weight in weights})
         return total
 
     def configure_gradient_clipping(

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -20,42 +21,32 @@ from torch import Tensor
 
 from rsseg.assembly import make_setup
 from rsseg.config.entry import ENTRY
-from rsseg.contract import InputError, number
-from rsseg.data.masks import VECTORS, is_vector
+from rsseg.contract import InputError, check_choice, number
+from rsseg.data.masks import VECTORS, Mask
 from rsseg.data.raster import georeference
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.devices import choose_precision, scoring_accelerator
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation.loading import known_head, load_trained, runs_in
-from rsseg.files import LockedError, lock, read_json, write_json
-from rsseg.inference.blending import Windows, check_blend
-from rsseg.inference.ensemble import check_threshold
+from rsseg.files import LockedError, lock
+from rsseg.inference.blending import Windows, check_windows
+from rsseg.inference.ensemble import Ensemble
 from rsseg.inference.export import ABOUT, load_exported
 from rsseg.inference.inputs import OutsideError, find_scenes, open_scene
-from rsseg.inference.maps import KINDS, Bands, bands_of, kinds_of, made_by
+from rsseg.inference.maps import KINDS, Bands, bands_of, kinds_of, made_by, new_map, write_styles
 from rsseg.inference.options import Options
-from rsseg.inference.predictor import Predictor
-from rsseg.inference.products import Areas, ObjectFile, Product, RasterMap, check_suffix
-from rsseg.inference.scene import predict_scene
+from rsseg.inference.scene import Output, predict_scene
 from rsseg.inference.trained import TrainedModel
-from rsseg.pictures.colours import colours
+from rsseg.inference.vectors import Objects, write_polygons
+from rsseg.metrics.objects import SCORE
 from rsseg.quiet import quiet
 from rsseg.task import Binary, Centres
 from rsseg.version import __version__
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (*RasterMap.suffixes, *ObjectFile.suffixes)
+MAPS, OBJECTS = (".tif", ".tiff"), (".gpkg",)
 """What files are called that are written; other names are those of folders."""
-
-LIGHT = "#f5f5f5"
-"""The colour of a binary map's background in viewers that do not read its style."""
-
-RECORDED = (
-    "threshold", "tta", "weights", "scaling", "area", "resample", "allow_different", "dtype", "polygons", "min_area",
-    "simplify",
-)  # fmt: skip
-"""The options that are written into a map's tags, beside its runs and windows."""
 
 
 def predict(
@@ -81,18 +72,16 @@ def predict(
     """
     quiet()
     options = options or Options()
-    mapper = Mapper(load_models(runs, options.scaling, trust), options)
-    scenes = find_scenes(scene, mapper.spec.image, options.stack)
-    single = out is not None and not out.is_dir() and out.suffix.lower() in SUFFIXES
+    mapper = Mapper(load_models(runs, trust), options)
+    scenes, folder = find_scenes(scene, mapper.spec.image, options.stack), out or Path(runs[0]) / "maps"
+    single = not folder.is_dir() and folder.suffix.lower() in (*MAPS, *OBJECTS)
     if single and len(scenes) > 1:
         raise InputError(f"out={out}: there are {len(scenes)} scenes; name a folder for their maps")
-    found, failed, elsewhere = [], [], 0
+    found, failed, elsewhere = list[Path](), list[str](), 0
     for place, one in enumerate(scenes, start=1):
+        title = f"scene {place} of {len(scenes)}" if len(scenes) > 1 else "predicting"
         try:
-            folder = out or Path(runs[0]) / "maps"
-            target = folder if single else _default_out(folder, one.image, mapper.products[0].ending)
-            title = f"scene {place} of {len(scenes)}" if len(scenes) > 1 else "predicting"
-            found.append(mapper.map(one, target, title))
+            found.append(mapper.map(one, folder if single else mapper.out_in(folder, one), title))
         except LockedError:
             elsewhere += 1
         except InputError as error:
@@ -112,24 +101,40 @@ def predict(
     return found
 
 
-def load_models(runs: Sequence[Path], scaling: str, trust: Sequence[str]) -> list[TrainedModel]:
+def load_models(runs: Sequence[Path], trust: Sequence[str]) -> list[TrainedModel]:
     """The networks of run folders, exported folders, and of all runs in other folders."""
     models = []
     for place in dict.fromkeys(place.resolve() if place.is_dir() else place for place in runs):
         if (place / ABOUT).is_file():
-            models.append(load_exported(place, scaling))
+            models.append(load_exported(place))
         else:
-            models += [load_trained(run, make_setup(run.config(), trust), scaling) for run in runs_in(place)]
+            models += [load_trained(run, make_setup(run.config(), trust)) for run in runs_in(place)]
     return models
+
+
+@dataclass(frozen=True)
+class Product:
+    """A file that is made of a head of each scene."""
+
+    head: str
+    kind: str  # one of `KINDS`
+    ending: str  # of the file's name, behind that of the scene
+    bands: Bands | None  # of a map; None: objects are written
+    areas: bool  # whether a map's areas are written beside it, as polygons
+
+    def files(self, path: Path) -> list[Path]:
+        """The files that have to be there, by the first of them."""
+        return [path, path.with_name(f"{path.stem}-polygons.gpkg")] if self.areas else [path]
 
 
 class Mapper:
     """Maps scenes with the mean of some networks, one scene after the other.
 
     Attributes:
+        spec: What is known of the first network.
         products: The files that are made of each scene.
         windows: How scenes are cut.
-        forward: The predictor on its device, in its precision.
+        forward: The ensemble on its device, in its precision.
         device: Where that is.
 
     Raises:
@@ -137,64 +142,46 @@ class Mapper:
     """
 
     def __init__(self, models: Sequence[TrainedModel], options: Options) -> None:
-        self.options, self.spec, self.models = options, models[0].spec, list(models)
-        self._check()
-        self.predictor = Predictor(models, options.weights, options.tta, "disagreement" in options.write)
-        if "disagreement" in options.write and len(models) * len(self.predictor.views) == 1:
+        _check(options)
+        self.options, self.spec = options, models[0].spec
+        self.ensemble = Ensemble(models, options.weights, options.scaling, options.tta, "disagreement" in options.write)
+        if "disagreement" in options.write and len(models) * len(self.ensemble.views) == 1:
             raise InputError("write=disagreement: one run sees every window once; name several runs, or set tta=flips")
-        window = self.spec.window if options.window is None else options.window
-        margin = self.spec.overlap if options.margin is None else options.margin
-        batch_size = self.spec.batch_size if options.batch_size is None else options.batch_size
+        given = {"window": options.window, "overlap": options.margin, "batch_size": options.batch_size}
+        window, margin, batch_size = (getattr(self.spec, key) if value is None else value for key, value in given.items())
         self.windows = Windows(window, margin, options.blend, batch_size)
-        check_blend(self.windows)
-        self.products = list(self._products())
+        check_windows(self.windows)
+        self.products = self._products()
         accelerator = scoring_accelerator(options.device)
         torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it, as in training
         fabric = L.Fabric(accelerator=accelerator, devices=1, precision=choose_precision(self.spec.precision, accelerator))
-        self.forward: Callable[[Tensor], dict[str, Tensor]] = fabric.setup_module(self.predictor)
+        self.forward: Callable[[Tensor], dict[str, Tensor]] = fabric.setup_module(self.ensemble)
         self.device = fabric.device
 
-    def _check(self) -> None:
-        """Refuse options that can't be."""
-        options = self.options
-        number("min_area", options.min_area)
-        number("simplify", options.simplify)
-        check_threshold(options.threshold)
-        if options.area and not (Path(options.area).is_file() and is_vector(Path(options.area))):
-            raise InputError(f"area={options.area}: a vector file is expected ({', '.join(sorted(VECTORS))})")
-        if not options.write or not set(options.write) <= set(KINDS):
-            raise InputError(f"write={','.join(options.write)}: some of {', '.join(KINDS)} are expected")
-        if options.dtype not in ("uint8", "float16"):
-            raise InputError(f"dtype={options.dtype}: uint8 or float16 is expected")
+    def _products(self) -> list[Product]:
+        """The files that are made of each scene: of every head the kinds that it has."""
+        options, heads, products = self.options, self.spec.heads, list[Product]()
+        for name in [known_head(options.head, heads)] if options.head else heads:
+            head = heads[name]
+            of_head = f"-{name}" if options.head or name != next(iter(heads)) else ""
+            for kind in [kind for kind in options.write if kind in kinds_of(head.task)]:
+                ending, is_label = f"{of_head}{'' if kind == 'labels' else f'-{kind}'}", kind == "labels" and not head.task.real
+                threshold = self.ensemble.tuned_threshold(name) if is_label and options.threshold == "tuned" else None
+                if isinstance(head.task, Centres):
+                    products.append(Product(name, kind, f"{ending}.gpkg", None, areas=False))
+                else:
+                    bands = bands_of(kind, head, threshold, options.dtype)
+                    products.append(Product(name, kind, f"{ending}.tif", bands, options.polygons and is_label))
+        if lacking := [kind for kind in options.write if kind not in {product.kind for product in products}]:
+            raise InputError(f"write={lacking[0]}: probabilities have it, not values or objects; leave {lacking[0]} out")
+        return products
 
-    def _products(self) -> Iterator[Product]:
-        """The files that are made of each scene."""
-        options, first = self.options, next(iter(self.spec.heads))
-        for name in [known_head(options.head, self.spec.heads)] if options.head else self.spec.heads:
-            task = self.spec.heads[name].task
-            of_head = f"-{name}" if options.head or name != first else ""
-            for kind in options.write:
-                ending = f"{of_head}{'' if kind == 'labels' else f'-{kind}'}"
-                if isinstance(task, Centres) and kind == "labels":
-                    yield ObjectFile(name, f"{ending}.gpkg", task)
-                elif kind in kinds_of(task) or options.head or len(self.spec.heads) == 1:
-                    has_areas = options.polygons and kind == "labels" and not task.real
-                    areas = Areas(options.min_area, options.simplify, self._colours(name)) if has_areas else None
-                    yield RasterMap(name, f"{ending}.tif", task, kind, self._bands(kind, name), areas)
-
-    def _bands(self, kind: str, head: str) -> Bands:
-        task, threshold = self.spec.heads[head].task, None
-        if kind == "labels" and self.options.threshold == "tuned" and not task.real:
-            threshold = self.predictor.ensemble.tuned_threshold(head)
-        return bands_of(kind, task, threshold, self._colours(head), self.options.dtype)
-
-    def _colours(self, head: str) -> list[str]:
-        """The colours of the labels of a head's map; what is not the class of a binary task is light unless it has a colour."""
-        palette, task = self.spec.heads[head].palette, self.spec.heads[head].task
-        if task.real:
-            return []
-        found = colours(task, palette)
-        return [LIGHT, *found[1:]] if isinstance(task, Binary) and palette is None else found
+    def out_in(self, folder: Path, scene: Scene) -> Path:
+        """The path of a scene's first file: the scene's name, after that of its folder where another scene has the name."""
+        image, files = scene.image, _files_of(scene)
+        stems = chain([image.stem], (f"{image.parent.name}-{image.stem}{f'-{n}' * (n > 1)}" for n in count(1)))
+        paths = (folder / f"{stem}{self.products[0].ending}" for stem in stems)
+        return next(path for path in paths if made_by(path).get("scene", files) == files)
 
     def map(self, scene: Scene, out: Path, title: str = "predicting") -> Path:
         """Write the files of a scene, the first of which goes to `out`; the progress bar has this title.
@@ -204,58 +191,91 @@ class Mapper:
             InputError: If the scene can't be used, or a file not be written.
         """
         first, *others = self.products
+        suffixes = MAPS if first.bands else OBJECTS
+        if out.suffix.lower() not in suffixes:
+            raise InputError(f"out={out}: {' or '.join(suffixes)} is written; take such a name, or that of a folder")
         stem = out.name.removesuffix(first.ending) if out.name.endswith(first.ending) else out.stem
         paths = [out, *(out.with_name(f"{stem}{product.ending}") for product in others)]
-        check_suffix(first, out)
         if any(path.resolve() == image.resolve() for path in paths for image in scene.images):
             raise InputError(f"out={out} would overwrite the scene: choose another name")
         tags = self._tags(scene)
         with _claimed(out), tempfile.TemporaryDirectory(prefix="rsseg-") as scratch:
             files = [file for product, path in zip(self.products, paths, strict=True) for file in product.files(path)]
-            if not self.options.overwrite and _is_made(files, tags):
+            if not self.options.overwrite and _is_made(files, _files_of(scene)):
                 return out
             with in_one_line(out.parent, self.windows.batch_size, self.windows.size, memory=SCORING):
-                self._write(open_scene(scene, self.spec, self.options, Path(scratch)), paths, tags, title)
+                reader = open_scene(scene, self.spec, self.options, Path(scratch))
+                with ExitStack() as stack:
+                    opened = zip(self.products, paths, strict=True)
+                    outputs = [stack.enter_context(self._open(product, path, reader, tags)) for product, path in opened]
+                    predict_scene(self.forward, self.ensemble.planes, reader, outputs, self.windows, self.device, title)
         return out
 
     def _tags(self, scene: Scene) -> dict[str, str]:
         """The tags of a map, which say how it was made."""
-        files = ",".join(str(image.absolute()) for image in scene.images)
-        how: dict[str, Any] = {"runs": [model.spec.name for model in self.models], "scene": files}
-        how |= {key: getattr(self.options, key) for key in RECORDED} | self.windows._asdict()
+        how: dict[str, Any] = {"runs": [spec.name for spec in self.ensemble.specs], "scene": _files_of(scene)}
+        how |= vars(self.options) | self.windows._asdict()
         return {"TIFFTAG_SOFTWARE": f"rsseg {__version__}", "RSSEG": json.dumps(how, ensure_ascii=False)}
 
-    def _write(self, reader: SceneReader, paths: Sequence[Path], tags: Mapping[str, str], title: str) -> None:
-        """Predict a scene, and write its files."""
-        place = georeference(reader.scene.image)
+    @contextmanager
+    def _open(self, product: Product, path: Path, reader: SceneReader, tags: Mapping[str, str]) -> Iterator[Output]:
+        """A product to give rows to; its files are there when the block ends."""
+        task, image = self.spec.heads[product.head].task, reader.scene.image
+        if product.bands is None:
+            assert isinstance(task, Centres)
+            objects = Objects(product.head, task, reader.size)
+            yield objects
+            log.info("%d objects of score %g and more: %s", objects.save(path, image, tags), SCORE, path)
+            return
+        place = georeference(image)
         if not place:
-            log.info("%s says nothing of its place on the Earth, nor does the map.", reader.scene.image)
-        with ExitStack() as files:
-            outputs = [
-                files.enter_context(product.open(path, reader, place, tags))
-                for product, path in zip(self.products, paths, strict=True)
-            ]
-            predict_scene(self.forward, self.predictor.planes, reader, outputs, self.windows, self.device, title)
-        for product, output, path in zip(self.products, outputs, paths, strict=True):
-            product.finish(output, path, reader.scene.image)
+            log.info("%s says nothing of its place on the Earth, nor does the map.", image)
+        with new_map(path, product.head, product.bands, reader.size, place, tags) as raster:
+            yield raster
+        if product.bands.classes:
+            write_styles(path, product.bands.classes, transparent=0 if isinstance(task, Binary) else None)
+        log.info("%s: %s", "Map" if product.kind == "labels" else product.kind.capitalize(), path)
+        if product.areas:
+            polygons, options = product.files(path)[1], self.options
+            if task.label_planes:
+                labels = {band: {1: name} for band, name in enumerate(task.classes, start=1)}
+            else:
+                first = len(task.label_names) - len(task.classes)  # the background of a binary task is no area
+                labels = {1: dict(enumerate(task.classes, start=first))}
+            written = write_polygons(polygons, path, labels, options.min_area, options.simplify, tags)
+            log.info("%d polygons: %s", written, polygons)
 
 
-def _is_made(files: Sequence[Path], tags: Mapping[str, str]) -> bool:
+def _check(options: Options) -> None:
+    """Refuse options that can't be."""
+    number("min_area", options.min_area)
+    number("simplify", options.simplify)
+    check_choice("threshold", options.threshold, ("fixed", "tuned"))
+    check_choice("dtype", options.dtype, ("uint8", "float16"))
+    for kind in options.write or [""]:
+        check_choice("write", kind, KINDS)
+    if options.area and not (Path(options.area).is_file() and Mask(Path(options.area)).vector):
+        raise InputError(f"area={options.area}: a vector file is expected ({', '.join(sorted(VECTORS))})")
+
+
+def _files_of(scene: Scene) -> str:
+    """The files of a scene, as the tags of its maps name them."""
+    return ",".join(str(image.absolute()) for image in scene.images)
+
+
+def _is_made(files: Sequence[Path], scene: str) -> bool:
     """Whether the files of a scene are there; refused if the first of them is of another scene."""
-    made, now = made_by(files[0]), json.loads(tags["RSSEG"])
-    if made.get("scene", now["scene"]) != now["scene"]:
-        raise InputError(f"{files[0]} is the map of {made['scene']}: overwrite=true replaces it; or choose another name")
+    if (made := made_by(files[0]).get("scene", scene)) != scene:
+        raise InputError(f"{files[0]} is the map of {made}: overwrite=true replaces it; or choose another name")
     if not all(path.exists() for path in files):
         return False
-    changed = [f"{key}={value}" for key, value in made.items() if value != now.get(key, value)]
-    how = f", though it was made with {', '.join(changed)}" if changed else ""
-    log.info("%s is kept%s; overwrite=true makes it again.", files[0], how)
+    log.info("%s is kept, as it was made; overwrite=true makes it again.", files[0])
     return True
 
 
 @contextmanager
 def _claimed(path: Path) -> Iterator[None]:
-    """A lock: while it is held, no other process maps the scene of this file."""
+    """A lock: while it is held, no other process maps the scene of this file. A folder that stays empty goes."""
     held = path.with_name(f".{path.name}.lock")
     with lock(held):
         try:
@@ -263,20 +283,7 @@ def _claimed(path: Path) -> Iterator[None]:
         finally:
             with suppress(OSError):
                 held.unlink()
-
-
-def _default_out(folder: Path, scene: Path, suffix: str) -> Path:
-    """The path of a scene's map: the scene's name, after that of its folder where another scene's map has the name already.
-
-    ``scenes.json`` in the folder of maps says which scene each is of.
-    """
-    listed, place = folder / "scenes.json", str(scene.resolve())
-    stems = chain([scene.stem], (f"{scene.parent.name}-{scene.stem}{f'-{n}' * (n > 1)}" for n in count(1)))
-    with lock(folder / ".scenes.lock", wait=True):
-        made = read_json(listed) if listed.is_file() else {}
-        name = next(f"{stem}{suffix}" for stem in stems if made.get(f"{stem}{suffix}", place) == place)
-        write_json(listed, made | {name: place})
-    return folder / name
+                path.parent.rmdir()
 
 
 @contextmanager
@@ -290,17 +297,16 @@ def start_others(processes: int) -> Iterator[None]:
     """
     if processes < 1:
         raise InputError(f"devices={processes}: 1 or more is expected")
-    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if torch.cuda.is_available() else []
-    if gpus == [""]:
-        gpus = [str(i) for i in range(torch.cuda.device_count())]
-    if gpus and processes > len(gpus):
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    gpus = [str(i) for i in range(torch.cuda.device_count())] if visible == [""] else visible
+    if torch.cuda.is_available() and processes > len(gpus):
         raise InputError(f"devices={processes}: this machine has {len(gpus)} GPUs")
     words = [*ENTRY, "predict", *(word for word in sys.argv[1:] if not word.startswith("devices="))]
     others = []
     for i in range(1, processes):
-        own = (
-            {"CUDA_VISIBLE_DEVICES": gpus[i]} if gpus else {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
-        )
+        own = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
+        if torch.cuda.is_available():
+            own = {"CUDA_VISIBLE_DEVICES": gpus[i]}
         others.append(subprocess.Popen(words, env={**os.environ, **own}))
     try:
         yield

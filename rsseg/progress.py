@@ -42,12 +42,7 @@ def estimate(done: int, total: int, seconds: float) -> str:
         >>> estimate(10, 40, 20.0)
         '20 s gone, about 60 s left'
     """
-    return gone_and_left(seconds, seconds / max(done, 1) * (total - done))
-
-
-def gone_and_left(gone: float, left: float) -> str:
-    """Two numbers of seconds in words."""
-    return f"{duration(gone)} gone, about {duration(left)} left"
+    return f"{duration(seconds)} gone, about {duration(seconds / max(done, 1) * (total - done))} left"
 
 
 def duration(seconds: float) -> str:

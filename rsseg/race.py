@@ -11,7 +11,6 @@ import logging
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -85,7 +84,6 @@ class Race:
         seeds: All seeds.
         metric: What rows are compared by; empty: `Task.score`.
         equal_within: A difference of no practical use.
-        at_once: How many sweeps run at once.
 
     Raises:
         InputError: If there are too few seeds, or some of them choose a learning rate.
@@ -99,7 +97,6 @@ class Race:
         seeds: Sequence[int],
         metric: str = "",
         equal_within: float = EQUAL,
-        at_once: int = 1,
     ) -> None:
         if len(seeds) <= FIRST_LOOK:
             raise InputError(f"a race looks after {FIRST_LOOK} seeds: give more, as in seed=1,2,3,4,5,6,7,8")
@@ -107,12 +104,8 @@ class Race:
             raise InputError(f"a race has no seeds that choose a learning rate: give seeds below {SEARCH_SEED}")
         self.folder, self.words = folder, [*words, f"hydra.sweep.dir={quoted(folder)}"]
         self.rows, self.seeds, self.metric = rows, list(seeds), metric
-        self.equal_within, self.at_once = equal_within, at_once
-
-    @property
-    def keys(self) -> list[str]:
-        """What is varied beside the seed."""
-        return list(next(iter(self.rows.values())))
+        self.keys = list(next(iter(rows.values())))  # what is varied beside the seed
+        self.equal_within = equal_within
 
     def run(self) -> None:
         """Race, and write ``race.json`` after each look; what an earlier call has raced is not raced again.
@@ -131,30 +124,26 @@ class Race:
             left = [name for name in left if name not in gone]
             if len(left) < 2 or looks[number - 1]["equal"]:
                 break
-        why = "all seeds are done" if len(left) > 1 else "no other is left"
-        why = "these are practically equal" if looks[-1]["equal"] else why
-        log.info("The race is over: %s. Left: %s.", why, "; ".join(left) or "none")
+        equal = ", practically equal" * looks[-1]["equal"]
+        log.info("The race is over. Left%s: %s.", equal, "; ".join(left) or "none")
         log.info("Compare them: %s runs='%s'", invocation("compare"), self.folder)
 
     def train(self, names: Sequence[str], seed: int) -> None:
-        """Train some rows on a seed, as sweeps with their launcher; nothing where all runs are finished.
+        """Train some rows on a seed, as sweeps with their launcher, where they are not finished.
 
         Raises:
             InputError: If a run is not finished afterwards.
         """
         if self.finished(names, seed) < len(names):
-            with ThreadPoolExecutor(self.at_once) as pool:
-                list(pool.map(self.sweep, self.sweeps(names, seed)))
-        lacking = len(names) - self.finished(names, seed)
-        if lacking:
-            raise InputError(
-                f"{lacking} of {len(names)} runs of seed {seed} did not finish, as said above; the same command goes on"
-            )
+            for words in self.sweeps(names, seed):
+                log.info("Race: %s %s", invocation("train"), shlex.join(words))
+                subprocess.run([*ENTRY, "train", *words], check=False)  # it fails where a run has diverged, too
+        if lacking := len(names) - self.finished(names, seed):
+            raise InputError(f"{lacking} of {len(names)} runs of seed {seed} did not finish; the same command goes on")
 
-    def sweep(self, words: Sequence[str]) -> None:
-        """Start a sweep and wait for its end; it fails where a run has diverged, too."""
-        log.info("Race: %s %s", invocation("train"), shlex.join(words))
-        subprocess.run([*ENTRY, "train", *words], check=False)
+    def finished(self, names: Sequence[str], seed: int) -> int:
+        """How many runs of some rows and a seed are finished."""
+        return sum(RunFolder(folder).finished for folder in self.runs(names, [seed]))
 
     def sweeps(self, names: Sequence[str], seed: int) -> list[list[str]]:
         """The words of the sweeps that train some rows on a seed: one for all rows that differ in the last key alone."""
@@ -167,10 +156,6 @@ class Race:
             ["-m", *self.words, *fixed, f"{last}=choice({','.join(values)})", f"{SEED}={seed}"]
             for fixed, values in together.items()
         ]
-
-    def finished(self, names: Sequence[str], seed: int) -> int:
-        """How many runs of some rows and a seed are finished."""
-        return sum(RunFolder(folder).finished for folder in self.runs(names, [seed]))
 
     def look(self, names: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
         """Compare the rows that are in: which failed, which are surely behind and by how much, whether the rest is equal."""
@@ -196,20 +181,11 @@ class Race:
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for two races to be one."""
-        return {
-            "varied": ", ".join(self.keys),
-            "values": list(self.rows),
-            "seeds": self.seeds,
-            "equal_within": self.equal_within,
-            "alpha": ALPHA,
-        }
+        varied = {"varied": ", ".join(self.keys), "values": list(self.rows), "seeds": self.seeds}
+        return varied | {"equal_within": self.equal_within, "alpha": ALPHA}
 
     def begun(self) -> list[dict[str, Any]]:
-        """The looks of this race that were taken before it was stopped.
-
-        Raises:
-            InputError: If the folder holds another race.
-        """
+        """The looks of this race that were taken before it was stopped; refused if the folder holds another race."""
         path = self.folder / FILE
         content = read_json(path) if path.is_file() else {}
         other = [key for key, value in self.identity().items() if content and content.get(key) != value]

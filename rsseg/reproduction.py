@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import stdev
 from typing import Any
@@ -49,16 +49,14 @@ def reproduce(folder: Path, out: Path | None = None, trust: Sequence[str] = ()) 
     train(config, after.path, chosen.overrides, chosen.loss, chosen.of_heads)
     causes += changed_data(before.data(), after.data())
     why = f"; what differs: {'; '.join(causes)}" if causes else "; code, versions and data are the same"
-    numbers = {name: value for name, value in before.summary().items() if isinstance(value, float) and not math.isnan(value)}
-    results = [name for name in numbers if "second" not in name and "hours" not in name]  # not what the run took
-    scores = {name: (numbers[name], after.summary().get(name)) for name in results}
-    gap = max((math.inf if new is None else abs(new - old) for old, new in scores.values()), default=0.0)
+    scores, again = _scores(before.summary()), _scores(after.summary())
+    gap = max(abs(again.get(name, math.inf) - value) for name, value in scores.items())
     if gap == 0 and same_weights(before, after):
         log.info("Identical: %d scores and all weights of the best checkpoint.", len(scores))
         return True
-    noise = seed_noise(before, next(iter(scores)))
-    first, (old, new) = next(iter(scores.items()))
-    said = f"{first} was {old:.4f} and is {new:.4f}; the largest difference of {len(scores)} scores is {gap:.2g}"
+    first, noise = next(iter(scores)), seed_noise(before, next(iter(scores)))
+    said = f"{first} was {scores[first]:.4f} and is {again.get(first, math.nan):.4f}"
+    said += f"; the largest difference of {len(scores)} scores is {gap:.2g}"
     if noise is None:
         log.info("Different: %s. There are no runs of other seeds beside it to say how much that is%s.", said, why)
         return False
@@ -68,20 +66,22 @@ def reproduce(folder: Path, out: Path | None = None, trust: Sequence[str] = ()) 
     return within
 
 
-def changed_environment(then: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+def _scores(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The scores of a summary that are known, without what the run took."""
+    numbers = {name: value for name, value in summary.items() if isinstance(value, float) and not math.isnan(value)}
+    return {name: value for name, value in numbers.items() if "second" not in name and "hours" not in name}
+
+
+def changed_environment(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """What differs between the code, the libraries and the machine of two records, one text each."""
     names = {"code": "rsseg's code", "python": "Python", "platform": "the platform"}
-    for key, name in names.items():
-        if then.get(key) != now[key]:
-            yield f"{name} {then.get(key)} -> {now[key]}"
-    libraries = then["libraries"]
-    for name in sorted(libraries.keys() | now["libraries"].keys()):
-        old, new = libraries.get(name), now["libraries"].get(name)
-        if old != new:
-            yield f"{name} {old} -> {new}"
+    old, new = ({name: record.get(key) for key, name in names.items()} | record["libraries"] for record in (then, now))
+    for name in [*names.values(), *sorted(then["libraries"].keys() | now["libraries"].keys())]:
+        if old.get(name) != new.get(name):
+            yield f"{name} {old.get(name)} -> {new.get(name)}"
 
 
-def changed_data(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def changed_data(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What of which split is another."""
     changed = []
     for what, name in (("pixels", "images"), ("fingerprint", "labels")):
@@ -99,9 +99,7 @@ def same_weights(before: RunFolder, after: RunFolder) -> bool:
 def seed_noise(run: RunFolder, score: str) -> float | None:
     """The standard deviation of a score over the runs beside a run that differ in the seed alone; None: fewer than two."""
     config, found = run.config(), dict[int, float]()
-    for path in find_runs([run.path.parent]):
-        other = RunFolder(path)
-        if other.finished and set(other.differences(config)) == {"seed"}:
-            found[other.config().seed] = float(other.summary().get(score, math.nan))
-    known = [value for value in found.values() if not math.isnan(value)]
-    return stdev(known) if len(known) > 1 else None
+    for other in map(RunFolder, find_runs([run.path.parent])):
+        if other.finished and set(other.differences(config)) == {"seed"} and score in (known := _scores(other.summary())):
+            found[other.config().seed] = known[score]
+    return stdev(found.values()) if len(found) > 1 else None

@@ -29,7 +29,7 @@ from rsseg.contract import InputError
 from rsseg.dataset import Data, open_data
 from rsseg.distributed import is_main
 from rsseg.errors import in_one_line
-from rsseg.files import UnwritableError, check_space, write_json
+from rsseg.files import UnwritableError, say_space, write_json
 from rsseg.models import freeze_idle
 from rsseg.module import SegmentationModule
 from rsseg.quiet import quiet
@@ -39,7 +39,7 @@ from rsseg.training.divergence import DivergedError
 from rsseg.training.resume import continuation, last_state, overridden, write_down
 from rsseg.training.scoring import score_best
 from rsseg.training.signals import Interrupts
-from rsseg.training.trainer import fit, make_loop, write_scores, write_summary
+from rsseg.training.trainer import Loop
 
 log = logging.getLogger(__name__)
 
@@ -97,16 +97,18 @@ def _train(config: Any, run: RunFolder, chosen: Chosen, interrupts: Interrupts) 
     with in_one_line(run.path, setup.batch_size, setup.window):
         setup, module, data = _open(setup)
         if is_main():
-            _say_disk(setup, run, module)
+            there = sum(path.stat().st_size for path in run.checkpoints.glob("*.ckpt"))
+            weights, state = checkpoint_bytes(setup, module.network)
+            say_space(run.path, weights + 2 * state - there, "Checkpoints take")  # the one before the last too
         _write_start(setup, run, data, chosen, last is not None)
     with in_one_line(run.path, setup.batch_size, setup.window, f"then go on with {run.resume_word}"):
-        with closing(make_loop(setup, run, module, data, step, interrupts)) as loop:
-            fit(loop, last)
+        with closing(Loop(setup, run, module, data, step, interrupts)) as loop:
+            loop.fit(last)
             if not is_main():  # a process that another program started: the first one writes
                 return setup.task.quality(module.scores[setup.head].means())
             result = score_best(setup, run, module, data.stores["val"], loop.recorder, loop.trainer.global_step)
-            write_scores(loop, result)
-        write_summary(loop, result)
+            loop.write_scores(result)
+        loop.write_summary(result)
     return setup.task.quality(result[setup.head].means())
 
 
@@ -127,26 +129,11 @@ def _open(setup: Setup) -> tuple[Setup, SegmentationModule, Data]:
     return setup, module, data
 
 
-def _say_disk(setup: Setup, run: RunFolder, module: SegmentationModule) -> None:
-    """Log how much of the disk the checkpoints will take.
-
-    Raises:
-        InputError: If the disk has no room for them.
-    """
-    there = sum(path.stat().st_size for path in run.checkpoints.glob("*.ckpt"))
-    need = checkpoint_bytes(setup, module.network) - there
-    said = check_space(run.path, need, "Checkpoints take")
-    if need > 0:  # False too where it is not known, NaN
-        log.info("%s", said)
-
-
 def _write_start(setup: Setup, run: RunFolder, data: Data, chosen: Chosen, resumed: bool) -> None:
     """Write what the run is made of."""
     record = data.record()
     if resumed:
         before = run.data()
-        if len(before.get("pixels", {}).get("train", "")) < len(record["pixels"]["train"]):
-            before.pop("pixels", None)  # a hash of an earlier version, which knew less of the pixels
         changed = {"fingerprint": "other scenes or labels", "pixels": "other pixels or labels"}
         found = [what for key, what in changed.items() if before.get(key, record[key]) != record[key]]
         if found:

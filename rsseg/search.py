@@ -28,7 +28,6 @@ from rsseg.table import print_table
 from rsseg.task import Task
 from rsseg.training.divergence import DivergedError
 
-BOUNDARY = "boundary_iou"  # the score that runs have only if they were recorded
 DIVERGED = "diverged"  # under this name a trial says at which step its run has diverged
 FINALS = 8  # the seeds on which the best trials of a search are raced, those after the search's own
 
@@ -71,10 +70,10 @@ def search(wanted: Search, processes: int, finalists: int = 0) -> None:
         raise InputError(faults.get())
     report(study, wanted)
     if finalists:
-        race_best(study, wanted, finalists, processes)
+        race_best(study, wanted, finalists)
 
 
-def race_best(study: Any, wanted: Search, finalists: int, processes: int) -> None:
+def race_best(study: Any, wanted: Search, finalists: int) -> None:
     """Race the best trials on further seeds: the score of the best of many trials is too good, and may be luck."""
     from optuna.trial import TrialState
 
@@ -87,7 +86,7 @@ def race_best(study: Any, wanted: Search, finalists: int, processes: int) -> Non
     fixed = [word for word in wanted.fixed() if not word.startswith("seed=")]
     rows = {name: {key: str(value) for key, value in tried[name].params.items()} for name in best}
     seeds = range(config.seed + 1, config.seed + 1 + FINALS)
-    Race(folder, fixed, rows, seeds, wanted.objectives[0], at_once=processes).run()
+    Race(folder, fixed, rows, seeds, wanted.objectives[0]).run()
 
 
 def check_search(wanted: Search, processes: int) -> None:
@@ -99,14 +98,12 @@ def check_search(wanted: Search, processes: int) -> None:
             f"a search is for scores of labels; compare losses of a {setup.task.kind} task by a sweep: "
             f"{invocation('train')} -m sweep=losses"
         )
-    known = [*Task.scores, BOUNDARY]
+    known = [*Task.scores, "boundary_iou"]
     for name in wanted.objectives:
         if name not in known:
             raise InputError(f"objectives={name}: no run scores that{nearest(name, known)}; there are {', '.join(known)}")
     if min(wanted.trials, processes) < 1:
         raise InputError(f"trials={wanted.trials} and processes={processes} must be at least 1")
-    if BOUNDARY in wanted.objectives and not setup.record.enabled:
-        raise InputError(f"objectives={BOUNDARY}: contours are counted by the recorder alone; leave record.enabled=false out")
     devices = setup.plain["trainer"].get("devices", 1)
     if devices not in (1, "1"):
         raise InputError(f"trainer.devices={devices}: each trial trains on one device; start more processes")
@@ -198,7 +195,9 @@ def try_one(study: Any, wanted: Search, lock: Any) -> bool:
     lacking = [name for name in wanted.objectives if name not in summary]
     if lacking:
         study.tell(trial, state=TrialState.FAIL)
-        raise InputError(f"{folder} was finished without {', '.join(lacking)}: remove it, and the same command trains it again")
+        raise InputError(
+            f"{folder} was finished without {', '.join(lacking)}: remove it, and train without record.enabled=false"
+        )
     values = [summary[name] for name in wanted.objectives]
     if any(value != value for value in values):
         study.tell(trial, state=TrialState.FAIL)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,27 +15,95 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rsseg.config import build as kinds
-from rsseg.config.build import FailedError, build
-from rsseg.config.schema import Cache, ModelConfig, RecordConfig
-from rsseg.config.targets import heads_of, no_such_target, tasks_of
-from rsseg.contract import InputError, nearest
+from rsseg.config.build import Kind, build, locate
+from rsseg.config.schema import Cache, RecordConfig
+from rsseg.config.targets import has_loss, heads_of, no_such_target, tasks_of
+from rsseg.contract import InputError, nearest, number
 from rsseg.data.blocks import Blocks
 from rsseg.data.sampling import Places, Read
 from rsseg.data.scene import Source
 from rsseg.dataset import Dataset, TrainStatistics, make_dataset
 from rsseg.losses import Composite, EdgeWeight, Weight
-from rsseg.losses.balancing import Balancing
+from rsseg.losses.balancing import Balancing, Fixed
 from rsseg.losses.class_weights import counted_weights
 from rsseg.losses.foreign import adapted, given_to_loss
-from rsseg.models import Network, build_network, load_weights
-from rsseg.models.rates import rate_groups
-from rsseg.places import BESIDE_OPTIMIZER, BESIDE_TERM, Place, given_to_logger, loss_places, places, weight_of
-from rsseg.source import make_source
+from rsseg.models import ModelFacts, Network, build_network, load_weights
+from rsseg.models.rates import layers_above, rate_groups
+from rsseg.source import given_to_source, make_source
 from rsseg.task import Task
 
 if TYPE_CHECKING:  # it is made where it is asked for: to predict needs none of it
     import lightning as L
     from lightning.pytorch.loggers import Logger
+
+NET_GIVEN = ("encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params")
+SAMPLER_GIVEN = ("seed", "sizes", "window", "blocks", "task", "read")
+AUGMENT_GIVEN = ("seed", "task", "tasks")
+TRAINER_GIVEN = (
+    "default_root_dir", "max_steps", "max_epochs", "val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps",
+    "logger", "callbacks", "plugins", "use_distributed_sampler", "enable_model_summary", "fast_dev_run", "limit_train_batches",
+    "limit_val_batches", "overfit_batches", "max_time", "min_steps", "min_epochs",
+)  # fmt: skip
+"""The parameters of targets that a config may not set: rsseg sets them, or a run, which is counted in steps, has no use for
+them (epochs, limits of batches)."""
+
+BESIDE_TERM = ("weight", "start", "ramp", "pixels")
+"""The keys of a loss term that are not for its target: see `Weight`, and `Foreign` for `pixels`."""
+
+BESIDE_OPTIMIZER = ("encoder_lr", "layer_decay")  # the keys of the optimizer that are not for its target: see `rate_groups`
+
+
+class Place(NamedTuple):
+    """A node that is built."""
+
+    where: str  # its place in the config
+    node: Any  # what stands there
+    kind: Kind  # what it has to be
+    given: tuple[str, ...] = ()  # the arguments that rsseg adds
+    beside: tuple[str, ...] = ()  # keys that the node may hold for rsseg, such as a term's weight: its target is not given them
+
+
+def places(plain: Mapping[str, Any]) -> Iterator[Place]:
+    """Every node of a config that is built."""
+    yield Place("dataset.source", plain["dataset"]["source"], kinds.SOURCE, tuple(given_to_source(plain)))
+    yield Place("model.net", plain["model"]["net"], kinds.MODEL, NET_GIVEN)
+    yield Place("balancing", plain["balancing"], kinds.BALANCING, ("parts", "real"), ("between",))
+    yield Place("optimizer", plain["optimizer"], kinds.OPTIMIZER, ("params",), BESIDE_OPTIMIZER)
+    yield Place("scheduler", plain["scheduler"], kinds.SCHEDULER, ("optimizer",))
+    yield Place("sampler", plain["sampler"], kinds.SAMPLER, SAMPLER_GIVEN)
+    yield Place("trainer", plain["trainer"], kinds.TRAINER, TRAINER_GIVEN)
+    for name, node in plain["augment"].items():
+        yield Place(f"augment.{name}", node, kinds.AUGMENTATION, AUGMENT_GIVEN)
+    for name, node in plain["callbacks"].items():
+        yield Place(f"callbacks.{name}", node, kinds.CALLBACK)
+    for name, node in plain["logger"].items():
+        yield Place(f"logger.{name}", node, kinds.LOGGER, tuple(given_to_logger(node or {}, Path())))
+    for where, terms in loss_places(plain).values():
+        for name, node in terms.items():
+            given = tuple(given_to_loss(node if isinstance(node, Mapping) else {}))
+            yield Place(f"{where}.terms.{name}", node, kinds.TERM, given, (*BESIDE_TERM, "class_weights_cap"))
+
+
+def loss_places(plain: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """By head, the place of its loss in the config, and the loss's terms; ``loss`` for a head that has no loss of its own.
+
+    Heads without a loss are left out: `cross_check` names them.
+    """
+    losses = {head: node["loss"] for head, node in heads_of(plain).items() if has_loss(node)}
+    return {
+        head: ("loss" if loss == plain["loss"] else f"model.heads.{head}.loss", loss["terms"]) for head, loss in losses.items()
+    }
+
+
+def weight_of(node: Mapping[str, Any]) -> Weight:
+    """The weight of a term's node."""
+    return Weight(node.get("weight", 1.0), node.get("start", 0.0), node.get("ramp", 0.0))
+
+
+def given_to_logger(node: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """What rsseg adds to a logger's arguments: the run folder, unless it has a place of its own."""
+    return {} if "tracking_uri" in node else {"save_dir": str(folder)}
+
 
 ABSOLUTE = ("max_lr", "base_lr", "min_lr")
 """The arguments of schedules that are learning rates, and may be given for each group of parameters."""
@@ -83,11 +152,6 @@ class Setup:
     def without_of(self, head: str) -> tuple[str, ...]:
         """Those of `without` that a head has; all of them where it is the only head, so that a wrong name is noticed."""
         return self.without if len(self.tasks) == 1 else tuple(c for c in self.without if c in self.tasks[head].classes)
-
-    @property
-    def monitored(self) -> tuple[str, ...]:
-        """What callbacks monitor."""
-        return tuple(str(node["monitor"]) for node in self.plain["callbacks"].values() if node.get("monitor") is not None)
 
     @property
     def accelerator(self) -> str:
@@ -140,10 +204,10 @@ class Setup:
         return make_source(self.plain, self.trust)
 
     @property
-    def model(self) -> ModelConfig:
+    def model(self) -> ModelFacts:
         """What the config says of the model."""
-        known = {item.name for item in fields(ModelConfig)}  # what else stands there is a fault that is told
-        return ModelConfig(**{key: value for key, value in self.plain["model"].items() if key in known})
+        known = {item.name for item in fields(ModelFacts)}  # what else stands there is a fault that is told
+        return ModelFacts(**{key: value for key, value in self.plain["model"].items() if key in known})
 
     def network(self, pretrained: bool = True) -> Network:
         """The network, with its pretrained weights, or without them where a checkpoint's weights replace all."""
@@ -198,20 +262,36 @@ class Setup:
         return adapted(loss, where, task, node.get("pixels", False))
 
     def balancing(self) -> Balancing:
-        """What puts the losses of the heads, or their terms, together."""
+        """What puts the losses of the heads, or their terms, together: two at least, which may have to be 0 or more.
+
+        Raises:
+            InputError: For a setting that goes neither with the heads nor with the terms.
+        """
         if self.between not in ("heads", "terms"):
             raise InputError(f"balancing.between={self.between}: heads or terms is expected")
-        heads = {(head if self.between == "heads" else f"{head}/{name}"): head for head, name, _ in self.weighed()}
-        real = [part for part, head in heads.items() if self.tasks[head].real]
-        balancing: Balancing = self.make("balancing", parts=list(heads), real=real)
-        return balancing
-
-    def weighed(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-        """The loss terms that have a weight: each one's head, name and node."""
-        for head, (_, terms) in loss_places(self.plain).items():
+        parts, signed = dict[str, str](), list[str]()  # by part its head
+        for head, (where, terms) in loss_places(self.plain).items():
             for name, node in terms.items():
                 if isinstance(node, Mapping) and "_target_" in node and weight_of(node).full:
-                    yield head, name, node
+                    parts[head if self.between == "heads" else f"{head}/{name}"] = head
+                    term = locate(node["_target_"], f"{where}.terms.{name}", kinds.TERM, self.trust)
+                    signed += [f"{where}.terms.{name}: {term.__name__}"] if getattr(term, "signed", False) else []
+        real = [part for part, head in parts.items() if self.tasks[head].real]
+        made: Balancing = self.make("balancing", parts=list(parts), real=real)
+        if isinstance(made, Fixed):
+            return made
+        if len(parts) < 2:
+            one = f"one {self.between[:-1]} alone ({', '.join(part.removeprefix(f'{self.head}/') for part in parts)})"
+            more = "balancing.between=terms" if self.between == "heads" else "a loss of several terms"
+            raise InputError(
+                f"balancing.between={self.between}: with {one} there is nothing to balance; take {more}, or balancing=fixed"
+            )
+        if signed and not made.takes_signed:
+            raise InputError(
+                f"{signed[0]} may be negative, and {type(made).__name__} needs losses of 0 or more; take "
+                "balancing=equal_gradients or fixed"
+            )
+        return made
 
     @property
     def between(self) -> str:
@@ -231,8 +311,17 @@ class Setup:
 
     @property
     def rates(self) -> tuple[float, float]:
-        """The factor on the encoder's learning rate, and the further one for each layer above."""
+        """The factor on the encoder's learning rate, and the further one for each layer above.
+
+        Raises:
+            InputError: If they are no factors, or the encoder's layers are not known.
+        """
         encoder_lr, layer_decay = (self.plain["optimizer"].get(key, 1.0) for key in BESIDE_OPTIMIZER)
+        for key, value, most in (("encoder_lr", encoder_lr, math.inf), ("layer_decay", layer_decay, 1)):
+            if number(f"optimizer.{key}", value, 0, most) == 0:
+                raise InputError(f"optimizer.{key}=0: a factor above 0 is expected; 1 leaves the rates as they are")
+        if layer_decay != 1:
+            layers_above(self.plain["model"]["encoder"])
         return encoder_lr, layer_decay
 
     def optimizer(
@@ -272,10 +361,7 @@ class Setup:
         Raises:
             InputError: If its arguments are wrong or its package is not installed. That its server is away is another error.
         """
-        try:
-            logger: Logger = self.make(f"logger.{name}", **given_to_logger(self.plain["logger"][name], folder))
-        except FailedError as error:
-            raise error.failure from None
+        logger: Logger = self.make(f"logger.{name}", **given_to_logger(self.plain["logger"][name], folder))
         return logger
 
     def trainer(self, **given: Any) -> L.Trainer:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rsseg.config.build import SOURCE, build, locate, plain
 from rsseg.config.folder import RunFolder
-from rsseg.config.targets import FROM_FILES, leave_out_short_form, targets_of
+from rsseg.config.targets import FROM_FILES, targets_of
 from rsseg.contract import InputError
 from rsseg.data.files import Files
 from rsseg.data.groups import group_names, in_fold
@@ -58,7 +58,7 @@ def scenes_version(run: Path, split: str, trust: Sequence[str] = ()) -> str:
     Raises:
         InputError: If they are not there any more.
     """
-    scenes = make_source(plain(leave_out_short_form(RunFolder(run).config())), trust).scenes(split)
+    scenes = make_source(plain(RunFolder(run).config()), trust).scenes(split)
     facts = [(scene.name, scene.group, scene.signature()) for scene in scenes]
     return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
 
@@ -69,7 +69,7 @@ def trained_on(run: Path, images: Iterable[Path], trust: Sequence[str] = ()) -> 
     Returns:
         Empty if it was trained on none of them, or its training images are not files below a local folder any more.
     """
-    config = plain(leave_out_short_form(RunFolder(run).config()))
+    config = plain(RunFolder(run).config())
     node, asked = config["dataset"]["source"], {image.resolve() for image in images}
     root = node.get("root") if isinstance(node, Mapping) else None
     if not isinstance(root, str) or is_remote(root) or not Path(root).expanduser().is_dir():

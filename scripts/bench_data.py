@@ -3,9 +3,8 @@
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,18 +12,17 @@ from typing import Any
 import numpy as np
 import rasterio
 import torch
-from rasterio.transform import from_origin
+from bench_measure import versions, write_raster
 from rasterio.windows import Window
-from torch.utils.data import DataLoader, Dataset
 from torchgeo.datasets import RasterDataset
 from torchgeo.samplers import RandomGeoSampler
 
 from rsseg.data.build import open_store
 from rsseg.data.labels import Labels
+from rsseg.data.masks import Mask
 from rsseg.data.sampling import Uniform
-from rsseg.data.scene import Mask, Scene
+from rsseg.data.scene import Scene
 from rsseg.data.store import Store, load
-from rsseg.data.windows import Batches, Loader, TrainWindows
 from rsseg.task import Binary
 
 Place = tuple[int, int, int]
@@ -53,14 +51,11 @@ def write_tiles(folder: Path, count: int, side: int, compress: str) -> list[Scen
     """Tiles of noise, a row of them, and for np.memmap the same pixels as .npy files."""
     rng, found = np.random.default_rng(0), []
     for i in range(count):
-        place = {"crs": "EPSG:32633", "transform": from_origin(500000 + 0.3 * side * i, 4000000, 0.3, 0.3)}
         paths = {}
         for kind, bands, high in (("image", 3, 256), ("mask", 1, 2)):
             pixels = rng.integers(0, high, (bands, side, side), dtype=np.uint8)
             paths[kind] = folder / f"{kind}_{i}.tif"
-            profile = {"driver": "GTiff", "count": bands, "height": side, "width": side, "dtype": "uint8", "compress": compress}
-            with rasterio.open(paths[kind], "w", **profile, **place) as file:
-                file.write(pixels)
+            write_raster(paths[kind], pixels, left=500_000 + 0.3 * side * i, compress=compress)
             np.save(folder / f"{kind}_{i}.npy", np.moveaxis(pixels, 0, -1).squeeze())
         found.append(Scene(str(i), paths["image"], (Mask(paths["mask"]),)))
     return found
@@ -119,50 +114,12 @@ def of_rsseg(stores: dict[str, Store], size: int) -> dict[str, Callable[[list[Pl
     return {f"rsseg: store, {name}": cut(store) for name, store in stores.items()}
 
 
-class Constant(Dataset[dict[str, torch.Tensor]]):
-    """The same window again and again: what it costs to pass it on."""
-
-    def __init__(self, size: int, image: torch.dtype, mask: torch.dtype) -> None:
-        self.window = {"image": torch.ones(3, size, size, dtype=image), "mask": torch.ones(size, size, dtype=mask)}
-
-    def __len__(self) -> int:
-        return 60 * BATCH
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return self.window
-
-
-def per_batch(batches: Iterator[Any]) -> float:
-    """The median of the seconds that a batch is waited for, the first ones left out."""
-    times = []
-    for _ in range(60):
-        begin = time.perf_counter()
-        next(batches)
-        times.append(time.perf_counter() - begin)
-    return median(times[10:])
-
-
-def passing(store: Store, size: int) -> None:
-    """Print what a batch costs, cut by a thread, or one and the same window again and again out of a worker process."""
-    windows = TrainWindows(store, size, Uniform(0, store.sizes, size))
-    found = {
-        "rsseg: windows cut by a thread": iter(Loader(windows, Batches(60 * BATCH, BATCH), threads=1)),
-        "torch's loader, one window: uint8": iter(DataLoader(Constant(size, torch.uint8, torch.uint8), BATCH, num_workers=1)),
-        "torch's loader, one window: float32, int64": iter(
-            DataLoader(Constant(size, torch.float32, torch.int64), BATCH, num_workers=1)
-        ),
-    }
-    print(f"\nbatches of {BATCH}, one worker")
-    for name, batches in found.items():
-        print(f"{name:48}{1e3 * per_batch(batches):10.2f} ms")
-
-
 def main(arguments: Arguments) -> None:
     """Measure everything on the same tiles."""
     count, side, size, rounds = arguments.tiles, arguments.side, arguments.window, arguments.rounds
     torch.set_num_threads(1)
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "rasterio", "torchgeo"))
-    print(f"{packages} on {platform.machine()}, one thread; {count} tiles of {side} px, windows of {size} px")
+    packages = ("torch", "numpy", "rasterio", "torchgeo")
+    print(f"{versions(packages)} on {platform.machine()}, one thread; {count} tiles of {side} px, windows of {size} px")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scenes = write_tiles(folder, count, side, arguments.compress)
@@ -192,4 +149,3 @@ def main(arguments: Arguments) -> None:
         print(f"\n{'a window of image and mask':48}{'ms':>10}{'x np.memmap':>14}")
         for name, taken in times.items():
             print(f"{name:48}{1e3 * median(taken[3:]):10.3f}{median(taken[3:]) / base:14.2f}")
-        passing(stores["disk"], size)

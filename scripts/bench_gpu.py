@@ -18,16 +18,16 @@ from rsseg.config.provenance import git_state
 from rsseg.contract import InputError, nearest
 from rsseg.version import __version__
 
-PAGE = "docs/gpu.md"
+PAGE = "docs/benchmarks.md"
 
 
 @dataclass
 class Arguments:
-    """A GPU's exactness, launches, loss times, training and mapping, written into docs/gpu.md row by row.
+    """A GPU's exactness, launches, loss times, training and mapping, written into docs/benchmarks.md row by row.
 
     minutes=N     in all (8); what there is no time for is named and left out
     device=cpu    try the script without a GPU: give page=, no figure of it is one of a GPU
-    page=FILE     where the tables go (docs/gpu.md), a page with places for them
+    page=FILE     where the tables go (docs/benchmarks.md), a page with a place for them
     batch=N       images at a time (16)
     side=N        their side in pixels (512)
     rounds=N      how often a loss is timed (20)
@@ -86,30 +86,32 @@ def main(arguments: Arguments) -> None:
     """Measure all sections.
 
     Raises:
-        InputError: If there is no GPU, or figures of a CPU would be written into the GPU's page.
+        InputError: If there is no GPU, or figures of a CPU would be written as those of a GPU.
     """
     begin, device = time.monotonic(), torch.device(arguments.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device=cuda: no GPU is found; device=cpu page=... tries the script, with a copy of {PAGE}")
     if device.type != "cuda" and arguments.page == PAGE:
-        raise InputError(f"{PAGE} is for figures of a GPU: give page=..., a copy of it")
+        raise InputError(f"{PAGE} has figures of a GPU: give page=..., a copy of it")
     page, chosen = Path(arguments.page), arguments.sections or list(SECTIONS)
     for name in chosen:
         if name not in SECTIONS:
             raise InputError(f"sections={name}{nearest(name, SECTIONS)}: there are {', '.join(SECTIONS)}")
-    fill(page, "machine", describe(arguments, device))
-    for name in SECTIONS:
-        fill(page, name, "Not measured in the last run.")
+    text = describe(arguments, device)
+    fill(page, "gpu", text)
     end, whole = begin, sum(SECTIONS[name].share for name in chosen)
     with TemporaryDirectory() as temporary:
         arguments = replace(arguments, output=arguments.output or temporary)
         for name in chosen:
             section, rows = SECTIONS[name], []
             end += 60 * arguments.minutes * section.share / whole
+            part = ""
             for job, measure in section.jobs(arguments).items():
                 rows.append([job, *result(measure, end)])
                 print(" | ".join(rows[-1]), flush=True)
-                fill(page, name, table(section.head, [pad(row, len(section.head)) for row in rows]))
+                part = f"\n\n**{name}**\n\n{table(section.head, [pad(row, len(section.head)) for row in rows])}"
+                fill(page, "gpu", text + part)
+            text += part
 
 
 def result(measure: Callable[[], Row], end: float) -> Row:

@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import lightning as L
 import numpy as np
-import rasterio
 import segmentation_models_pytorch as smp
 import torch
 from bench_losses import TASK
-from bench_measure import Jobs, Row, seconds
-from hydra import compose, initialize_config_dir
-from rasterio.transform import from_origin
+from bench_measure import Jobs, Row, seconds, write_raster
 from torch import Tensor, nn
 
-from rsseg.config.schema import register
+from rsseg.config.cli import compose, own_part
+from rsseg.config.entry import CONFIGS
 from rsseg.data.synthetic import CLASSES, SceneRecipe, generate
 from rsseg.devices import choose_precision
 from rsseg.inference.options import Options
@@ -34,8 +32,6 @@ from rsseg.task import make_task
 
 if TYPE_CHECKING:
     from bench_gpu import Arguments
-
-CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 class Timeline(L.Callback):
@@ -159,10 +155,7 @@ def train_run(arguments: Arguments, place: str) -> Row:
         f"trainer={'gpu' if arguments.device == 'cuda' else arguments.device}",
         "+callbacks.timeline={_target_: bench_gpu_training.Timeline}", "trust=[bench_gpu_training]",
     ]  # fmt: skip
-    register()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose("train", overrides=overrides)
-    train(config, folder / place, overrides, "ce_dice")
+    train(own_part(compose(CONFIGS, overrides)), folder / place, overrides, "ce_dice")
     return Timeline.last.row(arguments.batch)
 
 
@@ -172,7 +165,7 @@ def write_scenes(folder: Path, side: int) -> None:
     for name in [*(f"train_{i}" for i in range(5)), "val"]:
         for kind, pixels in (("images", image), ("masks", mask[None])):
             if not (folder / kind / f"{name}.tif").is_file():
-                write_raster(folder / kind / f"{name}.tif", pixels, side)
+                write_raster(folder / kind / f"{name}.tif", repeated(pixels, side), tiled=True)
 
 
 @cache
@@ -182,14 +175,10 @@ def one_scene(side: int) -> tuple[np.ndarray, np.ndarray]:
     return scene.image, scene.mask
 
 
-def write_raster(path: Path, pixels: np.ndarray, side: int) -> None:
-    """Repeat ``[bands, H, W]`` to a side, and write it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def repeated(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Repeat ``[bands, H, W]`` to a side."""
     times = -(-side // pixels.shape[-1])
-    pixels = np.tile(pixels, (1, times, times))[:, :side, :side]
-    profile = {"driver": "GTiff", "count": len(pixels), "height": side, "width": side, "dtype": "uint8", "tiled": True}
-    with rasterio.open(path, "w", **profile, crs="EPSG:32633", transform=from_origin(500000, 4000000, 0.3, 0.3)) as file:
-        file.write(pixels)
+    return np.tile(pixels, (1, times, times))[:, :side, :side]
 
 
 def mapping(arguments: Arguments) -> Jobs:
@@ -201,7 +190,7 @@ def map_scene(arguments: Arguments) -> Row:
     """`predict` with the first run's checkpoint, from the file to the file."""
     folder = Path(arguments.output)
     path = folder / "large.tif"
-    write_raster(path, one_scene(min(arguments.scene, 512))[0], arguments.scene)
+    write_raster(path, repeated(one_scene(min(arguments.scene, 512))[0], arguments.scene), tiled=True)
     trained, device = folder / "disk", torch.device(arguments.device)
     options = Options(overwrite=True, allow_different=True)
     taken = seconds(lambda: predict([trained], str(path), folder / "map.tif", options, ["bench_gpu_training"]), device)

@@ -9,7 +9,10 @@ from itertools import accumulate
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+import rasterio
 import torch
+from rasterio.transform import from_origin
 
 from rsseg.contract import InputError
 from rsseg.files import write_text
@@ -78,6 +81,15 @@ def peak_bytes(call: Call, device: torch.device = CPU) -> int:
     return max(accumulate((event["args"]["Bytes"] for event in blocks), initial=0))
 
 
+def write_raster(path: Path, pixels: np.ndarray, left: float = 500_000, **options: object) -> None:
+    """Write ``[bands, H, W]`` of uint8 as a GeoTIFF with pixels of 0.3 m."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bands, height, width = pixels.shape
+    profile = {"driver": "GTiff", "count": bands, "height": height, "width": width, "dtype": "uint8", "crs": "EPSG:32633"}
+    with rasterio.open(path, "w", **profile, **options, transform=from_origin(left, 4_000_000, 0.3, 0.3)) as file:
+        file.write(pixels)
+
+
 def versions(packages: Sequence[str]) -> str:
     """The packages with their versions, those that are installed."""
     found = []
@@ -117,5 +129,5 @@ def fill(page: Path, name: str, text: str) -> None:
     before, begun, rest = (page.read_text(encoding="utf-8") if page.is_file() else "").partition(begin)
     _, ended, after = rest.partition(end)
     if not begun or not ended:
-        raise InputError(f"{page} has no place for these tables: it needs the lines {begin.strip()} and {end}")
+        raise InputError(f"{page} has no place for these figures: it needs the lines {begin.strip()} and {end}")
     write_text(page, f"{before}{begin}\n{text}\n\n{end}{after}")

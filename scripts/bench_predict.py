@@ -227,7 +227,7 @@ def main(arguments: Arguments) -> None:
             )
             return
         grid = Grid(shape, mapper.windows)
-        count = sum(len(band.tops) for band in grid.bands) * len(grid.lefts)
+        count = len(grid.rows.starts) * len(grid.columns.starts)
         windows = np.random.default_rng(0).integers(60, 120, (arguments.batch, 3, arguments.window, arguments.window), np.uint8)
 
         def shares(batch: Tensor) -> Tensor:

@@ -22,8 +22,7 @@ import rasterio
 import segmentation_models_pytorch as smp
 import torch
 import torch.nn.functional as F
-from bench_measure import judged, table, versions
-from rasterio.transform import from_origin
+from bench_measure import judged, table, versions, write_raster
 from rasterio.windows import Window
 from scipy.ndimage import zoom
 from torch import Tensor, nn
@@ -125,18 +124,19 @@ def watch() -> Spent:
     from rsseg import run
     from rsseg.comparison.recorder import Recorder
     from rsseg.training import checkpointing
+    from rsseg.training.trainer import Loop
 
     spent = Spent()
     spent.around(run, "make_setup", "setup")
     spent.around(run, "_open", "decoding, statistics, network")
-    spent.around(run, "fit", "steps")
+    spent.around(Loop, "fit", "steps")
     spent.around(_EvaluationLoop, "run", "validation")
     spent.around(checkpointing, "write_checkpoint", "checkpoints")
     for hook in ("on_validation_batch_end", "on_validation_epoch_end", "on_validation_end"):
         spent.around(Recorder, hook, "records")
     spent.around(run, "score_best", "scoring the best checkpoint, thresholds")
-    spent.around(run, "write_scores", "tables, pictures")
-    spent.around(run, "write_summary", "summary")
+    spent.around(Loop, "write_scores", "tables, pictures")
+    spent.around(Loop, "write_summary", "summary")
     return spent
 
 
@@ -148,12 +148,8 @@ def write_tiles(root: Path, sides: dict[str, int]) -> None:
         mask = (field > 0.5).astype(np.uint8)
         noise = rng.integers(-60, 61, (3, side, side), dtype=np.int16)
         image = np.clip(110 + 25 * mask + noise, 0, 255).astype(np.uint8)
-        place = {"crs": "EPSG:32633", "transform": from_origin(500000 + 2000 * i, 4000000, 0.3, 0.3)}
-        for kind, pixels in (("images", image), ("masks", mask[None])):
-            (root / kind).mkdir(parents=True, exist_ok=True)
-            profile = {"driver": "GTiff", "count": len(pixels), "height": side, "width": side, "dtype": "uint8"}
-            with rasterio.open(root / kind / f"{name}.tif", "w", **profile, **place) as file:
-                file.write(pixels)
+        write_raster(root / "images" / f"{name}.tif", image, left=500_000 + 2000 * i)
+        write_raster(root / "masks" / f"{name}.tif", mask[None], left=500_000 + 2000 * i)
 
 
 class Windows(Dataset[tuple[Tensor, Tensor]]):

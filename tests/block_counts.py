@@ -17,4 +17,4 @@ def count(mask, task, size=SIZE):
 
 def blocks_of(masks, task, size=SIZE):
     counts = [count(mask, task, size).reshape(-1, task.channels + 1) for mask in masks]
-    return Blocks.of(np.concatenate(counts), np.array([mask.shape[-2:] for mask in masks]), size)
+    return Blocks(np.concatenate(counts), np.array([mask.shape[-2:] for mask in masks]), size)

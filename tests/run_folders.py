@@ -133,7 +133,8 @@ def make_records(task, loss, seed, scenes=6, steps=(100, 200, 300, 400), absent=
     own = by_half[:, PANEL.index(loss)] if loss in PANEL else np.full((len(steps), 2), np.nan)
     return Records(
         scenes=names, groups=np.array(groups or names), first=first, task=task, terms=terms, panel=PANEL, steps=np.array(steps),
-        counts=counts, quality=half_quality(metrics(task)[task.score], counts, first), own=own, gain=None, values=by_half,
+        counts=counts, quality=half_quality(metrics(task)[task.score], counts, first), own=own, values=by_half,
+        gain=np.full_like(norms, np.nan),
         gradient={"logits": (norms, cosines), "layer": (norms**0.5, cosines)},
         **make_chosen(task, loss, seed, scenes, absent, first),
     )  # fmt: skip
@@ -167,7 +168,7 @@ def make_height_records(loss, seed, scenes=6, steps=(100, 200, 300, 400)):
         scenes=names, groups=np.array(names), first=first, task=HEIGHT, terms=[loss], panel=[], steps=np.array(steps),
         counts=sums, quality=half_quality(metrics(HEIGHT)["rmse"], sums, first), values=np.zeros((len(steps), 0, 2)),
         own=np.stack([sums[:, half, 0, 3].sum(1) / sums[:, half, 0, 0].sum(1) for half in (first, ~first)], axis=-1),
-        gradient=gradient, gain=None,
+        gradient=gradient, gain=np.full_like(norms, np.nan),
     )  # fmt: skip
 
 
@@ -299,7 +300,8 @@ def counted_records(counts, task=BINARY, tuned=None, groups=None, first=None, se
     return Records(
         scenes=names, groups=np.array(groups or names), first=first, task=task, terms=["ce"], panel=["ce"], steps=steps,
         counts=seen, quality=half_quality(metrics(task)[task.score], seen, first), values=np.ones((len(seen), 1, 2)),
-        own=np.ones((len(seen), 2)), gradient=dict.fromkeys(("logits", "layer"), (np.ones((len(seen), 1)),) * 2), gain=None,
+        own=np.ones((len(seen), 2)), gradient=dict.fromkeys(("logits", "layer"), (np.ones((len(seen), 1)),) * 2),
+        gain=np.full((len(seen), 1), np.nan),
         chosen=points, calibration=sums, untuned=untuned,
     )  # fmt: skip
 
@@ -311,9 +313,10 @@ def made_run(label, seed, records, **changes):
     config = SimpleNamespace(steps=400, dataset={"folds": None})
     vars(run).update(
         folder=Path(f"loss={label},seed={seed}"), heads=["mask"], head="mask", config=config, origin=origin,
-        loss=label, losses={}, settings={}, seed=seed, fold=None, rate=0.001, label=label, task=records.task, without=[],
+        loss=label, losses={"terms.a._target_": TARGETS.get(label, label)}, settings={}, seed=seed, fold=None, rate=0.001,
+        label=label, task=records.task, without=[],
         data={"scenes": {"train": ["a", "b", "c"], "val": records.scenes}}, summary={"steps": 400, "seconds": 360.0},
-        records=records, is_baseline=label == "ce",
+        records=records,
     )  # fmt: skip
     vars(run).update(changes)
     return run

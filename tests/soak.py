@@ -1,4 +1,4 @@
-"""Long loads: `python tests/soak.py` (an hour) fills the table of docs/reliability.md; `share=0.02` tries a fiftieth of it.
+"""Long loads: `python tests/soak.py` (an hour) fills the table of docs/runs.md; `share=0.02` tries a fiftieth of it.
 
 Every row states what is promised, and fails where it does not hold.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from run_folders import FOUR, make_records, write_records, write_run
-from test_run import folder_data, settings
+from test_run import folder_data, settings, tiny
 from tiny import CONFIGS, checker, coloured, write_tif
 
 from rsseg.answer import compare
@@ -30,11 +30,13 @@ from rsseg.config.entry import ENTRY
 from rsseg.config.folder import RunFolder
 from rsseg.data.build import open_store
 from rsseg.data.labels import Labels
-from rsseg.data.scene import Mask, Scene
+from rsseg.data.masks import Mask
+from rsseg.data.scene import Scene
+from rsseg.module import SegmentationModule
 from rsseg.run import train
 from rsseg.task import Multiclass
 
-PAGE = CONFIGS.parent / "docs/reliability.md"
+PAGE = CONFIGS.parent / "docs/runs.md"
 
 
 @dataclass
@@ -44,7 +46,7 @@ class Arguments:
     share=0.02             of the full load
     rows=NAME[,NAME...]    some of kills, fuzz, validations, comparisons, store, scene; default: all
     seed=N                 of what is random (1)
-    write=true             write the table into docs/reliability.md
+    write=true             write the table into docs/runs.md
     """
 
     share: float = 1.0
@@ -88,7 +90,7 @@ def kills(folder: Path, count: int) -> str:
     for number in range(count):
         run = RunFolder(folder / f"run{number}")
         for _ in range(20):
-            given = [f'resume="{run}"'] if run.begun else [*_words(folder, words), f"hydra.run.dir={run}"]
+            given = [f'resume="{run}"'] if run.begun else [*tiny(folder, *words), f"hydra.run.dir={run}"]
             process = subprocess.Popen([*ENTRY, "train", *given], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
                 process.wait(timeout=random.uniform(3, 25))
@@ -98,20 +100,12 @@ def kills(folder: Path, count: int) -> str:
                 killed += 1
             if run.finished:
                 break
-        again = RunFolder(run.path)
-        if not again.finished:
-            train(settings(folder, *words) if not run.begun else again.config(), run.path)
-        found = again.load_state()[0]
+        if not run.finished:
+            train(run.config() if run.begun else settings(folder, *words), run.path)
+        found = run.load_state()[0]
         if not all(torch.equal(weights[name], found[name]) for name in weights):
             raise BrokenError(f"run {number} has other weights than the one that was not killed")
     return f"{count} runs, {killed} kills: all end with the weights of the run that was not killed, bit for bit"
-
-
-def _words(folder: Path, words: list[str]) -> list[str]:
-    """The command line of a tiny run."""
-    from test_run import tiny
-
-    return tiny(folder, *words)
 
 
 def fuzz(_: Path, count: int, seed: int) -> str:
@@ -128,8 +122,6 @@ def validations(folder: Path, count: int) -> str:
     root = write_scenes(folder / "data", 8, 128)
     config = settings(folder, *folder_data(root), f"steps={count}", f"validations={count}", "pictures=0")
     found = list[tuple[float, int]]()
-    from rsseg.module import SegmentationModule
-
     real = SegmentationModule.on_validation_end
 
     def noted(module: SegmentationModule) -> None:

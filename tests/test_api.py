@@ -13,9 +13,8 @@ from test_run import folder_data, tiny
 
 import rsseg
 from rsseg.api import hydra_text
-from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
-from rsseg.files import missing_folders
+from rsseg.prediction import predict
 
 
 @pytest.fixture(scope="module")
@@ -29,23 +28,6 @@ def test_training_writes_a_run_folder(run):
     assert "focal" in (run / "config.yaml").read_text()
 
 
-def test_a_start_that_fails_leaves_no_folder(tmp_path):
-    words = tiny(tmp_path, "loss.terms.dice.smooth=-1", f"hydra.run.dir={tmp_path}/a/b/c")
-    (tmp_path / "a").mkdir()
-    with pytest.raises(InputError, match="smooth"):
-        rsseg.train(*words)
-    assert list((tmp_path / "a").iterdir()) == []
-    for name, content in {"train.log": "Training ...\nTraceback (most recent call last):", "notes.txt": ""}.items():
-        run = RunFolder(tmp_path / name / "run")
-        made = missing_folders(run.path)
-        run.path.mkdir(parents=True)
-        (run.path / name).write_text(content)
-        run.remove_unused(made)
-        assert (run.path / name).exists()  # what failed can be looked up; what is not this start's stays
-        RunFolder(tmp_path / "a").remove_unused([])
-    assert (tmp_path / "a").is_dir()
-
-
 def test_a_model_labels_arrays_as_it_maps_files(run, folder_root, tmp_path):
     model, path = rsseg.load(run), sorted((folder_root / "images").iterdir())[0]
     with rasterio.open(path) as file:
@@ -55,7 +37,7 @@ def test_a_model_labels_arrays_as_it_maps_files(run, folder_root, tmp_path):
     assert labels.shape == pixels.shape[1:]
     np.testing.assert_allclose(shares.sum(0), 1, atol=2e-3)  # float16
     assert (shares.argmax(0) == labels).mean() > 0.99
-    with rasterio.open(model.map(path, tmp_path / "map.tif")[0]) as file:
+    with rasterio.open(predict([run], str(path), tmp_path / "map.tif")[0]) as file:
         np.testing.assert_array_equal(file.read(1), labels)
 
 
@@ -113,22 +95,13 @@ def test_values_of_numpy_and_paths_are_settings():
         (lambda run: rsseg.compare(run, foo=1), "foo: there is no such setting"),
         (lambda run: rsseg.load(run).predict(np.zeros((3, 64, 64), bool)), "dtype bool"),
         (lambda run: rsseg.load(run).predict(np.zeros((3, 0, 64), np.uint8)), "is expected"),
-        (lambda run: rsseg.load(run).predict(np.zeros((3, 64, 64), np.uint8), write="entropy"), "write: for files alone"),
-        (lambda run: rsseg.load(run).map("x.tif", windw=64), "did you mean 'window'"),
-        (lambda run: rsseg.load(run).map("x.tif", window="many"), "window='many'"),
+        (lambda run: rsseg.load(run).predict(np.zeros((3, 64, 64), np.uint8), windw=64), "did you mean 'window'"),
+        (lambda run: rsseg.load(run).predict(np.zeros((3, 64, 64), np.uint8), window="many"), "window=many"),
     ],
 )  # fmt: skip
 def test_mistakes_give_one_line(call, said, run):
     with pytest.raises(InputError, match=said):
         call(run)
-
-
-def test_masked_pixels_have_no_label(run):
-    pixels = np.ma.masked_array(np.full((3, 64, 64), 90, np.uint8), mask=False)
-    pixels[1, :8] = np.ma.masked
-    labels = rsseg.load(run).predict(pixels, allow_different=True)
-    assert (labels[:8] == 255).all()
-    assert (labels[8:] != 255).all()
 
 
 def test_what_the_package_does_not_have():

@@ -65,8 +65,8 @@ def test_faults_that_show_at_different_times_are_told_in_one_round(words, parts)
     ("words", "place"),
     [
         (["+model.heads.water={}"], "model.heads.water has no loss with terms: found {}"),
-        (["+model.heads.water=3"], "model.heads.water has no loss with terms: found 3"),
-        (["model.heads.mask=null"], "model.heads.mask has no loss with terms: found None"),
+        (["+model.heads.water=3"], "model.heads.water=3: a mapping such as"),
+        (["model.heads.mask=null"], "model.heads.mask=None: a mapping such as"),
         (["+model.heads.water={loss: 3}"], "model.heads.water has no loss with terms"),
         (["+model.heads.water={loss: {terms: null}}"], "model.heads.water has no loss with terms"),
         (["logger=wandb", "logger.wandb=null"], "logger.wandb has no _target_: found None"),
@@ -83,11 +83,11 @@ def test_a_part_that_is_empty_is_named(words, place):
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["model.heads.mask.decoder=mine"], ["model.heads.mask.decoder=mine: shared or own is expected"]),
+        (["model.heads.mask.decoder=mine"], ["model.heads.mask.decoder: Invalid value 'mine', expected one of [shared, own]"]),
         (["model.heads.mask.decodr=own"], ["model.heads.mask.decodr: there is no such setting (did you mean 'decoder'?)"]),
         (
-            ["model.aux=5", "model.classifier=0"],
-            ["model.aux=5 must be from 0 to 4", "model.classifier=0 must be a weight above 0"],
+            ["model.aux=5", "model.classifier=-1"],
+            ["model.aux=5 must be from 0 to 4", "model.classifier=-1 must be at least 0"],
         ),
         (["model=pspnet", "model.aux=1"], ["model.aux=1: PSPNet has no coarser outputs to supervise"]),
         (["dataset=synthetic_height", "loss=mse", "model.classifier=0.1"], ["model.classifier=0.1 needs a head with classes"]),

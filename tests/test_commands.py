@@ -93,23 +93,12 @@ def test_a_config_that_is_not_read_is_named(tmp_path, monkeypatch, caplog):
     assert [message.split(" is not read")[0] for message in caplog.messages] == [str(own / "loss/focal.yaml")]
 
 
-@pytest.mark.parametrize("name", ["describe", "evaluate", "predict", "compare"])
-def test_folders_that_a_shell_writes_behind_a_runs_are_answered_with_commas(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for folder in ("loss=ce", "loss=dice", "comparison"):
-        Path(folder).mkdir()
-    for folder in ("loss=ce", "loss=dice"):
-        Path(folder, "config.yaml").touch()
-    key = "runs" if name == "compare" else "run"
-    right = f"several runs are one word with commas between them, {key}=loss=ce,loss=dice$"
-    for words, fault in (
-        ([f"{key}=loss=ce", "loss=dice"], "loss=dice: "),
-        ([f"{key}=loss=ce", "loss=dice", "comparison"], "comparison is no run folder .no config.yaml.; "),
-        ([f"{key}=comparison", "loss=ce", "loss=dice"], "comparison is no run folder .no config.yaml.; "),
-        ([f"{key}=loss=ce\nloss=dice\ncomparison"], "comparison is no run folder .no config.yaml.; "),
+@pytest.mark.parametrize("name", ["evaluate", "predict", "compare"])
+def test_folders_that_a_shell_writes_behind_a_runs_are_answered_with_commas(name, monkeypatch):
+    with pytest.raises(
+        SystemExit, match=r"^error: 'b' is not understood: write key=value with .*several folders as one word with commas$"
     ):
-        with pytest.raises(SystemExit, match=f"^error: {fault}{right}"):
-            call(monkeypatch, name, *words)
+        call(monkeypatch, name, f"{'runs' if name == 'compare' else 'run'}=a", "b")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["predict", "--help"]])

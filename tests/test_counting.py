@@ -9,7 +9,8 @@ import torch
 from rsseg.comparison.records import POINTS
 from rsseg.contract import IGNORE
 from rsseg.data.windows import grid
-from rsseg.metrics.counters import ScoreHistogram, boundary_counts
+from rsseg.metrics.counters import ScoreHistogram
+from rsseg.metrics.counters.boundary import boundary_counts
 from rsseg.task import make_task
 from rsseg.training.counting import PointCounts
 

@@ -15,25 +15,29 @@ import losses_pictures
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import segmentation_models_pytorch as smp
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from make_configuration import GROUPS, reference
 from omegaconf import OmegaConf
 from rasterio.transform import from_origin
 from test_run import SMALL, TINY, settings
 from tiny import CONFIGS, checker, coloured, compose, map_scene, write_tif
+from torch.nn import functional as F
 
 from rsseg.answer import compare
 from rsseg.assembly import check_run
 from rsseg.commands import COMMANDS
 from rsseg.commands.describe import Arguments as DescribeArguments
 from rsseg.commands.describe import run as describe_folder
-from rsseg.config.entry import ENTRY
+from rsseg.config.entry import ENTRY, search_path
 from rsseg.config.schema import Config
 from rsseg.config.search import Search
 from rsseg.describe.noise import describe_noise
 from rsseg.describe.report import describe
 from rsseg.evaluation.scores import evaluate
 from rsseg.export import export
+from rsseg.losses import Focal
 from rsseg.run import train
 from rsseg.search import check_search
 
@@ -73,14 +77,11 @@ def commands(*names: str) -> list[tuple[str, str]]:
 @pytest.fixture(scope="session")
 def data(tmp_path_factory, folder_root):
     """A /data folder with every dataset, the user's own and one with coloured masks, and a file of weights."""
-    import torch
-
     base, rng = tmp_path_factory.mktemp("docs"), np.random.default_rng(3)
     for name in layouts.LAYOUTS | layouts.BURNT | layouts.OBJECTS | layouts.SEVERAL:
         layouts.write(base, name)
     root = base / "disk1"
     layouts.own_scenes(root / "floods", rng)
-    (root / "dubai").symlink_to(folder_root)
     shutil.copytree(folder_root, root / "mine")
     for date in ("before", "after"):
         shutil.copytree(folder_root / "images", root / "mine" / date)
@@ -104,9 +105,25 @@ def data(tmp_path_factory, folder_root):
             write_tif(root / name, pixels[None].astype(np.uint16) * 20, transform=place)
         crops[0, :, 1000 * i : 1000 * i + 96] = np.array([0, 1, 5])[mask]
     write_tif(root / "cdl/2018_30m_cdls.tif", crops, transform=from_origin(500_000, 4_000_000, 10, 10))
-    net = __import__("segmentation_models_pytorch").Unet("resnet18", encoder_weights=None, decoder_channels=(16, 16, 8, 8, 8))
+    net = smp.Unet("resnet18", encoder_weights=None, decoder_channels=(16, 16, 8, 8, 8))
     torch.save(net.state_dict(), root / "weights.pt")
     return root
+
+
+@pytest.fixture(scope="session")
+def own_configs(data, tmp_path_factory):
+    """The overrides that let Hydra find the datasets which the page of own data writes."""
+    folder = tmp_path_factory.mktemp("own") / "configs"
+    for block in blocks(ROOT / "docs/own_data.md", "yaml"):
+        write_config(folder.parent, block.replace("/data/", f"{data}/"))
+    return search_path(folder)
+
+
+def write_config(folder: Path, block: str) -> None:
+    """Write a block of YAML below a folder, at the path that its first line names."""
+    path = folder / block.split("\n")[0].removeprefix("# ")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(block, encoding="utf-8")
 
 
 def sweep(words: list[str]) -> list[list[str]]:
@@ -127,11 +144,11 @@ def sweep(words: list[str]) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(("page", "line"), commands("train"))
-def test_commands_to_train(page, line, data, tmp_path, monkeypatch):
+def test_commands_to_train(page, line, data, own_configs, tmp_path, monkeypatch):
     monkeypatch.setenv("RSSEG_DATA", str(data))
     words = shlex.split(line.replace("/data/", f"{data}/"), comments=True)[2:]
-    if any(word.startswith(("resume=", "--")) or word == "dataset=mine" for word in words):
-        return  # going on with a run, --help, and the config that describe writes are tested elsewhere
+    if any(word.startswith(("resume=", "--")) for word in words):
+        return  # going on with a run and --help are tested elsewhere
     for number, run in enumerate(sweep(words)[:2]):
         model = next((word.removeprefix("model=") for word in run if word.startswith("model=")), "")
         encoder = [] if any("weights" in word for word in run) else ["model.encoder=test_resnet"]
@@ -142,7 +159,7 @@ def test_commands_to_train(page, line, data, tmp_path, monkeypatch):
             encoder.append("scheduler.milestones=[1]")  # of two steps
         needed = SMALL[model] if model in ("dpt", "pan") else []
         needed += ["dataset.folds=2"] if "sweep=kfold" in run else []  # the small Inria has two cities, the whole one five
-        config = settings(tmp_path, *own, *TINY[1:], *encoder, *needed)
+        config = settings(tmp_path, *own_configs, *own, *TINY[1:], *encoder, *needed)
         if config.dataset.name.startswith("synthetic"):
             config.dataset.source.scenes, config.dataset.source.recipe["size"] = {"train": 1, "val": 1, "test": 1}, 96
         if number:  # the first run is trained; of another one what can be seen beforehand
@@ -161,7 +178,7 @@ def finished(tmp_path_factory, folder_root):
 
 
 @pytest.mark.parametrize(("page", "line"), commands(*sorted(set(COMMANDS) - {"train", "new", "reproduce"})))
-def test_the_other_commands(page, line, data, finished, folder_root, tmp_path):
+def test_the_other_commands(page, line, data, own_configs, finished, folder_root, tmp_path):
     name, *words = shlex.split(line, comments=True)[1:]
     if name == "search":
         return check_search(searched(tmp_path, words), 1)
@@ -184,7 +201,7 @@ def test_the_other_commands(page, line, data, finished, folder_root, tmp_path):
         if not given:
             describe_folder(DescribeArguments([*own, f"output={tmp_path}", "window=64"], str(tmp_path / "dataset")))
             return None
-        config = compose([*own, f"output={tmp_path}"])
+        config = compose([*own_configs, *own, f"output={tmp_path}"])
         if config.dataset.name == "synthetic":
             config.dataset.source.scenes = {"train": 1, "val": 1, "test": 1}
         describe(config, tmp_path, own)
@@ -232,6 +249,20 @@ def test_every_choice_is_documented():
             assert path.stem in text, f"{group}={path.stem} is missing in docs/{group}s.md"
 
 
+def test_smp_is_as_the_page_of_migration_says():
+    label, wrong = torch.zeros(1, 8, 8, dtype=torch.long), torch.zeros(1, 7, 8, 8)
+    wrong[:, 1] = 20.0  # one class of seven, and everywhere another is predicted
+    assert smp.losses.DiceLoss("multiclass")(wrong, label).item() == pytest.approx(1 / 7, abs=1e-3)
+    generator = torch.Generator().manual_seed(0)
+    logits, target = torch.randn(2, 4, 8, 8, generator=generator), torch.randint(0, 4, (2, 8, 8), generator=generator)
+    expected = F.cross_entropy(logits, target).item()
+    assert Focal("multiclass", gamma=0)(logits, target).item() == pytest.approx(expected)
+    assert smp.losses.FocalLoss("multiclass", gamma=0.0)(logits, target).item() != pytest.approx(expected, rel=0.01)
+    target[0] = 255  # half of the pixels are ignored
+    found = smp.losses.SoftCrossEntropyLoss(smooth_factor=0.0, ignore_index=255)(logits, target)
+    assert 2 * found.item() == pytest.approx(F.cross_entropy(logits, target, ignore_index=255).item())
+
+
 def test_the_pictures_of_the_losses_are_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(losses_pictures, "FOLDER", tmp_path)
     monkeypatch.setattr(losses_pictures, "SIDE", 20)
@@ -260,9 +291,7 @@ def run_tutorial(page: Path, folder: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for language, block in re.findall(r"^```(sh|yaml)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         if language == "yaml":
-            path = folder / block.split("\n")[0].removeprefix("# ")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(block, encoding="utf-8")
+            write_config(folder, block)
             continue
         for line in lines(block):
             for dataset in re.findall(r"runs/(\w+)/20[\d_-]+", line):  # the page's run is of another time

@@ -89,7 +89,7 @@ def test_a_run_of_two_heads_is_scored_mapped_recorded_and_compared(tmp_path, roo
     assert Run(run, "height").summary["rmse"] == summary["heads"]["height"]["rmse"]
     out = compare(runs, Question(head="height"), tmp_path / "comparison")
     assert "RMSE" in (out / "report.html").read_text()
-    with pytest.raises(InputError, match="head=sky"):
+    with pytest.raises(InputError, match="it has no head sky; compare it by cover or height"):
         compare(runs, Question(head="sky"))
 
 
@@ -178,8 +178,8 @@ def test_mistakes_are_told_together_before_training(tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["~model.heads.cover", "~model.heads.height"], "model.heads names no head: write one for each target"),
-        (["+model.heads.cover.weight=0", "+model.heads.height.weight=0"], "all weights are 0"),
+        (["~model.heads.cover", "~model.heads.height"], "model.heads names no head with a weight above 0"),
+        (["+model.heads.cover.weight=0", "+model.heads.height.weight=0"], "names no head with a weight above 0"),
         (["model.heads.height.loss.terms={dice:{_target_:rsseg.losses.Dice}}"], "Dice fits the tasks"),
         (["dataset.classes=[a,b]"], "a dataset has one form or the other"),
         (["+dataset.targets.image={task: binary, classes: [a], mask: x}"], "dataset.targets.image: a target is called by"),

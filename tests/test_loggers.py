@@ -121,7 +121,6 @@ def test_a_logger_that_fails_is_left_alone_after_one_warning(caplog):
     logger = SideLogger("moody", lambda: inner)
     for step in range(5):
         logger.log_metrics({"a": 1.0}, step)
-    logger.save()
     logger.finalize("success")
     logger.close()
     assert [step for _, step in inner.seen] == [1, 2]  # the steps that were done
@@ -136,7 +135,6 @@ def test_a_logger_that_cannot_be_made_is_left_alone(caplog):
     logger = SideLogger("far", fail)
     logger.log_metrics({"a": 1.0}, 0)
     logger.log_metrics({"a": 1.0}, 1)
-    assert logger.version is None
     assert len(caplog.records) == 1
 
 

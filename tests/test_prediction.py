@@ -139,9 +139,7 @@ def test_a_batch_goes_on_where_it_stopped(tmp_path, runs, scenes, caplog):
     (tmp_path / "whole.tif").replace(scenes / "s1.tif")
     assert [path.name for path in predict(runs[:1], str(scenes), tmp_path / "maps")] == ["s0.tif", "s1.tif", "s2.tif"]
     assert {name: (tmp_path / "maps" / name).stat().st_mtime_ns for name in made} == made
-    assert "s0.tif is kept; overwrite=true makes it again" in caplog.text
-    predict(runs[:1], str(scenes), tmp_path / "maps", Options(tta="flips"))
-    assert "s0.tif is kept, though it was made with tta=none; overwrite=true" in caplog.text
+    assert "s0.tif is kept, as it was made; overwrite=true makes it again" in caplog.text
     predict(runs[:1], str(scenes / "s0.tif"), tmp_path / "maps", Options(overwrite=True))
     assert (tmp_path / "maps" / "s0.tif").stat().st_mtime_ns > made["s0.tif"]
 
@@ -190,7 +188,7 @@ def test_polygons_lie_on_the_map(tmp_path, runs, scenes):
     labels = read(out)[0]
     for label, name in enumerate("abc"):
         assert frame[frame["class"] == name].geometry.area.sum() == pytest.approx((labels == label).sum() / 4)
-    assert {path.name for path in tmp_path.glob("m*")} >= {"m.qml", "m-polygons.qml", "m.tif.aux.xml"}
+    assert {path.name for path in tmp_path.glob("m*")} >= {"m.qml", "m-polygons.gpkg", "m.tif.aux.xml"}
 
 
 def test_nothing_is_mapped_outside_the_area(tmp_path, runs, scenes):
@@ -210,13 +208,13 @@ def test_another_resolution_is_refused_or_resampled(tmp_path, runs, scenes, capl
     path = write_tif(tmp_path / "fine.tif", fine, transform=from_origin(500000, 4000000, 0.25, 0.25))
     with pytest.raises(InputError, match=r"has 0\.25 m a pixel, and the run was trained on 0\.5 m: resample=true"):
         map_scene(runs[0], path, tmp_path / "a.tif")
-    made = map_scene(runs[0], path, tmp_path / "b.tif", resample="true")
+    made = map_scene(runs[0], path, tmp_path / "b.tif", resample=True)
     with rasterio.open(made) as raster:
         assert raster.transform == from_origin(500000, 4000000, 0.5, 0.5)
         labels = raster.read(1)
     assert (labels == read(map_scene(runs[0], scenes / "s0.tif", tmp_path / "c.tif"))[0]).mean() > 0.999
     assert "resampled from 0.25 to 0.5 m a pixel" in caplog.text
-    with rasterio.open(map_scene(runs[0], path, tmp_path / "d.tif", resample="false")) as raster:
+    with rasterio.open(map_scene(runs[0], path, tmp_path / "d.tif", allow_different=True)) as raster:
         assert raster.shape == fine.shape[1:]
 
 
@@ -224,7 +222,7 @@ def test_resampling_is_gdals(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (2, 61, 83)).astype(np.uint16)
     path = write_tif(tmp_path / "a.tif", image)
     (scene,) = find_scenes(str(path), [])
-    coarse = fit_resolution(scene, 1.3, "true", tmp_path)
+    coarse = fit_resolution(scene, 1.3, Options(resample=True), tmp_path)
     with rasterio.open(coarse.image) as raster:
         found, transform = raster.read(), raster.transform
     expected = np.zeros_like(found)
@@ -248,18 +246,18 @@ def test_other_pixels_are_refused(tmp_path, runs, scenes):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"write": ["labels", "probability"]}, "write=labels,probability: some of labels, probabilities, entropy"),
+        ({"write": ["labels", "probability"]}, "(did you mean 'probabilities'?): labels, probabilities"),
         ({"write": ["disagreement"]}, "write=disagreement: one run sees every window once"),
-        ({"dtype": "int8"}, "dtype=int8: uint8 or float16"),
-        ({"tta": "d8"}, "tta=d8: none, flips, d4, scales"),
-        ({"blend": "mean"}, "blend=mean: gaussian, cosine, none"),
+        ({"dtype": "half"}, "dtype=half: uint8 or float16 is expected"),
+        ({"tta": "d8"}, "none, flips, d4 or scales is expected"),
+        ({"blend": "mean"}, "blend=mean: gaussian or none is expected"),
         ({"margin": 40}, "margin=40: windows of"),
         ({"weights": "iou"}, "weights=iou: equal or quality"),
         ({"scaling": "platt"}, "scaling=platt: none, temperature or vector"),
-        ({"resample": "yes"}, "resample=yes: true, false or refuse"),
+        ({"write": []}, "write=: labels, probabilities"),
         ({"min_area": -1.0}, "min_area has to be a number of 0 or more; found -1.0"),
-        ({"head": "maks"}, r"head=maks \(did you mean 'mask'\?\)"),
-        ({"threshold": "best"}, "threshold=best: fixed"),
+        ({"head": "maks"}, "head=maks (did you mean 'mask'?)"),
+        ({"threshold": "best"}, "threshold=best: fixed or tuned"),
         ({"batch_size": 0}, "batch_size=0: 1 or more"),
         ({"window": 0}, "window=0: 1 or more"),
         ({"min_area": float("nan")}, "min_area has to be a number"),
@@ -267,7 +265,7 @@ def test_other_pixels_are_refused(tmp_path, runs, scenes):
     ],
 )
 def test_what_is_refused_in_one_line(tmp_path, runs, scenes, options, message):
-    with pytest.raises(InputError, match=re.escape(message) if "(did" not in message else message):
+    with pytest.raises(InputError, match=re.escape(message)):
         map_scene(runs[0], scenes / "s0.tif", tmp_path / "m.tif", **options)
     assert not (tmp_path / "m.tif").exists()
 
@@ -301,7 +299,6 @@ def test_scores_of_what_the_run_was_trained_on_come_with_a_warning(split, tmp_pa
     command.run(command.Arguments(run=str(runs[0]), scene=str(image), out=str(tmp_path / "map.tif")))
     said = f"{runs[0]} was trained on {image}"
     assert caplog.messages[-1].startswith("Next: ")
-    assert (said in caplog.messages[-1]) == (split == "train")
     for scored in (
         lambda: evaluate_map(runs[0], tmp_path / "map.tif", mask, out=tmp_path),
         lambda: evaluate(runs[0], scene=image, mask=mask, out=tmp_path),
@@ -345,12 +342,9 @@ def test_the_command_line_in_two_processes(tmp_path, runs, scenes):
 def test_lists_that_name_nothing_or_lists(tmp_path, scenes):
     (tmp_path / "empty.txt").write_text("\n# nothing\n")
     (tmp_path / "self.txt").write_text("self.txt\n")
-    (tmp_path / "hash.txt").write_text("#a.tif\n")
-    (tmp_path / "#a.tif").write_bytes((scenes / "s0.tif").read_bytes())
-    for name, message in (("empty", "it names no scene"), ("self", "which is a list itself")):
+    for name, message in (("empty", "it names no scene"), ("self", "it lists a list")):
         with pytest.raises(InputError, match=message):
             find_scenes(str(tmp_path / f"{name}.txt"), [], stack=True)
-    assert [scene.name for scene in find_scenes(str(tmp_path / "hash.txt"), [])] == ["#a"]
 
 
 def test_polygons_that_lack_are_made(tmp_path, runs, scenes, caplog):
@@ -358,8 +352,6 @@ def test_polygons_that_lack_are_made(tmp_path, runs, scenes, caplog):
     out = map_scene(runs[0], scenes / "s0.tif", tmp_path / "m.tif")
     map_scene(runs[0], scenes / "s0.tif", out, polygons=True)
     assert (tmp_path / "m-polygons.gpkg").is_file()
-    map_scene(runs[0], scenes / "s0.tif", out, polygons=True, min_area=9.0)
-    assert "is kept, though it was made with min_area=0.0" in caplog.text
     with pytest.raises(InputError, match="is the map of"):
         predict(runs[:1], f"{scenes / 's0.tif'},{scenes / 's1.tif'}", out, Options(stack=True))
 
@@ -375,7 +367,24 @@ def test_scenes_outside_of_the_area_are_left_out(tmp_path, runs, scenes, caplog)
         map_scene(runs[0], scenes / "s1.tif", tmp_path / "m.tif", area=str(tmp_path / "a.gpkg"))
 
 
+def test_two_scenes_of_one_name_have_maps_of_their_own(tmp_path, runs, scenes):
+    (tmp_path / "other").mkdir()
+    shutil.copy(scenes / "s1.tif", tmp_path / "other" / "s0.tif")
+    named = f"{scenes / 's0.tif'},{tmp_path / 'other' / 's0.tif'}"
+    first = predict(runs[:1], named, tmp_path / "maps")
+    assert [path.name for path in first] == ["s0.tif", "other-s0.tif"]
+    assert predict(runs[:1], ",".join(reversed(named.split(","))), tmp_path / "maps") == first[::-1]
+    assert (read(first[1]) == read(map_scene(runs[0], scenes / "s1.tif", tmp_path / "m.tif"))).all()
+
+
+def test_nothing_is_left_of_a_scene_that_is_refused(tmp_path, runs, scenes):
+    grey = write_tif(tmp_path / "grey.tif", read(scenes / "s0.tif")[:1])
+    with pytest.raises(InputError, match="has 1 bands"):
+        predict(runs[:1], str(grey), tmp_path / "maps")
+    assert not (tmp_path / "maps").exists()
+
+
 def test_maps_are_written_as_tif_and_a_folder_may_be_called_anything(tmp_path, runs, scenes):
     assert map_scene(runs[0], scenes / "s0.tif", tmp_path / "m.png").parent.name == "m.png"
-    with pytest.raises(InputError, match=r"maps are written as \.tif"):
+    with pytest.raises(InputError, match=r"m\.gpkg: \.tif or \.tiff is written"):
         map_scene(runs[0], scenes / "s0.tif", tmp_path / "m.gpkg")

@@ -73,7 +73,7 @@ def test_a_run_learns_is_scored_mapped_drawn_and_resumed(tmp_path, dem_root):
         known = truth.read(1) != -9999
         assert np.sqrt(np.mean((values - truth.read(1))[known] ** 2)) < 20
     assert train(settings(tmp_path, *of_heights(dem_root), *more, f"resume={run}"), run) == pytest.approx(score)
-    with pytest.raises(InputError, match="a regression task has no tuned threshold"):
+    with pytest.raises(InputError, match="holds real values"):
         evaluate(run, "val", threshold="tuned")
 
 
@@ -91,9 +91,8 @@ def test_the_first_loss_is_that_of_standardised_values(tmp_path, dem_root):
     ("words", "message"),
     [
         (["loss=ce"], "CrossEntropy fits the tasks .* such as huber, mse or mae"),
-        (["loss=mse", "dataset.mask_values=[0,1]"], "dataset.mask_values: masks of a regression hold real values"),
         (["loss=mse", "dataset.units=[m,m]"], "dataset.units lists 2 units, but dataset.classes names 1 values"),
-        (["loss=mse", "dataset.fractions=100"], "masks of a regression hold values, no class shares"),
+        (["loss=mse", "dataset.fractions=100"], "a target of task=regression holds no class shares"),
         (["loss=huber", "+loss.terms.huber.nodata=-9999"], "loss.terms.huber.nodata=-9999: a run standardises values"),
         (["loss=mse", "dataset.range=[0,110]"], r"dataset.range=\[0, 110\] is expected"),
     ],
@@ -101,12 +100,6 @@ def test_the_first_loss_is_that_of_standardised_values(tmp_path, dem_root):
 def test_what_is_refused_in_one_line(tmp_path, dem_root, words, message):
     with pytest.raises(InputError, match=message):
         train(settings(tmp_path, *of_heights(dem_root), *words), tmp_path / "run")
-
-
-def test_units_are_for_real_values(tmp_path, folder_root):
-    words = ["dataset=folder", f"dataset.source.root={folder_root}", "dataset.classes=[a,b,c]", SPLIT, "dataset.units=[m]"]
-    with pytest.raises(InputError, match=r"units=\['m'\] are for task=regression"):
-        train(settings(tmp_path, *words), tmp_path / "run")
 
 
 def test_values_are_described(tmp_path, dem_root):

@@ -174,7 +174,7 @@ def test_any_torchgeo_dataset_trains_and_is_found_finished(tmp_path):
     iou = train(settings(tmp_path, *data), tmp_path / "run")
     assert RunFolder(tmp_path / "run").config().dataset.bands == [1, 2, 3]  # found in the data
     assert train(settings(tmp_path, *data), tmp_path / "run") == pytest.approx(iou)
-    assert evaluate(tmp_path / "run", "val")["mask"].iou == pytest.approx(iou)
+    assert evaluate(tmp_path / "run", "val")["mask"]["iou"] == pytest.approx(iou)
 
 
 @pytest.mark.parametrize("name", options("experiment"))
@@ -214,7 +214,7 @@ def test_synthetic_end_to_end(tmp_path):
     ]
     config = settings(tmp_path, *[f"+{d}" if "recipe.size" in d else d for d in data])
     train(config, tmp_path / "run")
-    assert evaluate(tmp_path / "run", "test")["mask"].confusion.sum() == 96 * 96
+    assert evaluate(tmp_path / "run", "test")["mask"].sums.sum() == 96 * 96
 
 
 def test_run_folder_is_complete(tmp_path, folder_root, caplog):
@@ -333,7 +333,7 @@ def test_a_loss_of_ones_own_trains_goes_on_and_is_compared(tmp_path, folder_root
     train(settings(tmp_path, f"resume={run}", trust), run, [f"resume={run}"])
     train(settings(tmp_path, *common, torchs), tmp_path / "sweep" / "torch", [torchs], "torch")
     scores = evaluate(run, "val", trust=["tried_losses"])
-    assert scores["mask"].iou == pytest.approx(float(RunFolder(run).summary()["iou"]))
+    assert scores["mask"]["iou"] == pytest.approx(float(RunFolder(run).summary()["iou"]))
     out = compare([tmp_path / "sweep"], Question(trust=("tried_losses",)))
     assert (out / "report.html").is_file()
     with pytest.raises(InputError, match=r"^loss\.terms\.mine: Mine failed .*line 13: ValueError: too tired; then go on with"):
@@ -518,7 +518,7 @@ def test_evaluate_refuses_a_split_without_labels(tmp_path, inria_root):
         evaluate(tmp_path / "run", "tset")
     result = evaluate(tmp_path / "run", "val")["mask"]
     assert (tmp_path / "run" / "evaluation-val.csv").is_file()
-    assert result.iou == pytest.approx(json.loads((tmp_path / "run" / "summary.json").read_text())["iou"])
+    assert result["iou"] == pytest.approx(json.loads((tmp_path / "run" / "summary.json").read_text())["iou"])
 
 
 def test_predict_writes_a_map_on_the_scenes_grid(tmp_path, folder_root):
@@ -565,7 +565,7 @@ def test_map_equals_scoring(tmp_path, folder_root):
 def test_compare(tmp_path, folder_root, capsys):
     for loss in ("ce", "dice"):
         for seed in (1, 2):
-            overrides = ["steps=4", "validations=4", f"loss={loss}", f"seed={seed}"]
+            overrides = ["steps=4", "validations=4", "pictures=4", f"loss={loss}", f"seed={seed}"]
             config = settings(tmp_path, *folder_data(folder_root), *overrides)
             train(config, tmp_path / "sweep" / f"{loss}{seed}", overrides, loss)
     capsys.readouterr()
@@ -614,7 +614,7 @@ def test_a_sweep_from_the_command_line_is_compared(tmp_path, folder_root):
     assert folders == {f"loss={loss},seed={seed}" for loss in ("ce", "dice") for seed in (1, 2)}
     done = command("scripts/compare.py", f"runs={tmp_path}/sweep")
     assert done.returncode == 0, done.stderr
-    assert "behind the best" in done.stdout
+    assert "behind" in done.stdout
     assert (tmp_path / "sweep/comparison/report.html").is_file()
 
 

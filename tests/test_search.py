@@ -55,10 +55,6 @@ def test_a_trial_is_the_run_that_train_makes_of_its_overrides(wanted):
     [
         ({"objectives": ("iuo",)}, "no run scores that.*did you mean 'iou'"),
         ({"objectives": ("iou", "boundary_io")}, "did you mean 'boundary_iou'"),
-        (
-            {"objectives": ("boundary_iou",), "overrides": (f"{WEIGHT}=interval(0,1)", "record.enabled=false")},
-            "contours are counted by the recorder alone; leave record.enabled=false out",
-        ),
         ({"trials": 0}, "at least 1"),
         ({"overrides": ("loss=ce",)}, "nothing is searched"),
         ({"overrides": (f"{WEIGHT}=interval(1,0)",)}, "must be the smaller"),
@@ -246,7 +242,7 @@ def test_the_best_trials_are_raced_on_seeds_of_their_own(wanted, scored, monkeyp
         pass
     made = []
     monkeypatch.setattr(rsseg.race.Race, "run", lambda race: made.append(race))
-    race_best(study, wanted, 2, 1)
+    race_best(study, wanted, 2)
     (raced,) = made
     best = sorted(study.trials, key=lambda trial: -trial.value)[:2]
     assert [float(row[WEIGHT]) for row in raced.rows.values()] == [trial.params[WEIGHT] for trial in best]

@@ -45,11 +45,7 @@ TRAINERS = {"lightning", "torchmetrics"}
     ("module", "needed", "spared"),
     [
         ("rsseg.evaluation.baselines", {"torch"}, HEAVY - {"torch"} | {"pandas", "matplotlib"}),
-        (
-            "rsseg.evaluation.disagreement",
-            {"torch", "segmentation_models_pytorch"},
-            TRAINERS | {"pandas", "torchgeo", "kornia"},
-        ),
+        ("rsseg.comparison.examples", {"torch", "matplotlib"}, TRAINERS | {"pandas", "torchgeo", "torchvision", "kornia"}),
     ],
 )
 def test_what_works_beside_a_comparison_does_without_trainers(module, needed, spared):

@@ -246,7 +246,7 @@ KILLS = {
     "before the halves are counted": lambda: replaced(scoring, "Crossing"),
     "while the halves are counted": lambda: replaced(PointCounts, "count", 2),
     "before what was counted is written": lambda: at_replace("crossed.npz", 1),
-    "before thresholds are tuned": lambda: replaced(scoring, "keep_thresholds"),
+    "before thresholds are tuned": lambda: replaced(scoring, "keep_tuned"),
     "before the summary is in place": lambda: at_replace("summary.json", 1),
 }
 
@@ -286,7 +286,6 @@ def test_checkpoints_between_validations(tmp_path, folder_root, whole):
     os.waitpid(child, 0)
     assert RunFolder(run).load_state("last")[1] == 2
     resume(run)
-    assert RunFolder(run).load_state("previous")[1] == 6
     assert_same(run, whole("dropout"))
 
 
@@ -304,7 +303,6 @@ def test_a_damaged_last_checkpoint_falls_back(tmp_path, folder_root, whole, monk
     resume(run)
     assert "last.ckpt is damaged" in caplog.text
     assert "going on from the checkpoint before it" in caplog.text
-    assert RunFolder(run).load_state("previous")[1] == 4  # the damaged one has not taken its place
     assert_same(run, whole("plain"))
 
 
@@ -321,9 +319,8 @@ def test_damaged_checkpoints_say_how_to_make_them_again(tmp_path, folder_root, w
     (run / "summary.json").unlink()
     with pytest.raises(InputError, match=remedy):
         resume(run)
-    for name in ("last", "previous"):
-        damage(run / "checkpoints" / f"{name}.ckpt", "cut")
-    with pytest.raises(InputError, match=r"previous\.ckpt is damaged.*Training gives the same weights again"):
+    damage(run / "checkpoints" / "last.ckpt", "cut")
+    with pytest.raises(InputError, match=r"last\.ckpt is damaged.*Training gives the same weights again"):
         resume(run)
     shutil.rmtree(run / "checkpoints")
     resume(run)  # as the line says
@@ -368,13 +365,12 @@ def test_the_best_checkpoint_holds_weights_alone(whole):
         assert all(torch.equal(value, last["state_dict"][key]) for key, value in best["state_dict"].items())
 
 
-def slurm(monkeypatch, folder, answer="", left="exit 1"):
-    """SLURM's commands: one that writes down what it was asked, and one that tells how much time a job has left."""
-    for name, text in {"scontrol": f'echo "$@" >> {folder}/asked\n{answer}\n', "squeue": f"{left}\n"}.items():
-        path = folder / name
-        path.write_text(f"#!/bin/sh\n{text}")
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    for name in ("SLURM_JOB_NAME", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_END_TIME"):
+def slurm(monkeypatch, folder, answer=""):
+    """SLURM's command, which writes down what it was asked."""
+    path = folder / "scontrol"
+    path.write_text(f'#!/bin/sh\necho "$@" >> {folder}/asked\n{answer}\n')
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    for name in ("SLURM_JOB_NAME", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "77")
@@ -393,12 +389,10 @@ def test_a_slurm_job_is_queued_again(tmp_path, folder_root, monkeypatch, caplog)
 @pytest.mark.parametrize(
     ("environment", "number", "wanted"),
     [
-        ({}, signal.SIGTERM, "requeue 77\n"),
+        ({}, signal.SIGTERM, None),  # a cancelled job's, or one that SLURM queues again itself
+        ({}, signal.SIGUSR2, "requeue 77\n"),
         ({"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3"}, signal.SIGUSR1, "requeue 5_3\n"),
-        ({"SLURM_JOB_END_TIME": "99999999999"}, signal.SIGTERM, None),  # cancelled long before its end
-        ({"SLURM_JOB_END_TIME": "99999999999"}, signal.SIGUSR1, "requeue 77\n"),
-        ({"SLURM_JOB_END_TIME": "10"}, signal.SIGTERM, "requeue 77\n"),
-        ({"SLURM_JOB_NAME": "interactive"}, signal.SIGTERM, None),
+        ({"SLURM_JOB_NAME": "interactive"}, signal.SIGUSR1, None),
         ({}, signal.SIGINT, None),
     ],
 )
@@ -409,27 +403,6 @@ def test_what_is_queued_again(tmp_path, monkeypatch, environment, number, wanted
     with pytest.raises(StoppedError), Interrupts(RunFolder(tmp_path)):
         os.kill(os.getpid(), number)
     assert (asked.read_text() if asked.exists() else None) == wanted
-
-
-@pytest.mark.parametrize(
-    ("left", "number", "again"),
-    [
-        ("2-03:00:00", signal.SIGTERM, False),
-        ("1:00:00", signal.SIGTERM, False),
-        ("9:58", signal.SIGTERM, False),  # cancelled, or SLURM has queued it again itself
-        ("UNLIMITED", signal.SIGTERM, False),
-        ("9:58", signal.SIGUSR1, True),
-        ("4:59", signal.SIGTERM, True),
-        ("0:00", signal.SIGTERM, True),
-        ("INVALID", signal.SIGTERM, True),  # so it is called when the time is over
-    ],
-)
-def test_slurm_is_asked_how_much_time_is_left(tmp_path, monkeypatch, left, number, again):
-    """As version 22.05 answers, which sets no SLURM_JOB_END_TIME; tests/services/test_slurm.py asks a real one."""
-    asked = slurm(monkeypatch, tmp_path, left=f"echo '{left}'")
-    with pytest.raises(StoppedError), Interrupts(RunFolder(tmp_path)):
-        os.kill(os.getpid(), number)
-    assert asked.exists() == again
 
 
 def test_a_job_that_cannot_be_queued_again_is_said(tmp_path, monkeypatch, caplog):
@@ -468,8 +441,8 @@ def test_a_requeued_job_goes_on_by_itself(tmp_path, folder_root, monkeypatch):
     for line in job.stdout:
         said.append(line)
         if line.startswith("step 20 of"):
-            job.send_signal(signal.SIGTERM)
-    assert job.wait() == 143, said
+            job.send_signal(signal.SIGUSR1)
+    assert job.wait() == 128 + signal.SIGUSR1, said
     assert "go on with resume=" in said[-2], said
     assert asked.read_text() == "requeue 77\n"
     (run,) = (tmp_path / "out" / "folder").iterdir()

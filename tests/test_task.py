@@ -169,7 +169,7 @@ def test_a_fifth_kind_is_one_class_more():
     np.add.at(expected, (target.numpy(), guess), 1)
     assert confusion.compute().sum((0, 1)).tolist() == expected.tolist()
     union = expected.sum(0) + expected.sum(1) - expected.diagonal()
-    assert Scores(confusion.compute(), task).iou == pytest.approx((expected.diagonal() / union).mean())
+    assert Scores(confusion.compute(), task)["iou"] == pytest.approx((expected.diagonal() / union).mean())
     contours = Boundary(task, 2)
     contours.update(task.predict(logits), target, torch.tensor([0, 1]))
     assert contours.compute().shape == (2, 3, 3)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from rsseg.config.schema import register
 from rsseg.contract import Batch
-from rsseg.data.scene import Mask, Scene
+from rsseg.data.masks import Mask
+from rsseg.data.scene import Scene
 from rsseg.module import SegmentationModule
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -32,9 +33,9 @@ def write_tif(path: Path, pixels: np.ndarray, **options: object) -> Path:
     return path
 
 
-def make_scene(name: str, image: Path, mask: Path | None = None, burn: Any = None, threshold: Any = None, **more: Any) -> Scene:
+def make_scene(name: str, image: Path, mask: Path | None = None, settings: Any = None, **more: Any) -> Scene:
     """A scene of one target."""
-    return Scene(name, image, () if mask is None else (Mask(mask, burn, threshold),), **more)
+    return Scene(name, image, () if mask is None else (Mask(mask, **(settings or {})),), **more)
 
 
 def mask_file(scene: Scene) -> Path | None:

@@ -37,10 +37,10 @@ class Arguments(Options):
     tta=KIND      predict every window in several views and average them: flips, d4 or scales
     weights=quality   of several runs: by their validation scores; default: equal
     area=FILE     a vector file: nothing is mapped outside of it
-    resample=true     bring scenes to the resolution that the run was trained at; false: map them as they are; default: refuse
-    allow_different=true      map scenes whose number type or range is not that of training
+    resample=true     bring scenes to the resolution that the run was trained at
+    allow_different=true      map scenes as they are whose resolution, number type or range is not that of training
 
-    blend=KIND    how overlapping windows are put together: gaussian (default), cosine, or none
+    blend=none    windows are cut where validation cuts them, not blended; default: gaussian
     window=PIXELS, margin=PIXELS, batch_size=N    the windows; default: as trained and validated
     device=cpu    default: auto
     devices=N     so many processes, each on a GPU of its own where there are some
@@ -58,16 +58,12 @@ def run(arguments: Arguments) -> None:
     """Predict as the command line says."""
     places = split_places(arguments.run)
     check_places(places)
-    from rsseg.inference.maps import mapped_images  # torch takes seconds to import: a wrong folder is told before
-    from rsseg.prediction import predict, start_others
-    from rsseg.source import trained_on
+    from rsseg.prediction import predict, start_others  # torch takes seconds to import: a wrong folder is told before
 
     options = Options(**{item.name: getattr(arguments, item.name) for item in fields(Options)})
     with start_others(arguments.devices):
         out = Path(arguments.out) if arguments.out else None
         maps = predict(places, arguments.scene, out, options, arguments.trust)
     if maps and maps[0].suffix == ".tif" and RunFolder(places[0]).begun:
-        seen = trained_on(places[0], mapped_images(maps[0]), arguments.trust)
-        line = "Next: %s run='%s' map='%s' mask=<file> scores the map by labels%s"
-        but = f"; but {seen}: scores are too good there, map another image" if seen else ""
-        log.info(line, invocation("evaluate"), places[0], maps[0], but)
+        line = "Next: %s run='%s' map='%s' mask=<file> scores the map by labels"
+        log.info(line, invocation("evaluate"), places[0], maps[0])

@@ -14,9 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rsseg.config.cli import prepare
 from rsseg.config.entry import CONFIGS, invocation, one_line_errors, own_configs
-from rsseg.config.folder import RunFolder
 from rsseg.config.provenance import losses_of_heads
-from rsseg.config.sweep import Sweep
 from rsseg.contract import InputError
 
 FIRST = all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))  # of several processes
@@ -43,7 +41,6 @@ def run_job(config: DictConfig) -> float:
         return score
     except InputError as error:
         if single:
-            RunFolder(folder).remove_unused(Sweep.made)
             sys.exit(f"error: {error}")
         log.error("%s: %s", folder, error)  # Hydra would say it at the end of the sweep only
         raise CompactHydraException(str(error)) from None  # what Hydra prints without a stack trace; the sweep goes on

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -82,10 +81,9 @@ class Reach(NamedTuple):
     limit: str  # "seeds" or "groups": what most of the variance of the best two's difference is due to
     seeds: int | None  # per loss, that would tell the best two apart if they differ as here; None: none below `MOST`
     groups: int | None  # the same by more groups alone, with the seeds that there are
-    both: tuple[int, int] | None  # seeds and groups that would together, both grown by one factor
 
 
-def reach(found: Estimates, groups: int, most: int = MOST) -> Reach | None:
+def reach(found: Estimates, groups: int) -> Reach | None:
     """The reach of a comparison with so many groups; None where no difference has a variance."""
     losses, seeds = found.values.shape
     spread = found.difference
@@ -97,27 +95,21 @@ def reach(found: Estimates, groups: int, most: int = MOST) -> Reach | None:
     gap, variance, freedom = (float(x[best, second]) for x in (abs(spread.value), spread.variance, spread.freedom))
     share = float(ratio(spread.of_seeds, spread.of_seeds + spread.of_groups)[best, second])  # of the variance, due to seeds
     due = min(share**2 / (seeds - 1), 1 / freedom)  # Welch: what each part adds to one over the freedom
-    parts = {"seeds": (share, due), "groups": (1 - share, 1 / freedom - due)}
+    of_seeds, of_groups = (share, due), (1 - share, 1 / freedom - due)
 
-    def times(more: Array, *grown: str) -> float | None:
-        """The first factor of `more` that is enough if the `grown` parts become so many times as many; None: none is enough."""
-        left, inverse = np.zeros(len(more)), np.zeros(len(more))
-        for part, (of_variance, of_inverse) in parts.items():
-            factor = more if part in grown else np.ones(len(more))
-            left += of_variance / factor
-            inverse += of_inverse / factor**3
-        inverse /= left**2
-        widths = critical(losses, 1 / np.maximum(inverse, 1e-9)) * np.sqrt(variance * left)
-        first = np.flatnonzero(widths < gap)
-        return float(more[first[0]]) if len(first) else None
+    def enough(now: int, own: tuple[float, float], other: tuple[float, float]) -> int | None:
+        """How many instead of `now` make the interval narrower than the gap, where `own` part of the variance shrinks."""
+        number = np.arange(now, MOST)
+        times = number / now
+        left = own[0] / times + other[0]
+        inverse = (own[1] / times**3 + other[1]) / left**2
+        width = critical(losses, 1 / np.maximum(inverse, 1e-9)) * np.sqrt(variance * left)
+        narrow = number[width < gap]
+        return int(narrow[0]) if len(narrow) else None
 
-    more_seeds, more_groups = np.arange(seeds, most) / seeds, np.arange(groups, most) / groups
-    alone = times(more_seeds, "seeds"), times(more_groups, "groups")
-    both = times(more_seeds if seeds > groups else more_groups, "seeds", "groups")
     return Reach(
         gaps=(float(half[upper].min()), float(half[upper].max())),
         limit="seeds" if share > 0.5 else "groups",
-        seeds=None if alone[0] is None else round(alone[0] * seeds),
-        groups=None if alone[1] is None else round(alone[1] * groups),
-        both=None if both is None else (math.ceil(both * seeds - 1e-9), math.ceil(both * groups - 1e-9)),
+        seeds=enough(seeds, of_seeds, of_groups),
+        groups=enough(groups, of_groups, of_seeds),
     )

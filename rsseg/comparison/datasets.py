@@ -66,7 +66,6 @@ class AcrossDatasets:
     scores: Array  # [L, D], means over seeds
     lead: Interval  # [L, L], how much better the row's loss is over datasets like these; ends NaN where nothing may be claimed
     ranks: Array  # [L, D], 1 is the best
-    tuned_ranks: Array | None  # the same with tuned thresholds; None where some dataset has none
 
     @property
     def order(self) -> list[int]:
@@ -89,11 +88,9 @@ def across_datasets(found: Mapping[str, Findings]) -> AcrossDatasets:
     labels = [label for label in first.labels if all(label in other.labels for other in others)]
     if len(labels) < 2:
         raise InputError(f"the datasets {', '.join(found)} share {len(labels)} losses: run one sweep on all of them")
-    sign, chosen, tuned = first.ranked.measure.sign, [], list[Array]()
+    sign, chosen = first.ranked.measure.sign, []
     for each in found.values():
         at = [each.labels.index(label) for label in labels]
-        if each.tuned is not None and each.metric == each.tuned_for:
-            tuned.append(each.tuned.mean.value[at])
         mean, difference, pairs = each.ranked.mean, each.ranked.difference, np.ix_(at, at)
         chosen.append((mean.value[at], sign * difference.value[pairs], difference.variance[pairs]))
     scores, gaps, variances = (np.stack(numbers, axis=-1) for numbers in zip(*chosen, strict=True))
@@ -102,8 +99,7 @@ def across_datasets(found: Mapping[str, Findings]) -> AcrossDatasets:
     for i, j in combinations(range(len(labels)), 2):
         ends[:, i, j] = pool(gaps[i, j], variances[i, j], len(labels)) if claims else (gaps[i, j].mean(), np.nan, np.nan)
         ends[:, j, i] = -ends[[0, 2, 1], i, j]
-    tuned_ranks = rankdata(-np.stack(tuned, axis=-1), axis=0) if len(tuned) == len(found) else None
-    return AcrossDatasets(dict(found), labels, scores, Interval(*ends), rankdata(-sign * scores, axis=0), tuned_ranks)
+    return AcrossDatasets(dict(found), labels, scores, Interval(*ends), rankdata(-sign * scores, axis=0))
 
 
 def turns(across: AcrossDatasets) -> list[tuple[str, str, str, str]]:
@@ -122,17 +118,8 @@ def across_answer(across: AcrossDatasets) -> list[str]:
     """Which loss is ahead over all datasets, in words."""
     best, *others = across.order
     label, measure, names = across.labels[best], next(iter(across.found.values())).ranked.measure, list(across.found)
-    mean = across.ranks.mean(1)
-    first = [across.labels[i] for i in across.order if np.isclose(mean[i], mean.min())]
-    has = f"{label} has" if len(first) == 1 else f"{listed(first)} have"
-    said = [
-        f"Over {len(names)} datasets, {listed(names)}, {has} the best mean rank by {measure.label}, {mean.min():.1f} of "
-        f"{len(across.labels)}."
-    ]
-    if across.tuned_ranks is not None:
-        tuned = across.tuned_ranks.mean(1)
-        same = "too " * bool(tuned.argmin() == best)
-        said.append(f"With tuned thresholds {same}it is {across.labels[int(tuned.argmin())]}, {tuned.min():.1f}.")
+    ranks = ", ".join(f"{across.labels[i]} {across.ranks[i].mean():.1f}" for i in across.order)
+    said = [f"Over {len(names)} datasets, {listed(names)}, the mean ranks by {measure.label} are {ranks}."]
     if np.isnan(across.lead.low[best, others]).any():
         too_few = [name for name, each in across.found.items() if not each.ranked.claims or each.reach is None]
         return [*said, f"Nothing is claimed of other datasets: there are too few seeds or areas on {listed(too_few)}."]
@@ -143,21 +130,14 @@ def across_answer(across: AcrossDatasets) -> list[str]:
         said.append(f"{across.labels[i]} is surely behind it on datasets like these, by {much}{brackets(low, high)}.")
     if not behind:
         said.append(f"On datasets like these no loss is surely behind {label}: {len(names)} datasets tell little of others.")
-    turned = turns(across)
-    said += [
-        f"The order turns: {a} is surely ahead of {b} on {one}, and surely behind it on {other}." for a, b, one, other in turned
-    ]
-    if not turned:
-        said.append("No two losses are surely ordered one way on one dataset and the other way on another.")
-    return said
+    turned = [f"{a} is surely ahead of {b} on {one}, and surely behind it on {other}." for a, b, one, other in turns(across)]
+    return [*said, *(f"The order turns: {each}" for each in turned or ["of no two losses is that sure."])]
 
 
 def across_table(across: AcrossDatasets) -> pd.DataFrame:
     """One row per loss, by mean rank: its score on each dataset, and how far it is behind the first on datasets like these."""
     table = pd.DataFrame(across.scores, index=pd.Index(across.labels, name="loss"), columns=list(across.found))
     table.insert(0, "mean_rank", across.ranks.mean(1))
-    if across.tuned_ranks is not None:
-        table.insert(1, "mean_rank_tuned", across.tuned_ranks.mean(1))
     lead = across.lead[across.order[0]]
     table["behind"], table["behind_low"], table["behind_high"] = lead.value, lead.low, lead.high
     return table.iloc[across.order]

@@ -1,14 +1,18 @@
-"""The figures of a comparison, one function each: `Findings` to a figure, or None where nothing was recorded."""
+"""The figures of a comparison, in one width, one size of type, and colours that colour-blind readers keep apart."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import base64
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -16,76 +20,56 @@ from matplotlib.patches import Patch
 from rsseg.comparison.datasets import AcrossDatasets
 from rsseg.comparison.findings import Findings
 from rsseg.comparison.intervals import Interval
-from rsseg.comparison.style import (
-    BAND,
-    BLUE,
-    GREY,
-    HATCHES,
-    INK,
-    MOST,
-    RED,
-    RULES,
-    TERMS,
-    difference_map,
-    mark,
-    panels,
-    rows,
-    save,
-    wrap,
-)
-from rsseg.metrics.average import Array, present_mean
+from rsseg.comparison.records import PLACES
+from rsseg.figure import plain_text
+from rsseg.figure import save as write_figure
 
-Draw = Callable[[Findings], Figure | None]
+BLUE, RED, INK, GREY, BAND = "#0072b2", "#d55e00", "#3c3c3c", "#9a9a9a", "#ebebeb"
+"""Of differences blue is surely better, red surely worse, and ink neither."""
 
-MOST_DATASETS = 5
-"""Of more datasets only what holds over all of them is drawn."""
+TERMS = ("#e69f00", "#009e73", "#cc79a7", "#56b4e9", GREY, "#444444")
+"""Colours of a loss's terms; these and the first two are from Okabe and Ito's palette."""
+
+WIDTH = 5.2
+"""Inches of a figure, with type of ten points."""
+
+RULES: Any = {
+    "font.size": 10, "axes.titlesize": 9, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.axisbelow": True,
+    "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "path", "svg.hashsalt": "rsseg",
+    "legend.frameon": False, "legend.fontsize": 9, "axes.grid": True, "grid.color": "#e2e2e2", "grid.linewidth": 0.7,
+    "xtick.major.size": 0, "ytick.major.size": 0,
+}  # fmt: skip
 
 
-def draw_all(found: Findings, out: Path) -> dict[str, str]:
-    """Write every figure that the records allow as PNG; returns them as data URIs, by name."""
-    figures = FIGURES if len(found.labels) < 2 else FIGURES_OF_SEVERAL | FIGURES
-    with mpl.rc_context(RULES):
-        drawn = ((name, draw(found)) for name, draw in figures.items())  # one at a time in memory
-        return {name: save(figure, out / f"{name}.png") for name, figure in drawn if figure is not None}
+def draw_all(found: Findings, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
+    """Every figure that there is something to draw in, by the name of its file."""
+    figures = {"forest": draw_forest(found)} if len(found.labels) > 1 else {}
+    figures["curves"] = draw_curves(found, tables["checkpoints"])
+    several = found.terms.groupby("loss")["term"].transform("nunique") > 1
+    terms = found.terms[several | found.terms["gain"].notna()]
+    return figures | ({"terms": draw_terms(terms)} if len(terms) else {})
 
 
 def draw_forest(found: Findings) -> Figure:
     """How much worse every loss is than the best, before tuning and after it, with intervals that hold together."""
-    measure, order, first = found.ranked.measure, found.advised.order, found.order[0]
-    names = [found.labels[i] for i in order]
-    baselines = {name: measure.sign * (score - found.ranked.mean.value[first]) for name, score in found.baselines.items()}
+    order, first = found.advised.order, found.order[0]
     series, best = [(found.ranked.lead()[order, first], "o", found.task.untuned)], found.labels[first]
     if found.tuned is not None and found.metric == found.tuned_for:
         after = found.tuned.order[0]
         series.append((found.tuned.lead()[order, after], "D", f"{found.task.all_tuned} tuned on other areas"))
         if after != first:
             best = f"{best} ({found.task.untuned}) or {found.labels[after]} (tuned)"
-    unit = f" in {measure.unit}" * bool(measure.unit)
-    figure, (axis,) = rows([*names, *baselines], [""], f"{measure.label}{unit}, difference to the best: {best}", 0.45)
+    names, across = [found.labels[i] for i in order], f"{found.ranked.measure.heading}, difference to the best: {best}"
+    figure, (axis,) = rows(names, [""], across, legend=0.45)
     axis.axvspan(-found.equal_within, found.equal_within, color=BAND, zorder=0)
     shifts = (-0.13, 0.17) if len(series) > 1 else (0,)
     for (differences, marker, _), shift in zip(series, shifts, strict=True):
-        mark(axis, differences, shift, marker, filled=marker == "o")
-    left, right = axis.get_xlim()
-    for place, difference in enumerate(baselines.values(), len(names)):
-        edge = 0.02 * (right - left)
-        at = float(np.clip(difference, left + edge, right - edge))
-        axis.plot(at, place, "x" if at == difference else "<" if difference < left else ">", color=GREY, markersize=6)
-        inwards = 1 if at < (left + right) / 2 else -1
-        axis.annotate(
-            f"{difference:+.3f}", (at, place), (8 * inwards, 0), textcoords="offset points", va="center",
-            ha="left" if inwards > 0 else "right", color=INK, fontsize=8.5,
-        )  # fmt: skip
-    if baselines:
-        axis.axhline(len(names) - 0.5, color=GREY, linewidth=0.8)
-    axis.set_xlim(left, right)
+        mark(axis, differences, shift, marker)
     keys: list[Artist] = [
         Line2D([], [], color=INK, marker=marker, linestyle="", markerfacecolor=INK if marker == "o" else "white", label=name)
         for _, marker, name in series
-        if len(series) > 1
     ]
-    keys += [Patch(color=BAND, label=f"practically equal (±{found.equal_within:g})")]
-    keys += [Patch(color=RED, label="surely behind")] if any((each.high < 0).any() for each, *_ in series) else []
+    keys += [Patch(color=BAND, label=f"practically equal (±{found.equal_within:g})"), Patch(color=RED, label="surely behind")]
     figure.legend(handles=keys, loc="outside upper left", ncols=2)
     return figure
 
@@ -93,149 +77,124 @@ def draw_forest(found: Findings) -> Figure:
 def draw_across(across: AcrossDatasets) -> Figure:
     """How much worse every loss is than the best over all datasets: on each of them, and over datasets like these."""
     order, best = across.order, across.order[0]
-    shown = across.found if len(across.found) <= MOST_DATASETS else {}
-    titles = [wrap(name, 15) for name in shown] + ["datasets\nlike these"]
     names, measure = [across.labels[i] for i in order], next(iter(across.found.values())).ranked.measure
+    titles = [*across.found, "datasets like these"]
     figure, axes = rows(names, titles, f"{measure.heading}, worse (left) or better than {across.labels[best]}")
-    for axis in axes:
-        axis.locator_params(axis="x", nbins=2)
-    for axis, found in zip(axes, shown.values(), strict=False):
+    for axis, found in zip(axes, across.found.values(), strict=False):
         at = [found.labels.index(name) for name in names]
         mark(axis, found.ranked.lead()[at, at[0]])
     mark(axes[-1], across.lead[order, best], marker="D")
     return figure
 
 
-def draw_regrets(found: Findings) -> Figure | None:
-    """What tuning gains, what is left to the best known score, and what choosing checkpoints by their loss would cost."""
-    parts: dict[str, tuple[Array, Interval]] = {}
-    regret = found.selection_regret
-    if found.gain is not None and found.residual is not None:
-        parts["gained\nby tuning"] = found.gain.values, found.gained
-        parts["then left to\nthe best known"] = found.residual, Interval.unknown(present_mean(found.residual))
-    if not np.isnan(regret).all():
-        parts["cost of\nchoosing by\nvalidation loss"] = regret, Interval.unknown(present_mean(regret))
-    if not parts:
-        return None
-    order, label = found.order, found.metrics[found.tuned_for].label
-    figure, axes = rows([found.labels[i] for i in order], list(parts), f"{label}; small ticks: single seeds")
-    for axis, (values, whole) in zip(axes, parts.values(), strict=True):
-        axis.update_datalim([(-found.equal_within, 0), (found.equal_within, 0)])  # what is less is not looked at closely
-        axis.plot(values[order], np.arange(len(order)) + 0.25, "|", color=GREY, markersize=5)
-        mark(axis, whole[order])
-    return figure
-
-
-def draw_pairs(found: Findings) -> Figure:
-    """How much better each loss is than each other."""
-    order = found.order[:MOST]
-    shown = found.ranked.lead()[np.ix_(order, order)]
-    names, text = [found.labels[i] for i in order], brief(shown.value)
-    np.fill_diagonal(text, "")
-    figure, axis = difference_map(names, names, shown, text)
-    axis.set(ylabel="this loss ...", xlabel="... against this one")
-    return figure
-
-
-def draw_measures(found: Findings) -> Figure:
-    """How each loss differs from the best one by every measure."""
-    leads = [estimates.lead()[found.order[:MOST], found.order[0]] for estimates in found.estimates.values()]
-    ends = [np.stack([getattr(lead, end) for lead in leads]) for end in ("value", "low", "high")]
-    text = brief(ends[0])
-    text[:, 0] = [f"{estimates.mean.value[found.order[0]]:.3f}" for estimates in found.estimates.values()]
-    measures = [found.measures[name].heading for name in found.estimates]
-    figure, axis = difference_map(measures, [found.labels[i] for i in found.order[:MOST]], Interval(*ends), text)
-    axis.set(xlabel="trained with", ylabel="scored by")
-    axis.axvline(0.5, color=INK, linewidth=1.2)
-    return figure
-
-
-def brief(differences: Array) -> np.ndarray:
-    """Differences as text for narrow cells; a dash for what is not known."""
-    rounded = np.round(differences, 3).ravel() + 0.0  # no -0
-    said = ["-" if np.isnan(x) else f"{x:+.3f}".replace("0.", ".", 1) if abs(x) < 1 else f"{x:+.2f}" for x in rounded]
-    return np.array(said, dtype=object).reshape(differences.shape)
-
-
-def draw_curves(found: Findings) -> Figure:
-    """The validation score over steps: per panel one loss's seeds, the other losses' means in grey."""
-    metric = found.tuned_for
-    lines = [[found.curve(run).set_index("step")[metric] for run in row] for row in found.comparison.runs]
-    means = [pd.concat(seeds, axis=1, join="inner").mean(axis=1, skipna=False) for seeds in lines]  # at the steps of all
+def draw_curves(found: Findings, checkpoints: pd.DataFrame) -> Figure:
+    """The validation score over the steps: per panel one loss's seeds and their mean, the other losses' means in grey."""
+    score = found.tuned_for
+    means = checkpoints.groupby(["loss", "step"])[score].agg(lambda seeds: seeds.mean(skipna=False))
     titles = [found.labels[i] for i in found.order]
-    figure, axes = panels(titles, "optimiser step", f"{found.measures[metric].heading}, validation")
-    for axis, i in zip(axes, found.order, strict=True):
-        for other in found.order:
-            if other != i:
-                axis.plot(means[other].index, means[other], color="#cfcfcf", linewidth=1)
-        for score in lines[i]:
-            axis.plot(score.index, score, color=BLUE, linewidth=0.8, alpha=0.6)
-        axis.plot(means[i].index, means[i], "o-", color=BLUE, linewidth=2.2, markersize=3)
+    figure, axes = panels(titles, "optimiser step", f"{found.measures[score].heading}, validation")
+    for axis, label in zip(axes, titles, strict=True):
+        for other in titles:
+            axis.plot(means[other].index, means[other], color="#cfcfcf", linewidth=1)
+        for _, seed in checkpoints[checkpoints["loss"] == label].groupby("seed"):
+            axis.plot(seed["step"], seed[score], color=BLUE, linewidth=0.8, alpha=0.6)
+        axis.plot(means[label].index, means[label], "o-", color=BLUE, linewidth=2.2, markersize=3)
     return figure
 
 
-def draw_alignment(found: Findings) -> Figure | None:
-    """The score of every checkpoint by the place of its validation loss: whether the loss orders them as the metric does."""
-    metric, tau = found.metrics[found.tuned_for], found.tau[..., 0]
-    rows_known = [i for i in found.order if not np.isnan(tau[i]).all()]
-    if not rows_known:
-        return None
-    titles = [
-        f"{found.labels[i]}\n{np.nanmean(tau[i]):.2f} ({np.nanmin(tau[i]):.2f} to {np.nanmax(tau[i]):.2f})" for i in rows_known
+def draw_terms(terms: pd.DataFrame) -> Figure:
+    """The share that each term has of a loss's gradient, and its one-step gain where that was recorded, over the steps."""
+    columns = {f"share_{place}": f"share at the {'last ' * (place == 'layer')}{place}" for place in PLACES}
+    columns["gain"] = "one-step gain"
+    drawn = [
+        (loss, own, name) for loss, own in terms.groupby("loss", sort=False) for name in columns if own[name].notna().any()
     ]
-    across = "checkpoints of a run by validation loss, 1: the lowest"
-    figure, axes = panels(titles, across, f"{found.measures[found.tuned_for].heading}, validation")
-    for axis, i in zip(axes, rows_known, strict=True):
-        for run in found.comparison.runs[i]:
-            points = pd.DataFrame({"loss": present_mean(run.records.own), "score": metric(run.records.counts)}).dropna()
-            points["place"] = points["loss"].rank()
-            points = points.sort_values("place")
-            axis.plot(points["place"], points["score"], "o-", color=BLUE, markersize=3.5, linewidth=0.6, alpha=0.7)
-        axis.margins(0.1)
+    titles = [f"{loss}\n{columns[name]}" for loss, _, name in drawn]
+    figure, axes = panels(titles, "optimiser step", "", share_y=False)
+    for axis, (_, own, name) in zip(axes, drawn, strict=True):
+        for (term, values), colour, marker in zip(own.groupby("term", sort=False), TERMS * 2, "osD^vPosD^vP", strict=False):
+            axis.plot(values["step"], values[name], f"{marker}-", color=colour, markersize=3.5, label=term)
+        if name != "gain":
+            axis.set_ylim(0, 1)
+        axis.legend(fontsize=8, labelspacing=0.2)
     return figure
 
 
-def draw_shares(found: Findings) -> Figure | None:
-    """How much of a composition's gradient comes from each term, over the steps."""
-    groups = dict(list(found.gradients.shares.groupby(["loss", "place"], sort=False)))
-    if not groups:
-        return None
-    titles = [f"{loss}\n{'at the logits' if place == 'logits' else 'at the last layer'}" for loss, place in groups]
-    figure, axes = panels(titles, "optimiser step", "share of the gradient's norm", height=2.5)
-    for axis, group in zip(axes, groups.values(), strict=True):
-        shares = group.pivot(index="step", columns="term", values="share")[group["term"].unique()]
-        if len(shares) == 1:  # an area needs two points
-            shares = pd.concat([shares.rename(index=lambda _: 0), shares])
-        layers = axis.stackplot(
-            shares.index, shares.to_numpy().T, colors=TERMS, labels=shares.columns, edgecolor="white", linewidth=0.8
-        )
-        for layer, hatch in zip(layers, HATCHES * 3, strict=False):
-            layer.set_hatch(hatch)
-        axis.axhline(0.5, color="#111111", linewidth=1.2, linestyle="--")
-        axis.set(ylim=(0, 1), xlim=(shares.index[0], shares.index[-1]))
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, fontsize=8.5)
-    return figure
+def mark(axis: Axes, found: Interval, shift: float = 0.0, marker: str = "o") -> None:
+    """Values in rows with their intervals, coloured where these exclude 0."""
+    for place, (value, low, high) in enumerate(zip(found.value, found.low, found.high, strict=True)):
+        colour = BLUE if low > 0 else RED if high < 0 else INK
+        axis.plot([low, high], [place + shift] * 2, color=colour, linewidth=1.8, zorder=2, solid_capstyle="butt")
+        face = colour if marker == "o" else "white"
+        axis.plot(value, place + shift, marker, color=colour, markerfacecolor=face, markersize=6, zorder=3)
 
 
-def draw_gains(found: Findings) -> Figure | None:
-    """The one-step gain of each term, over the steps."""
-    groups = dict(list(found.gradients.gains.groupby("loss", sort=False)))
-    if not groups:
-        return None
-    figure, axes = panels(list(groups), "optimiser step", "gain per unit step")
-    for axis, group in zip(axes, groups.values(), strict=True):
-        for term, colour, marker in zip(group["term"].unique(), TERMS, "osD^vP", strict=False):
-            gain = group[group["term"] == term]
-            axis.plot(gain["step"], gain["gain"], f"{marker}-", color=colour, markersize=3.5, label=term)
-        axis.axhline(0, color=GREY, linewidth=0.8)
-        axis.legend(fontsize=8.5)
-    return figure
+def wrap(name: str, width: int = 20) -> str:
+    r"""A name broken into lines; line breaks of its own stay.
+
+    Example:
+        >>> wrap("focal_dice sampler=Balanced")
+        'focal_dice\nsampler=Balanced'
+    """
+    return "\n".join("\n".join(textwrap.wrap(line, width, break_on_hyphens=False)) for line in name.split("\n"))
 
 
-FIGURES_OF_SEVERAL: dict[str, Draw] = {"forest": draw_forest, "pairs": draw_pairs, "measures": draw_measures}
-"""Of two losses or more, by the name of the file."""
+def lines_of(names: Sequence[str]) -> int:
+    """The most lines that a name has."""
+    return max(name.count("\n") for name in names) + 1
 
-FIGURES: dict[str, Draw] = {
-    "regrets": draw_regrets, "curves": draw_curves, "alignment": draw_alignment, "shares": draw_shares, "gains": draw_gains,
-}  # fmt: skip
-"""By the name of the file."""
+
+def rows(names: Sequence[str], titles: Sequence[str], across: str, legend: float = 0.0) -> tuple[Figure, list[Axes]]:
+    """A figure of rows, the first on top, with panels side by side that share them; `legend` inches are left above."""
+    labels, titles, across = [wrap(name) for name in names], [wrap(title, 15) for title in titles], wrap(across, 64)
+    height = len(labels) * max(0.3, 0.165 * lines_of(labels) + 0.1)
+    figure = canvas(height + 0.5 + legend + 0.17 * lines_of([across]) + 0.15 * lines_of(titles))
+    axes = list(figure.subplots(1, len(titles), squeeze=False, sharey=True)[0])
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set_title(title, fontsize=8.5)
+        axis.axvline(0, color=INK, linewidth=0.9, zorder=1)
+        axis.grid(visible=False, axis="y")
+        axis.locator_params(axis="x", nbins=6 if len(titles) < 2 else 2)
+    axes[0].set_yticks(range(len(labels)), labels, fontsize=9)
+    axes[0].set_ylim(len(labels) - 0.4, -0.6)
+    figure.supxlabel(across, fontsize=10)
+    return figure, axes
+
+
+def panels(titles: Sequence[str], across: str, up: str, share_y: bool = True) -> tuple[Figure, list[Axes]]:
+    """A figure of equal panels in two or three columns that share the axis below; surplus axes are hidden."""
+    number, columns = len(titles), 2 if len(titles) < 7 else 3
+    lines, titles = -(-number // columns), [wrap(title, 48 // columns) for title in titles]
+    figure = canvas((3.6 / columns + 0.14 * lines_of(titles)) * lines + 0.4)
+    axes = list(figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=share_y).flat)
+    for axis in axes[number:]:
+        axis.set_axis_off()
+    for axis in axes[max(0, number - columns) : number]:
+        axis.tick_params(labelbottom=True)
+    for axis, title in zip(axes, titles, strict=False):
+        axis.set_title(title, fontsize=9 if columns < 3 else 8)
+        axis.locator_params(axis="x", nbins=4, integer=True)
+    figure.supxlabel(across, fontsize=10)
+    figure.supylabel(up, fontsize=10)
+    return figure, axes[:number]
+
+
+def canvas(height: float) -> Figure:
+    """An empty figure, whose pixels are points until it is saved."""
+    return Figure(figsize=(WIDTH, height), dpi=72, layout="constrained")
+
+
+def save(figure: Figure, path: Path) -> str:
+    """Write a figure as PNG, and return it as SVG in a data URI."""
+    drawn = io.BytesIO()
+    with plain_text(figure), mpl.rc_context(RULES):
+        figure.draw_without_rendering()
+        figure.set_layout_engine(None)  # it is laid out: not again for each format
+        write_figure(figure, path, dpi=150)
+        figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+    return data_uri("svg+xml", drawn.getvalue())
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """A picture as a page holds it."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

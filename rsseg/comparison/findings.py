@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, reduce
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from rsseg.comparison.chances import Chances, Reach, reach, shrink
 from rsseg.comparison.intervals import RARE, Estimates, Interval, effective_groups, estimate, sum_groups
-from rsseg.comparison.measures import Measure, measures, of_metric, of_tuning, rank_alignment
+from rsseg.comparison.measures import measures, of_metric, of_tuning, rank_alignment
+from rsseg.comparison.records import PLACES
 from rsseg.comparison.runs import Run
 from rsseg.comparison.selection import Comparison
 from rsseg.config.targets import side_of_blocks
@@ -24,14 +24,8 @@ from rsseg.metrics.average import Array, present_mean, ratio
 EQUAL = 0.01
 """Losses whose scores differ by less are practically equal, unless the user says otherwise."""
 
-
-class Gradients(NamedTuple):
-    """Which terms lead, means over the seeds, a row each; only of losses that were recorded."""
-
-    shares: pd.DataFrame  # of losses of two terms or more, by place, step and term: its share of the gradient
-    cosines: pd.DataFrame  # of the same, by place and pair of terms: the cosine of their gradients, mean over steps
-    gains: pd.DataFrame  # by loss, step and term: its one-step gain
-    notes: list[str]  # what had to be left out, a sentence each
+TUNED, GAIN = "tuned", "gain"
+"""The names of the score at tuned thresholds, or biases, and of what tuning adds to it."""
 
 
 class Findings:
@@ -69,19 +63,19 @@ class Findings:
         self.without = list(without or first.without)
         self.lone = self._lone()  # classes in about one group, whose variance can't be known: they are in no mean either
         left_out = [*self.without, *self.lone]
-        self.measures, self.metrics = measures(self.task, left_out, metric), metrics(self.task, left_out)
+        self.metrics, self.measures = metrics(self.task, left_out), measures(self.task, left_out, metric)
+        if not self.task.real:
+            tuned = self.metrics[self.tuned_for]
+            self.measures[TUNED] = of_metric(tuned, self.tuned_for, f"{tuned.label}, tuned")
+            self.measures[GAIN] = of_tuning(tuned, self.tuned_for)
         self.scene_metric = self.metrics.get(metric.removeprefix("scene_"), self.metrics[self.tuned_for])
         scored = (trivial or {}) if metric in self.metrics else {}
         self.baselines = {name: float(self.metrics[metric](counts)) for name, counts in scored.items()}
         if metric not in self.estimates:
-            known, measure = [name for name in self.estimates if name in self.metrics], self.measures[metric]
-            lacking = next(run.folder for run in comparison.all_runs if measure.recorded(run.records) is None)
-            raise InputError(f"metric={metric}: not every run recorded it, such as {lacking}; take {', '.join(known)}")
+            known = ", ".join(name for name in self.estimates if name in self.metrics)
+            raise InputError(f"metric={metric}: not every run recorded it; take {known}")
         if np.isnan(self.ranked.mean.value).any():
-            raise InputError(
-                f"metric={metric}: it has no value, as where a class does not occur or a target does not vary in the "
-                f"{len(self.scenes)} scenes that are scored; take another metric"
-            )
+            raise InputError(f"metric={metric}: it has no value in the {len(self.scenes)} scenes that are scored; take another")
 
     def _lone(self) -> list[str]:
         """The classes of fewer than two effective groups, where others have more."""
@@ -99,10 +93,30 @@ class Findings:
         mean = metric is None or (isinstance(metric.classes, list) and len(metric.classes) == kept > 1)
         return [*self.without, *self.lone] if mean else []
 
+    @cached_property
+    def estimates(self) -> dict[str, Estimates]:
+        """By measure that every run recorded: every loss, and every loss against every other."""
+        found = {}
+        for name, measure in self.measures.items():
+            each = [[measure.recorded(run.records) for run in row] for row in self.comparison.runs]
+            if not any(sums is None for row in each for sums in row):
+                found[name] = estimate(sum_groups(np.array(each, dtype=np.float64), self.groups, axis=2), measure)
+        return found
+
     @property
     def ranked(self) -> Estimates:
         """Every loss by the measure that they are ranked by."""
         return self.estimates[self.metric]
+
+    @property
+    def tuned(self) -> Estimates | None:
+        """Every loss at thresholds, or biases, tuned on the other half of the groups; None where some run has none."""
+        return self.estimates.get(TUNED)
+
+    @property
+    def gain(self) -> Estimates | None:
+        """What that tuning adds to each loss."""
+        return self.estimates.get(GAIN)
 
     @property
     def order(self) -> list[int]:
@@ -115,7 +129,7 @@ class Findings:
 
         False where thresholds are not tuned for the metric that losses are ranked by.
         """
-        if self.tuned is None or self.gain is None or self.metric != self.tuned_for or not self.ranked.claims:
+        if self.tuned is None or self.metric != self.tuned_for or not self.ranked.claims:
             return False
         best, tuned = self.order[0], self.tuned.order[0]
         sure = (self.gained.low[[best, tuned]] > 0).any()
@@ -124,9 +138,9 @@ class Findings:
     @cached_property
     def gained(self) -> Interval:
         """What tuning adds to each loss, in intervals that hold for all losses together (Bonferroni)."""
-        assert self.gain is not None
-        whole = self.gain.mean.interval(level=1 - 0.05 / len(self.labels))
-        return whole if self.gain.claims else Interval.unknown(whole.value)
+        gain = self.estimates[GAIN]
+        whole = gain.mean.interval(level=1 - 0.05 / len(self.labels))
+        return whole if gain.claims else Interval.unknown(whole.value)
 
     @property
     def advised(self) -> Estimates:
@@ -144,12 +158,6 @@ class Findings:
         return side_of_blocks(self.comparison.runs[0][0].config.dataset)
 
     @cached_property
-    def estimates(self) -> dict[str, Estimates]:
-        """By measure that is known of all runs: every loss, and every loss against every other."""
-        found = {name: self._estimate(measure) for name, measure in self.measures.items()}
-        return {name: estimates for name, estimates in found.items() if estimates is not None}
-
-    @cached_property
     def chances(self) -> Chances | None:
         """How probably each loss is the best one, as it is best used, and what choosing it costs."""
         return shrink(self.advised)
@@ -160,27 +168,10 @@ class Findings:
         return reach(self.advised, self.group_count)
 
     @cached_property
-    def tuned(self) -> Estimates | None:
-        """Every loss at thresholds, or biases, tuned on the other half of the groups; None where some run has none."""
-        return None if self.task.real else self._estimate(of_metric(self.metrics[self.tuned_for], self.tuned_for))
-
-    @cached_property
-    def gain(self) -> Estimates | None:
-        """What that tuning adds to each loss; None where some run has no tuned counts."""
-        return None if self.task.real else self._estimate(of_tuning(self.metrics[self.tuned_for], self.tuned_for))
-
-    def _estimate(self, measure: Measure) -> Estimates | None:
-        """Every loss by a measure; None where some run did not record what it is made of."""
-        each = [[measure.recorded(run.records) for run in row] for row in self.comparison.runs]
-        if any(sums is None for row in each for sums in row):
-            return None
-        return estimate(sum_groups(np.array(each, dtype=np.float64), self.groups, axis=2), measure)
-
-    @cached_property
-    def residual(self) -> Array | None:
-        """How far each tuned run stays below the expected score of the best loss, ``[L, R]``; None: some run is not tuned."""
+    def residual(self) -> Array:
+        """How far each tuned run stays below the expected score of the best loss, ``[L, R]``; NaN where some are not tuned."""
         if self.tuned is None:
-            return None
+            return np.full(self.ranked.values.shape, np.nan)
         found = shrink(self.tuned)
         best = float(np.nanmax(self.tuned.mean.value if found is None else found.mean))
         return best - self.tuned.values
@@ -211,28 +202,17 @@ class Findings:
         constant, varies = ~called | (missed + rest == 0), there & (wrong + rest > 0)
         return np.asarray(constant.all(-1) & varies.any(-1))
 
-    def curve(self, run: Run) -> pd.DataFrame:
-        """One row per validation of a run: ``step``, ``val_loss`` as in `tau`, and `Task.class_scores`."""
-        records = run.records
-        scores = {name: self.metrics[name](records.counts) for name in self.task.class_scores}
-        return pd.DataFrame({"step": records.steps, "val_loss": present_mean(records.own), **scores})
-
     @cached_property
     def tau(self) -> Array:
-        """See `rank_alignment`, by the mean of the exact validation losses of both halves, ``[L, R, 2]``."""
+        """See `rank_alignment`, by the mean of the exact validation losses of both halves, ``[L, R]``."""
         metric = self.metrics[self.tuned_for]
         return self._each(lambda run: rank_alignment(present_mean(run.records.own), metric.quality(run.records.counts)))
 
     @cached_property
     def selection_regret(self) -> Array:
         """What choosing each run's checkpoint by its validation loss costs, ``[L, R]``: the function of this name for each."""
-        metric = self.metrics[self.tuned_for]
-
-        def cost(run: Run) -> float:
-            records = run.records
-            return selection_regret(records.own, records.counts, records.first, metric.quality)
-
-        return self._each(cost)
+        quality = self.metrics[self.tuned_for].quality
+        return self._each(lambda run: selection_regret(run.records.own, run.records.counts, run.records.first, quality))
 
     @cached_property
     def panel(self) -> list[str]:
@@ -251,9 +231,14 @@ class Findings:
         return self._each(of)
 
     @cached_property
-    def gradients(self) -> Gradients:
-        """Which terms lead."""
-        return mean_gradients(self.comparison)
+    def terms(self) -> pd.DataFrame:
+        """By loss, step and term: its share of the gradient at each of `PLACES`, its one-step gain; see `term_shares`."""
+        return term_shares(self.comparison)
+
+    @cached_property
+    def cosines(self) -> pd.DataFrame:
+        """By loss of several terms and pair of them: the cosine of their gradients at each of `PLACES`, mean over the run."""
+        return term_cosines(self.comparison)
 
     def _each(self, value: Callable[[Run], Array | float]) -> Array:
         return np.array([[value(run) for run in row] for row in self.comparison.runs], dtype=np.float64)
@@ -289,39 +274,30 @@ def selection_regret(
     return float(np.mean(scored[by_score, other] - scored[by_loss, other]))
 
 
-def mean_gradients(comparison: Comparison) -> Gradients:
-    """Means over all seeds, at the validations that all have."""
-    shares, cosines, gains, notes = [], [], [], []
+def term_shares(comparison: Comparison) -> pd.DataFrame:
+    """By loss, step and term: its share of the gradient's norm at each of `PLACES`, its one-step gain; means over seeds.
+
+    Of the validations that all seeds have; a gain that was not recorded is NaN.
+    """
+    parts = []
+    for run in comparison.all_runs:
+        records = run.records
+        columns = {"gain": records.gain.ravel()}
+        for place in PLACES:
+            norms, _ = records.gradient[place]
+            columns[f"share_{place}"] = np.nan_to_num(ratio(norms, norms.sum(-1, keepdims=True))).ravel()
+        index = pd.MultiIndex.from_product([[run.label], records.steps, records.terms], names=["loss", "step", "term"])
+        parts.append(pd.DataFrame(columns, index=index))
+    seeds = pd.concat(parts).groupby(level=[0, 1, 2], sort=False)
+    return seeds.mean()[seeds.size() == len(comparison.seeds)].reset_index()
+
+
+def term_cosines(comparison: Comparison) -> pd.DataFrame:
+    """By loss and pair of its terms: the cosine of their gradients at each of `PLACES`, mean over validations and seeds."""
+    rows = []
     for row in comparison.runs:
-        label, records = row[0].label, [run.records for run in row]
-        terms, measured = records[0].terms, [r for r in records if r.gain is not None]
-        steps, most = reduce(np.intersect1d, [r.steps for r in records]), max(len(r.steps) for r in records)
-        if len(steps) < most and (len(terms) > 1 or measured):
-            notes.append(f"{label}: its seeds share {len(steps)} of {most} validations; its gradients are means over these.")
-        if not len(steps):
-            continue
-        for place in records[0].gradient if len(terms) > 1 else ():
-            norms, angles = (
-                np.array([r.gradient[place][kind][np.isin(r.steps, steps)] for r in records]) for kind in (0, 1)
-            )  # [R, steps, T], [R, steps, T, T]
-            share = np.nan_to_num(ratio(norms, norms.sum(-1, keepdims=True))).mean(0)
-            shares += [(label, place, *values) for values in _by_step(steps, terms, share)]
-            for a, b in combinations(range(len(terms)), 2):
-                cosines.append((label, place, f"{terms[a]}, {terms[b]}", float(present_mean(angles.mean(0)[:, a, b]))))
-        if measured:
-            gain = np.mean([np.asarray(r.gain)[np.isin(r.steps, steps)] for r in measured], axis=0)
-            gains += [(label, *values) for values in _by_step(steps, terms, gain)]
-            if len(measured) < len(records):
-                notes.append(f"{label}: one-step gains were recorded for {len(measured)} of {len(records)} seeds.")
-    return Gradients(
-        pd.DataFrame(shares, columns=["loss", "place", "step", "term", "share"]),
-        pd.DataFrame(cosines, columns=["loss", "place", "terms", "cosine"]),
-        pd.DataFrame(gains, columns=["loss", "step", "term", "gain"]),
-        notes,
-    )
-
-
-def _by_step(steps: NDArray[np.int64], terms: list[str], values: Array) -> Iterator[tuple[int, str, float]]:
-    for step, row in zip(steps.tolist(), values.tolist(), strict=True):
-        for term, value in zip(terms, row, strict=True):
-            yield step, term, value
+        terms = row[0].records.terms
+        for a, b in combinations(range(len(terms)), 2):
+            angles = [[present_mean(run.records.gradient[place][1][:, a, b]) for run in row] for place in PLACES]
+            rows.append((row[0].label, f"{terms[a]}, {terms[b]}", *present_mean(np.array(angles))))
+    return pd.DataFrame(rows, columns=["loss", "terms", *PLACES])

@@ -5,8 +5,8 @@ Gradients are taken on a few fixed windows, without leaving a trace in the train
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import lightning as L
@@ -77,7 +77,7 @@ def probe(
     Args:
         trainer: Of the run; its precision is used, but float32 in place of float16, whose small gradients are 0.
         module: In evaluation mode.
-        windows: The windows as one batch, of stored pixels, not augmented.
+        windows: They are taken as one batch.
         held_out: Windows on which the gain of one step down each term's gradient is measured in `Task.quality`, if any.
 
     Returns:
@@ -89,14 +89,15 @@ def probe(
     pulled: dict[str, list[list[Tensor]]] = {}
     with torch.inference_mode(False), torch.enable_grad(), alone():
         image, layers = _batch(module, windows)
-        last = {name: _last_layer(module.network, name) for name in module.losses}
-        with precision, nullcontext() if held_out else _graph_from(last.values()):
+        with precision:
             logits = module(image)
         for name, composite in module.losses.items():
             z = logits[name].float()
             weighted = composite(z, layers[module.tasks[name].target], layers.get("weight")).weighted
             at_logits = term_gradients(module.balancing.scaled(name, weighted), z)
-            at_layer = torch.stack([torch.cat([g.flatten() for g in row]) for row in _pulled(z, at_logits, last[name])])
+            at_layer = torch.stack(
+                [torch.cat([g.flatten() for g in row]) for row in _pulled(z, at_logits, _last_layer(module.network, name))]
+            )
             values = found[name] = {}
             for place, gradients in (("logits", at_logits), ("layer", at_layer)):
                 values[f"{place}.norm"], values[f"{place}.cosine"] = norms_and_cosines(gradients)
@@ -122,22 +123,6 @@ def _last_layer(network: nn.Module, head: str) -> nn.Module:
 
 def _trainable(module: nn.Module) -> list[nn.Parameter]:
     return [p for p in module.parameters() if p.requires_grad]
-
-
-@contextmanager
-def _graph_from(layers: Iterable[nn.Module]) -> Iterator[None]:
-    """While this is open, autograd remembers a forward pass from some layers on: what comes before them takes no memory."""
-
-    def remember(*_: Any) -> None:
-        torch.set_grad_enabled(True)
-
-    handles = [layer.register_forward_pre_hook(remember) for layer in set(layers)]
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _pulled(z: Tensor, at_logits: Tensor, module: nn.Module) -> list[list[Tensor]]:

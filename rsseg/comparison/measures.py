@@ -115,11 +115,8 @@ def measures(task: Task, without: Sequence[str] = (), ranked_by: str = "") -> di
     if not task.real:
         found["boundary_iou"] = of_metric(known["iou"], "contours", "boundary IoU")
     if ranked_by not in found:
-        why, last = no_metric(ranked_by, [*known, *found]), task.classes[-1]
-        way_out = f"{', '.join(CLASS_SCORES)} or boundary_iou, such as recall, recall/{last}, recall_micro or scene_recall"
-        if task.real:
-            way_out = f"{', '.join(usual)} or that of a {task.score_of}, such as {task.score}/{last}"
-        raise InputError(f"metric={ranked_by}: losses can't be ranked by it: {why}; take {way_out}")
+        why, of_one = no_metric(ranked_by, [*known, *found]), f"{task.score}/{task.classes[-1]}"
+        raise InputError(f"metric={ranked_by}: losses can't be ranked by it: {why}; take {', '.join(found)} or {of_one}")
     return found if task.real else found | calibration_measures(task)
 
 
@@ -133,18 +130,16 @@ CHECKPOINTS = 6
 """Of fewer checkpoints no rank correlation is given."""
 
 
-def rank_alignment(losses: ArrayLike, scores: ArrayLike) -> Array:
+def rank_alignment(losses: ArrayLike, scores: ArrayLike) -> float:
     """How far a falling loss means a rising metric: Kendall's tau-b over a run's checkpoints, NaN left out.
 
-    The first of two is over all checkpoints, the second over the last half of them, where checkpoints are chosen; 1: the loss
-    orders them as the metric does. NaN for fewer than `CHECKPOINTS` checkpoints, or where one never changes. Checkpoints of
-    one run are no sample: the spread over several runs says how sure it is.
+    1: the loss orders them as the metric does. NaN for fewer than `CHECKPOINTS` checkpoints, or where one never changes.
+    Checkpoints of one run are no sample: the spread over several runs says how sure it is.
 
     Example:
-        >>> rank_alignment([6, 5, 4, 3, 2, 1], [0.1, 0.2, 0.3, 0.4, 0.6, 0.5]).round(3).tolist()
-        [0.867, nan]
+        >>> round(rank_alignment([6, 5, 4, 3, 2, 1], [0.1, 0.2, 0.3, 0.4, 0.6, 0.5]), 3)
+        0.867
     """
     x, y = np.asarray(losses, dtype=np.float64), np.asarray(scores, dtype=np.float64)
-    known, half = ~np.isnan(x + y), np.arange(len(x)) >= len(x) // 2
-    parts = [known, known & half]
-    return np.array([kendalltau(-x[p], y[p]).statistic if p.sum() >= CHECKPOINTS else np.nan for p in parts])
+    known = ~np.isnan(x + y)
+    return float(kendalltau(-x[known], y[known]).statistic) if known.sum() >= CHECKPOINTS else np.nan

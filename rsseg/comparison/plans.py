@@ -9,29 +9,16 @@ from pathlib import Path
 import pandas as pd
 
 from rsseg.comparison.runs import Run, grouped
-from rsseg.config.plan import FOLD, LOSS, SEED, TRIALS, Plan, as_text, common, read_plan
+from rsseg.config.plan import FOLD, LOSS, SEED, Plan, as_text, read_plan
 
 CODE = "code of rsseg"
 """What the table of differences calls the code that runs were made by."""
 
 
 def plans_of(runs: Iterable[Run]) -> dict[Path, Plan]:
-    """The plans of the folders that runs lie in; a search's trials differ by what it searched."""
-    inside = grouped(runs, lambda run: run.folder.parent)
-    plans = {folder: read_plan(folder) or _plan_of_trials(folder, some) for folder, some in inside.items()}
+    """The plans of the folders that runs lie in."""
+    plans = {folder: read_plan(folder) for folder in dict.fromkeys(run.folder.parent for run in runs)}
     return {folder: plan for folder, plan in plans.items() if plan}
-
-
-def _plan_of_trials(folder: Path, trials: Sequence[Run]) -> Plan | None:
-    """The plan of a search's trials, which vary what its table names; None where there is no such table."""
-    if not (folder / TRIALS).is_file():
-        return None
-    columns = (folder / TRIALS).read_text(encoding="utf-8").partition("\n")[0].split(",")
-    runs = {}
-    for run in trials:
-        given = dict(word.lstrip("+").split("=", 1) for word in run.origin["overrides"] if "=" in word)
-        runs[run.folder] = {LOSS: run.loss} | {key: given[key] for key in columns if key in given} | {SEED: str(run.seed)}
-    return Plan(runs, common([run.settings for run in trials]))
 
 
 def unlike(runs: Sequence[Run], facts: Callable[[Run], Mapping[str, str]]) -> pd.DataFrame:

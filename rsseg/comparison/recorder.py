@@ -35,7 +35,6 @@ class Panel(NamedTuple):
 
     losses: Mapping[str, Term]  # by name, functions of sums over the batch
     facts: Mapping[str, Any]  # by name, what each of them was made with
-    clipped: list[str]  # the classes whose weight in the weighted cross-entropy could not be counted
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Split:
 
 
 class Recorder(L.Callback):
-    """Writes ``records/step-000240.npz`` of the run folder after every validation; see docs/records.md.
+    """Writes ``records/step-000240.npz`` of the run folder after every validation; see docs/runs.md.
 
     Of a validation that is the best so far on a half of the scenes it keeps the logits of a sample of pixels besides, on which
     thresholds are tuned once training is over. A resumed run writes the validations that it repeats again, under their names.
@@ -104,9 +103,7 @@ class Recorder(L.Callback):
                 "task": task.kind,
                 "classes": list(task.classes),
                 "terms": list(loss.terms),  # type: ignore[arg-type]
-                "weights": loss.weights,
                 "panel": dict(panel.facts),
-                "clipped": panel.clipped,
             }
         about = {"format": FORMAT, "scenes": self.split.scenes, "groups": self.split.groups}
         if trainer.is_global_zero:

@@ -1,4 +1,4 @@
-"""What a run records of itself, and how it is read again. docs/records.md describes the files."""
+"""What a run records of itself, and how it is read again. docs/runs.md says what is recorded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,26 +27,7 @@ FORMAT = 2
 PLACES = ("logits", "layer")
 """Where gradients are taken: at the logits, and at the last layer that all terms share."""
 
-WIDTH = {"confusion": 4, "errors": 6, "matches": 3}
-"""How many numbers are counted of each class, by `Task.counted`."""
-
-Shape: TypeAlias = tuple[int | str, ...]
-"""The shape of an array, by numbers, and by names of what there are as many of."""
-
-VALIDATION: Mapping[str, Shape] = {
-    "step": (), "quality": (3,), "counts": ("scenes", "classes", "numbers"), "values": ("panel", 2), "own": (2,),
-    **{f"{place}.norm": ("terms",) for place in PLACES}, **{f"{place}.cosine": ("terms", "terms") for place in PLACES},
-}  # fmt: skip
-"""The arrays that a validation records of a head, and their shapes; ``gain`` ``[terms]`` is there if it was asked for."""
-
-CHOSEN: Mapping[str, Shape] = {"steps": (2,), "counts": (4, "scenes", "classes", "numbers"), "lost": ("scenes",), "untuned": ()}
-"""The same of the counts by chosen checkpoints."""
-
-CALIBRATED: Mapping[str, Shape] = {
-    "ece": ("scenes", 15, 3),
-    "class_ece": ("scenes", "classes", 15, 3),
-    "brier": ("scenes", "labels", 2),
-}
+CALIBRATED = ("ece", "class_ece", "brier")
 """The further arrays of heads with labels at the chosen checkpoints; see `rsseg.metrics.calibration.calibration_sums`."""
 
 POINTS = ("fixed", "iou", "dice", "contours")
@@ -82,7 +63,7 @@ class Records:
     values: Array  # [V, len(panel), 2], every loss of the panel on each half of the scenes
     own: Array  # [V, 2], the loss that trained; NaN where it is no function of sums over pixels
     gradient: dict[str, tuple[Array, Array]]  # by place, of each weighted term: norms [V, T], cosines [V, T, T]
-    gain: Array | None  # [V, T], the one-step gains in Task.quality, if they were recorded
+    gain: Array  # [V, T], the one-step gains in Task.quality; NaN: they were not recorded
     chosen: Array | None = None  # [point, S, classes, N]; None before training is over, and for real values; contours: TN is 0
     calibration: Mapping[str, Array] = field(default_factory=dict)  # by score, rsseg.metrics.calibration.calibration_sums
     untuned: str = ""  # why nothing was counted at tuned thresholds; empty: it was
@@ -135,7 +116,6 @@ def concatenate(folds: Sequence[Records]) -> Records:
     def one_gradient(place: str) -> tuple[Array, Array]:
         return mean(lambda fold: fold.gradient[place][0]), mean(lambda fold: fold.gradient[place][1])
 
-    every_gain = all(fold.gain is not None for fold in folds)
     return replace(
         folds[0],
         scenes=[scene for fold in folds for scene in fold.scenes],
@@ -147,7 +127,7 @@ def concatenate(folds: Sequence[Records]) -> Records:
         values=mean(lambda fold: fold.values),
         own=mean(lambda fold: fold.own),
         gradient={place: one_gradient(place) for place in folds[0].gradient},
-        gain=mean(lambda fold: np.asarray(fold.gain)) if every_gain else None,
+        gain=mean(lambda fold: fold.gain),
         chosen=np.stack([np.concatenate([fold.at(point) for fold in folds]) for point in POINTS]),
         calibration={name: np.concatenate([fold.calibration[name] for fold in folds]) for name in folds[0].calibration},
         untuned=next((fold.untuned for fold in folds if fold.untuned), ""),
@@ -213,22 +193,40 @@ def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
     folder = run / FOLDER
     if not (folder / ABOUT).is_file():
         raise RecordError(run, "has no records", "train it again with record.enabled=true")
-    about, facts, task = _read_about(folder / ABOUT, head)
-    steps = {path: path.stem.removeprefix("step-") for path in folder.glob("step-*.npz")}
-    paths = sorted((path for path, step in steps.items() if step.isdigit()), key=lambda path: int(steps[path]))
-    if not paths:
+    try:
+        about = read_json(folder / ABOUT)
+    except InputError as error:
+        raise RecordError(folder / ABOUT, str(error).removeprefix(f"{folder / ABOUT} ")) from None
+    if about.get("format") != FORMAT:
+        found = f"has records of format {about.get('format', 1)}, and this version of rsseg reads format {FORMAT}"
+        raise RecordError(run, found)
+    heads = about.get("heads", {})
+    if head not in heads:
+        raise RecordError(run, f"has no head '{head}'{nearest(head, heads)}", f"name {' or '.join(heads)}")
+    validations = sorted(folder.glob("step-*.npz"), key=lambda path: int(path.stem.removeprefix("step-")))
+    if not validations:
         raise RecordError(run, "was not validated yet", f"go on with {resume_word(run)}")
-    size = {"scenes": len(about["scenes"]), "classes": len(task.classes), "numbers": WIDTH[task.counted]}
-    size |= {name: len(facts[name]) for name in ("terms", "panel")}
-    rows = [_checked(path, head, read_arrays(path), VALIDATION, size, {"gain": ("terms",)}) for path in paths]
-    if len({*map(frozenset, rows)}) > 1:
-        raise RecordError(run, "has records of different settings")
+    rows = [of_head(read_arrays(path), head) for path in validations]
+    path = folder / ("crossed.npz" if split == "val" else f"{split}.npz")
+    if split != "val" and not path.is_file():
+        raise RecordError(run, f"has no records of the {split} split", "compare with split=test, which makes them")
+    crossed = read_arrays(path) if path.is_file() else {}
+    try:
+        records = _records(about, heads[head], rows)
+        return _with_chosen(records, crossed, head) if split != "val" or of_head(crossed, head) else records
+    except (InputError, KeyError, TypeError, ValueError) as error:
+        raise RecordError(folder, f"are damaged, or not of one run ({error})") from None
+
+
+def _records(about: Mapping[str, Any], facts: Mapping[str, Any], rows: Sequence[Mapping[str, NDArray[Any]]]) -> Records:
+    """The records of the validations of a head."""
     columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    norms = columns["logits.norm"]
     found = Records(
         scenes=about["scenes"],
         groups=np.array(about["groups"], dtype=np.str_),
         first=np.array(about["first_half"], dtype=bool),
-        task=task,
+        task=make_task(facts["task"], facts["classes"]),
         terms=list(facts["terms"]),
         panel=list(facts["panel"]),
         steps=columns["step"],
@@ -237,69 +235,26 @@ def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
         values=columns["values"],
         own=columns["own"],
         gradient={place: (columns[f"{place}.norm"], columns[f"{place}.cosine"]) for place in PLACES},
-        gain=columns.get("gain"),
+        gain=columns.get("gain", np.full_like(norms, np.nan)),
     )
-    path = folder / ("crossed.npz" if split == "val" else f"{split}.npz")
-    if split == "val" and (task.real or not path.is_file()):
-        return found
-    if not path.is_file():
-        raise RecordError(run, f"has no records of the {split} split", "compare with split=test, which makes them")
-    arrays = read_arrays(path)
-    if split != "val":
-        if arrays["scenes"].shape != arrays["groups"].shape:
-            raise RecordError(path, "names scenes, and groups of another number of scenes")
-        names, groups = (arrays[name].astype(np.str_) for name in ("scenes", "groups"))
-        found = replace(found, scenes=names.tolist(), groups=groups, version=str(arrays.get("version", "")))
-    size |= {"scenes": len(found.scenes), "labels": 1 if task.exclusive else len(task.classes)}
-    own = _checked(path, head, arrays, CHOSEN, size, CALIBRATED)
+    if not len(found.scenes) == len(found.groups) == len(found.first) == found.counts.shape[1]:
+        raise ValueError("the scenes of records.json and of the validations differ in number")
+    return found
+
+
+def _with_chosen(found: Records, crossed: Mapping[str, NDArray[Any]], head: str) -> Records:
+    """Records with what was counted by chosen checkpoints, on the scenes that the file names, if it names some."""
+    own = of_head(crossed, head)
+    if "scenes" in crossed:
+        names, groups = (crossed[name].astype(np.str_) for name in ("scenes", "groups"))
+        found = replace(found, scenes=names.tolist(), groups=groups, version=str(crossed.get("version", "")))
+    chosen = own["counts"].astype(np.float64)
+    if not len(found.scenes) == len(found.groups) == chosen.shape[1]:
+        raise ValueError("the scenes that chosen checkpoints were counted on differ in number")
     return replace(
         found,
-        chosen=own["counts"].astype(np.float64),
+        chosen=chosen,
         calibration={name: own[name] for name in CALIBRATED if name in own},
         untuned=str(own["untuned"]),
         lost=int(own["lost"].sum()),
     )
-
-
-def _read_about(path: Path, head: str) -> tuple[dict[str, Any], dict[str, Any], Task]:
-    """The content of ``records.json``, its part about one head, and the head's task."""
-    try:
-        about = read_json(path)
-    except InputError as error:
-        raise RecordError(path, str(error).removeprefix(f"{path} ")) from None
-    if "heads" in about and about.get("format", 1) != FORMAT:
-        found = f"has records of format {about.get('format', 1)}, and this version of rsseg reads format {FORMAT}"
-        raise RecordError(path.parents[1], found)
-    lists = [np.array(about.get(key)) for key in ("scenes", "groups", "first_half")]
-    heads = about.get("heads")
-    if [each.dtype.kind for each in lists] != ["U", "U", "b"] or len({each.shape for each in lists}) > 1 or not heads:
-        raise RecordError(path, "lacks heads, or scenes that have a group and a half each")
-    if head not in heads:
-        raise RecordError(path.parents[1], f"has no head '{head}'{nearest(head, heads)}", f"name {' or '.join(heads)}")
-    try:
-        facts = heads[head] | {name: list(heads[head][name]) for name in ("classes", "terms", "panel")}
-        return about, facts, make_task(facts["task"], facts["classes"])
-    except (InputError, TypeError, KeyError, ValueError) as error:
-        raise RecordError(path, f"does not say what head {head} is ({error})") from None
-
-
-def _checked(
-    path: Path,
-    head: str,
-    arrays: Mapping[str, NDArray[Any]],
-    needed: Mapping[str, Shape],
-    size: Mapping[str, int],
-    optional: Mapping[str, Shape],
-) -> dict[str, NDArray[Any]]:
-    """The arrays of a head in a file, which have the shapes that are named, by so many of each thing."""
-    own = of_head(arrays, head)
-    for name, shape in {**needed, **optional}.items():
-        if name not in own and name in optional:
-            continue
-        expected, kinds = tuple(size.get(str(n), n) for n in shape), "U" if name == "untuned" else "biuf"
-        found = own.get(name)
-        if found is None or found.shape != expected or found.dtype.kind not in kinds:
-            what = "nothing" if found is None else f"{found.dtype} {[*found.shape]}"
-            of = "text" if kinds == "U" else f"numbers {[*expected]}"
-            raise RecordError(path, f"has no {name} of head {head} as expected: {of}, found {what}")
-    return own

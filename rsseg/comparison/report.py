@@ -2,94 +2,77 @@
 
 from __future__ import annotations
 
-import base64
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, StrictUndefined, Template
 
 from rsseg.comparison.caveats import caveats
 from rsseg.comparison.datasets import AcrossDatasets, across_answer, across_table
-from rsseg.comparison.figures import draw_across, draw_all
+from rsseg.comparison.figures import RULES, data_uri, draw_across, draw_all, save
 from rsseg.comparison.findings import Findings
-from rsseg.comparison.intervals import Estimates, Interval
-from rsseg.comparison.plans import CODE
+from rsseg.comparison.intervals import Interval
+from rsseg.comparison.page import figure, grid, write_page
 from rsseg.comparison.runs import Run
-from rsseg.comparison.selection import Comparison
-from rsseg.comparison.style import BLUE, MOST, RULES, save, verdict
 from rsseg.comparison.tables import all_tables
-from rsseg.comparison.words import answer, listed, number, percent, span, statistics, unseen
-from rsseg.config.plan import within
+from rsseg.comparison.words import answer, area_word, listed, number, percent, span, statistics
 from rsseg.contract import counted
-from rsseg.files import write_table, write_text
+from rsseg.files import write_table
+from rsseg.metrics.average import Array
 from rsseg.progress import duration
 from rsseg.table import print_table
 
-CHOSEN = "better where it chose the checkpoint"
-"""The column of `Findings.optimism`."""
-
-UNPRINTED = ("gained by tuning", CHOSEN, "best checkpoint is the last", "time")
-"""What a terminal has no room for."""
-
-SMALL = ("behind the best", "runs")
-"""Where what stands small in the page is printed in brackets."""
+UNPRINTED = ("gained by tuning", "better where it chose the checkpoint", "best checkpoint is the last", "time")
+"""The columns of the ranking that a terminal has no room for."""
 
 MOST_SCENES = 15
 """Rows of the table of scenes in the page; ``scenes.csv`` holds all."""
 
-MAKE = {
-    "initial weights": ("model", "dataset", "training", "mean", "std", "library"),
-    "windows": (
-        "sampler", "window", "batch_size", "steps", "trainer.accumulate_grad_batches", "dataset", "training", "stopped",
-    ),
-    "augmentation": ("augment",),
-}  # fmt: skip
-"""What a seed fixes, and which differences between the rows undo that."""
+SURE = "Pale blue: surely better; pale orange: surely worse, by intervals that hold for all pairs at once."
 
 log = logging.getLogger(__name__)
 
 
-class Cell(NamedTuple):
-    """A cell's text, its CSS classes, and what stands small below it."""
+class Cells(NamedTuple):
+    """A table of text, in which an interval stands in the second line of a cell, and the CSS classes of its cells."""
 
-    text: str
-    kind: str = ""
-    detail: str = ""
-
-
-class Table(NamedTuple):
-    """A table in the page: its columns' names, its rows, and the line above."""
-
-    columns: list[Cell]
-    rows: list[list[Cell]]
-    title: str = ""
+    text: pd.DataFrame
+    kinds: pd.DataFrame
 
 
-def write_report(found: Findings, out: Path, examples: Path | None = None) -> Path:
+def write_report(found: Findings, out: Path) -> Path:
     """Print the ranking, and write the report with its tables and figures; returns the page.
 
-    Args:
-        found: What was found.
-        out: The folder to write into.
-        examples: A picture of windows that the losses disagree about.
+    A picture ``examples.png`` of windows that the losses disagree about is shown if it is in the folder already.
 
     Raises:
         UnwritableError: If something can't be written there.
     """
+    say(found)
     tables = all_tables(found)
-    say(found, tables["comparison"])
     for name, table in tables.items():
         write_table(out / f"{name}.csv", table)
-    figures = draw_all(found, out)
-    if examples is not None:
-        figures["examples"] = f"data:image/png;base64,{base64.b64encode(examples.read_bytes()).decode()}"
+    with mpl.rc_context(RULES):
+        pictures = {name: save(drawn, out / f"{name}.png") for name, drawn in draw_all(found, tables).items()}
+    if (examples := out / "examples.png").is_file():
+        pictures["examples"] = data_uri("png", examples.read_bytes())
     page = out / "report.html"
-    write_text(page, render(found, tables, figures))
+    dataset = found.comparison.runs[0][0].config.dataset.name
+    write_page(
+        page,
+        title=f"Which loss for {found.ranked.measure.label} on {dataset}?",
+        answer=answer(found),
+        statistics=statistics(found),
+        notes=caveats(found),
+        ranking=grid(*ranking(found)),
+        note=ranking_note(found),
+        figure=figure(pictures, "forest", "How far each loss is behind the best one; bars are coloured where they exclude 0."),
+        sections=sections(found, tables, pictures),
+    )
     log.info("Report: %s; tables and figures beside it", page)
     return page
 
@@ -100,146 +83,96 @@ def write_across(across: AcrossDatasets, out: Path) -> Path:
     Raises:
         UnwritableError: If something can't be written there.
     """
-    table, page = across_table(across), out / "report.html"
+    table, page, said = across_table(across), out / "report.html", across_answer(across)
     write_table(out / "datasets.csv", table)
     with mpl.rc_context(RULES):
-        figure = save(draw_across(across), out / "datasets.png")
-    brief = table.drop(columns=["behind_low", "behind_high"]).rename(columns=lambda name: str(name).replace("_", " "))
-    content = {
-        "answer": across_answer(across),
-        "table": shown(brief.reset_index()),
-        "datasets": list(across.found),
-        "figure": figure,
-    }
-    write_text(page, _template("across.html").render(content))
+        pictures = {"datasets": save(draw_across(across), out / "datasets.png")}
+    for sentence in said:
+        log.info("%s", sentence)
+    caption = "Differences to the best loss, on each dataset and over datasets like these; thresholds are not tuned here."
+    write_page(
+        page,
+        title=f"Which loss, over {len(across.found)} datasets?",
+        answer=said,
+        ranking=grid(table),
+        note="Datasets are taken as a random sample of all that are like them.",
+        figure=figure(pictures, "datasets", caption),
+        links=list(across.found),
+    )
     log.info("Report: %s; those of each dataset in the folders beside it", page)
     return page
 
 
-def say(found: Findings, comparison: pd.DataFrame) -> None:
-    """Print the ranking, the answer and what weakens it; `comparison` is the table of the losses."""
-    alike: dict[tuple[str, str], list[Path]] = {}
-    for left in found.comparison.left_out:
-        alike.setdefault((left.why, left.remedy), []).append(left.run)
-    for (why, remedy), (first, *others) in alike.items():
-        which = f"{first} and {len(others)} more are" if others else f"{first} is"
-        log.warning("%s left out: %s; %s.", which, why, remedy)
-    columns, rows, _ = ranking(found, comparison)
-    names = [column.text for column in columns]
-
-    def text(name: str, cell: Cell) -> str:
-        return f"{cell.text} ({cell.detail})" if cell.detail and name in SMALL else cell.text
-
-    told = [{name: text(name, cell) for name, cell in zip(names, row, strict=True) if name not in UNPRINTED} for row in rows]
-    print_table(told, ranking_note(found, "In brackets"))
+def say(found: Findings) -> None:
+    """Print the ranking, the answer and what weakens it."""
+    shown = ranking(found).text.drop(columns=list(UNPRINTED), errors="ignore").reset_index(names="loss")
+    print_table(shown.to_dict("records"), ranking_note(found))
     for sentence in [*answer(found), *statistics(found)]:
         log.info("%s", sentence)
     for note in caveats(found):
         log.warning("%s", note)
 
 
-def render(found: Findings, tables: dict[str, pd.DataFrame], figures: dict[str, str]) -> str:
-    """The page, one HTML file that needs nothing else, of tables and of figures as data URIs, by name."""
-    return _template("page.html").render(
-        found=found,
-        figures=figures,
-        answer=answer(found),
-        statistics=statistics(found),
-        notes=caveats(found),
-        metric=found.ranked.measure.label,
-        tuned=found.metrics[found.tuned_for].label,
-        best=found.labels[found.order[0]],
-        dataset=found.comparison.runs[0][0].config.dataset.name,
-        shown=f"the first {MOST} of {len(found.labels)} losses; " if len(found.labels) > MOST else "",
-        ranking=ranking(found, tables["comparison"]),
-        ranking_note=ranking_note(found),
-        measures=_measures(tables["measures"]),
-        where=_where(found, tables),
-        cosines=shown(found.gradients.cosines, "Cosine between the terms' gradients, mean over the run"),
-        protocol=protocol(found.comparison, found.ranked.measure.label, chosen_on(found)),
-        runs=_runs(found, tables["runs"]),
-        left_out=shown(tables["left_out"].reset_index()),
-    )
-
-
-def _template(name: str) -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(Path(__file__).with_name(name).read_text(encoding="utf-8"))
-
-
-def ranking(found: Findings, comparison: pd.DataFrame) -> Table:
+def ranking(found: Findings) -> Cells:
     """The losses, best first, with intervals, and what is no loss at all below them: the table of the first screen."""
-    several, chances, used = len(found.labels) > 1, found.chances if found.ranked.claims else None, ", tuned" * found.tune
-    names = ["loss", found.ranked.measure.heading, *["behind the best"] * several]
-    if found.tuned and found.gain:
-        names += [f"{found.metrics[found.tuned_for].label} tuned", *["behind the best, tuned"] * several, "gained by tuning"]
-    names += [f"probability of being the best{used}", f"expected on {unseen(found)}{used}"] if chances else []
-    names += [CHOSEN, "best checkpoint is the last", "runs", "time"]
-    rows = []
-    for i in found.advised.order:
-        row = [Cell(found.labels[i], "text"), *_score(found.ranked, i)]
-        if found.tuned and found.gain:
-            row += [*_score(found.tuned, i), _with_span(found.gained, i, sign=True)]
-        if chances:
-            row += [Cell(percent(chances.best[i])), Cell(number(chances.mean[i]))]
-        facts, seeds = comparison.loc[found.labels[i]], len(found.seeds)
-        trouble = ", ".join(f"{int(facts[what])} {what}" for what in ("failed", "collapsed") if facts[what])
-        row += [
-            Cell(number(facts["optimism_mean"], sign=True)),
-            Cell(f"{int(facts['last_is_best'])} of {seeds}"),
-            Cell(str(seeds), "worse" * bool(trouble), trouble),
-            Cell(duration(3600 * facts["hours"])),
-        ]
-        rows.append(row)
-    for name, score in found.baselines.items():
-        rows.append([Cell(name, "text base"), Cell(number(score), "base"), *[Cell("", "base")] * (len(names) - 2)])
-    return Table([Cell(name, "text" * (name == "loss")) for name in names], rows)
+    table, used, chances = pd.DataFrame(index=found.labels), ", tuned" * found.tune, found.chances
+    worse = {}
+    for estimates in filter(None, (found.ranked, found.tuned)):
+        score, (best, *others) = estimates.measure.heading, estimates.order
+        table[score] = with_spans(estimates.score)
+        if others:
+            worse[f"{score}: behind the best"] = estimates.behind
+            table[f"{score}: behind the best"] = with_spans(estimates.lead()[best])
+            table.iloc[best, -1] = ""
+    if found.gain is not None:
+        table["gained by tuning"] = with_spans(found.gained, sign=True)
+    if chances is not None and found.ranked.claims:
+        table[f"probability of being the best{used}"] = [percent(chance) for chance in chances.best]
+        table[f"expected on new {area_word(found)}{used}"] = [number(mean) for mean in chances.mean]
+    table["better where it chose the checkpoint"] = with_spans(over_seeds(found.optimism), sign=True)
+    table["best checkpoint is the last"] = [f"{last} of {len(found.seeds)}" for last in found.last_is_best.sum(1)]
+    collapsed = [f"{len(found.seeds)}" + f"\n{many} collapsed" * bool(many) for many in found.collapsed.sum(1)]
+    failed = [found.comparison.failed.get(label, 0) for label in found.labels]
+    table["runs"] = [said + f"\n{many} failed" * bool(many) for said, many in zip(collapsed, failed, strict=True)]
+    table["time"] = [duration(sum(run.summary["seconds"] for run in row)) for row in found.comparison.runs]
+    kinds = pd.DataFrame("", index=table.index, columns=table.columns)
+    for column, behind in worse.items():
+        kinds.loc[[found.labels[i] for i in behind], column] = "worse"
+    kinds.loc[table["runs"].str.contains("\n"), "runs"] = "worse"
+    table, kinds = table.iloc[found.advised.order], kinds.iloc[found.advised.order]
+    for name, baseline in found.baselines.items():
+        table.loc[name], kinds.loc[name] = "", "base"
+        table.loc[name, found.ranked.measure.heading] = number(baseline)
+    return Cells(table, kinds)
 
 
-def _score(found: Estimates, i: int) -> list[Cell]:
-    """A loss's score and, if there are several, how far it is behind the best one."""
-    lead, best = found.lead(), found.order[0]
-    behind = Cell("") if i == best else _with_span(lead, (best, i), "worse" * (i in found.behind))
-    return [_with_span(found.score, i), *[behind] * (len(lead.value) > 1)]
+def with_spans(found: Interval, sign: bool = False) -> list[str]:
+    """Values, and below each the ends of its interval, if they are known."""
+    ends = zip(found.value, found.low, found.high, strict=True)
+    return [f"{number(value, sign)}\n{span(low, high, sign)}".rstrip() for value, low, high in ends]
 
 
-def _with_span(found: Interval, at: int | tuple[int, int], kind: str = "", sign: bool = False) -> Cell:
-    value, low, high = found.at(*np.atleast_1d(at))
-    return Cell(number(value, sign), kind, span(low, high, sign))
+def over_seeds(values: Array) -> Interval:
+    """The mean of values ``[L, R]`` over seeds, the smallest and the largest; NaN is left out."""
+    seeds = pd.DataFrame(values)
+    return Interval(*(seeds.agg(how, axis=1).to_numpy() for how in ("mean", "min", "max")))
 
 
-def chosen_on(found: Findings) -> str:
-    """By which checkpoints the scenes are scored."""
-    if not found.validated:
-        return "scored by the checkpoints that were chosen on the validation scenes"
-    if found.group_count == 1:
-        return "scored by the checkpoints that were chosen on them"
-    return "each scored by a checkpoint that was chosen on others"
-
-
-def ranking_note(found: Findings, beside: str = "Small") -> str:
-    """What the numbers of the ranking are, and those that stand small, or in brackets, beside them."""
-    runs, groups, scenes = len(found.seeds), found.group_count, len(found.scenes)
-    areas = counted(scenes, "block" if found.blocks else "scene")
-    if groups < scenes:
-        areas = f"{counted(scenes, 'scene')} in {counted(groups, 'area' if found.blocks else 'independent area')}"
-    said = f"Mean over {counted(runs, 'seed')}; {areas}, {chosen_on(found)}{_means(found)}."
+def ranking_note(found: Findings) -> str:
+    """What the numbers of the ranking are, and those in the second line of its cells."""
+    metric, without = found.metrics.get(found.metric, found.metrics[found.tuned_for]), listed(found.leaves_out)
+    areas = counted(len(found.scenes), "block" if found.blocks else "scene")
+    if found.group_count < len(found.scenes):
+        areas = f"{counted(len(found.scenes), 'scene')} in {counted(found.group_count, 'area')}"
+    said = f"Mean over {counted(len(found.seeds), 'seed')} on {areas}"
+    if len(metric.parts(np.ones((len(found.task.classes), found.counts.shape[-1]))[metric.classes])) > 1:
+        said += f", and over every {found.task.score_of} that is there{f' without {without}' * bool(without)}"
+    if metric.by_scene:
+        said += f", scene by scene, of the {_scored_scenes(found)} that have a score"
     if np.isnan(found.ranked.score.low).all():
-        return f"{said} No intervals can be given."
-    if not found.ranked.claims:
-        return f"{said} {beside}: 95 % intervals of each loss alone; so few seeds tell no losses apart."
-    gains = ', those of "gained by tuning" for all losses' * (found.gain is not None)
-    return f'{said} {beside}: 95 % intervals; those of "behind the best" hold for all pairs at once{gains}.'
-
-
-def _means(found: Findings) -> str:
-    """What the score that losses are ranked by is a mean over, if anything."""
-    metric, without = found.metrics.get(found.metric, found.metrics[found.tuned_for]), found.leaves_out
-    several = {"value": "values that are known", "class": "classes present"}[found.task.score_of]
-    several += f" without {listed(without)}" * bool(without)
-    parts = metric.parts(np.ones((len(found.task.classes), found.counts.shape[-1]))[metric.classes])
-    said = f"; mean over the {several}" * (len(parts) > 1)
-    return f"{said}, then over the {_scored_scenes(found)} that have a score" if metric.by_scene else said
+        return f"{said}. No intervals can be given."
+    sure = "those of what is behind the best, or gained, hold for all losses at once"
+    return f"{said}. Below: 95 % intervals; {sure if found.ranked.claims else 'so few seeds tell no losses apart'}."
 
 
 def _scored_scenes(found: Findings) -> str:
@@ -248,96 +181,109 @@ def _scored_scenes(found: Findings) -> str:
     return f"{scored} of {counted(len(found.scenes), 'scene')}"
 
 
-def shown(table: pd.DataFrame, title: str = "") -> Table:
-    """A data frame for the page: numbers rounded, NaN as a dash."""
-    kinds = ["" if pd.api.types.is_numeric_dtype(table[name]) else "text" for name in table.columns]
-    columns = [Cell(str(name), kind) for name, kind in zip(table.columns, kinds, strict=True)]
-    rows = [[Cell(_text(value), kind) for value, kind in zip(row, kinds, strict=True)] for row in table.itertuples(index=False)]
-    return Table(columns, rows, title)
+def sections(found: Findings, tables: Mapping[str, pd.DataFrame], pictures: Mapping[str, str]) -> dict[str, list[str]]:
+    """What is folded below the first screen, by its title: tables and figures."""
+    coloured = SURE if found.ranked.claims else "Nothing is coloured: fewer than three seeds tell no losses apart."
+    metric, runs = found.ranked.measure.label, tables["runs"].reset_index(drop=True)
+    every = {
+        "Every loss against every other, and by every measure": [
+            grid(*pairs(found), title=f"How much better in {metric} the row's loss is than the column's. {coloured}"),
+            grid(*by_measure(found), title="The best loss's score, and how much better than it the others are."),
+        ],
+        "Thresholds, checkpoints and training": [
+            grid(*regrets(found), title="Where a score is lost, and how the loss ranks checkpoints; below: over seeds"),
+            figure(pictures, "curves", "The score on validation. Thick: mean over seeds; thin: seeds; grey: means of others."),
+        ],
+        "Classes and scenes": where(found, tables),
+        "Which term of a composition leads": [
+            figure(pictures, "terms", "Shares of the terms' gradient norms; gains above 0: a step along it betters the score."),
+            grid(tables["cosines"], title="Cosine between the terms' gradients, mean over the run"),
+        ],
+        "Where the losses disagree": [
+            figure(pictures, "examples", "Windows that the first seed's models predict most differently, and their scores."),
+        ],
+        "Protocol and runs": [
+            grid(protocol(found), title="Protocol"),
+            grid(tables["left_out"], title="Left out"),
+            grid(runs[["loss", "seed", "rate", found.metric, "steps", "seconds"]], title="Runs; runs.csv names their folders"),
+        ],
+    }
+    if len(found.labels) < 2:
+        every.pop("Every loss against every other, and by every measure")
+    shown = {title: [part for part in parts if part] for title, parts in every.items()}
+    return {title: parts for title, parts in shown.items() if parts}
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, int | np.integer):
-        return f"{value:,}".replace(",", "\u202f")
-    return number(float(value)) if isinstance(value, float | np.floating) else str(value)
+def pairs(found: Findings) -> Cells:
+    """How much better each loss is than each other."""
+    lead, order = found.ranked.lead(), found.order
+    labels = [found.labels[i] for i in order]
+    return _differences([lead[i, order] for i in order], labels, labels)
 
 
-def _measures(table: pd.DataFrame) -> Table:
-    """Which loss is best by which measure."""
-    found = shown(table.drop(columns=["low", "high"]).reset_index())
-    for row, (_, facts) in zip(found.rows, table.iterrows(), strict=True):
-        ends = facts["low"], facts["high"]
-        row[-1] = Cell(number(facts["ahead by"], sign=True), "better" * (verdict(*ends) == BLUE), span(*ends, sign=True))
-    return found
+def by_measure(found: Findings) -> Cells:
+    """The score of the best loss by every measure, and how much better than it the others are; of errors, too, above 0."""
+    order, known = found.order, found.estimates.values()
+    leads = [estimates.lead()[order, order[0]] for estimates in known]
+    found_by = _differences(leads, [each.measure.heading for each in known], [found.labels[i] for i in order])
+    found_by.text.iloc[:, 0] = [number(each.mean.value[order[0]]) for each in known]
+    return found_by
 
 
-def _where(found: Findings, tables: dict[str, pd.DataFrame]) -> list[Table]:
+def _differences(leads: Sequence[Interval], down: Sequence[str], across: Sequence[str]) -> Cells:
+    """A table of differences, coloured where they are sure."""
+    text = [[number(value, sign=True) for value in lead.value] for lead in leads]
+    kinds = [np.select([lead.low > 0, lead.high < 0], ["better", "worse"], "") for lead in leads]
+    return Cells(pd.DataFrame(text, down, across), pd.DataFrame(kinds, down, across))
+
+
+def regrets(found: Findings) -> Cells:
+    """What tuning gains, what is left then, what a choice by validation loss costs, and how that loss ranks checkpoints."""
+    columns = {
+        "gained by tuning": found.gain.values if found.gain else found.residual,
+        "then left to the best known": found.residual,
+        "cost of choosing by validation loss": found.selection_regret,
+        "rank correlation of loss and score": found.tau,
+    }
+    known = {name: with_spans(over_seeds(values)) for name, values in columns.items() if not np.isnan(values).all()}
+    table = pd.DataFrame(known, index=found.labels).iloc[found.order]
+    return Cells(table, pd.DataFrame("", table.index, table.columns))
+
+
+def where(found: Findings, tables: Mapping[str, pd.DataFrame]) -> list[str]:
     """Scores by class, of two classes or more, and by scene."""
-    tell, unit, names = found.task.score_of, found.task.unit, [found.labels[i] for i in found.order[:MOST]]
-    first = f"; the first {MOST} losses" if len(found.labels) > MOST else ""
-    classes, scenes = tables["classes"], tables["scenes"]
-    most = f" (the {MOST_SCENES} of {len(scenes)} that losses differ in most)" if len(scenes) > MOST_SCENES else ""
-    title = f"{found.scene_metric.label} per scene{most}{first}; {_scored_scenes(found)} have one, and are in means over scenes"
-    of_scenes = shown(scenes[names].head(MOST_SCENES).reset_index(), title)
-    if len(classes) < 2:
-        return [of_scenes]
-    of_classes = classes[["pixels", *names]].rename(columns={"pixels": unit}).reset_index()
-    title = f"{found.metrics[found.scene_metric.score].label} per {tell}, pooled over scenes{first}"
-    return [shown(of_classes, title), of_scenes]
+    classes, scenes = tables["classes"].drop(columns="groups"), tables["scenes"].drop(columns="group")
+    most = f", the {MOST_SCENES} of {len(scenes)} that losses differ in most" * (len(scenes) > MOST_SCENES)
+    title = f"{found.scene_metric.label} per scene{most}; {_scored_scenes(found)} have one, and are in means over scenes"
+    of_scenes = grid(scenes.head(MOST_SCENES), title=title)
+    label = f"{found.metrics[found.scene_metric.score].label} per {found.task.score_of}, pooled over scenes"
+    return [*([grid(classes, title=label)] if len(classes) > 1 else []), of_scenes]
 
 
-def _runs(found: Findings, runs: pd.DataFrame) -> Table:
-    """The columns of ``runs.csv`` that the page shows."""
-    brief = runs[["loss", "seed", "rate", found.metric, "steps", "seconds"]]
-    brief = brief.assign(rate=[f"{rate:g}" for rate in brief["rate"]], seconds=brief["seconds"].round().astype(int))
-    return shown(brief.rename(columns={found.metric: found.ranked.measure.heading, "rate": "learning rate"}))
-
-
-def protocol(comparison: Comparison, metric: str, how: str) -> list[tuple[str, str]]:
-    """What was compared, and how it was made; `metric` is the label of what losses are ranked by."""
+def protocol(found: Findings) -> pd.DataFrame:
+    """What was compared, and how it was made."""
+    comparison = found.comparison
     first, runs = comparison.runs[0][0], comparison.all_runs
-    config, data = first.config, first.data
 
-    def each(value: Callable[[Run], Any], between: str = ", ") -> str:
-        return between.join(dict.fromkeys(str(value(run)) for run in runs))
+    def each(value: Callable[[Run], Any]) -> str:
+        return "; ".join(dict.fromkeys(str(value(run)) for run in runs))
 
-    def code(run: Run) -> str:
-        git = run.origin["git"]
-        return f"rsseg {run.origin['rsseg']}, {git['commit']}{' with changes' * bool(git['changed'])}"
+    def named(facts: Mapping[str, Any]) -> str:
+        return ", ".join(f"{name} {value}" for name, value in facts.items())
 
-    losses, seeds = len(comparison.labels), comparison.seeds
-    rows = [
-        ("Data", f"{config.dataset.name}, {first.task.kind}: {', '.join(first.task.classes)}"),
-        ("Scenes", ", ".join(f"{len(names)} {split}" for split, names in data["scenes"].items())),
-        ("Fingerprints", each(lambda run: "; ".join(f"{name} {value}" for name, value in run.data["fingerprint"].items()))),
-        ("Losses and seeds", f"{losses} losses x {len(seeds)} seeds: {', '.join(map(str, seeds))}"),
-        (
-            "Training",
-            f"{each(lambda run: run.config.steps)} steps of {each(lambda run: run.config.batch_size)} windows of "
-            f"{each(lambda run: run.config.window)} px; {each(lambda run: run.config.model.encoder)}",
-        ),
-        ("Alike per seed", alike_per_seed(comparison)),
-        (
-            "Checkpoint",
-            f"the one with the best validation {first.task.score_name}; the scenes are {how}",
-        ),
-        ("Code", each(code, "; ")),
-        ("Made on", each(lambda run: f"Python {run.origin['python']} on {run.origin['platform']}")),
-        ("Libraries", each(lambda run: ", ".join(f"{k} {v}" for k, v in run.origin["libraries"].items()), "; ")),
-    ]
-    if comparison.rates:
-        tried = [f"{loss}: {rate:g} of {', '.join(f'{x:g}' for x in all_)}" for loss, (rate, all_) in comparison.rates.items()]
-        how = f"chosen by mean {metric} on search seeds that are not compared"
-        rows.append(("Learning rates", f"{how}: {'; '.join(tried)}"))
-    return rows
-
-
-def alike_per_seed(comparison: Comparison) -> str:
-    """What all losses of a seed had in common, by what the rows differ in; nothing is sure of different code."""
-    unlike = [*comparison.design, *comparison.different]
-    if CODE in unlike:
-        return "not known: the runs were made by different code"
-    broken = {what: [key for key in unlike if within(key.partition(" ")[0], nodes)] for what, nodes in MAKE.items()}
-    alike = [what for what, keys in broken.items() if not keys]
-    other = [f"{what} ({listed(keys)})" for what, keys in broken.items() if keys]
-    return "; ".join([", ".join(alike) or "nothing"] + ([f"not alike: {', '.join(other)}"] if other else []))
+    rows = {
+        "Data": f"{first.config.dataset.name}, {first.task.kind}: {', '.join(first.task.classes)}",
+        "Scenes": named({split: len(names) for split, names in first.data["scenes"].items()}),
+        "Fingerprints": each(lambda run: named(run.data["fingerprint"])),
+        "Losses and seeds": f"{len(found.labels)} losses x {len(found.seeds)} seeds: {', '.join(map(str, found.seeds))}",
+        "Steps, batch, window": each(lambda run: f"{run.config.steps}, {run.config.batch_size}, {run.config.window} px"),
+        "Encoder": each(lambda run: run.config.model.encoder),
+        "Varied beside the loss": ", ".join([*comparison.design, *comparison.different]) or "nothing",
+        "Checkpoint": f"the one with the best validation {first.task.score_name}",
+        "Code": each(lambda run: f"rsseg {run.origin['rsseg']}, {named(run.origin['git'])}"),
+        "Made on": each(lambda run: f"Python {run.origin['python']} on {run.origin['platform']}"),
+        "Libraries": each(lambda run: named(run.origin["libraries"])),
+    }
+    for loss, (rate, tried) in comparison.rates.items():
+        rows[f"Rate of {loss}"] = f"{rate:g}, chosen of {', '.join(f'{x:g}' for x in tried)} on search seeds"
+    return pd.DataFrame({"": rows})

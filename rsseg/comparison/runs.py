@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,6 +18,9 @@ from rsseg.config.targets import heads_of, tasks_of
 from rsseg.contract import InputError, nearest
 from rsseg.task import Task
 
+NO_HEAD = "it has no head"
+"""How the reason begins why a run of other heads is left out."""
+
 LOWER_RATE = "train it again at a lower learning rate (optimizer.lr)"
 """What to do about a run that has diverged."""
 
@@ -32,14 +35,6 @@ class LeftOut(NamedTuple):
     remedy: str
 
 
-class NoSuchHeadError(InputError):
-    """A run lacks the head that is compared; `heads` are those that it has."""
-
-    def __init__(self, folder: Path, head: str, heads: Collection[str]) -> None:
-        super().__init__(f"head={head}{nearest(head, heads)}: {folder} has {', '.join(heads)}")
-        self.heads = heads
-
-
 class Run:
     """A run: what it is made with and, once it is finished, what came of it.
 
@@ -48,11 +43,10 @@ class Run:
         head: The head that is compared; empty: the first.
 
     Raises:
-        InputError: If the folder holds files that can't be read, or that lack something; `NoSuchHeadError`.
+        InputError: If the folder holds files that can't be read, or that lack something.
     """
 
     label = ""  # what its row is called, once rows are told apart
-    is_baseline = False  # whether its row is unweighted cross-entropy without rebalancing
     left: LeftOut | None = None  # why it is not compared; a run that is left out may lack all of the next block
     failed = False  # whether that is because it has diverged, or has no score
     folds: Sequence[Run] = ()  # the runs that are pooled into this one
@@ -70,17 +64,18 @@ class Run:
         heads = heads_of(node)
         if not heads:
             raise InputError(f"{run.config_file} names no model.heads: remove the folder, or train the run again")
-        if head and head not in heads:
-            raise NoSuchHeadError(folder, head, heads)
         self.heads = list(heads)
         self.head = head = head or self.heads[0]
+        self.seed, self.fold = self.config.seed, node["dataset"].get("fold")
+        rate = node["optimizer"].get("lr")
+        self.rate = float(rate) if isinstance(rate, int | float) else np.nan
+        if head not in heads:
+            self.leave_out(f"{NO_HEAD} {head}", f"compare it by {' or '.join(heads)}{nearest(head, heads)}")
+            return
         losses = {name: flat(own.get("loss") or node["loss"]) for name, own in heads.items()}
         others = {f"heads.{name}": loss for name, loss in losses.items() if loss != losses[head]}
         self.loss = self.origin.get("losses", {}).get(head) or self.origin["loss"] or "loss"
         self.losses, self.settings = flat(losses[head] | others), settings(node)
-        self.seed, self.fold = self.config.seed, node["dataset"].get("fold")
-        rate = node["optimizer"].get("lr")
-        self.rate = float(rate) if isinstance(rate, int | float) else np.nan
         if run.finished:
             self._read(run, heads[head]["target"])
         elif run.in_training:
@@ -98,11 +93,8 @@ class Run:
         self.summary = summary | summary.get("heads", {}).get(self.head, {})
         self.without = [name for name in self.config.metrics.without if len(self.heads) == 1 or name in self.task.classes]
         if np.isnan(self.summary[self.task.score]):
-            nothing = "no class occurs in"
-            if self.task.score_of == "value":
-                nothing = "no value is known, or a prediction is not finite, in"
-            why = f"its {self.task.score_name} is NaN: {nothing} its validation scenes"
-            self.leave_out(why, "choose a split that holds some", failed=True)
+            why = f"its {self.task.score_name} is NaN: nothing can be scored in its validation scenes"
+            self.leave_out(why, "choose a split that holds labels", failed=True)
             return
         try:
             self.records = load_records(self.folder, self.head)
@@ -115,6 +107,14 @@ class Run:
             self.leave_out(why, LOWER_RATE, failed=True)
         elif self.records.chosen is None and not self.task.real:
             self.leave_out("it has no records of its chosen checkpoints (records/crossed.npz)", "train it again")
+
+    @property
+    def is_cross_entropy(self) -> bool:
+        """Whether its loss is cross-entropy alone, not weighted and not smoothed."""
+        terms = [str(value) for key, value in self.losses.items() if key.endswith("._target_")]
+        changed = [key.rpartition(".")[2] for key, value in self.losses.items() if value]
+        plain = len(terms) == 1 and terms[0].endswith("CrossEntropy")
+        return plain and not {"class_weights", "pos_weight", "label_smoothing"} & set(changed)
 
     def leave_out(self, why: str, remedy: str, failed: bool = False) -> None:
         """Say why this run, or each that is pooled into it, is not compared."""
@@ -143,17 +143,3 @@ def find_runs(places: Sequence[Path]) -> list[Path]:
     found = {name: {path.parent for place in places for path in place.rglob(name)} for name in ("run.json", "summary.json")}
     lost = {run for run in found["summary.json"] if RunFolder(run).begun}  # a run whose run.json is lost is not passed over
     return sorted(found["run.json"] | lost)
-
-
-def is_cross_entropy(losses: Mapping[str, Any]) -> bool:
-    """Whether a flattened loss is cross-entropy, not weighted and not smoothed; terms of weight 0 do not count.
-
-    Example:
-        >>> is_cross_entropy({"terms.ce._target_": "rsseg.losses.CrossEntropy", "terms.ce.weight": 1.0})
-        True
-    """
-    terms = [key.removesuffix("._target_") for key in losses if key.endswith("._target_")]
-    on = [term for term in terms if losses.get(f"{term}.weight", 1) != 0]
-    if len(on) != 1 or str(losses[f"{on[0]}._target_"]).rpartition(".")[2] not in ("CrossEntropy", "BinaryCrossEntropy"):
-        return False
-    return not any(losses.get(f"{on[0]}.{name}") for name in ("class_weights", "pos_weight", "label_smoothing"))

@@ -13,22 +13,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import pandas as pd
 
 from rsseg.comparison.measures import measures
 from rsseg.comparison.plans import differences, differing, one_plan, plans_of, table_of, unlike, validated_on
 from rsseg.comparison.records import concatenate
-from rsseg.comparison.runs import LeftOut, NoSuchHeadError, Run, find_runs, grouped, is_cross_entropy
+from rsseg.comparison.runs import NO_HEAD, LeftOut, Run, find_runs, grouped
 from rsseg.config.folder import RunFolder
-from rsseg.config.plan import Plan, common, within
-from rsseg.contract import InputError, nearest
-
-NO_HEAD = "it has no head"
-"""How the reason begins why a run of other heads is left out."""
-
-REBALANCING = ("sampler", "augment", "balancing")
-"""Where recipes live beside the loss: with one of them cross-entropy is not plain any more."""
+from rsseg.config.plan import Plan, common
+from rsseg.contract import InputError
 
 Rates = dict[str, tuple[float, list[float]]]
 """By row, the learning rate that the search seeds chose, and all that were tried."""
@@ -79,7 +72,8 @@ def gather(
     Raises:
         InputError: If nothing can be compared, or the runs differ in what no plan varies and that was not asked for.
     """
-    begun, headless = read_runs(places, head)
+    everything = read_runs(places, head)
+    begun = [run for run in everything if not (run.left and run.left.why.startswith(NO_HEAD))]
     runs = [run for run in begun if not run.left]
     refuse_other_data(runs)
     plans = plans_of(begun)
@@ -93,7 +87,6 @@ def gather(
     labels = plan.labels
     for run in begun:
         run.label = labels[run.folder]
-    set_plain(runs)
     rates, by_rate = Rates(), list[str]()
     if plan.search_seeds:
         by_rate = [key for row in grouped(runs, lambda run: run.label).values() for key in differing(row)]
@@ -106,7 +99,7 @@ def gather(
     told_apart = different.loc[[run.folder for pooled in compared for run in pooled.folds or [pooled]]].nunique() > 1
     return Comparison(
         runs=grid,
-        left_out=[*headless, *(run.left for run in begun if run.left)],
+        left_out=[run.left for run in everything if run.left],
         rates=rates,
         plan=plan,
         design=[key for key in differing(compared) if key not in different and key not in by_rate],
@@ -116,26 +109,16 @@ def gather(
     )
 
 
-def read_runs(places: Sequence[Path], head: str) -> tuple[list[Run], list[LeftOut]]:
-    """All runs in some folders that have a head, and those that lack it; refused if none can be compared."""
-    runs, headless = list[Run](), dict[Path, Collection[str]]()
-    for folder in find_runs(places):
-        try:
-            runs.append(Run(folder, head))
-        except NoSuchHeadError as error:
-            headless[folder] = error.heads
-    if not runs and headless:
-        known = dict.fromkeys(name for heads in headless.values() for name in heads)
-        raise InputError(f"head={head}{nearest(head, known)}: the runs have {', '.join(known)}")
+def read_runs(places: Sequence[Path], head: str) -> list[Run]:
+    """All runs in some folders; refused if none can be compared."""
+    runs, which = [Run(folder, head) for folder in find_runs(places)], ", ".join(map(str, places))
     if not runs:
-        raise InputError(f"no run in {', '.join(map(str, places))}: train first")
+        raise InputError(f"no run in {which}: train first")
     if all(run.left for run in runs):
         first = next((run.left for run in runs if not run.failed), runs[0].left)
         assert first
-        which = ", ".join(map(str, places))
         raise InputError(f"no run in {which} can be compared ({len(runs)} begun). {first.run}: {first.why}; {first.remedy}")
-    remedy = "compare it by a head that it has: "
-    return runs, [LeftOut(folder, f"{NO_HEAD} {head}", remedy + ", ".join(heads)) for folder, heads in headless.items()]
+    return runs
 
 
 def refuse_other_data(runs: Sequence[Run]) -> None:
@@ -148,43 +131,28 @@ def refuse_other_data(runs: Sequence[Run]) -> None:
         )
 
 
-def set_plain(runs: Sequence[Run]) -> None:
-    """Say which runs are cross-entropy and no more: where runs are rebalanced in different ways, those that are not at all."""
-    rebalanced = any(within(key, REBALANCING) for key in differing(runs))
-    for run in runs:
-        usual = {"sampler._target_": "Uniform", "balancing._target_": "Fixed"}
-        ordinary = all(run.settings.get(key, name).endswith(name) for key, name in usual.items())
-        pasted = any(within(key, ["augment.paste"]) for key in run.settings)
-        run.is_baseline = is_cross_entropy(run.losses) and not (rebalanced and (pasted or not ordinary))
-
-
 def pick_rates(runs: Sequence[Run], metric: str, without: Sequence[str] = ()) -> Rates:
     """Each row's learning rate with the best mean score over the search seeds that all of its rates were tried with."""
     rates = {}
-    for label in sorted({run.label for run in runs}):
-        scores = {(run.rate, (run.seed, run.fold)): _score(run, metric, without) for run in runs if run.label == label}
-        tried = sorted({rate for rate, _ in scores})
-        seeds = [seed for seed in dict.fromkeys(seed for _, seed in scores) if all((rate, seed) in scores for rate in tried)]
-        if not seeds:
+    for label, own in sorted(grouped(runs, lambda run: run.label).items()):
+        rows = [(run.rate, f"{run.seed} {run.fold}", _score(run, metric, without)) for run in own]
+        scores = pd.DataFrame(rows, columns=["rate", "on", "score"]).pivot_table(index="rate", columns="on", values="score")
+        complete = scores.dropna(axis=1)
+        if complete.empty:
+            tried = [*scores.index]
             raise InputError(
                 f"{label} has no search seed with which all its learning rates {tried} were finished: finish the sweep"
             )
-        means = {rate: float(np.mean([scores[rate, seed] for seed in seeds])) for rate in tried}
-        rates[label] = (max(means, key=means.__getitem__), tried)
+        rates[label] = (float(complete.mean(axis=1).idxmax()), [float(rate) for rate in scores.index])
     return rates
 
 
 def _score(run: Run, metric: str, without: Sequence[str]) -> float:
-    """A run's score, as ``summary.json`` has it, or from its records; more is better, so an error has a minus."""
+    """A run's score from its records; more is better, so an error has a minus."""
     measure = measures(run.task, without or run.without, metric)[metric]
-    if metric in run.summary and not without:
-        return measure.sign * float(run.summary[metric])
     sums = measure.recorded(run.records)
     if sums is None:
-        way_out = " or ".join(run.task.class_scores)
-        raise InputError(
-            f"metric={metric}: {run.folder} was not scored by it, so no learning rate can be chosen; take {way_out}"
-        )
+        raise InputError(f"metric={metric}: {run.folder} was not scored by it, so no learning rate can be chosen")
     return measure.sign * float(measure.average(sums.sum(0)))
 
 
@@ -245,47 +213,28 @@ def pool_folds(runs: Sequence[Run], folds: Collection[str]) -> list[Run]:
 
 def keep_grid(runs: Sequence[Run]) -> list[list[Run]]:
     """The runs by loss and seed, ``[losses][seeds]``; those that other losses lack a seed of are left out."""
-    names, seeds = sorted({run.label for run in runs}), sorted({run.seed for run in runs})
-    found = {(run.label, run.seed): run for run in runs}
-    there = [[(label, seed) in found for seed in seeds] for label in names]
-    plain = {run.label for run in runs if run.is_baseline}
-    rows, columns = largest_grid(there, [label in plain for label in names])
-    if rows.sum() == 1 < len(names):
-        listed = "\n".join(f"  - {name}: {', '.join(str(s) for s in seeds if (name, s) in found)}" for name in names)
-        raise InputError(f"no two losses share a seed, so none can be compared; train them on the same seeds:\n{listed}")
-    kept = [name for name, keep in zip(names, rows, strict=True) if keep]
-    shared = [seed for seed, keep in zip(seeds, columns, strict=True) if keep]
+    table = pd.Series(list(runs), index=pd.MultiIndex.from_tuples([(run.label, run.seed) for run in runs])).unstack()
+    kept = full_grid(table.notna())
+    if len(kept) == 1 < len(table):
+        each = "\n".join(f"  - {name}: {', '.join(map(str, row.dropna().index))}" for name, row in table.iterrows())
+        raise InputError(f"these losses share too few seeds to be compared; train them on the same seeds:\n{each}")
     for run in runs:
-        if run.label not in kept or run.seed not in shared:
-            why = f"its loss has not all seeds that are compared, {', '.join(map(str, shared))}"
-            why = "not every loss that is compared has its seed" if run.label in kept else why
-            run.leave_out(why, "train the other losses on it, or this one on their seeds")
-    return [[found[label, seed] for seed in shared] for label in kept]
+        if run.label not in kept.index:
+            why = f"its loss has not all seeds that are compared, {', '.join(map(str, kept.columns))}"
+            run.leave_out(why, "train it on their seeds")
+        elif run.seed not in kept.columns:
+            run.leave_out("not every loss that is compared has its seed", "train the other losses on it")
+    return table.loc[kept.index, kept.columns].to_numpy().tolist()
 
 
-def largest_grid(present: ArrayLike, plain: Sequence[bool] = ()) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """The losses and seeds to keep so that every loss has every seed and most runs are left: bool ``[losses]``, ``[seeds]``.
-
-    Of runs that are `present`, bool ``[losses, seeds]``, two losses at least are kept, and `plain` cross-entropy among them,
-    wherever they share a seed; of equally many runs, those of more losses.
+def full_grid(present: pd.DataFrame) -> pd.DataFrame:
+    """The part of a table ``[losses, seeds]`` in which all are present: the row or column that lacks most goes first.
 
     Example:
-        >>> rows, columns = largest_grid([[1, 1, 1], [1, 1, 1], [1, 0, 0]])
-        >>> rows.tolist(), columns.tolist()
-        ([True, True, False], [True, True, True])
-        >>> largest_grid([[1, 1, 1], [1, 1, 1], [1, 0, 0]], plain=[False, False, True])[1].tolist()
-        [True, False, False]
+        >>> full_grid(pd.DataFrame([[True, True], [True, True], [True, False]], ["ce", "dice", "focal"], [1, 2])).shape
+        (2, 2)
     """
-    there = np.asarray(present, dtype=bool)
-    shared: set[tuple[bool, ...]] = set()  # the seeds that some losses share; all losses that have these seeds are kept
-    for row in there:
-        shared |= {tuple((row & other).tolist()) for other in shared} | {tuple(row.tolist())}
-    keep_plain = np.array([*plain] or [False] * len(there))
-
-    def worth(columns: NDArray[np.bool_]) -> tuple[int, ...]:
-        rows = there[:, columns].all(1)
-        losses, seeds = int(rows.sum()), int(columns.sum())
-        return int(seeds > 0), min(losses, 2), int((rows & keep_plain).any()), losses * seeds, losses
-
-    best = max((np.array(columns) for columns in sorted(shared, reverse=True)), key=worth)
-    return np.asarray(there[:, best].all(1)), best
+    while not present.all(axis=None):
+        by_loss, by_seed = present.mean(axis=1), present.mean(axis=0)
+        present = present.drop(by_loss.idxmin()) if by_loss.min() < by_seed.min() else present.drop(columns=by_seed.idxmin())
+    return present

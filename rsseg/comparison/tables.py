@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import rankdata
 
 from rsseg.comparison.findings import Findings
 from rsseg.comparison.intervals import sum_groups
@@ -14,51 +13,50 @@ from rsseg.metrics.average import Array, present_mean
 
 
 def all_tables(found: Findings) -> dict[str, pd.DataFrame]:
-    """Every table that the records allow, by the name of its file."""
-    tables = {
+    """Every table, by the name of its file; the first columns of each are its index."""
+    return {
         "comparison": losses(found),
         "pairs": pairs(found).set_index("metric"),
         "ranks": ranks(found),
-        "measures": best_by_measure(found).set_index("measure"),
         "classes": classes(found),
         "scenes": scenes(found),
-        "shares": found.gradients.shares.set_index("loss"),
-        "cosines": found.gradients.cosines.set_index("loss"),
+        "terms": found.terms.set_index("loss"),
+        "cosines": found.cosines.set_index("loss"),
         "checkpoints": checkpoints(found).set_index("run"),
         "runs": runs(found).set_index("run"),
         "left_out": left_out(found).set_index("run"),
     }
-    if len(found.gradients.gains):
-        tables["gains"] = found.gradients.gains.set_index("loss")
-    return tables
 
 
 def losses(found: Findings) -> pd.DataFrame:
-    """One row per loss, best first: every measure with its interval, what tuning gains, chances, regrets, rank alignment.
+    """One row per loss, best first: every measure with its interval, chances, regrets, rank alignment, and what went wrong.
 
     ``behind`` is the difference to the best loss, in intervals that hold for all pairs together. ``p_best``, ``expected`` and
     ``expected_regret`` are of losses as they are best used, ``tuned`` or not. A mean over seeds that lack some says over how
     many it is, ``_seeds``.
     """
-    chances, lead, seeds = found.chances, found.ranked.lead()[found.order[0]], len(found.seeds)
+    lead, seeds = found.ranked.lead()[found.order[0]], len(found.seeds)
     columns: dict[str, ArrayLike] = {"seeds": np.full(len(found.labels), seeds)}
-    shown = dict(found.estimates)
-    if found.tuned is not None and found.gain is not None:
-        shown |= {"tuned": found.tuned, "gain": found.gain}
-    for name, estimates in shown.items():
+    for name, estimates in found.estimates.items():
         score, values = estimates.score, estimates.values
         columns[f"{name}_mean"] = score.value
         columns[f"{name}_std"] = values.std(axis=1, ddof=1) if seeds > 1 else np.full(len(values), np.nan)
         columns[f"{name}_low"], columns[f"{name}_high"] = score.low, score.high
     for name, ends in {"behind": lead.value, "behind_low": lead.low, "behind_high": lead.high}.items():
         columns[name] = ends + 0.0  # no -0.0
-    if chances is not None:
-        columns["p_best"], columns["expected"], columns["expected_regret"] = chances.best, chances.mean, chances.regret
+    if found.chances is not None:
+        columns["p_best"], columns["expected"], columns["expected_regret"] = (
+            found.chances[1],
+            found.chances[0],
+            found.chances[2],
+        )
         columns["used_tuned"] = np.full(len(found.labels), found.tune)
-    each = {"optimism": found.optimism, "selection_regret": found.selection_regret, "tau": found.tau[..., 0]}
-    each["tau_last_half"] = found.tau[..., 1]
-    if found.residual is not None:
-        each["residual_regret"] = found.residual
+    each = {
+        "optimism": found.optimism,
+        "selection_regret": found.selection_regret,
+        "residual_regret": found.residual,
+        "tau": found.tau,
+    }
     for name, values in each.items():
         known = ~np.isnan(values)
         columns[f"{name}_mean"] = present_mean(values)
@@ -72,11 +70,8 @@ def losses(found: Findings) -> pd.DataFrame:
 
 def pairs(found: Findings) -> pd.DataFrame:
     """One row per metric and ordered pair of losses: the difference, and its interval among those of all pairs together."""
-    shown = dict(found.estimates)
-    if found.tuned is not None:
-        shown[f"{found.tuned_for}, tuned"] = found.tuned
     rows = []
-    for metric, estimates in shown.items():
+    for metric, estimates in found.estimates.items():
         difference = estimates.lead() if estimates.measure.higher_is_better else -estimates.lead()
         for a in found.order:
             rows += [(metric, found.labels[a], found.labels[b], *difference.at(a, b)) for b in found.order if a != b]
@@ -85,29 +80,20 @@ def pairs(found: Findings) -> pd.DataFrame:
 
 def ranks(found: Findings) -> pd.DataFrame:
     """Mean ranks of every loss's models under every measure, and under every loss of the panel."""
-    known = found.estimates.values()
-    names = [each.measure.label for each in known] + [f"loss {name}" for name in found.panel]
-    values = [each.values for each in known] + list(np.moveaxis(found.panel_values, -1, 0))
-    up = [each.measure.sign > 0 for each in known] + [False] * len(found.panel)
-    table = cross_evaluation(np.stack(values, axis=-1), up)
-    return pd.DataFrame(table, index=pd.Index(found.labels, name="loss"), columns=names).iloc[found.order]
+    down = {each.measure.label: -each.measure.sign * each.values for each in found.estimates.values()}
+    down |= {f"loss {name}": found.panel_values[..., place] for place, name in enumerate(found.panel)}
+    columns = {name: mean_ranks(values) for name, values in down.items()}
+    return pd.DataFrame(columns, index=pd.Index(found.labels, name="loss")).iloc[found.order]
 
 
-def cross_evaluation(values: ArrayLike, higher_is_better: ArrayLike) -> Array:
-    """The mean rank over seeds of values ``[losses, seeds, measures]``; 1 is the best, ties share theirs, NaN: not known."""
-    found = np.asarray(values, dtype=np.float64)
-    ordered = np.where(np.asarray(higher_is_better, dtype=bool), -found, found)
-    return rankdata(ordered, axis=0, nan_policy="propagate").mean(axis=1)
+def mean_ranks(values: Array) -> Array:
+    """The mean rank of each loss over seeds, of values ``[L, R]``: 1 is the lowest, ties share theirs, NaN: not known.
 
-
-def best_by_measure(found: Findings) -> pd.DataFrame:
-    """One row per measure: the loss that is best by it, and by how much, in intervals that hold for all pairs together."""
-    columns, rows = ["measure", "best loss", "value", "next", "ahead by", "low", "high"], []
-    for estimates in found.estimates.values():
-        best, *others = estimates.order
-        ahead = (found.labels[others[0]], *estimates.lead().at(best, others[0])) if others else ("-", np.nan, np.nan, np.nan)
-        rows.append((estimates.measure.label, found.labels[best], estimates.mean.value[best], *ahead))
-    return pd.DataFrame(rows, columns=columns)
+    Example:
+        >>> mean_ranks(np.array([[0.5, 0.7], [0.6, 0.7]])).tolist()
+        [1.25, 1.75]
+    """
+    return pd.DataFrame(values).rank().mean(axis=1, skipna=False).to_numpy()
 
 
 def classes(found: Findings) -> pd.DataFrame:
@@ -134,9 +120,12 @@ def scenes(found: Findings) -> pd.DataFrame:
 
 
 def checkpoints(found: Findings) -> pd.DataFrame:
-    """One row per run and validation: step, validation loss, `Task.class_scores`."""
-    runs = found.comparison.all_runs
-    frames = [found.curve(run).assign(run=str(run.folder), loss=run.label, seed=run.seed) for run in runs]
+    """One row per run and validation: step, mean validation loss of both halves, and `Task.class_scores`."""
+    frames = []
+    for run in found.comparison.all_runs:
+        facts = {"run": str(run.folder), "loss": run.label, "seed": run.seed, "step": run.records.steps}
+        scores = {name: found.metrics[name](run.records.counts) for name in found.task.class_scores}
+        frames.append(pd.DataFrame({**facts, "val_loss": present_mean(run.records.own), **scores}))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -144,7 +133,7 @@ def runs(found: Findings) -> pd.DataFrame:
     """One row per run that is compared: folder, seed, scores, steps, seconds, code."""
     rows = []
     for (i, j), run in zip(np.ndindex(len(found.labels), len(found.seeds)), found.comparison.all_runs, strict=True):
-        facts = {"run": str(run.folder), "loss": run.label, "seed": run.seed, "rate": run.rate}
+        facts = {"run": str(run.folder), "loss": run.label, "seed": run.seed, "rate": f"{run.rate:g}"}
         scores = {name: estimates.values[i, j] for name, estimates in found.estimates.items()}
         made = {"steps": run.summary["steps"], "seconds": run.summary["seconds"], "commit": run.origin["git"]["commit"]}
         rows.append(facts | scores | made)

@@ -7,7 +7,6 @@ stratified sample of logits: pixels of rare classes are kept more often, and wei
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -49,16 +48,12 @@ def halves(holds: ArrayLike, groups: Sequence[str], seed: int = 0, tries: int = 
     names, group = np.unique(np.asarray(groups), return_inverse=True)
     there = np.zeros((len(names), np.shape(holds)[1]), dtype=bool)
     np.logical_or.at(there, group, np.asarray(holds, dtype=bool))
-    return _best_deal(there.tobytes(), there.shape, seed, tries)[group]
-
-
-@lru_cache(maxsize=4)  # a run asks several times for the halves of the same scenes
-def _best_deal(holds: bytes, shape: tuple[int, ...], seed: int, tries: int) -> NDArray[np.bool_]:
-    there, rng = np.frombuffer(holds, dtype=bool).reshape(shape), np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     orders = [rng.permutation(len(there)) for _ in range(tries)]
     deals = [_deal(there, order) for order in orders]
     deals += [order < len(there) // 2 for order in orders if len(there) > 1]  # classes that interlock: plain halves too
-    return min(deals, key=lambda first: (-shared(there, first).sum(), abs(len(first) - 2 * int(first.sum()))))
+    best = min(deals, key=lambda first: (-shared(there, first).sum(), abs(len(first) - 2 * int(first.sum()))))
+    return best[group]
 
 
 def _deal(holds: NDArray[np.bool_], order: NDArray[np.intp]) -> NDArray[np.bool_]:
@@ -138,13 +133,8 @@ def tune_bias(
     is left where it is: calling it can only be wrong there, and its bias would fall without end. The biases of the tuned
     `classes` sum to 0, since only differences matter, and the others' are 0: each keeps its place against their mean.
 
-    Args:
-        logits: ``[N, C]``, finite.
-        target: Integers ``[N]``, 0 .. C-1.
-        weight: ``[N]``, how many pixels each stands for.
-        metric: The mean over the classes present.
-        rounds: Over all classes, at most.
-        classes: bool ``[C]``, which are tuned; all that the sample holds by default.
+    Of finite logits ``[N, C]``, targets ``[N]`` and how many pixels each stands for; `classes`, bool ``[C]``, are tuned, all
+    that the sample holds by default, in so many `rounds` at most.
 
     Example:
         >>> tune_bias([[1.0, 0.0], [1.0, 0.6], [1.0, 0.8]], [0, 1, 1], [1, 1, 1]).round(2).tolist()

@@ -9,7 +9,10 @@ import numpy as np
 from rsseg.comparison.chances import MOST, Reach
 from rsseg.comparison.findings import Findings
 from rsseg.comparison.intervals import CLAIMED, SEEDS
-from rsseg.comparison.selection import NO_HEAD
+from rsseg.comparison.runs import NO_HEAD
+
+NAMED = 4
+"""Of more losses some are told in full, and the others are only named or counted."""
 
 AFFORDABLE = 10
 """The command for more seeds is given where they are at most this many times those that there are."""
@@ -41,6 +44,29 @@ def listed(words: Sequence[str], last: str = "and") -> str:
     return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
+def score_name(found: Findings) -> str:
+    """What people call the score that losses are ranked by."""
+    return found.ranked.measure.label
+
+
+def quantity(found: Findings, value: float) -> str:
+    """A score, or difference of scores, with its unit."""
+    return f"{number(value)} {found.ranked.measure.unit}".strip()
+
+
+def area_word(found: Findings) -> str:
+    """What the groups are called: where each scene is one, scenes or blocks."""
+    return "areas" if found.group_count < len(found.scenes) else "blocks" if found.blocks else "scenes"
+
+
+def of_blocks(side: int) -> str:
+    """What scores say of other places, where scenes are blocks of images."""
+    return (
+        f"The scenes are blocks of {side} px of the images that train: scores hold for other parts of these images, not for "
+        "other places."
+    )
+
+
 def answer(found: Findings) -> list[str]:
     """What to train with, and whether to tune the threshold: the first screen."""
     if len(found.labels) < 2:
@@ -48,7 +74,7 @@ def answer(found: Findings) -> list[str]:
     early = unlearnt(found)
     if not found.ranked.claims or found.reach is None:
         return [*early, _so_far(found)]
-    first = [*early, _leads(found)] if early else _train_with(found)
+    first = [*early, _leads(found)] if early else [_train_with(found)]
     return [*first, *_behind(found), *_absent(found), *_tuning(found), *_expected(found)]
 
 
@@ -65,92 +91,45 @@ def unlearnt(found: Findings) -> list[str]:
     ]
 
 
-def _absent(found: Findings) -> list[str]:
-    """The losses of the plan that are not compared."""
-    headless = {left.run for left in found.comparison.left_out if left.why.startswith(NO_HEAD)}
-    planned = dict.fromkeys(label for run, label in found.comparison.plan.labels.items() if run not in headless)
-    absent = [label for label in planned if label not in found.labels]
-    return [f"Not compared: {listed(absent)}; the protocol says why."] if absent else []
+def _leads(found: Findings) -> str:
+    """Which loss is the best so far."""
+    best, tuned = found.advised.order[0], f", {found.task.all_tuned} tuned" * found.tune
+    score = quantity(found, found.advised.mean.value[best])
+    return f"So far {found.labels[best]} comes first{tuned}: its {score_name(found)} is {score}."
 
 
-def score_name(found: Findings) -> str:
-    """What people call the score that losses are ranked by."""
-    return found.ranked.measure.label
+def _so_far(found: Findings) -> str:
+    """Which loss leads, and why that can't be called sure."""
+    seeds = len(found.seeds)
+    if not found.ranked.claims:
+        return (
+            f"{_leads(found)} With {seeds} seed{'s' * (seeds > 1)} per loss no loss can be called better than another: train "
+            f"at least {CLAIMED}, better {SEEDS}.{more_seeds(found, SEEDS)}"
+        )
+    what = "all scenes lie" if found.group_count == 1 else f"a {found.task.score_of} lies"
+    return (
+        f"{_leads(found)} No loss can be called better than another: {what} in one area, so how scores vary between areas is "
+        "not known."
+    )
 
 
-def quantity(found: Findings, value: float) -> str:
-    """A score, or difference of scores, with its unit."""
-    return f"{number(value)} {found.ranked.measure.unit}".strip()
+def _train_with(found: Findings) -> str:
+    """The loss to take, how to use it, and how sure its lead is."""
+    best, *others = found.advised.order
+    label, behind, lead = found.labels[best], found.advised.behind, found.advised.lead()
+    near = [i for i in others if i not in behind]
+    if not near:
+        return f"Train with {label}{_use(found)}. It is surely better than every other loss."
+    if not behind and np.abs([lead.low[best, near], lead.high[best, near]]).max() < found.equal_within:
+        return f"Train with any of these losses{_use(found)}. None differs from {label}, the first, by {_equal(found)} or more."
+    names = [found.labels[i] for i in near]
+    some = listed([*names[: NAMED - 1], f"{len(names) - NAMED + 1} more"] if len(names) > NAMED else names)
+    return f"Train with {label}{_use(found)}. {some} {'is' if len(near) == 1 else 'are'} not surely behind it."
 
 
 def _equal(found: Findings) -> str:
     """The difference below which losses are practically equal, with its unit."""
     return f"{found.equal_within:g} {found.ranked.measure.unit or score_name(found)}"
-
-
-def area_word(found: Findings) -> str:
-    """What the groups are called: where each scene is one, scenes or blocks."""
-    return "areas" if found.group_count < len(found.scenes) else "blocks" if found.blocks else "scenes"
-
-
-def of_blocks(side: int) -> str:
-    """What scores say of other places, where scenes are blocks of images."""
-    return (
-        f"The scenes are blocks of {side} px of the images that train: scores hold for other parts of these images, not for "
-        "other places."
-    )
-
-
-def unseen(found: Findings) -> str:
-    """Where the expected score is expected."""
-    return "other parts of these images" if found.blocks else "new areas"
-
-
-def _leads(found: Findings) -> str:
-    """Which loss is the best one, where that is no reason to train with it."""
-    best, tuned = found.advised.order[0], f", {found.task.all_tuned} tuned" * found.tune
-    return f"So far {found.labels[best]} comes first{tuned}: its {score_name(found)} is " + (
-        f"{quantity(found, found.advised.mean.value[best])}."
-    )
-
-
-def _so_far(found: Findings) -> str:
-    """Which loss leads, and why that can't be called sure."""
-    best, seeds = found.order[0], len(found.seeds)
-    extreme = "highest" if found.ranked.measure.higher_is_better else "lowest"
-    leads = (
-        f"{found.labels[best]} has the {extreme} {score_name(found)} so far, {quantity(found, found.ranked.mean.value[best])}."
-    )
-    if not found.ranked.claims:
-        return (
-            f"{leads} With {seeds} seed{'s' * (seeds > 1)} per loss no loss can be called better than another: train at least "
-            f"{CLAIMED}, better {SEEDS}.{more_seeds(found, SEEDS)}"
-        )
-    what = "all scenes lie" if found.group_count == 1 else f"a {found.task.score_of} lies"
-    return (
-        f"{leads} No loss can be called better than another: {what} in one area, so how scores vary between areas is not known."
-    )
-
-
-def _train_with(found: Findings) -> list[str]:
-    """The loss to take, how to use it, and how sure its lead is, in two sentences."""
-    best, *others = found.advised.order
-    label, behind = found.labels[best], found.advised.behind
-    near = [i for i in others if i not in behind]
-    take, lead = f"Train with {label}{_use(found)}.", found.advised.lead()
-    if not near:
-        equal = [found.labels[i] for i in others if lead.high[best, i] < found.equal_within]
-        close = f", but practically equal to {listed(equal)}: the lead is below {_equal(found)}" if equal else ""
-        return [f"{take} It is surely better than every other loss{close}."]
-    furthest = np.abs([lead.low[best, near], lead.high[best, near]]).max()
-    if furthest < found.equal_within and not behind:
-        take = f"Train with any of these losses{_use(found)}."
-        return [f"{take} None differs from {label}, the first, by {_equal(found)} or more."]
-    if not behind and len(near) > 1:
-        return [f"{take} Its lead may be chance: no other loss is surely behind it."]
-    names = [found.labels[i] for i in near]
-    some = listed([*names[:3], f"{len(names) - 3} more"] if len(names) > 4 else names)
-    return [f"{take} {some} {'is' if len(near) == 1 else 'are'} not surely behind it."]
 
 
 def _use(found: Findings) -> str:
@@ -168,14 +147,21 @@ def _use(found: Findings) -> str:
 def _behind(found: Findings) -> list[str]:
     """The losses that are surely behind, each with its interval; of many the nearest."""
     surely, lead, best = found.advised.behind, found.advised.lead(), found.advised.order[0]
-    as_used = ", both tuned" * found.tune
-    said = []
-    for i in surely[:4]:
+    said, used = [], ", both tuned" * found.tune
+    for i in surely[:NAMED]:
         gap, low, high = lead.at(best, i)
-        said.append(f"{found.labels[i]} is surely behind it{as_used}, by {quantity(found, gap)}{brackets(low, high)}.")
-    if len(surely) > 4:
-        said.append(f"So {'is' if len(surely) == 5 else 'are'} {listed([found.labels[i] for i in surely[4:]])}.")
+        said.append(f"{found.labels[i]} is surely behind it{used}, by {quantity(found, gap)}{brackets(low, high)}.")
+    if len(surely) > NAMED:
+        said.append(f"Further behind: {listed([found.labels[i] for i in surely[NAMED:]])}.")
     return said
+
+
+def _absent(found: Findings) -> list[str]:
+    """The losses of the plan that are not compared."""
+    headless = {left.run for left in found.comparison.left_out if left.why.startswith(NO_HEAD)}
+    planned = dict.fromkeys(label for run, label in found.comparison.plan.labels.items() if run not in headless)
+    absent = [label for label in planned if label not in found.labels]
+    return [f"Not compared: {listed(absent)}; the protocol says why."] if absent else []
 
 
 def _tuning(found: Findings) -> list[str]:
@@ -201,11 +187,10 @@ def _expected(found: Findings) -> list[str]:
         return []
     best, tuned, chances = found.advised.order[0], ", tuned," * found.tune, found.chances
     chance, expected, regret = float(chances.best[best]), float(chances.mean[best]), float(chances.regret[best])
-    loses = f"; choosing it loses {quantity(found, regret)} on average to the loss that is truly best"
-    behind = loses if number(regret) != number(0) else ""
     return [
         f"With a probability of {percent(chance)} {found.labels[best]} is the best of the {len(found.labels)} losses. Its "
-        f"expected {score_name(found)}{tuned} on {unseen(found)} is {quantity(found, expected)}{behind}."
+        f"expected {score_name(found)}{tuned} on new {area_word(found)} is {quantity(found, expected)}; choosing it loses "
+        f"{quantity(found, regret)} on average to the loss that is truly best."
     ]
 
 
@@ -214,25 +199,18 @@ def statistics(found: Findings) -> list[str]:
     said, known = [], found.reach
     if known is not None and found.ranked.claims:
         limit = f"{len(found.seeds)} seeds" if known.limit == "seeds" else f"{found.group_count} {area_word(found)}"
-        least, most = (number(gap) for gap in known.gaps)
-        unit = f" {found.ranked.measure.unit}".rstrip()
-        some = f"{most}{unit}" if least == most else f"{least} to {most}{unit}, by the pair,"
-        if most != number(0):
-            said.append(
-                f"Two losses have to differ by {some} to be told from chance here, mostly because there are only {limit}."
-            )
+        least, most = (quantity(found, gap) for gap in known.gaps)
+        some = most if least == most else f"{least} to {most}, by the pair,"
+        said.append(f"Two losses have to differ by {some} to be told from chance here, mostly because there are only {limit}.")
         said += _what_decides(found, known)
-    chosen = f"checkpoints{f' and {found.task.all_tuned}' * (found.tuned is not None)}"
+    chosen = (
+        f"Every scene is scored by checkpoints{f' and {found.task.all_tuned}' * (found.tuned is not None)} that were chosen"
+    )
     if not found.validated:
-        said.append(f"Every scene is scored by {chosen} that were chosen on the validation split.")
-    optimism = found.optimism[~np.isnan(found.optimism)]
-    if len(optimism) and found.group_count > 1 and not validated_once(found):
-        better = float(optimism.mean())
-        seem = f"{quantity(found, better)} better" if number(better) > number(0) else "no better"
-        said.append(
-            f"Every scene is scored by {chosen} that were chosen on other {area_word(found)}. A checkpoint scores {seem} on "
-            f"average on the {area_word(found)} that chose it."
-        )
+        said.append(f"{chosen} on the validation split.")
+    elif found.group_count > 1:
+        better = f"; a checkpoint scores {quantity(found, float(np.mean(found.optimism)))} better on those that chose it"
+        said.append(f"{chosen} on other {area_word(found)}{better * (not np.isnan(found.optimism).any())}.")
     return [*said, _holds_for(found)]
 
 
@@ -240,28 +218,17 @@ def _what_decides(found: Findings, known: Reach) -> list[str]:
     """How many more seeds or areas would separate the best two losses."""
     first, second, *_ = found.advised.order
     _, low, high = found.advised.lead().at(first, second)
-    pair, areas, seeds = f"{found.labels[first]} and {found.labels[second]}", area_word(found), len(found.seeds)
-    if low > 0:
-        return []
+    pair, areas = f"{found.labels[first]} and {found.labels[second]}", area_word(found)
     if max(-low, high) < found.equal_within:
         return [f"{pair} are practically equal: they differ by less than {_equal(found)}."]
-    if known.seeds is None and known.groups is None:
-        together = f"; about {known.both[0]} seeds on {known.both[1]} {areas} would" if known.both else ""
-        more = _more_blocks(found) if known.both else ""
-        return [f"Neither more seeds alone nor more {areas} alone would tell {pair} apart, up to {MOST}{together}.{more}"]
-    enough = [f"about {known.seeds} seeds per loss"] if known.seeds is not None else []
-    enough += [f"about {known.groups} {areas}"] if known.groups is not None else []
-    other = areas if known.groups is None else "seeds"
-    never = f", but no number of {other} below {MOST} would" * (len(enough) == 1)
-    how = more_seeds(found, known.seeds) if known.seeds is not None and known.seeds <= AFFORDABLE * seeds else ""
-    more = _more_blocks(found) if known.groups is not None else ""
-    return [f"If {pair} differ as they seem to, {listed(enough, 'or')} would tell them apart{never}.{more}{how}"]
-
-
-def _more_blocks(found: Findings) -> str:
-    """Where more blocks come from; empty where scenes are no blocks."""
-    in_turn = "" if found.comparison.plan.folds else ", or every block in turn (sweep=kfold)"
-    return f" More blocks take more images{in_turn}." if found.blocks else ""
+    if low > 0:
+        return []
+    enough = [f"about {known.seeds} seeds per loss"] if known.seeds else []
+    enough += [f"about {known.groups} {areas}"] if known.groups else []
+    if not enough:
+        return [f"Neither more seeds alone nor more {areas} alone would tell {pair} apart, up to {MOST}."]
+    how = more_seeds(found, known.seeds) if known.seeds and known.seeds <= AFFORDABLE * len(found.seeds) else ""
+    return [f"If {pair} differ as they seem to, {listed(enough, 'or')} would tell them apart.{how}"]
 
 
 def more_seeds(found: Findings, seeds: int) -> str:
@@ -272,18 +239,14 @@ def more_seeds(found: Findings, seeds: int) -> str:
 
 
 def _holds_for(found: Findings) -> str:
+    """What was trained, on what, and what else that says something of."""
     runs = found.comparison.all_runs
     trained = len(runs[0].data["scenes"]["train"])
-    scenes = "this training scene" if trained == 1 else f"these {trained} training scenes"
-    scenes = f"{scenes}, less a fold," if found.comparison.plan.folds else scenes
+    fold = ", less a fold" * bool(found.comparison.plan.folds)
     rates = sorted({run.rate for run in runs if not np.isnan(run.rate)})
     rate = f" at a learning rate of {rates[0]:g}" if len(rates) == 1 else " at each loss's learning rate" if rates else ""
     steps = listed([str(n) for n in sorted({int(run.summary["steps"]) for run in runs})], "or")
-    scored = "one that scores" if found.group_count == 1 else f"{found.group_count} {area_word(found)} that score"
-    return f"This holds for models trained on {scenes} for {steps} steps{rate}, and for areas like the {scored} them."
-
-
-def validated_once(found: Findings) -> bool:
-    """Whether most runs have one validation, so that no checkpoint is chosen."""
-    runs = found.comparison.all_runs
-    return 2 * sum(len(run.records.steps) == 1 for run in runs) > len(runs)
+    return (
+        f"This holds for models trained on these training scenes ({trained}{fold}) for {steps} steps{rate}, and for areas like "
+        f"those that score them ({found.group_count})."
+    )

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from omegaconf import OmegaConf
-from omegaconf.errors import ValidationError
+from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.config.entry import one_line_errors
 from rsseg.contract import InputError, nearest
@@ -35,56 +34,63 @@ def run_command(arguments: type[Any], action: Callable[[Any], object], words: li
             action(parse(arguments, words))
 
 
-RENAMED = {"unfair=keep": "allow_different=true"}  # arguments of older versions, and what they are called now
-EXPECTED: dict[Any, str] = {int: "a whole number", bool: "yes or no"}  # what messages call the values of a field's type
+RENAMED = {  # arguments of older versions, and what they are called now
+    "unfair=keep": "allow_different=true",
+    "blend=cosine": "blend=gaussian",
+    "resample=refuse": "resample=false, or leave it out",
+}
+EXPECTED: dict[Any, str] = {int: "a whole number", bool: "true or false"}  # what messages call the values of a field's type
 
 
-def parse(arguments: type[Any], words: list[str]) -> Any:
+def parse(kind: type[Any], words: Sequence[str]) -> Any:
     """The command line as an instance of a dataclass, its values of the types of the fields.
 
     Raises:
         InputError: For words without "=", unknown or missing keys, and values of another type.
     """
-    known = {field.name: field.type for field in fields(arguments) if field.name != "overrides"}
-    typed, others = OmegaConf.structured(arguments), []
+    known = get_type_hints(kind)
+    given, others = dict[str, Any](), list[str]()
     for word in words:
         if word in RENAMED:
             raise InputError(f"{word}: write {RENAMED[word]}")
         key, equals, text = word.partition("=")
-        if not equals or key not in known:
+        if equals and key in known and key != "overrides":
+            given[key] = text
+        else:
             others.append(word)
-            continue
-        try:
-            typed[key] = names(text) if known[key] == list[str] else text
-        except ValidationError:
-            raise InputError(f"{word}: {EXPECTED.get(known[key], known[key])} is expected") from None
-        if key in ("run", "runs"):
-            _refuse_loose(key, text, words)
-    if "overrides" in typed.keys():  # noqa: SIM118 (`in typed` is False of what is not set yet)
-        typed.overrides = others
+    if "overrides" in known:
+        given["overrides"] = others
     elif others:
         near = nearest(others[0].partition("=")[0], known)
-        raise InputError(f"'{others[0]}' is not understood{near}: write key=value with {', '.join(known)}")
-    missing = [key for key in known if OmegaConf.is_missing(typed, key)]
+        several = ", several folders as one word with commas" if {"run", "runs"} & known.keys() else ""
+        raise InputError(f"'{others[0]}' is not understood{near}: write key=value with {', '.join(known)}{several}")
+    return typed(kind, given)
+
+
+def typed(kind: type[Any], given: Mapping[str, Any]) -> Any:
+    """An instance of a dataclass of settings. Text stands for numbers, truths, and lists of texts with commas.
+
+    Raises:
+        InputError: For an unknown or a missing setting, or a value of another kind.
+    """
+    types, values = get_type_hints(kind), OmegaConf.structured(kind)
+    for name, value in given.items():
+        if name not in types:
+            raise InputError(f"{name}: there is no such setting{nearest(name, types)}; there are {', '.join(types)}")
+        if types[name] == list[str] and isinstance(value, str):
+            value = names(value)
+        if types[name] is str and isinstance(value, bool):
+            value = str(value).lower()
+        try:
+            values[name] = list(value) if isinstance(value, tuple) else value
+        except OmegaConfBaseException as error:
+            expected = f"{EXPECTED[types[name]]} is expected" if types[name] in EXPECTED else str(error).splitlines()[0]
+            raise InputError(f"{name}={value}: {expected}") from None
+    missing = OmegaConf.missing_keys(values)
     if missing:
-        raise InputError(f"{', '.join(f'{key}=...' for key in missing)} must be given")
-    values: Any = OmegaConf.to_container(typed)  # nothing is resolved: an override may refer to another setting
-    return arguments(**values)
-
-
-HOLDS_RUN = ("config.yaml", "rsseg.json")  # a file of a run folder, and one of an exported folder
-
-
-def _refuse_loose(key: str, text: str, words: Sequence[str]) -> None:
-    """Refuse folders that a shell has written behind a run's, as it does for ``run=$(ls -d runs/*)``, a word or a line each."""
-    loose, lines = [Path(word) for word in words if os.path.isdir(word)], text.splitlines()
-    if not loose and len(lines) < 2:
-        return
-    folders = [*(place for line in lines for place in split_places(line)), *loose]
-    runs = [folder for folder in folders if any(next(folder.rglob(name), None) for name in HOLDS_RUN)]
-    bare = [folder for folder in folders if folder not in runs]
-    fault = f"{bare[0]} is no run folder (no config.yaml);" if bare else f"{folders[1]}:"
-    raise InputError(f"{fault} several runs are one word with commas between them, {key}={','.join(map(str, runs[:3]))}")
+        raise InputError(f"{', '.join(f'{name}=...' for name in types if name in missing)} must be given")
+    content: Any = OmegaConf.to_container(values)  # nothing is resolved: an override may refer to another setting
+    return kind(**content)
 
 
 def names(text: str) -> list[str]:

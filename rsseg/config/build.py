@@ -22,14 +22,6 @@ from omegaconf.errors import OmegaConfBaseException
 from rsseg.contract import InputError, nearest
 
 
-class FailedError(InputError):
-    """A target failed while it was made, over something else than its arguments: a server that is away, a full disk."""
-
-    def __init__(self, message: str, failure: Exception) -> None:
-        super().__init__(message)
-        self.failure = failure  # what the target raised
-
-
 @dataclass(frozen=True)
 class Kind:
     """What a place of the config accepts: classes that derive from a base. Names are dotted: they are imported when needed.
@@ -143,20 +135,20 @@ def faults(
     rsseg, such as a term's weight: the target is not given them.
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
-        return [f"{where} has no _target_: found {node}; to leave it out, remove it with '~{where}'"]
+        way_out = f"; to leave it out, remove it with '~{where}'" if "." in where else ""
+        return [f"{where} has no _target_: found {node}{way_out}"]
     try:
         parameters = _parameters(locate(node["_target_"], where, kind, trust))
     except InputError as error:
         return [str(error)]
     found, arguments = [], {key: value for key, value in node.items() if key != "_target_"}
     for key, value in arguments.items():
-        below = kind.nested.get(key, kind)
         for place, leaf in _nodes(value, f"{where}.{key}"):
-            found += faults(leaf, place, below, trust, _taken(leaf, place, below, trust, given))
+            found += faults(leaf, place, kind.nested.get(key, kind), trust, () if key in kind.nested else given)
     named = [name for name, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]  # **kwargs hide typos
     short = node["_target_"].rpartition(".")[2]
     for key in arguments:
-        if key in given:
+        if key in given and key in named:
             found.append(f"{where}.{key} is set by rsseg: remove it")
         elif key not in (*named, *beside):
             known = [*(name for name in named if name not in given), *beside]
@@ -180,7 +172,7 @@ def build(node: Mapping[str, Any], where: str, kind: Kind, trust: Collection[str
 
     Raises:
         InputError: If the node has `faults`, or the target refuses its arguments.
-        FailedError: If the target fails over something else.
+        Exception: What a logger raises else: that its server is away is no mistake.
 
     Example:
         >>> build({"_target_": "rsseg.losses.Dice", "smooth": 0}, "loss.terms.dice", TERM, task="binary").smooth
@@ -195,7 +187,8 @@ def build(node: Mapping[str, Any], where: str, kind: Kind, trust: Collection[str
     arguments = {name: value for name, value in given.items() if open_ended or name in parameters}
     for key, value in node.items():
         if key != "_target_":
-            arguments[key] = _built(value, f"{where}.{key}", kind.nested.get(key, kind), trust, given)
+            below = kind.nested.get(key)
+            arguments[key] = _built(value, f"{where}.{key}", below or kind, trust, {} if below else given)
     try:
         return target(**arguments)
     except InputError as error:
@@ -206,7 +199,9 @@ def build(node: Mapping[str, Any], where: str, kind: Kind, trust: Collection[str
     except (TypeError, ValueError, ModuleNotFoundError) as error:
         raise InputError(f"{where}: {node['_target_']} refused its arguments: {_last_line(error)}") from error
     except Exception as error:  # whatever a constructor raises
-        raise FailedError(f"{where}: {node['_target_']} could not be made: {_last_line(error)}", error) from error
+        if kind is LOGGER:
+            raise
+        raise InputError(f"{where}: {node['_target_']} could not be made: {_last_line(error)}") from error
 
 
 def _parameters(target: Any) -> Mapping[str, inspect.Parameter]:
@@ -232,8 +227,7 @@ def _built(value: Any, where: str, kind: Kind, trust: Collection[str], given: Ma
     """A value with the nodes in it built."""
     if isinstance(value, Mapping):
         if "_target_" in value:
-            taken = _taken(value, where, kind, trust, given)
-            return build(value, where, kind, trust, **{name: given[name] for name in taken})
+            return build(value, where, kind, trust, **given)
         return {key: _built(child, f"{where}.{key}", kind, trust, given) for key, child in value.items()}
     if isinstance(value, list):
         return [_built(child, f"{where}[{i}]", kind, trust, given) for i, child in enumerate(value)]
@@ -242,27 +236,19 @@ def _built(value: Any, where: str, kind: Kind, trust: Collection[str], given: Ma
 
 def _nodes(value: Any, where: str) -> list[tuple[str, Mapping[str, Any]]]:
     """The uppermost nodes with a `_target_` in a value, with their places."""
+    if isinstance(value, Mapping) and "_target_" in value:
+        return [(where, value)]
+    pairs: list[tuple[str, Any]] = []
     if isinstance(value, Mapping):
-        if "_target_" in value:
-            return [(where, value)]
         pairs = [(f"{where}.{key}", child) for key, child in value.items()]
-    else:
-        pairs = [(f"{where}[{i}]", child) for i, child in enumerate(value)] if isinstance(value, list) else []
+    elif isinstance(value, list):
+        pairs = [(f"{where}[{i}]", child) for i, child in enumerate(value)]
     return [leaf for place, child in pairs for leaf in _nodes(child, place)]
 
 
-def _taken(node: Mapping[str, Any], where: str, kind: Kind, trust: Collection[str], given: Collection[str]) -> tuple[str, ...]:
-    """Those of the given names that the target of a node below another has a parameter for; none if it is refused."""
-    try:
-        parameters = _parameters(locate(node["_target_"], where, kind, trust))
-    except InputError:
-        return ()
-    return tuple(name for name in given if name in parameters)
-
-
-def _lies_in(path: str, *modules: str) -> bool:
-    """Whether a dotted path names one of the modules, or something below it."""
-    return any(f"{path}.".startswith(f"{module}.") for module in modules)
+def _lies_in(path: str, module: str) -> bool:
+    """Whether a dotted path names a module, or something below it."""
+    return f"{path}.".startswith(f"{module}.")
 
 
 def _look_for_own_code() -> None:

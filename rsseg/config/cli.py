@@ -7,6 +7,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,17 @@ import yaml  # type: ignore[import-untyped]
 from hydra import initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.config.build import missing, plain
-from rsseg.config.contents import RENAMED
-from rsseg.config.entry import invocation, own_configs, search_path
+from rsseg.config.entry import CONFIGS, invocation, own_configs, search_path
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import cross_check, raise_faults, register
-from rsseg.config.targets import leave_out_short_form
-from rsseg.config.words import choices, word_faults
-from rsseg.contract import InputError
+from rsseg.config.words import RENAMED, choices, word_faults
+from rsseg.contract import InputError, nearest
 from rsseg.files import file_error, is_remote
 
 HELP = """\
@@ -121,25 +120,48 @@ def compose(configs: Path, words: Sequence[str], multirun: bool = False) -> Dict
         InputError: For words that can't be understood, and for launchers and the like that are not of `ALLOWED_HYDRA_TARGETS`.
     """
     register()
-    found = word_faults(configs, words, multirun)
+    faults = word_faults(configs, words, multirun)
+    found = list(faults.values())
+    config = DictConfig({})
+    with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
+        loader, mode = GlobalHydra.instance().config_loader(), RunMode.MULTIRUN if multirun else RunMode.RUN
+        try:
+            with refusing():
+                config = loader.load_configuration("train", [w for w in words if w not in faults], mode, from_shell=False)
+        except InputError as error:
+            found.append(str(error))
     if found:
         several = "the command line can't be used:\n  - " if len(found) > 1 else ""
         raise InputError(several + "\n  - ".join(found))
-    with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        try:
-            mode = RunMode.MULTIRUN if multirun else RunMode.RUN
-            config: DictConfig = loader.load_configuration("train", list(words), mode, from_shell=False)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise InputError(one_line(error)) from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            where = next((place for place in (own_configs(), configs) if place), configs)
-            raise InputError(f"a file below {where} is no YAML in UTF-8: {' '.join(str(error).split())}") from None
-        except AssertionError:  # Hydra's, of a key below a value that is null
-            added = ", ".join(word for word in words if word.startswith("+"))
-            raise InputError(f"{added}: there is nothing that it could be added to: leave it out") from None
     refuse_foreign(config, words)
     return config
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Say in one line what Hydra refuses while it composes a config.
+
+    Raises:
+        InputError: If it does.
+    """
+    try:
+        yield
+    except MissingConfigException as error:
+        listed = re.search("Available options in '(.+)'", str(error))
+        group = listed[1] if listed else str(error.missing_cfg_file).partition("/")[0]
+        name = str(error.missing_cfg_file).removeprefix(f"{group}/")
+        known = [*dict.fromkeys([*(error.options or []), *choices([CONFIGS], group)])]
+        if name in RENAMED:
+            raise InputError(f"{group}={name}: {name} is called {RENAMED[name]} now") from None
+        raise InputError(
+            f"{group}={name}: there is no such choice{nearest(name, known)}; there are {', '.join(known)}"
+        ) from None
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(_one_line(error)) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"a file of {own_configs() or CONFIGS} is no YAML in UTF-8: {' '.join(str(error).split())}") from None
+    except AssertionError:  # Hydra's, of a key below a value that is null
+        raise InputError("a word with + adds to a value that is null: leave it out") from None
 
 
 def check_early(config: Any) -> None:
@@ -151,7 +173,6 @@ def check_early(config: Any) -> None:
     if config.resume:
         RunFolder(Path(config.resume)).config()
         return
-    config = leave_out_short_form(config)
     raise_faults(missing(config))
     try:
         source = plain(config.dataset.source)
@@ -165,7 +186,7 @@ def check_early(config: Any) -> None:
     raise_faults(found)
 
 
-def one_line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     """What Hydra or OmegaConf says, without its advice to add an unknown key with a plus."""
     said = f"{error}\n{error.__cause__ or ''}"
     for pattern, words in (
@@ -173,12 +194,9 @@ def one_line(error: Exception) -> str:
         (r"Could not append to config. An item is already at '(.+?)'.*", r"\1 is set already: leave out the + before it"),
         (r"Error merging override (.+?)\n", r"\1: "),
         (r"(\w+) is not a ListConfig, list or tuple.*", r"a list is expected, such as [a,b]; found \1"),
+        (r"\n(Config search path|See https|Set the environment|    full_key).*", ""),
     ):
         said = re.sub(pattern, words, said, flags=re.DOTALL)
-    for old, new in RENAMED.items():
-        said = said.replace(f"Key '{old}' not in 'Config'", f"{old} is called {new} now")
-    for end in ("\nConfig search path", "\nSee https", "\nSet the environment", "\n    full_key"):
-        said = said.partition(end)[0]
     return " ".join(said.split())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.config.schema import Config
-from rsseg.config.targets import heads_of
-from rsseg.contract import InputError, current_log_name
+from rsseg.contract import InputError
 from rsseg.files import is_remote
 
 NEEDED = {
     "config.yaml": {
-        "seed": "a whole number", "steps": "a whole number", "batch_size": "a whole number", "window": "a whole number",
-        "optimizer": "a mapping", "loss": "a mapping","dataset.name": "text",
-        "dataset.task": "text or null", "dataset.classes": "a list of text or null", "model.encoder": "text",
-        "model.heads": "a mapping of mappings",
+        "seed": "a number", "steps": "a number", "batch_size": "a number", "window": "a number", "dataset.name": "text",
+        "model.encoder": "text", "model.heads": "a mapping", "optimizer": "a mapping", "loss": "a mapping",
     },
     "run.json": {
         "overrides": "a list of text", "loss": "text", "git.commit": "text or null", "git.changed": "true, false or null",
@@ -32,41 +29,33 @@ NEEDED = {
         "scenes.val": "a list of text", "positives": "a list of numbers", "valid": "a list of numbers",
         "mean": "a list of numbers", "std": "a list of numbers",
     },
-    "summary.json": {"finished": "text", "steps": "a whole number", "seconds": "a number"},
+    "summary.json": {"finished": "text", "steps": "a number", "seconds": "a number"},
 }  # fmt: skip
-"""What each file of a run has to hold, by dotted keys, and as what."""
+"""What each file of a run has to hold, by dotted keys, and as what. What a config holds is typed by the schema."""
 
 SCORES = (("rmse", "mae"), ("f1", "precision", "recall"), ("iou", "dice", "scene_iou", "scene_dice"))
 """What a run may be scored by: a file that holds the first of some scores has to hold all of them; the last are expected."""
 
 
-def scores_in(names: Collection[str]) -> tuple[str, ...]:
-    """The scores that a file has to hold, by the names of what it holds."""
-    return next((scores for scores in SCORES if scores[0] in names), SCORES[-1])
-
-
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 KINDS: dict[str, Callable[[Any], bool]] = {
     "text": lambda value: isinstance(value, str),
     "text or null": lambda value: value is None or isinstance(value, str),
     "true, false or null": lambda value: value is None or isinstance(value, bool),
-    "a whole number": lambda value: _is_number(value) and isinstance(value, int),
-    "a number": lambda value: _is_number(value) and math.isfinite(value),
+    "a number": _is_number,
     "a number or null": lambda value: value is None or _is_number(value),
     "a mapping": lambda value: isinstance(value, dict),
-    "a mapping of mappings": lambda value: isinstance(value, dict) and all(isinstance(one, dict) for one in value.values()),
     "a list of text": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
-    "a list of text or null": lambda value: value is None or KINDS["a list of text"](value),
-    "a list of numbers": lambda value: isinstance(value, list) and all(KINDS["a number"](one) for one in value),
+    "a list of numbers": lambda value: isinstance(value, list) and all(map(_is_number, value)),
 }
 """What values may be expected to be, in words."""
 
-
 ROOT_KEYS = ("dataset.source.root", "dataset.args.root")  # the settings that say where data lie
-RENAMED = {"residence": "cache", "on_bad_tile": "on_bad_scene"}  # settings of earlier versions, and what they are called now
+
+OLD_KEYS = {"residence": "cache", "on_bad_tile": "on_bad_scene"}  # what settings of a run of an earlier version are called now
 
 ABSENT = object()  # what a key that is not there gives, as null is a value
 
@@ -76,26 +65,19 @@ def fault(name: str, content: Any) -> str:
 
     Example:
         >>> fault("summary.json", {"diverged": {"step": "many"}})
-        "diverged.step is 'many', a whole number is expected"
+        "diverged.step is 'many', a number is expected"
     """
     needed = NEEDED.get(name, {})
-    if name == "summary.json" and isinstance(content, Mapping) and "diverged" in content:
-        needed = {"diverged.step": "a whole number"}
-    elif name == "summary.json" and isinstance(content, Mapping):
-        needed = {**dict.fromkeys(scores_in(content), "a number or null"), **needed}
-    elif name == "scaling.json":
-        if not KINDS["a mapping of mappings"](content):
-            return "it holds no mapping by head and kind"
-        needed = {
-            f"{head}.{kind}.{key}": "a list of numbers"
-            for head, kinds in content.items() for kind in kinds for key in ("scale", "shift")
-        }  # fmt: skip
-    found = {key: look_up(content, key) for key in needed}
-    lacking = [key for key, value in found.items() if value is ABSENT]
-    if lacking:
-        return f"it lacks {', '.join(lacking)}"
-    wrong = [key for key, kind in needed.items() if not KINDS[kind](found[key])]
-    return f"{wrong[0]} is {repr(found[wrong[0]])[:60]}, {needed[wrong[0]]} is expected" if wrong else ""
+    if name == "summary.json" and isinstance(content, Mapping):
+        scores = next((scores for scores in SCORES if scores[0] in content), SCORES[-1])
+        needed = {"diverged.step": "a number"} if "diverged" in content else dict.fromkeys(scores, "a number or null") | needed
+    for key, kind in needed.items():
+        value = look_up(content, key)
+        if value is ABSENT:
+            return f"it lacks {key}"
+        if not KINDS[kind](value):
+            return f"{key} is {repr(value)[:60]}, {kind} is expected"
+    return ""
 
 
 def look_up(node: Any, key: str) -> Any:
@@ -125,13 +107,7 @@ def typed_config(content: Mapping[str, Any]) -> Any:
     Raises:
         InputError: If the schema has no place for it.
     """
-    content = {RENAMED.get(key, key): value for key, value in content.items()}
-    for loss in (content["loss"], *(head.get("loss") for head in content["model"]["heads"].values())):
-        if isinstance(loss, dict):
-            loss.pop("backend", None)  # a setting of older versions that changed nothing but the speed
-            for term in loss.get("terms", {}).values():
-                if isinstance(term, dict) and term.get("class_weights_cap", "") is None:
-                    term.pop("class_weights_cap")  # likewise, where it was not set
+    content = {OLD_KEYS.get(key, key): value for key, value in content.items()}
     references = [key for key, value in flat(content).items() if "${" in str(value)]
     if references:
         raise InputError(f"{references[0]} holds '${{', and the config of a run holds values alone")
@@ -149,9 +125,6 @@ def typed_config(content: Mapping[str, Any]) -> Any:
         raise InputError(f"it lacks {', '.join(lacking)}")
     for key in ROOT_KEYS:
         _find_moved(config, key)
-    for callback in config.callbacks.values():
-        if OmegaConf.is_dict(callback) and callback.get("monitor"):
-            callback.monitor = current_log_name(str(callback.monitor), heads_of(config))
     config.trust = []  # the person at the command line trusts, not a file
     return config
 

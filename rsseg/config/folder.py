@@ -6,9 +6,8 @@ import csv
 import io
 import logging
 import math
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +32,8 @@ PLACE_KEYS = ("output", "resume", "workers", "cache", "verify", "pictures", "log
 """The settings in which two runs of the same config may differ: none of them changes what is learnt."""
 
 FOUND_KEYS = ("dataset.bands", "dataset.rgb")  # what is null until a run has seen the data
+
+ANOTHER_FOLDER = "choose another folder (hydra.run.dir=..., for a sweep hydra.sweep.dir=...) or remove it"
 
 
 class RunFolder:
@@ -105,39 +106,16 @@ class RunFolder:
             remove_parts(self.path)  # a younger one may be a table that another process writes beside this run
             yield
 
-    def remove_unused(self, made: Sequence[Path]) -> None:
-        """Remove the folder of a start that has failed, if nothing was begun in it.
-
-        Args:
-            made: The folders that the start has made, the innermost first; others stay.
-        """
-        if self.path not in made or not self.path.is_dir():
-            return
-        log_file, left = self.path / "train.log", {path.name for path in self.path.iterdir()}
-        traced = log_file.is_file() and "Traceback" in log_file.read_text(encoding="utf-8", errors="replace")
-        if traced or not left <= {log_file.name, self.lock_file.name}:
-            return
-        for handler in logging.getLogger().handlers:
-            if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename) == log_file.resolve():
-                handler.close()  # Windows does not remove a file that is open
-        with suppress(OSError):
-            shutil.rmtree(self.path)
-            for folder in made[1:]:
-                folder.rmdir()
-
     def config(self) -> Any:
         """The config of the run, typed by the schema. Nothing in it is resolved; keys that the schema lacks are kept."""
         if not self.begun:
             raise InputError(f"{self} is no run folder: it has no config.yaml")
         try:
             content: Any = OmegaConf.to_container(OmegaConf.load(self.config_file), resolve=False)
-        except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
-            raise self._unusable(self.config_file, str(error)) from None
-        if wrong := fault(self.config_file.name, content):
-            raise self._unusable(self.config_file, wrong)
-        try:
+            if wrong := fault(self.config_file.name, content):
+                raise InputError(wrong)
             return typed_config(content)
-        except InputError as error:
+        except (InputError, OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
             raise self._unusable(self.config_file, str(error)) from None
 
     def origin(self) -> dict[str, Any]:
@@ -161,17 +139,12 @@ class RunFolder:
             text = path.read_text(encoding="utf-8")
             table = csv.DictReader(io.StringIO(text, newline=""))
             rows, columns = list(table), table.fieldnames or ()
-        except OSError as error:
-            raise self._unusable(path, error.strerror or str(error)) from None
-        except (ValueError, csv.Error) as error:  # ValueError: it is not UTF-8
-            raise self._unusable(path, str(error)) from None
-        if not text.endswith("\n") or any(None in row or None in row.values() for row in rows):
-            raise self._unusable(path, "it is cut" if text else "it is empty")
-        if "step" not in columns:
-            raise self._unusable(path, "it lacks the column step")
-        try:
+            if not text.endswith("\n") or any(None in row or None in row.values() for row in rows):
+                raise ValueError("it is cut" if text else "it is empty")
+            if "step" not in columns:
+                raise ValueError("it lacks the column step")
             return [{key: float(cell) for key, cell in row.items() if cell} | {"step": int(row["step"])} for row in rows]
-        except ValueError as error:
+        except (OSError, ValueError, csv.Error) as error:  # ValueError: it is not UTF-8, too
             raise self._unusable(path, str(error)) from None
 
     def thresholds(self, tasks: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -201,11 +174,16 @@ class RunFolder:
             InputError: If they can't be read.
         """
         stored = self._json(self.scaling_file) if self.scaling_file.is_file() else {}
-        found = {kind: Scaling(tuple(own["scale"]), tuple(own["shift"])) for kind, own in stored.get(head, {}).items()}
-        if any(len(numbers) != classes for each in found.values() for numbers in (each.scale, each.shift)):
-            raise self._unusable(
-                self.scaling_file, f"it lacks a scale and a shift for each of {classes} classes of head {head}"
-            )
+        try:
+            found = {
+                kind: Scaling(*(tuple(float(number) for number in own[name]) for name in ("scale", "shift")))
+                for kind, own in stored.get(head, {}).items()
+            }
+            if any(len(numbers) != classes for each in found.values() for numbers in (each.scale, each.shift)):
+                raise ValueError
+        except (AttributeError, KeyError, TypeError, ValueError):
+            lacks = f"it lacks a scale and a shift for each of {classes} classes of head {head}"
+            raise self._unusable(self.scaling_file, lacks) from None
         return found
 
     def find(self, name: str = "best") -> Path:
@@ -308,18 +286,15 @@ class RunFolder:
         changed = self.differences(config) if self.begun else {}
         if changed:
             listed = ", ".join(f"{key}: {before} -> {now}" for key, (before, now) in list(changed.items())[:5])
-            raise InputError(
-                f"{self} holds a run of another config ({listed}): choose another folder (hydra.run.dir=..., for a sweep "
-                "hydra.sweep.dir=...) or remove it"
-            )
+            raise InputError(f"{self} holds a run of another config ({listed}): {ANOTHER_FOLDER}")
 
     def _json(self, path: Path) -> dict[str, Any]:
         try:
             content = read_json(path)
+            if wrong := fault(path.name, content):
+                raise InputError(wrong)
         except InputError as error:
             raise self._unusable(path, str(error).removeprefix(f"{path} can't be read: ")) from None
-        if wrong := fault(path.name, content):
-            raise self._unusable(path, wrong)
         return content
 
     def _unusable(self, path: Path, found: str) -> InputError:

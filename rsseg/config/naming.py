@@ -71,12 +71,7 @@ def resume_word(folder: Path) -> str:
     """
     if re.fullmatch(r"[\w./:-]*", str(folder)):
         return f"resume={folder}"
-    return f"'{quoted_resume(folder)}'"
-
-
-def quoted_resume(folder: Path) -> str:
-    """The word as Hydra reads it, without the shell's quotes."""
-    return f"resume={quoted(folder)}"
+    return f"'resume={quoted(folder)}'"
 
 
 def quoted(folder: Path) -> str:

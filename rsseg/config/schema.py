@@ -11,10 +11,10 @@ from enum import StrEnum
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, OmegaConf
 
 from rsseg.config.naming import folder_name, run_folder, sweep_name
-from rsseg.config.targets import TargetFacts, head_faults, target_faults
+from rsseg.config.targets import Decoder, TargetFacts, head_faults, target_faults
 from rsseg.contract import InputError, nearest
 
 
@@ -30,8 +30,6 @@ class Cache(StrEnum):
     ram = "ram"
     gpu = "gpu"
 
-
-Decoder = StrEnum("Decoder", {"shared": "shared", "own": "own"})  # whether heads share a decoder, or each has its own
 
 Fusion = StrEnum("Fusion", {"concat": "concat", "difference": "difference"})
 """How the features of two dates are fused: concatenated, or their absolute difference."""
@@ -69,8 +67,6 @@ class DatasetConfig(TargetFacts):
         source: Where the scenes lie: a `_target_` with a method ``scenes(split)``.
     """
 
-    task: str | None = MISSING
-    classes: list[str] | None = MISSING
     name: str = MISSING
     targets: dict[str, Any] = field(default_factory=dict)
     unlabelled: dict[str, list[str]] = field(default_factory=dict)
@@ -206,9 +202,12 @@ class Config:
     trust: list[str] = field(default_factory=list)
 
 
-LEAST = {"window": 1, "batch_size": 1, "steps": 1, "validations": 1, "pictures": 0, "checkpoint_every": 1, "workers": 0}
-
-AUX = 4  # the most outputs of a decoder that are supervised
+RANGES = {
+    "window": (1, math.inf), "batch_size": (1, math.inf), "steps": (1, math.inf), "validations": (1, math.inf),
+    "pictures": (0, math.inf), "checkpoint_every": (1, math.inf), "workers": (0, math.inf), "seed": (0, 2**32 - 1),
+    "model.dropout": (0, 0.99), "model.aux": (0, 4), "model.classifier": (0, math.inf),
+}  # fmt: skip
+"""The least and the greatest value of settings that are numbers; where they are null, nothing is asked of them."""
 
 SCHEMAS = {"dataset": DatasetConfig, "model": ModelConfig, "loss": LossConfig, "record": RecordConfig, "metrics": MetricsConfig}
 """The nodes whose keys are known."""
@@ -234,42 +233,30 @@ def register() -> None:
     OmegaConf.register_new_resolver("rsseg.sweep_name", sweep_name, replace=True)
 
 
-def cross_check(config: Config | DictConfig) -> list[str]:
+def cross_check(config: Any) -> list[str]:
     """The faults that concern single numbers and pairs of fields, one sentence each; an empty list if there are none."""
-    dataset = config.dataset
     faults = _unknown_keys(config)
-    for name, least in LEAST.items():
-        value, or_null = getattr(config, name), ", or null" if getattr(Config, name) is None else ""
-        if value is not None and value < least:
-            faults.append(f"{name}={value} must be at least {least}{or_null}")
+    for name, (low, high) in RANGES.items():
+        value = OmegaConf.select(config, name)
+        if value is not None and not low <= value <= high:
+            faults.append(f"{name}={value:g} must be {f'at least {low}' if math.isinf(high) else f'from {low} to {high}'}")
     if config.window % 32:
         lower = max(32, config.window // 32 * 32)
         faults.append(f"window={config.window} is not a multiple of 32, as encoders need; take {lower} or {lower + 32}")
     if not 0 <= 2 * config.overlap < config.window:
         faults.append(f"overlap={config.overlap} must be at least 0 and less than half of window={config.window}")
-    if not 0 <= config.seed < 2**32:
-        faults.append(f"seed={config.seed} must be from 0 to 2**32 - 1")
-    nodes: Any = {"dataset": config.dataset, "model": config.model}
-    plain: Any = {name: OmegaConf.to_container(node, resolve=True) for name, node in nodes.items()}
-    faults += head_faults(plain)
-    faults += _device_faults(config)
-    wrong = [part for part in config.model.freeze if part not in ("encoder", "decoder")]
-    if wrong:
-        faults.append(f"model.freeze={list(config.model.freeze)}: a list of encoder and decoder is expected")
-    if not 0 <= config.model.dropout < 1:
-        faults.append(f"model.dropout={config.model.dropout} must be at least 0 and less than 1")
-    if not 0 <= config.model.aux <= AUX:
-        faults.append(f"model.aux={config.model.aux} must be from 0 to {AUX}")
-    if config.model.classifier is not None and not 0 < config.model.classifier < math.inf:
-        faults.append(f"model.classifier={config.model.classifier:g} must be a weight above 0, or null")
+    plain: Any = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("dataset", "model", "trainer")}
+    dataset, model = plain["dataset"], plain["model"]
+    faults += head_faults(plain) + target_faults(dataset) + _device_faults(config, plain["trainer"])
+    faults += _fold_faults(dataset["folds"], dataset["fold"])
+    if set(model["freeze"]) - {"encoder", "decoder"}:
+        faults.append(f"model.freeze={model['freeze']}: a list of encoder and decoder is expected")
     if config.model.fusion != ModelConfig.fusion and not config.model.siamese:
         faults.append(f"model.fusion={config.model.fusion} is about two dates: set model.siamese=true too")
-    faults += target_faults(plain["dataset"])
-    faults += _fold_faults(dataset.folds, dataset.fold)
-    if dataset.bands is not None and (not dataset.bands or min(dataset.bands) < 1):
-        faults.append(f"dataset.bands={list(dataset.bands)}: list at least one band, counted from 1")
-    if dataset.rgb is not None and len(dataset.rgb) != 3:
-        faults.append(f"dataset.rgb={list(dataset.rgb)}: three band numbers are expected; null: the first three")
+    if dataset["bands"] is not None and min(dataset["bands"], default=0) < 1:
+        faults.append(f"dataset.bands={dataset['bands']}: list at least one band, counted from 1")
+    if dataset["rgb"] is not None and len(dataset["rgb"]) != 3:
+        faults.append(f"dataset.rgb={dataset['rgb']}: three band numbers are expected; null: the first three")
     return faults
 
 
@@ -277,31 +264,26 @@ def _fold_faults(folds: int | str | None, fold: int | None) -> list[str]:
     """What is wrong with the folds of a cross-validation, one sentence at most."""
     if folds is None:
         return [] if fold is None else [f"dataset.fold={fold} says which fold validates: set dataset.folds=5, or groups, too"]
-    every = folds == "groups"
-    if not every and (not isinstance(folds, int) or folds < 2):
+    number = isinstance(folds, int)
+    if folds != "groups" and not (number and folds >= 2):  # type: ignore[operator]
         return [f"dataset.folds={folds}: 2 or more is expected, or groups to leave one group out at a time"]
-    last = folds if isinstance(folds, int) else "the number of groups"
-    if fold is None:
-        return [f"dataset.folds={folds}: set dataset.fold, the one that validates, from 1 to {last}; -m sweep=kfold runs all"]
-    if fold < 1 or (isinstance(folds, int) and fold > folds):
-        return [f"dataset.fold={fold}: folds are counted from 1 to {last}"]
+    if fold is None or fold < 1 or (number and fold > folds):  # type: ignore[operator]
+        last = folds if number else "the number of groups"
+        return [f"dataset.fold={fold}: the fold that validates, from 1 to {last}, is expected; -m sweep=kfold runs all"]
     return []
 
 
-def _device_faults(config: Config | DictConfig) -> list[str]:
+def _device_faults(config: Any, trainer: dict[str, Any]) -> list[str]:
     """What does not go together in steps, batches and devices."""
     faults = []
-    trainer: Any = OmegaConf.to_container(config.trainer, resolve=True)
     times = trainer.get("accumulate_grad_batches", 1)
     if not isinstance(times, int) or times < 1:
         faults.append(f"trainer.accumulate_grad_batches={times} has to be a whole number of 1 or more")
     milestones = config.scheduler.get("milestones")
     if OmegaConf.is_list(milestones) and milestones and max(milestones) >= config.steps:
         faults.append(f"scheduler.milestones={milestones}: all have to come before the last of steps={config.steps}")
-    devices, nodes = trainer.get("devices", 1), trainer.get("num_nodes", 1)
+    devices = trainer.get("devices", 1)
     devices = len(devices) if isinstance(devices, list) else devices
-    if isinstance(devices, int) and isinstance(nodes, int) and devices * nodes > 0 and config.batch_size % (devices * nodes):
-        faults.append(f"batch_size={config.batch_size} can't be shared evenly among {devices * nodes} devices")
     if devices not in (1, "1") and trainer.get("strategy", "auto") == "auto":
         faults.append(f"trainer.devices={devices}: take trainer=ddp to train on several")
     return faults

@@ -21,19 +21,17 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.config.build import plain
-from rsseg.config.cli import check_early, one_line, own_part, refuse_foreign
+from rsseg.config.cli import check_early, own_part, refuse_foreign, refusing
 from rsseg.config.entry import invocation
-from rsseg.config.folder import RunFolder
+from rsseg.config.folder import ANOTHER_FOLDER, RunFolder
 from rsseg.config.naming import quoted
 from rsseg.config.plan import EXPERIMENT, LOSS, SEED, Plan, as_text, common, read_plan, settings
 from rsseg.contract import InputError
-from rsseg.files import check_space, lock, missing_folders
+from rsseg.files import lock, say_space
 
 log = logging.getLogger(__name__)
 
@@ -65,20 +63,14 @@ class Sweep(Callback):
     """
 
     total, began = 0, 0.0  # how many runs there are, and when the sweep began
-    made: Sequence[Path] = ()  # the folder of a single run, and those that it lies in, which were not there before
-
-    def on_run_start(self, config: Any, **kwargs: Any) -> None:
-        """Note which folders Hydra makes now."""
-        Sweep.made = missing_folders(Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
         """Give Hydra the names' parts, as overrides that each run's config is composed with, and check all runs."""
         try:
-            self._prepare(config)
+            with refusing():
+                self._prepare(config)
         except InputError as error:
             sys.exit(f"error: {error}")  # Hydra passes over what is no exit
-        except (HydraException, OmegaConfBaseException) as error:
-            sys.exit(f"error: {one_line(error)}")
 
     def _prepare(self, config: DictConfig) -> None:
         launcher = config.hydra.launcher._target_
@@ -153,16 +145,15 @@ class Runs:
 
     def plan(self, jobs: Sequence[Sequence[str]], command: list[str]) -> Plan:
         """The plan of a sweep."""
-        runs, composed = dict[Path, dict[str, str]](), dict[int, DictConfig]()
+        runs = dict[Path, dict[str, str]]()
         for words in jobs:
-            (config, folder), whole = self.config(words), self._whole(words)
-            composed[id(whole)] = whole
+            config, folder = self.config(words)
             given = OverridesParser.create().parse_overrides(list(words))
             values = {o.get_key_element(): value_text(o) for o in given if o.key_or_group in self.named}
             if not {LOSS, EXPERIMENT} & values.keys():
-                values = {LOSS: str(whole.hydra.runtime.choices.loss), **values}
+                values = {LOSS: str(self._whole(words).hydra.runtime.choices.loss), **values}
             runs[folder] = values | {SEED: str(config.seed)}
-        return Plan(runs, common([settings(plain(own_part(whole))) for whole in composed.values()]), [command])
+        return Plan(runs, common([settings(plain(own_part(whole))) for whole in self._composed.values()]), [command])
 
 
 def value_text(override: Override) -> str:
@@ -172,63 +163,54 @@ def value_text(override: Override) -> str:
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
-    """Write the plan of a sweep before its first run; what an earlier one of the same folder has begun stays in it."""
+    """Write the plan of a sweep before its first run; what an earlier one of the same folder has begun stays in it.
+
+    Raises:
+        InputError: If that one's runs have another config, apart from what either of the two varies.
+    """
     with lock(folder / "sweep.lock", wait=True):
         before = read_plan(folder)
         if before and any(RunFolder(run).begun for run in before.runs):
+            changed = [key for key, value in before.common.items() if plan.common.get(key, value) != value]
+            if changed:
+                told = ", ".join(f"{key}: {before.common[key]} -> {plan.common[key]}" for key in changed[:5])
+                raise InputError(f"{folder} holds runs of another config ({told}): {ANOTHER_FOLDER}")
             plan = before.merged(plan)
         plan.write(folder)
 
 
 def check_runs(runs: Runs, jobs: Sequence[Sequence[str]], thorough: bool) -> None:
-    """Refuse a sweep of which some runs would fail, or that would be mixed with runs of another config.
+    """Refuse a sweep of which some runs would fail, or that would go on with runs of another config.
 
     Each fault is told with the first run that has it; `thorough` also looks for what needs torch, and for the scenes.
     """
-    distinct, sweep = dict[str, tuple[str, DictConfig]](), Path(runs.master.hydra.sweep.dir)
-    faults, others, folders = dict[str, str](), dict[str, str](), set[Path]()
+    distinct, faults, new = dict[str, tuple[str, DictConfig]](), dict[str, str](), list[DictConfig]()
     for words in jobs:
         config, folder = runs.config(words)
-        folders.add(folder)
+        run = RunFolder(folder)
         with _noted(faults, folder.name):
             check_early(config)
-            if RunFolder(folder).begun:
-                others |= _described(folder, config)
+            if run.begun:
+                run.refuse_other(config)
+            elif not config.resume:
+                new.append(config)
         if not config.resume:
             distinct.setdefault(" ".join(word for word in words if not word.startswith("seed=")), (folder.name, config))
-    for folder in sorted(path.parent for path in sweep.glob("*/run.json")):
-        if folder not in folders and "..." not in folder.name:  # of a name cut short it can't be told what was varied
-            with _noted(faults, folder.name):
-                others |= _described(folder, runs.config(_words_now(folder, jobs))[0])
-    if thorough and not faults and not others:
+    if thorough and not faults:
         assembly, datasets = import_module("rsseg.assembly"), set[str]()  # by name, and late: it imports torch
         for name, config in distinct.values():
             with _noted(faults, name):
                 assembly.check_run(config, scenes=str(config.dataset) not in datasets)
             datasets.add(str(config.dataset))
-        if not faults:
-            _check_disk(sweep, [config for config, folder in map(runs.config, jobs) if not RunFolder(folder).begun], assembly)
     if faults:
         raise InputError("\n  ".join(f"{name}: {fault}" for fault, name in list(faults.items())[:5]))
-    if others:
-        name, change = next(iter(others.items()))
-        raise InputError(
-            f"{sweep} holds runs of another config: {len(others)}, such as {name} ({change}); choose another "
-            "folder, hydra.sweep.dir=..., or remove it"
-        )
-
-
-def _check_disk(sweep: Path, configs: Sequence[DictConfig], assembly: Any) -> None:
-    """Say what the checkpoints of a sweep's new runs will take; refuse a disk that is too small."""
-    sizes, need = dict[str, float](), 0.0
-    for config in configs:
-        kind = str((config.model, config.optimizer, config.dataset))
-        if kind not in sizes:
-            sizes[kind] = assembly.expected_bytes(config)
-        need += sizes[kind]
-    said = check_space(sweep, need, f"{len(configs)} runs: their checkpoints take")
-    if need > 0:  # neither NaN, where the network can't be made without the data
-        log.info("%s", said)
+    if thorough and new:
+        sizes, need = dict[str, float](), 0.0
+        for config in new:
+            kind = str((config.model, config.optimizer, config.dataset))
+            sizes[kind] = sizes.get(kind) or assembly.expected_bytes(config)
+            need += sizes[kind]
+        say_space(Path(runs.master.hydra.sweep.dir), need, f"{len(new)} runs: their checkpoints take")
 
 
 @contextmanager
@@ -238,20 +220,3 @@ def _noted(faults: dict[str, str], name: str) -> Iterator[None]:
         yield
     except InputError as error:
         faults.setdefault(str(error), name)
-
-
-def _described(folder: Path, config: DictConfig) -> dict[str, str]:
-    """What differs between the run in a folder and a config, by the folder's name; nothing if nothing does."""
-    changed = list(RunFolder(folder).differences(config).items())[:5]
-    return {folder.name: ", ".join(f"{key}: {old} -> {new}" for key, (old, new) in changed)} if changed else {}
-
-
-def _words_now(folder: Path, jobs: Sequence[Sequence[str]]) -> list[str]:
-    """What a sweep's command would give a run of another sweep: that one's varied settings, and what this one's runs share."""
-    varied = {part.partition("=")[0] for part in folder.name.split(",")}
-    shared = [word for word in jobs[0] if all(word in words for words in jobs)]
-    own = RunFolder(folder).origin()["overrides"]
-    return [
-        *(word for word in shared if word.partition("=")[0] not in varied),
-        *(word for word in own if word.partition("=")[0] in varied),
-    ]

@@ -6,9 +6,10 @@ import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
+from enum import StrEnum
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.contract import BESIDE_LAYERS, ONE_TARGET, InputError, nearest
@@ -21,8 +22,17 @@ TARGET_NAME = re.compile(r"[A-Za-z]\w*")
 RESERVED = (*BESIDE_LAYERS, "weight", "missing", "counts", "labels")  # names of other layers, and of other files in the store
 
 
-DECODERS = ("shared", "own")  # whether a head has a decoder of its own
-HEAD = ("target", "loss", "weight", "decoder")  # the settings of a head
+Decoder = StrEnum("Decoder", {"shared": "shared", "own": "own"})  # whether heads share a decoder, or each has its own
+
+
+@dataclass
+class HeadConfig:
+    """The settings of a head, see `rsseg.config.schema.ModelConfig`."""
+
+    target: str | None = None
+    loss: Any = None
+    weight: float = 1.0
+    decoder: Decoder | None = None
 
 
 @dataclass
@@ -84,17 +94,6 @@ FROM_FILES = tuple(item.name for item in fields(TargetConfig) if item.name not i
 """The settings of a target that the source is given."""
 
 
-def leave_out_short_form(config: DictConfig) -> DictConfig:
-    """A config whose dataset has several targets, with nothing missing of the short form."""
-    if not config.dataset.get("targets"):
-        return config
-    config = config.copy()
-    for name in ("task", "classes"):
-        if OmegaConf.is_missing(config.dataset, name):
-            config.dataset[name] = None
-    return config
-
-
 def targets_of(dataset: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What a dataset's plain node says of each of its targets, by name; the short form says it of one.
 
@@ -119,8 +118,8 @@ def tasks_of(dataset: Mapping[str, Any]) -> dict[str, Task]:
 
 
 def _task(name: str, target: Mapping[str, Any]) -> Task:
-    if target["classes"] is None:
-        raise InputError(f"target {name} has no classes")
+    if target["task"] is None or target["classes"] is None:
+        raise InputError(f"target {name} has no task, or no classes")
     return make_task(target["task"], target["classes"], target.get("fractions") is not None, target.get("units"), name)
 
 
@@ -143,14 +142,22 @@ def heads_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def target_faults(dataset: Mapping[str, Any]) -> list[str]:
     """What is wrong with a dataset's targets, one sentence each."""
     targets, several = targets_of(dataset), dataset.get("targets") or {}
-    faults = _beside(dataset) if several else []
+    faults = []
+    for name in SHORT_FORM if several else ():
+        value = dataset.get(name)
+        if value is not None and name != "task":  # the shipped configs name one
+            faults.append(f"dataset.{name}={value} beside dataset.targets: a dataset has one form or the other; set it to null")
     for name, target in targets.items():
-        found = _faults(name, target) if target["task"] and isinstance(target["classes"], list) else []
+        absent = [key for key in ("task", "classes") if target[key] is None]
+        found = [f"dataset.{key} is not set: give it as dataset.{key}=..." for key in absent]
+        if not absent and isinstance(target["classes"], list):
+            found = _faults(name, target)
         faults += [in_place(fault, dataset, name) for fault in found]
     for name, node in several.items():
-        faults += _key_faults(f"dataset.targets.{name}", node)
+        where = f"dataset.targets.{name}"
+        faults += _node_faults(where, node, TargetConfig, "{task: binary, classes: [road], mask: ...}")
         if not TARGET_NAME.fullmatch(name) or name in RESERVED:
-            faults.append(f"dataset.targets.{name}: a target is called by letters, digits and _, not {', '.join(RESERVED)}")
+            faults.append(f"{where}: a target is called by letters, digits and _, not {', '.join(RESERVED)}")
     known = {f"{name}/{label}" for name, target in targets.items() for label in target["classes"] or ()}
     for scene, labels in (dataset.get("unlabelled") or {}).items():
         faults += [
@@ -161,33 +168,22 @@ def target_faults(dataset: Mapping[str, Any]) -> list[str]:
     return faults
 
 
-def _beside(dataset: Mapping[str, Any]) -> list[str]:
-    """What of the short form stands beside several targets; the task alone may, for the shipped configs name one."""
-    given = {name: dataset.get(name) for name in SHORT_FORM if name != "task"}
-    return [
-        f"dataset.{name}={value} beside dataset.targets: a dataset has one form or the other; set it to null"
-        for name, value in given.items()
-        if value is not None
-    ]
-
-
 def in_place(fault: str, dataset: Mapping[str, Any], target: str) -> str:
     """What is wrong with a target, from how the short form says it."""
     return fault.replace("dataset.", f"dataset.targets.{target}.") if dataset.get("targets") else fault
 
 
-def _key_faults(where: str, node: Any) -> list[str]:
-    """What is wrong with the settings of a target by themselves."""
-    known = (*SHORT_FORM, *FROM_FILES)
+def _node_faults(where: str, node: Any, kind: type[Any], example: str) -> list[str]:
+    """What keeps a node from being of a kind: it is no mapping, has an unknown setting, or one of another type."""
     if not isinstance(node, Mapping):
-        return [f"{where}={node}: a mapping such as {{task: binary, classes: [road], mask: ...}} is expected"]
+        return [f"{where}={node}: a mapping such as {example} is expected"]
+    known = [item.name for item in fields(kind)]
     unknown = [f"{where}.{key}: there is no such setting{nearest(str(key), known)}" for key in node if key not in known]
-    absent = [f"{where}.{key} is not set" for key in ("task", "classes") if node.get(key) is None]
     try:
-        OmegaConf.merge(OmegaConf.structured(TargetConfig), {key: value for key, value in node.items() if key in known})
+        OmegaConf.merge(OmegaConf.structured(kind), {key: value for key, value in node.items() if key in known})
     except OmegaConfBaseException as error:
         return [*unknown, f"{where}.{error.full_key}: {str(error).splitlines()[0]}"]
-    return unknown + absent
+    return unknown
 
 
 def full_names(label: str, targets: Mapping[str, Any]) -> list[str]:
@@ -201,55 +197,40 @@ def _faults(name: str, target: Mapping[str, Any]) -> list[str]:
         task = _task(name, target)
     except InputError as error:
         return [f"dataset.task={target['task']}: {error}"]
-    palette = target.get("palette")
-    faults = task.faults(target.get("mask_values"), palette) + _fraction_faults(target)
+    palette, fractions = target.get("palette"), target.get("fractions")
+    faults = task.faults(target.get("mask_values"), palette)
     faults += [
         f"dataset.classes holds {label}: YAML takes yes, no, on and off for true and false; write them in quotes"
         for label in target["classes"]
         if str(label) in ("True", "False")
     ]
+    if fractions is not None and not 0 < fractions < math.inf:
+        faults.append(f"dataset.fractions={fractions:g}: what stands for a whole pixel has to be above 0")
+    both = [name for name in ("mask_values", "ignore_values") if fractions is not None and target.get(name)]
+    faults += [f"dataset.fractions={fractions:g}: masks hold class shares or labels; set dataset.{name}=null" for name in both]
     return faults + [f"dataset.palette: {c} is no colour such as #ff8000" for c in palette or () if not COLOUR.fullmatch(c)]
-
-
-def _fraction_faults(target: Mapping[str, Any]) -> list[str]:
-    """What does not go together with masks of class shares."""
-    fractions = target.get("fractions")
-    if fractions is None:
-        return []
-    shown = f"dataset.fractions={fractions:g}"
-    faults = [f"{shown}: what stands for a whole pixel has to be above 0"] if not 0 < fractions < math.inf else []
-    both = [name for name in ("mask_values", "ignore_values") if target.get(name)]
-    return faults + [
-        f"{shown} and dataset.{name}: masks hold class shares or labels; set dataset.{name}=null (NaN and no-data are ignored)"
-        for name in both
-    ]
 
 
 def head_faults(config: Mapping[str, Any]) -> list[str]:
     """What is wrong with a config's heads, one sentence each."""
     targets, heads = targets_of(config["dataset"]), heads_of(config)
     faults = []
-    if not heads:
-        some = ", ".join(f"{name}: {{loss: ...}}" for name in targets)
-        faults.append(f"model.heads names no head: write one for each target that is to be learnt, such as {{{some}}}")
     for name, head in heads.items():
+        where, node = f"model.heads.{name}", config["model"]["heads"][name]
+        faults += _node_faults(where, node, HeadConfig, "{loss: ${loss}}")
         if head["target"] not in targets:
             faults.append(no_such_target(name, head["target"], targets))
-        if not has_loss(head):
-            found = config["model"]["heads"][name]
+        if isinstance(node, Mapping) and not has_loss(head):
             faults.append(
-                f"model.heads.{name} has no loss with terms: found {found}; write model.heads.{name}={{loss: ${{loss}}}}, or "
-                f"+loss@model.heads.{name}.loss=ce_dice"
+                f"{where} has no loss with terms: found {node}; write {where}={{loss: ${{loss}}}}, or "
+                f"+loss@{where}.loss=ce_dice"
             )
-        faults += [f"model.heads.{name}.{key}: there is no such setting{nearest(key, HEAD)}" for key in head if key not in HEAD]
-        decoder = head.get("decoder")
-        if decoder not in (None, *DECODERS):
-            faults.append(f"model.heads.{name}.decoder={decoder}: {' or '.join(DECODERS)} is expected")
         weight = head["weight"]
-        if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 <= weight < math.inf:
-            faults.append(f"model.heads.{name}.weight={weight}: a number of 0 or more is expected")
-    if heads and all(head["weight"] == 0 for head in heads.values()):
-        faults.append("model.heads: all weights are 0, so that nothing is learnt")
+        if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            faults.append(f"{where}.weight={weight}: a number of 0 or more is expected")
+    if not any(head["weight"] for head in heads.values()):
+        some = ", ".join(f"{name}: {{loss: ...}}" for name in targets)
+        faults.append(f"model.heads names no head with a weight above 0, such as {{{some}}}: nothing is learnt")
     return faults
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -20,12 +20,13 @@ STEPS = (
     "steps=..., such as steps=2000: a run is counted in optimiser steps, each of batch_size windows drawn at random; an "
     "epoch, windows that together hold as many pixels as the training split, is pixels / (window * window * batch_size) steps"
 )
+GONE = "nothing: this setting is gone"
+
 ELSEWHERE = {
     "optimizer=": "optim",
     "optimizer.lr=": "lr learning_rate base_lr max_lr",
     "optimizer.weight_decay=": "weight_decay wd",
     "optimizer.encoder_lr=": "encoder_lr encoder_lr_factor backbone_lr_mult",
-    "optimizer.layer_decay=": "layer_decay llrd",
     "optimizer.momentum=": "momentum",
     "scheduler=": "lr_scheduler schedule",
     "batch_size=": "batch bs train_batch_size",
@@ -52,6 +53,7 @@ ELSEWHERE = {
     "dataset.classes=[...]": "classes num_classes n_classes class_names",
     "dataset.bands=[...]": "bands in_channels channels",
     "dataset.ignore_values=[...]": "ignore_index ignore_label",
+    "dataset.folds=5 dataset.fold=2: how many, and which one validates": "dataset.source.fold dataset.source.folds",
     "trainer=gpu": "gpu cuda device accelerator",
     "trainer=ddp trainer.devices=": "gpus devices num_gpus n_gpus num_devices",
     "trainer.precision=": "precision",
@@ -61,28 +63,17 @@ ELSEWHERE = {
     "logger=wandb": "wandb",
     "logger=tensorboard": "tensorboard",
     "logger=mlflow": "mlflow",
-    "logger=trackio": "trackio",
     "callbacks=early_stopping": "early_stopping patience",
     "callbacks=ema": "ema",
     "hydra.run.dir=": "name run_name exp_name run_dir",
     "validations=10, spread evenly over the run": "val_check_interval val_interval eval_interval check_val_every_n_epoch",
     "steps=": "max_steps num_steps total_steps iterations iters max_iters trainer.max_steps",
     STEPS: "epochs epoch max_epochs num_epochs n_epochs trainer.max_epochs",
+    GONE: "loss.backend dataset.source.cache",
 }
-"""What to write, and how it is called elsewhere. What ends with "=" takes the value that was given."""
+"""What to write, and how it is called elsewhere or was called before. What ends with "=" takes the value that was given."""
 
 SYNONYMS = {name: target for target, names in ELSEWHERE.items() for name in names.split()}
-
-FOLDS = "write dataset.folds=5 dataset.fold=2: the number of folds, and the one that validates, from 1"
-
-GONE = {
-    "loss.backend": "this setting is gone, and not needed: sums are taken in one way on every device; leave it out",
-    "loss.terms.ce.class_weights_cap": "this setting is gone: write numbers, loss.terms.ce.class_weights=[1,1.5,10]",
-    "dataset.source.cache": "this setting is gone: decoded samples lie in <output>/cache/store; leave it out or set output=...",
-    "dataset.source.fold": FOLDS,
-    "dataset.source.folds": FOLDS,
-}
-"""Settings of older versions, or that one may expect elsewhere, and what to do without them."""
 
 RENAMED = {
     "lovasz_levels": "lovasz_binned",
@@ -92,87 +83,47 @@ RENAMED = {
 }
 """Choices of older versions, and what they are called now."""
 
-PLUGINS = {
-    "hydra/launcher": ("basic", "joblib", "submitit_local", "submitit_slurm"),
-    "hydra/sweeper": ("basic",),
-    "hydra/job_logging": ("default", "disabled", "none", "stdout"),
-    "hydra/hydra_logging": ("default", "disabled", "none", "hydra_debug"),
-}
-"""What may be chosen of Hydra's groups."""
 
-
-def word_faults(configs: Path, words: Sequence[str], multirun: bool = False) -> list[str]:
-    """What is wrong with the words of a command line, a line each: unknown settings and choices, and what can't be read.
+def word_faults(configs: Path, words: Sequence[str], multirun: bool = False) -> dict[str, str]:
+    """What is wrong with the words of a command line, by word: unknown settings, and what can't be read.
 
     Example:
         >>> word_faults(Path("configs"), ["lr=0.01"])
-        ['lr=0.01: write optimizer.lr=0.01']
+        {'lr=0.01': 'lr=0.01: write optimizer.lr=0.01'}
     """
-    parser, found = OverridesParser.create(), []
-    places = [configs, *_searched(parser, words)]
-    listed = all(place.is_dir() for place in places)  # else there are groups in what can't be listed, such as a package
+    parser, found = OverridesParser.create(), {}
     for word in words:
         try:
             override = parser.parse_override(word)
         except HydraException:
-            found.append(_unreadable(word))
+            found[word] = _unreadable(word)
             continue
-        fault = None
-        if override.is_sweep_override() and not multirun:
+        is_choice = override.key_or_group.startswith("hydra/") or (configs / override.key_or_group).is_dir()
+        fault = _setting_fault(override) or _number_fault(override)
+        if is_choice and not override.is_delete() and not all(isinstance(name, str) for name in _values(override)):
+            fault = f"a choice is a name: leave the word out, or write ~{override.key_or_group} for nothing"
+        elif override.is_sweep_override() and not multirun:
             fault = "several values are several runs, add -m; for a list of values write brackets, as in [1,2]"
-        elif override.key_or_group.startswith("hydra/") or (
-            listed and any((place / override.key_or_group).is_dir() for place in places)
-        ):
-            fault = _choice_fault(places, override)
-        elif override.is_delete() and override.key_or_group in (item.name for item in fields(Config)):
+        elif override.is_delete() and not is_choice and override.key_or_group in (item.name for item in fields(Config)):
             fault = "a run needs it: leave the word out"
         if "\\${" in word:  # as text it passes for any type
             fault = "no setting takes a text with ${ in it: leave out the backslash to name another setting's value"
-        fault = fault or _setting_fault(override) or _number_fault(override)
-        found += [f"{word}: {fault}"] if fault else []
+        if fault:
+            found[word] = f"{word}: {fault}"
     return found
 
 
-def _searched(parser: OverridesParser, words: Sequence[str]) -> list[Path]:
-    """The folders that the words add to Hydra's search path."""
-    found: list[Path] = []
-    for word in words:
-        if word.startswith("hydra.searchpath="):
-            with suppress(HydraException):  # `word_faults` tells it
-                added = parser.parse_override(word).value()
-                found += [Path(str(place).removeprefix("file://")) for place in (added if isinstance(added, list) else [added])]
-    return found
-
-
-def _choice_fault(places: Sequence[Path], override: Override) -> str | None:
-    """What is wrong with the choice of a group's file."""
-    group, value = override.key_or_group, override.value()
-    known = PLUGINS.get(group, ()) if group.startswith("hydra/") else choices(places, group)
-    if not known:
-        return f"of Hydra's own parts, {', '.join(PLUGINS)} alone can be chosen"
+def _values(override: Override) -> list[Any]:
+    """The value of a word, the values that it lists, or those of a sweep."""
     if override.is_sweep_override():
-        value = list(override.sweep_string_iterator())
-    for name in value if isinstance(value, list) else [value]:
-        if not isinstance(name, str | None):
-            return f"a choice is a name, found {name}: there are {', '.join(known)}"
-        if name == "null" or (name is None and not override.is_delete()):
-            empty = next((one for one in ("none", "csv") if one in known), None)
-            return "a choice can't be null: " + (
-                f"write {group}={empty}" if empty else f"leave it out, or take {', '.join(known)}"
-            )
-        below = isinstance(name, str) and any((own / group / f"{name}.yaml").is_file() for own in places[1:])
-        if isinstance(name, str) and re.fullmatch(r"[\w/.-]+", name) and name not in known and not below:
-            if RENAMED.get(name) in known:
-                return f"{name} is called {RENAMED[name]} now"
-            return f"there is no such choice{nearest(name, known)}; there are {', '.join(known)}"
-    return None
+        return [None if name == "null" else name for name in override.sweep_string_iterator()]
+    value = override.value()
+    return value if isinstance(value, list) else [value]
 
 
 def _setting_fault(override: Override) -> str | None:
     """What is wrong with the name of a setting."""
     key = override.key_or_group
-    if key in GONE:
-        return GONE[key]
     root, *below = key.split("/")[0].split(".")
     if root in ("hydra", "experiment", "sweep"):
         return None
@@ -204,22 +155,19 @@ def _unreadable(word: str) -> str:
         return f"'{word}' is not understood: write key=value"
     if value.startswith(("[", "{")) and not value.endswith(("]", "}")):
         return f"{word}: the shell has cut it at a space: quote the whole argument, as in '{key}=[a, b]'"
-    if value.startswith("{") and key.endswith(".values"):
-        pairs = ",".join(f'"{pair.strip()}"' for pair in re.sub("[\"'{}]", "", value).split(","))
-        return f"{word}: for keys with other letters than a to z write '{key}=[{pairs}]'"
-    if value.startswith("{"):
+    if value.startswith("{") and not key.endswith(".values"):
         return f"{word}: the keys of a mapping are letters from a to z, digits and _ here; write others into a file of configs/"
-    if value.startswith("["):
-        items = ",".join(f'"{item.strip()}"' for item in value.strip("[]").split(","))
-        return f"{word}: can't be read as it stands: write '{key}=[{items}]'"
+    if value.startswith(("[", "{")):
+        items = (item.strip(" \"'") for item in value.strip("[]{}").split(","))
+        return f"""{word}: can't be read as it stands: write '{key}=[{",".join(f'"{item}"' for item in items)}]'"""
     return f"{word}: can't be read as it stands: write '{key}=\"{value.replace(chr(34), chr(92) + chr(34))}\"'"
 
 
-def choices(places: Iterable[Path], group: str) -> tuple[str, ...]:
+def choices(places: Sequence[Path], group: str) -> list[str]:
     """The names of a group's files in some folders; those of a subfolder with it, unless they are a group of their own."""
     names: list[str] = []
     for folder in [place / group for place in places]:
         paths = sorted(folder.glob("*.yaml")) + sorted(folder.glob("*/*.yaml"))
         own = (p for p in paths if p.parent == folder or "@package _global_" in p.read_text(encoding="utf-8", errors="replace"))
         names += [p.relative_to(folder).with_suffix("").as_posix() for p in own]
-    return tuple(dict.fromkeys(names))
+    return list(dict.fromkeys(names))

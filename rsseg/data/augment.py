@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rsseg.contract import InputError, Layers, number, unknown
 from rsseg.data.blocks import Blocks
-from rsseg.data.sampling import ReadLayers, stream
+from rsseg.data.sampling import Read, stream
 from rsseg.task import Task
 
 
@@ -38,13 +38,10 @@ def dihedral(image: Tensor, element: int) -> Tensor:
     return torch.rot90(flipped, element % 4, dims=(-2, -1))
 
 
-QUARTER, FLIP = np.array([[0.0, -1.0], [1.0, 0.0]]), np.diag([1.0, -1.0])  # what they do to a vector (down, across)
-
-
 def dihedral_matrix(element: int) -> NDArray[np.float64]:
     """What `dihedral` does to a vector (down, across)."""
-    turns: NDArray[np.float64] = np.linalg.matrix_power(QUARTER, element % 4)
-    return turns @ FLIP if element >= 4 else turns
+    turns: NDArray[np.float64] = np.linalg.matrix_power([[0.0, -1.0], [1.0, 0.0]], element % 4)
+    return turns @ np.diag([1.0, -1.0]) if element >= 4 else turns
 
 
 def rescale(
@@ -55,12 +52,6 @@ def rescale(
     Output position u samples input position ``u / scale + shift`` (frame coordinates -1 to 1, ``[B, 2]`` down and right):
     images bilinearly, layers by the nearest pixel. What lies beyond the window is erased. Shrinking does not smooth: below a
     scale of about 0.5, fine texture aliases. Lengths and directions in the targets of `tasks` are scaled too.
-
-    Example:
-        >>> mask = torch.tensor([[[1, 2], [3, 4]]], dtype=torch.uint8)
-        >>> rescale(mask[None].float(), {"mask": mask}, np.array([2.0]), np.array([[-0.5, 0.5]]))[1]["mask"]
-        tensor([[[2, 2],
-                 [2, 2]]], dtype=torch.uint8)
     """
     device, inside, nearest, places, beside = image.device, [], [], [], []
     for axis, length in enumerate(image.shape[-2:]):
@@ -111,30 +102,22 @@ def whole_number(name: str, value: Any, most: int) -> int:
 class Augmentation(ABC):
     """Base of config group `augment`. rsseg passes whichever of seed, task and tasks (those of the targets) they name."""
 
-    def fit(self, read: ReadLayers, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
+    def fit(self, read: Read, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
         """Take something from the training split, such as objects to paste; called once in every process before training.
 
         What is kept must be a function of the seed and of the arguments, so that all processes and a resumed run keep the same.
-
-        Args:
-            read: Reads windows of the training scenes, as stored.
-            blocks: The training scenes' blocks.
-            mean: Per band, what is subtracted from stored pixels.
-            std: Per band, what they are divided by then.
+        Stored pixels are normalised by `mean` and `std` of their band.
         """
         return
 
     @abstractmethod
     def __call__(self, image: Tensor, layers: Layers, k: Tensor) -> tuple[Tensor, Layers]:
-        """Augment a batch.
+        """Augment a batch: image and layers in the same shapes and dtypes.
 
         Args:
             image: float32 ``[B, C, H, W]``, normalised.
             layers: ``[B, H, W]`` or ``[B, L, H, W]`` each: the targets, see `Batch`, and in some batches a ``weight``.
             k: int64 ``[B]`` on the CPU, the windows' numbers.
-
-        Returns:
-            Image and layers in the same shapes and dtypes.
         """
 
 
@@ -160,12 +143,7 @@ class D4(Augmentation):
 
 
 class Sometimes(Augmentation):
-    """An augmentation that each window undergoes or not, by its own draw. A subclass says how, in `apply`.
-
-    Args:
-        seed: The run's seed.
-        probability: The share of the windows that undergo it.
-    """
+    """An augmentation that each window undergoes or not, by its own draw. A subclass says how, in `apply`."""
 
     purpose: ClassVar[str]  # the name of its random numbers, see `rsseg.data.sampling.stream`
 
@@ -197,12 +175,6 @@ class ScaleCrop(Sometimes):
     Args:
         scale: (low, high) between which a window's scale is drawn, log-uniformly; above 1 zooms in.
         probability: The share of the windows that are scaled.
-
-    Example:
-        >>> image, mask = torch.ones(1, 1, 64, 64), torch.ones(1, 64, 64, dtype=torch.uint8)
-        >>> half, layers = ScaleCrop(seed=1, scale=(0.5, 0.5))(image, {"mask": mask}, torch.tensor([7]))
-        >>> int((layers["mask"] == 1).sum()) == 32 * 32, int((layers["mask"] == 255).sum()) == 64 * 64 - 32 * 32
-        (True, True)
     """
 
     purpose = "scale_crop"
@@ -228,12 +200,6 @@ class CutOut(Sometimes):
         count: The number of rectangles per window; they may overlap.
         size: (low, high) between which a rectangle's height and width are drawn, as shares of the window's.
         probability: The share of the windows that get holes.
-
-    Example:
-        >>> image, mask = torch.ones(1, 1, 64, 64), torch.ones(1, 64, 64, dtype=torch.uint8)
-        >>> holed, layers = CutOut(seed=1, count=1, size=(0.25, 0.25))(image, {"mask": mask}, torch.tensor([7]))
-        >>> int((layers["mask"] == 255).sum()) == 16 * 16
-        True
     """
 
     purpose = "cutout"

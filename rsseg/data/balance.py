@@ -45,9 +45,8 @@ class Balanced(Sampler):
         weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(seed, sizes, window)
-        self.task, self.read, self.side = task, read, blocks.size
-        self.scene, self.row, self.col = blocks.scene, blocks.row, blocks.col
-        counts = blocks.by_label(task, sizes)
+        self.task, self.read, self.blocks = task, read, blocks
+        counts = blocks.by_label(task)
         totals = counts.sum(axis=0)
         weight = _class_weights(totals, task.label_names, number("power", power, 0, 1), weights)
         self._labels = np.flatnonzero(weight)
@@ -62,10 +61,10 @@ class Balanced(Sampler):
         n = int(rng.integers(pixels[-1]))  # the n-th pixel of the class in the split
         holder = int(np.searchsorted(pixels, n, side="right"))
         block = int(self._holders[drawn][holder])
-        scene, top, left = int(self.scene[block]), int(self.row[block]) * self.side, int(self.col[block]) * self.side
-        mask = np.asarray(self.read(scene, top, left, self.side)[1])
+        scene, top, left = (int(of[block]) for of in (self.blocks.scene, self.blocks.top, self.blocks.left))
+        mask = np.asarray(self.read(scene, top, left, self.blocks.size)[1][self.task.target])
         inside = np.flatnonzero(self.task.label_mask(mask, int(self._labels[drawn])))
-        y, x = divmod(int(inside[n - (int(pixels[holder - 1]) if holder else 0)]), self.side)
+        y, x = divmod(int(inside[n - (int(pixels[holder - 1]) if holder else 0)]), self.blocks.size)
         return scene, *around(rng, (top + y, left + x), self.sizes[scene], self.window)
 
 
@@ -91,14 +90,8 @@ class Undersample(Sampler):
 
     The majority is the class with the most training pixels; for binary tasks "background" is a class too, for multilabel tasks
     the majority are the pixels without any label. A block that holds nothing else (but ignored pixels) is a majority block. Of
-    these a share is kept, drawn once; each window then lies around a pixel that is drawn evenly from all kept blocks, and
-    evenly among the windows in the scene that contain it.
-
-    Args:
-        keep: The share of the majority blocks that are kept; 0 keeps none, 1 all.
-
-    Raises:
-        InputError: For a share outside 0 to 1, and if there is one class only.
+    these the share `keep` is kept, drawn once; each window then lies around a pixel that is drawn evenly from all kept blocks,
+    and evenly among the windows in the scene that contain it.
     """
 
     def __init__(
@@ -106,17 +99,15 @@ class Undersample(Sampler):
     ) -> None:
         super().__init__(seed, sizes, window)
         share = number("keep", keep, 0, 1)
-        minority = _minority(blocks, task, sizes)
-        rest = np.flatnonzero(~minority & blocks.labelled(sizes))
+        minority = _minority(blocks, task)
+        rest = np.flatnonzero(~minority & (blocks.labelled > 0))
         kept = minority.copy()
-        kept[self._order(blocks, sizes, minority, rest)[: round(share * len(rest))]] = True
+        kept[self._order(blocks, minority, rest)[: round(share * len(rest))]] = True
         self.scene = blocks.scene[kept]
-        self.extent = np.stack(blocks.extent(sizes), axis=1)[kept].astype(np.int32)
+        self.extent = np.stack([blocks.top, blocks.left, blocks.height, blocks.width], axis=1)[kept]
         self._areas = np.cumsum(self.extent[:, 2:].prod(axis=1, dtype=np.int64))
 
-    def _order(
-        self, blocks: Blocks, sizes: NDArray[np.int64], minority: NDArray[np.bool_], rest: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
+    def _order(self, blocks: Blocks, minority: NDArray[np.bool_], rest: NDArray[np.int64]) -> NDArray[np.int64]:
         """The majority blocks `rest`, those to keep first."""
         return stream(self.seed, 0, "undersample").permutation(rest)
 
@@ -134,27 +125,18 @@ class NearBorder(Undersample):
 
     As NearMiss-1 (Zhang and Mani 2003) with one neighbour and with distance on the ground instead of between features: from
     centre to centre of the blocks within a scene. Scenes without another class come last; ties are drawn.
-
-    Args:
-        keep: The share of the majority blocks that are kept; 0 keeps none, 1 all.
-
-    Raises:
-        InputError: As `Undersample`.
     """
 
-    def _order(
-        self, blocks: Blocks, sizes: NDArray[np.int64], minority: NDArray[np.bool_], rest: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
-        extent = blocks.extent(sizes)
-        apart = 1 + float(np.hypot(*sizes.max(axis=0)))  # lay the scenes out so far apart that none has its nearest in another
-        centres = np.stack([blocks.scene * apart, extent.top + extent.height / 2, extent.left + extent.width / 2], axis=1)
+    def _order(self, blocks: Blocks, minority: NDArray[np.bool_], rest: NDArray[np.int64]) -> NDArray[np.int64]:
+        apart = 1 + float(np.hypot(*self.sizes.max(axis=0)))  # lay the scenes out so that none has its nearest in another
+        centres = np.stack([blocks.scene * apart, blocks.top + blocks.height / 2, blocks.left + blocks.width / 2], axis=1)
         distance, _ = cKDTree(centres[minority]).query(centres[rest], distance_upper_bound=apart)
-        return rest[np.lexsort((super()._order(blocks, sizes, minority, np.arange(len(rest))), distance))]
+        return rest[np.lexsort((super()._order(blocks, minority, np.arange(len(rest))), distance))]
 
 
-def _minority(blocks: Blocks, task: Task, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _minority(blocks: Blocks, task: Task) -> NDArray[np.bool_]:
     """Which blocks hold a pixel of another class than the most frequent one."""
-    counts = blocks.by_label(task, sizes)
+    counts = blocks.by_label(task)
     if not task.separate:
         counts[:, counts.sum(axis=0).argmax()] = 0
     found = np.asarray(counts.any(axis=1))
@@ -166,15 +148,9 @@ def _minority(blocks: Blocks, task: Task, sizes: NDArray[np.int64]) -> NDArray[n
 
 
 class Without(Uniform):
-    """Windows that show no pixel of some classes, evenly among the windows of the training scenes.
+    """Windows that show no pixel of some classes, by name, evenly among the windows of the training scenes.
 
-    A window is drawn again while it shows one of them.
-
-    Args:
-        classes: The names of those that are not to be seen.
-
-    Raises:
-        InputError: For a class that is not known, and if a thousand windows in a row show one of the classes.
+    A window is drawn again while it shows one of them; a thousand in a row are refused.
     """
 
     def __init__(
@@ -187,7 +163,8 @@ class Without(Uniform):
         """Scene, top and left of a window."""
         for _ in range(1000):
             scene, top, left = super().draw(rng)
-            masks = self.task.class_masks(np.asarray(self.read(scene, top, left, self.window)[1]))
+            layers = self.read(scene, top, left, self.window)[1]
+            masks = self.task.class_masks(np.asarray(layers[self.task.target]))
             if not any(masks[c].any() for c in self.wanted):
                 return scene, top, left
         names = " or ".join(self.task.classes[c] for c in self.wanted)

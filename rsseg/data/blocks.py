@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,65 +15,47 @@ SIZE = 128  # side of a block in pixels
 LATTICE = 32  # the sample that percentiles are taken of: one pixel in every such row and column
 
 
-class Extent(NamedTuple):
-    """Where blocks lie in their scenes, in pixels; int64 ``[N]`` each."""
-
-    top: NDArray[np.int64]
-    left: NDArray[np.int64]
-    height: NDArray[np.int64]
-    width: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
 class Blocks:
-    """All blocks of a split. Its methods take the ``sizes`` of the scenes: ``[S, 2]``, height and width.
+    """All blocks of a split, scene by scene, row by row.
 
-    Counts are the pixels of each class in each block (binary, multilabel: of label 1), last the ignored ones (multilabel: those
-    ignored in every plane). A block's first pixel is ``row * size, col * size`` of its scene.
+    Args:
+        counts: uint16 ``[N, K + 1]``, the pixels of each class in each block (binary, multilabel: of label 1), last the ignored
+            ones (multilabel: those ignored in every plane).
+        sizes: ``[S, 2]``, height and width of the scenes.
+        size: The side of a block in pixels.
+
+    Attributes:
+        scene: int32 ``[N]``, the scene of each block.
+        top: Likewise its first row there; and `left`, `height` and `width`.
+
+    Example:
+        >>> blocks = Blocks(np.zeros((3, 2), np.uint16), np.array([[100, 200], [9, 9]]))
+        >>> blocks.scene.tolist(), blocks.left.tolist(), blocks.width.tolist()
+        ([0, 0, 1], [0, 128, 0], [128, 72, 9])
     """
 
-    size: int
-    counts: NDArray[np.uint16]  # [N, K + 1]
-    scene: NDArray[np.int32]  # [N]
-    row: NDArray[np.int32]
-    col: NDArray[np.int32]
-
-    @classmethod
-    def of(cls, counts: NDArray[np.uint16], sizes: NDArray[np.int64], size: int = SIZE) -> Blocks:
-        """All blocks of a split, from their counts, scene by scene, row by row.
-
-        Example:
-            >>> blocks = Blocks.of(np.zeros((3, 2), np.uint16), np.array([[100, 200], [9, 9]]))
-            >>> blocks.scene.tolist(), blocks.col.tolist()
-            ([0, 0, 1], [0, 1, 0])
-        """
+    def __init__(self, counts: NDArray[np.uint16], sizes: NDArray[np.int64], size: int = SIZE) -> None:
         grid = -(-sizes // size)
         each = grid.prod(axis=1)
         scene = np.repeat(np.arange(len(sizes)), each)
         within = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
-        row, col = np.divmod(within, grid[scene, 1])
-        return cls(size, counts, scene.astype(np.int32), row.astype(np.int32), col.astype(np.int32))
+        corner = size * np.stack(np.divmod(within, grid[scene, 1]))
+        extent = np.minimum(size, sizes[scene].T - corner)
+        self.size, self.counts, self.scene = size, counts, scene.astype(np.int32)
+        self.top, self.left = corner.astype(np.int32)
+        self.height, self.width = extent.astype(np.int32)
 
     def __len__(self) -> int:
         return len(self.counts)
 
-    def extent(self, sizes: NDArray[np.int64]) -> Extent:
-        """Where the blocks lie."""
-        top, left = self.row.astype(np.int64) * self.size, self.col.astype(np.int64) * self.size
-        height, width = sizes[self.scene].T
-        return Extent(top, left, np.minimum(self.size, height - top), np.minimum(self.size, width - left))
+    @property
+    def labelled(self) -> NDArray[np.int64]:
+        """The pixels of each block that are labelled, of multilabel in any plane."""
+        return self.height.astype(np.int64) * self.width - self.counts[:, -1]
 
-    def labelled(self, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which blocks hold a labelled pixel."""
-        extent = self.extent(sizes)
-        return self.counts[:, -1] < extent.height * extent.width
-
-    def by_label(self, task: Task, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    def by_label(self, task: Task) -> NDArray[np.int64]:
         """The pixels of each block by label: int64 ``[N, len(task.label_names)]``."""
-        positives = self.counts[:, :-1].astype(np.int64)
-        extent = self.extent(sizes)
-        valid = extent.height * extent.width - self.counts[:, -1]
-        return task.label_counts(positives, valid[:, None])[0]
+        return task.label_counts(self.counts[:, :-1].astype(np.int64), self.labelled[:, None])[0]
 
 
 class Moments:

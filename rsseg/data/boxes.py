@@ -13,10 +13,10 @@ from shapely.affinity import affine_transform
 from shapely.geometry import box
 
 from rsseg.contract import InputError, number
-from rsseg.data.masks import Burn, MaskReader
+from rsseg.data.masks import Array, Mask, MaskReader
 from rsseg.data.raster import open_raster
 from rsseg.task import OBJECT_PLANES, Task
-from rsseg.task.heat import spread, whole_radius
+from rsseg.task.centres import spread, whole_radius
 
 ROOM = 2  # pixels beyond the radius that know of an object too, for augmentations that enlarge or shrink the window
 
@@ -35,10 +35,7 @@ class Boxes(MaskReader):
         ([1.0, -0.5, -0.5, 4.0, 4.0], 24.0)
     """
 
-    no_raster = (
-        "it is a raster, but task=centres takes a vector file (GeoPackage, GeoJSON, Shapefile, FlatGeobuf) of points, boxes or "
-        "polygons; for masks take task=binary or multiclass"
-    )
+    mask_bands = 1  # features have one mask value each
 
     def __init__(self, task: Task, size: float | None = None, ignore: Sequence[Any] = ()) -> None:
         if not all(type(value) is int for value in ignore):
@@ -50,36 +47,35 @@ class Boxes(MaskReader):
         self.size = None if size is None else number("dataset.size", size, 1.0)
 
     @property
-    def mask_bands(self) -> int:
-        """See `MaskReader`; features have one mask value each."""
-        return 1
-
-    @property
     def signature(self) -> tuple[object, ...]:
         """See `MaskReader`."""
         return "boxes", self.size, self.ignore
 
-    def wrong_features(self, values: NDArray[np.int32]) -> str:
+    def check_bands(self, name: str, bands: int) -> None:
+        """See `MaskReader`."""
+        raise InputError(
+            f"{name}: it is a raster, but task=centres takes a vector file (GeoPackage, GeoJSON, Shapefile, FlatGeobuf) of "
+            "points, boxes or polygons; for masks take task=binary or multiclass"
+        )
+
+    def check_features(self, values: NDArray[np.int32]) -> None:
         """See `MaskReader`."""
         known = [*range(1, self.task.channels + 1), *self.ignore]
         wrong, counts = np.unique(values[~np.isin(values, known)], return_counts=True)
-        if not len(wrong):
-            return ""
-        listed = ", ".join(f"{value} ({n} features)" for value, n in zip(wrong[:5], counts, strict=False))
-        numbered = ", ".join(f"{i} {name}" for i, name in enumerate(self.task.classes, 1))
-        return (
-            f"features have the mask value {listed}, but classes are numbered from 1: {numbered}. "
-            "Name the attribute that holds the class in dataset.source.attribute, give its values numbers in "
-            "dataset.source.values, or leave features out with dataset.ignore_values"
-        )
+        if len(wrong):
+            numbered = ", ".join(f"{i} {name}" for i, name in enumerate(self.task.classes, 1))
+            raise InputError(
+                f"{counts[0]} features have the mask value {wrong[0]}, but classes are numbered from 1: {numbered}. "
+                "Name the attribute that holds the class in dataset.source.attribute, give its values numbers in "
+                f"dataset.source.values, or leave features out with dataset.ignore_values={wrong.tolist()}"
+            )
 
-    def burn(self, path: Path, burn: Burn, image: Path, window: Window) -> NDArray[np.generic]:
+    def read(self, mask: Mask, window: Window, image: Path) -> Array:
         """See `MaskReader`: float32 ``[5, h, w]``."""
         from rsseg.data.vector import read_features
 
-        shapes, values = read_features(path, burn, image)
-        if fault := self.wrong_features(values):
-            raise InputError(fault)
+        shapes, values = read_features(mask, image)
+        self.check_features(values)
         to_ground = open_raster(image).window_transform(window)
         height, width = int(window.height), int(window.width)
         room = 2 * ROOM + (self.size or 0)  # Gaussians are narrower than their boxes, but for the smallest

@@ -9,19 +9,17 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rsseg.contract import InputError, counted
-from rsseg.data.census import band_statistics, value_statistics
+from rsseg.data.census import index_counts
 from rsseg.data.decoded import decode_scene, decoded_bytes, layer_files, read_arrays, store_name, write_arrays
 from rsseg.data.inspection import compare_scenes, raise_together
 from rsseg.data.masks import MaskReader
 from rsseg.data.scene import Facts, Scene
 from rsseg.data.store import Store
-from rsseg.files import UnwritableError, check_space, file_error, remove_parts
+from rsseg.files import UnwritableError, file_error, remove_parts, say_space
 from rsseg.progress import progress
 
 log = logging.getLogger(__name__)
@@ -89,7 +87,10 @@ def open_store(
             for name in bad:
                 (folder / f"{name}.counts").unlink(missing_ok=True)
             return open_store(scenes, mask_readers, bands, folder, title, skip, full)
-        index = _make_index([found for name in chosen if (found := counts[name]) is not None], len(mask_readers))
+        each = [found for name in chosen if (found := counts[name]) is not None]
+        files = {key: np.concatenate([scene[key] for scene in each]) for key in ("dtypes", "lengths", "sums")}
+        files["files"] = np.array([len(scene["lengths"]) for scene in each])
+        index = index_counts(each, len(mask_readers)) | files
         write_arrays(path, index)
     return Store(folder, kept, chosen, mask_readers, bands, index, skipped, full)
 
@@ -99,25 +100,9 @@ def _files(scene: Scene, name: str, mask_readers: Sequence[MaskReader]) -> list[
     return [f"{name}.counts", *layer_files(scene, name, [mask_reader.task.target for mask_reader in mask_readers]).values()]
 
 
-def _make_index(scenes: Sequence[Mapping[str, NDArray[Any]]], targets: int) -> dict[str, NDArray[Any]]:
-    """Everything about a split's scenes but their pixels, as arrays by name: a hundred thousand of them are opened by it."""
-    index = {
-        "layout": np.stack([scene["layout"] for scene in scenes]),
-        "files": np.array([len(scene["lengths"]) for scene in scenes]),
-        **{key: np.concatenate([scene[key] for scene in scenes]) for key in ("dtypes", "lengths", "sums")},
-        **{f"bands_{key}": np.asarray(value) for key, value in vars(band_statistics(scenes)).items()},
-    }
-    for place in range(targets):
-        blocks, values = ([scene[f"{place}_{key}"] for scene in scenes] for key in ("blocks", "values"))
-        index[f"{place}_labels"] = np.stack([scene[f"{place}_labels"] for scene in scenes])
-        index[f"{place}_blocks"] = np.concatenate([each.reshape(-1, each.shape[-1]) for each in blocks])
-        index |= {f"{place}_values_{key}": value for key, value in vars(value_statistics(values)).items()}
-    return index
-
-
 def _may_disagree(scene: Scene) -> bool:
     """Whether a scene can be right alone and wrong among others: stacked files, or vectors that touch no image."""
-    return bool(scene.stack) or any(mask is not None and mask.burn is not None for mask in scene.masks)
+    return bool(scene.stack) or any(mask is not None and mask.vector for mask in scene.masks)
 
 
 def _decode(
@@ -132,8 +117,7 @@ def _decode(
 ) -> dict[str, str]:
     """Decode the scenes of these names out of all `known` of a split; returns why some were left out, where `skip` says so."""
     remove_parts(folder)
-    start = os.getpid() * 7919 % max(len(todo), 1)  # processes that build the same store start at different places
-    names, beside = [*todo[start:], *todo[:start]], set[str]()
+    names, beside = list(todo), set[str]()
     if any(_may_disagree(known[name]) for name in todo):
         beside = {name for name, scene in known.items() if _may_disagree(scene)} - set(todo)
     facts: dict[str, Facts] = {}
@@ -160,7 +144,7 @@ def _decode(
     compare_scenes([known[name] for name in together], [facts[name] for name in together], bands)
     need = sum(sizes[name] for name in names)
     takes = f"{counted(len(names), 'scene')} to decode take{'s' * (len(names) == 1)}"
-    log.info("%s", check_space(folder, need, f"{title}: {takes}"))
+    say_space(folder, need, f"{title}: {takes}")
     found |= _in_threads(decode, names, f"{title}: decoding", stop=not skip)
     if not skip:
         raise_together(list(found.values()))

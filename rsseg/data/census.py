@@ -29,27 +29,23 @@ ABSURD = 10.0  # a band that deviates by this many times the distance of its per
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class BandStatistics:
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """Rows of numbers: the known real values of a split's targets, value by value; of label tasks there are none."""
+
+    mean: Floats  # [rows], exact
+    std: Floats  # exact; 1 for a row that is constant
+    min: Floats
+    max: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandStatistics(Statistics):
     """The pixels of a split, band by band, those without data left out."""
 
     count: int  # pixels with data
-    mean: Floats  # [C], exact
-    std: Floats  # [C], exact; 1 for a constant band
-    min: Floats  # [C]
-    max: Floats  # [C]
     percentiles: Floats  # [9, C], those of PERCENTILES, of every 32nd row and column
     missing: float  # the share of pixels without data: no-data, NaN, infinite
-
-
-@dataclass(frozen=True)
-class ValueStatistics:
-    """The known real values of a split's targets, value by value, as of bands; of label tasks there are none."""
-
-    mean: Floats
-    std: Floats
-    min: Floats
-    max: Floats
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ class Census:
     valid: NDArray[np.int64]  # [S, K], per scene the pixels that are labelled
     bands: BandStatistics
     blocks: Blocks  # where the classes lie
-    values: ValueStatistics  # of a regression's targets
+    values: Statistics  # of a regression's targets
     with_data: NDArray[np.int64]  # [S], per scene the pixels that have data
 
     def fingerprint(self, names: list[str]) -> str:
@@ -70,31 +66,52 @@ class Census:
         return digest.hexdigest()
 
 
-def band_statistics(scenes: Sequence[Mapping[str, NDArray[Any]]]) -> BandStatistics:
-    """The statistics of all scenes together, from what `Counter.counts` gave of each."""
+def index_counts(scenes: Sequence[Mapping[str, NDArray[Any]]], targets: int) -> dict[str, NDArray[Any]]:
+    """What a split holds, as arrays by name, from what `Counter.counts` gave of each scene; `read_censuses` reads it."""
     layout = np.stack([scene["layout"] for scene in scenes])
-    means, squares, low, high = np.stack([scene["bands"] for scene in scenes], axis=1)
     area = layout[:, :2].prod(axis=1)
-    n = (area - layout[:, 2])[:, None].astype(np.float64)
-    mean, std = _mean_and_std(n, means, squares)
+    with_data = (area - layout[:, 2])[:, None]
+    bands = _statistics(with_data.astype(np.float64), *np.stack([scene["bands"] for scene in scenes], axis=1))
     sample = np.concatenate([scene["sample"] for scene in scenes])
-    percentiles = np.percentile(sample if len(sample) else mean[None], PERCENTILES, axis=0).astype(np.float64)
-    count = n.sum()
-    return BandStatistics(int(count), mean, std, low.min(axis=0), high.max(axis=0), percentiles, 1 - count / int(area.sum()))
+    index = {f"bands_{key}": value for key, value in bands.items()}
+    percentiles = np.percentile(sample if len(sample) else bands["mean"][None], PERCENTILES, axis=0)
+    index |= {
+        "bands_percentiles": percentiles.astype(np.float64),
+        "bands_count": with_data.sum(),
+        "bands_missing": 1 - with_data.sum() / area.sum(),
+        "layout": layout,
+    }
+    for place in range(targets):
+        blocks = [scene[f"{place}_blocks"] for scene in scenes]
+        values = _statistics(*np.stack([scene[f"{place}_values"] for scene in scenes], axis=1))
+        index[f"{place}_labels"] = np.stack([scene[f"{place}_labels"] for scene in scenes])
+        index[f"{place}_blocks"] = np.concatenate([each.reshape(-1, each.shape[-1]) for each in blocks])
+        index |= {f"{place}_values_{key}": value for key, value in values.items()}
+    return {key: np.asarray(value) for key, value in index.items()}
 
 
-def value_statistics(values: Sequence[Floats]) -> ValueStatistics:
-    """The statistics of a target's real values in all scenes together, from the `Moments.table` of each."""
-    n, mean, squares, low, high = np.stack(values, axis=1)
-    return ValueStatistics(*_mean_and_std(n, mean, squares), low.min(axis=0), high.max(axis=0))
-
-
-def _mean_and_std(n: Floats, means: Floats, squares: Floats) -> tuple[Floats, Floats]:
-    """Mean and deviation of everything, from numbers, means and squared deviations of parts, ``[parts, rows]``; 1 for none."""
+def _statistics(n: Floats, means: Floats, squares: Floats, low: Floats, high: Floats) -> dict[str, Floats]:
+    """`Statistics` of everything, from numbers, means, squared deviations and extremes of parts, ``[parts, rows]`` each."""
     count = np.maximum(n.sum(axis=0), 1)
     mean = (n * means).sum(axis=0) / count
     std = np.sqrt((squares.sum(axis=0) + (n * (means - mean) ** 2).sum(axis=0)) / count)
-    return mean, np.where(std > 0, std, 1.0)
+    return {"mean": mean, "std": np.where(std > 0, std, 1.0), "min": low.min(axis=0), "max": high.max(axis=0)}
+
+
+def read_censuses(index: Mapping[str, NDArray[Any]], targets: Sequence[str]) -> dict[str, Census]:
+    """The census of each target of a split, from what `index_counts` gave."""
+    layout, sizes = index["layout"], index["layout"][:, :2]
+    bands = BandStatistics(
+        **{key: index[f"bands_{key}"] for key in ("mean", "std", "min", "max", "percentiles")},
+        count=int(index["bands_count"]),
+        missing=float(index["bands_missing"]),
+    )
+    found = {}
+    for place, name in enumerate(targets):
+        labels, blocks = index[f"{place}_labels"], Blocks(index[f"{place}_blocks"], sizes)
+        values = Statistics(**{key: index[f"{place}_values_{key}"] for key in ("mean", "std", "min", "max")})
+        found[name] = Census(labels[:, 0], labels[:, 1], bands, blocks, values, sizes.prod(1) - layout[:, 2])
+    return found
 
 
 def absent_classes(census: Census, task: Task) -> list[str]:
@@ -105,35 +122,33 @@ def absent_classes(census: Census, task: Task) -> list[str]:
 def check_absent(census: Census, task: Task, split: str, named: Collection[str] = ()) -> None:
     """Log the classes that never occur in a split, but those named already; refuse one with nothing to learn or to score."""
     of = "" if task.target == ONE_TARGET else f" for target {task.target}"
-    if not census.valid.any():
-        raise InputError(
+    absent, labelled = absent_classes(census, task), int(census.valid.sum())
+    ignored = census.bands.count - int(census.valid[:, 0].sum())
+    nothing, only_one = len(absent) == task.channels, len(absent) == task.channels - 1
+    zero_and_255, fault = "if the masks hold 0 and 255, set dataset.mask_values=[0,255] dataset.ignore_values=[]", ""
+    if not labelled:
+        fault = (
             f"no pixel of the {split} split is labelled{of} in {len(census.valid)} scenes, all are ignored: "
             "check dataset.mask_values and dataset.ignore_values"
         )
-    absent = absent_classes(census, task)
-    if len(absent) == task.channels:
-        if isinstance(task, Centres):
-            raise InputError(
-                f"no {' or '.join(task.classes)} has its centre in a scene of the {split} split: look whether the vector files "
-                "hold those places, and at dataset.source.attribute and values"
-            )
-        way_out = "if the masks hold 0 and 255, set dataset.mask_values=[0,255] dataset.ignore_values=[]"
-        if task.soft:
-            way_out = "none has a share above a half: is dataset.fractions what stands for a whole pixel in the masks?"
-        raise InputError(f"no pixel of the {split} split is labelled {' or '.join(absent)}: {way_out}")
-    labelled, positive = int(census.valid.sum()), int(census.positives.sum())
-    if split == "train" and task.kind == "binary" and positive == labelled:
-        raise InputError(
+    elif nothing and isinstance(task, Centres):
+        fault = (
+            f"no {' or '.join(task.classes)} has its centre in a scene of the {split} split: look whether the vector files "
+            "hold those places, and at dataset.source.attribute and values"
+        )
+    elif nothing:
+        shares = "none has a share above a half: is dataset.fractions what stands for a whole pixel in the masks?"
+        fault = f"no pixel of the {split} split is labelled {' or '.join(absent)}: {shares if task.soft else zero_and_255}"
+    elif split == "train" and task.kind == "binary" and int(census.positives.sum()) == labelled:
+        fault = (
             f"every labelled pixel of the train split is {task.classes[0]}{of}, so that there is nothing to tell it from: is "
             "the background among dataset.ignore_values?"
         )
-    ignored = census.bands.count - int(census.valid[:, 0].sum())
-    if task.exclusive and not task.soft and len(absent) == task.channels - 1 and ignored > 0 and split == "train":
-        only, lacking = next(name for name in task.classes if name not in absent), " and ".join(absent)
-        raise InputError(
-            f"the train split holds {only} alone{of}, and {ignored} pixels that are ignored: what stands for {lacking} in the "
-            "masks? If they hold 0 and 255, set dataset.mask_values=[0,255] dataset.ignore_values=[]"
-        )
+    elif split == "train" and task.exclusive and not task.soft and only_one and ignored > 0:
+        only = next(name for name in task.classes if name not in absent)
+        fault = f"the train split holds {only} alone{of}, and {ignored} pixels that are ignored: {zero_and_255}"
+    if fault:
+        raise InputError(fault)
     _warn_of_mixed(census, task, split)
     absent = [name for name in absent if name not in named]
     if absent:
@@ -162,12 +177,6 @@ def robust_statistics(bands: BandStatistics, warn: bool = True) -> tuple[Floats,
 
     A few absurd pixels, such as 1e20, flatten all others. Of a band whose deviation is `ABSURD` times the distance of its 2nd
     and 98th percentile, median and percentiles count (those of a normal distribution are 4.1 deviations apart).
-
-    Example:
-        >>> percentiles = np.linspace(0, 8, 9)[:, None]
-        >>> wild = BandStatistics(9, np.array([1e9]), np.array([1e12]), percentiles[0], percentiles[-1], percentiles, 0.0)
-        >>> [float(part[0].round(2)) for part in robust_statistics(wild)]
-        [4.0, 1.46]
     """
     low, middle, high = (bands.percentiles[PERCENTILES.index(p)] for p in (2, 50, 98))
     absurd = (bands.std > ABSURD * (high - low)) & (high > low)

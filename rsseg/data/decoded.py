@@ -107,16 +107,12 @@ class ArrayFile:
 
 
 def decode_scene(reader: SceneReader, folder: Path, name: str) -> None:
-    """Decode a scene into the store, part by part, whole or not at all.
+    """Decode a scene into the store, part by part, whole or not at all; nothing is synced, as the store can be made again.
 
-    Nothing is synced: 500 scenes of 256 pixels would take a third longer, and the store can be made again.
-
-    ``{name}.image.npy`` holds ``[H, W, C]`` in the scene's dtype;
-    ``{name}.labels.npy`` the mask ``[*planes, H, W]`` in the task's dtype, or of several targets, as far as the scene has them,
-    ``{name}.{target}.npy`` each; ``{name}.weight.npy``, where the scene has one, ``[H, W]`` in its file's dtype;
-    ``{name}.missing.npy``, where there are any, bool ``[H, W]``, true for pixels without data; and ``{name}.counts``, which
-    comes last, what `Counter.counts` gives, and of each other file its dtype as NumPy writes it, such as ``<u2``, its length
-    and the check sums of its blocks.
+    ``{name}.image.npy`` holds ``[H, W, C]`` in the scene's dtype; ``{name}.labels.npy`` the mask ``[*planes, H, W]``, or of
+    several targets that the scene has ``{name}.{target}.npy`` each; ``{name}.weight.npy``, if any, ``[H, W]`` in its file's
+    dtype; ``{name}.missing.npy``, if there are any, bool ``[H, W]``, true for pixels without data; and ``{name}.counts``, which
+    comes last, what `Counter.counts` gives, and the dtype (as ``<u2``), length and block check sums of each other file.
 
     Raises:
         InputError: If the scene can't be decoded; `UnwritableError` if it can't be written, which is no scene's fault.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,12 +12,12 @@ import numpy as np
 import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
+from rasterio.warp import transform as transform_points
 from rasterio.warp import transform_bounds
 
 from rsseg.contract import InputError
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)  # what rasterio raises: its own errors, and some of GDAL's as they are
-METRES_PER_DEGREE = 111_320.0  # along a meridian, and along the equator
 TOLERANCE = 0.01  # of a pixel: corners that are nearer than this are equal
 
 
@@ -26,33 +27,25 @@ def located(raster: Any) -> bool:
 
 
 def ground_resolution(crs: Any, transform: Any) -> float | None:
-    """The side of a pixel in metres, in the first corner of a raster; of oblong pixels that of a square as large.
+    """The side of a pixel on the ground in metres, in the first corner of a raster; of oblong pixels that of a square as large.
 
-    None where CRS, transform or the CRS's unit is not known.
+    None where CRS or transform are not known, or the CRS has no place on the Earth.
 
     Example:
         >>> round(ground_resolution(rasterio.CRS.from_epsg(4326), rasterio.Affine(1e-4, 0, 12, 0, -1e-4, 60)), 2)
-        7.87
+        7.88
     """
     if crs is None or transform is None or transform.is_identity:
         return None
-    side = float(np.sqrt(abs(transform.determinant)))
-    if crs.is_geographic:
-        return side * METRES_PER_DEGREE * float(np.sqrt(np.cos(np.radians(transform.f))))
-    if not crs.is_projected:
-        return None
-    return side * float(crs.linear_units_factor[1]) / float(np.sqrt(areal_scale(crs, transform.c, transform.f)))
-
-
-def areal_scale(crs: Any, x: float, y: float) -> float:
-    """How many times as large as on the ground an area is in a projected CRS, at a place: 4 of Web Mercator at 60 degrees."""
     import pyproj
 
-    projection = pyproj.Proj(crs.to_wkt())
-    with suppress(pyproj.exceptions.ProjError):
-        found = float(projection.get_factors(*projection(x, y, inverse=True)).areal_scale)
-        return found if np.isfinite(found) and found > 0 else 1.0
-    return 1.0
+    corners = np.reshape(transform, (3, 3)) @ [[0, 1, 0], [0, 0, 1], [1, 1, 1]]
+    with suppress(*GDAL_ERRORS), rasterio.Env():
+        (x, right, below), (y, beside, under) = transform_points(crs, "EPSG:4326", *corners[:2])
+        _, _, sides = pyproj.Geod(ellps="WGS84").inv([x, x], [y, y], [right, below], [beside, under])
+        side = float(np.sqrt(np.prod(sides)))
+        return side if np.isfinite(side) else None
+    return None
 
 
 def same_grid(raster: Any, grid: Any) -> bool:
@@ -67,34 +60,34 @@ def same_grid(raster: Any, grid: Any) -> bool:
     return bool(raster.crs == grid.crs and abs(moved).max() < TOLERANCE)
 
 
-def check_overlap(path: Path, crs: Any, bounds: Sequence[float], grid: Any) -> None:
-    """Make sure that a file with these bounds touches a raster's area."""
+def describe_gap(path: Path, crs: Any, bounds: Sequence[float], grid: Any) -> str:
+    """Why a file with these bounds does not touch a raster's area; empty: it does."""
     left, bottom, right, top = area_in(grid, crs, path)
     west, east = sorted(bounds[::2])
     south, north = sorted(bounds[1::2])
     beside = left >= east or right <= west if left <= right else left >= east and right <= west  # across the antimeridian
-    if beside or bottom >= north or top <= south:
-        raise InputError(
-            f"{path} does not overlap {grid.name}: in {brief_crs(crs)} it spans {west:.6g} to {east:.6g} and {south:.6g} to "
-            f"{north:.6g}, the image {left:.6g} to {right:.6g} and {bottom:.6g} to {top:.6g}. Is it the right file, and is its "
-            "CRS right?"
-        )
+    if not beside and bottom < north and top > south:
+        return ""
+    return (
+        f"{path} does not overlap {grid.name}: in {brief_crs(crs)} it spans {west:.6g} to {east:.6g} and {south:.6g} to "
+        f"{north:.6g}, the image {left:.6g} to {right:.6g} and {bottom:.6g} to {top:.6g}. Is it the right file, and is its "
+        "CRS right?"
+    )
 
 
 def area_in(image: Any, crs: Any, path: Path) -> tuple[float, float, float, float]:
     """West, south, east and north of an open image in another file's CRS; west is above east across the antimeridian."""
-    ends = np.full(4, np.inf)
+    ends = (math.inf,) * 4
     west, east = sorted(image.bounds[::2])
     south, north = sorted(image.bounds[1::2])
     with suppress(*GDAL_ERRORS), rasterio.Env():
-        ends = np.array(transform_bounds(image.crs, crs, west, south, east, north))
-    if not np.isfinite(ends).all():
+        ends = transform_bounds(image.crs, crs, west, south, east, north)
+    if not all(map(math.isfinite, ends)):
         raise InputError(
             f"{path} can't be brought together with {image.name}: there is no way from {brief_crs(image.crs)} to "
             f"{brief_crs(crs)}"
         )
-    left, bottom, right, top = ends.tolist()
-    return left, bottom, right, top
+    return ends
 
 
 def brief_crs(crs: Any) -> str:

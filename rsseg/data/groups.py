@@ -34,35 +34,31 @@ def find_groups(
     Raises:
         InputError: If it is none of these, a path holds no group, or an image has no coordinates.
     """
-    setting = f"dataset.source.group={group}"
     if group is None:
         return [""] * len(images)
-    if not isinstance(group, str):
-        if isinstance(group, bool) or not 0 < group < math.inf:
-            raise InputError(f"{setting}: the side of a square is a number above 0")
+    setting = f"dataset.source.group={group}"
+    if isinstance(group, float | int) and not isinstance(group, bool) and 0 < group < math.inf:
         return [_square_of(image, group, setting) for image in images.values()]
-    named = FIELD.findall(group)
+    named = FIELD.findall(str(group))
     for field in named:
         if field not in fields:
-            raise InputError(
-                f"{setting}: dataset.source.image has no field {field}{nearest(field, fields)}; it has "
-                f"{', '.join(fields) or 'none'}"
-            )
+            there = ", ".join(fields) or "none"
+            raise InputError(f"{setting}: dataset.source.image has no field {field}{nearest(field, fields)}; it has {there}")
     if named:
-        return [FIELD.sub(lambda match, own=own: own[fields.index(match[1])], group) for own in images]  # type: ignore[misc]
+        return [FIELD.sub(lambda match, own=own: own[fields.index(match[1])], str(group)) for own in images]  # type: ignore[misc]
     try:
-        expression = re.compile(group, re.IGNORECASE)
-    except re.error as error:
-        raise InputError(f"{setting} is no regular expression: {error}") from None
+        expression = re.compile(str(group), re.IGNORECASE)
+    except re.error:
+        expression = re.compile("")
     if not expression.groups:
         raise InputError(
             f"{setting}: a field such as {{city}} is expected, or a regular expression with the group in parentheses, "
-            "such as (tile[0-9]+)_, or the side of a square"
+            "such as (tile[0-9]+)_, or the side of a square, a number above 0"
         )
     found = []
     for path in (image.relative_to(root).as_posix() for image in images.values()):
         match = expression.search(path)
-        found.append("-".join(part for part in match.groups() if part) if match else "")
+        found.append("-".join(filter(None, match.groups())) if match else "")
         if not found[-1]:
             raise InputError(f"{setting} finds no group in the path {path}: every image's path has to hold one")
     return found
@@ -124,72 +120,48 @@ def in_fold(owner: Mapping[str, str], groups: Mapping[str, str], folds: int | st
         {'a1': 'train', 'a2': 'train', 'b1': 'val', 'c1': 'test'}
     """
     pooled = [name for name, split in owner.items() if split in ("train", "val")]
-    found = {groups[name] for name in pooled}
+    found = sorted({groups[name] for name in pooled})
     number = len(found) if folds == LEAVE_ONE_OUT else int(folds)
-    if len(found) < max(number, 2):
-        few = ", ".join(sorted(found)[:3]) + ", ..." * (len(found) > 3)
-        lower = f"dataset.folds={len(found)} or lower, or " if len(found) > 1 else ""
+    if len(found) < max(number, 2) or fold > number:
         raise InputError(
-            f"dataset.folds={folds} needs {max(number, 2)} groups, but there {'are' if len(found) > 1 else 'is'} {len(found)} "
-            f"({few}). Groups are never split: set {lower}finer groups in dataset.source.group."
+            f"dataset.folds={folds} and dataset.fold={fold}: folds are counted from 1, and there are at most as many as "
+            f"groups: {len(found)} ({', '.join(found[:3])}{', ...' * (len(found) > 3)}). Groups are never split: lower "
+            "dataset.folds, or set finer groups in dataset.source.group"
         )
-    if fold > number:
-        raise InputError(f"dataset.fold={fold}: there are {number} folds, counted from 1")
-    order = sorted(found, key=None if folds == LEAVE_ONE_OUT else by_hash)
+    order = found if folds == LEAVE_ONE_OUT else sorted(found, key=by_hash)
     validates = set(order[fold - 1 :: number])
     return {**owner, **{name: "val" if groups[name] in validates else "train" for name in pooled}}
 
 
-def describe_cut_groups(train: Iterable[Scene], val: Iterable[Scene]) -> str:
-    """One line where groups hold both training and validation scenes, empty where none does."""
+def describe_groups(train: Iterable[Scene], val: Sequence[Scene]) -> list[str]:
+    """What scores are worth where validation scenes are not areas of their own, a line each."""
     scored = set(group_names(val))
     cut = sorted(scored.intersection(group_names(train)))
-    if not cut:
-        return ""
-    return (
-        f"Of {counted(len(scored), 'group')} with validation scenes, {len(cut)} train too, such as {cut[0]}: scores are those "
-        "of places near the training scenes, not of new areas."
-    )
-
-
-def describe_one_group(val: Sequence[Scene]) -> str:
-    """One line where all validation scenes are of one group, which has no halves, empty where they are not."""
-    groups = set(group_names(val))
-    if len(groups) != 1:
-        return ""
-    which = f"One validation scene, {val[0].name}: it chooses the checkpoint and scores it"
-    if len(val) > 1:
-        which = f"All {len(val)} validation scenes are of one group, {groups.pop()}: they choose the checkpoint and score it"
-    return (
-        f"{which}, so that scores are too good, have no intervals and say nothing of other places, and no comparison can tell "
-        "losses apart. Validate on more: dataset.source.split, or dataset.folds."
-    )
-
-
-def words_of_folds(train: Collection[str], val: Collection[str]) -> list[str]:
-    """Overrides for cross-validation, if fewer than `ENOUGH_GROUPS` groups validate and other groups exist; else [].
-
-    Example:
-        >>> words_of_folds("aabb", "c"), words_of_folds("abcdef", "ghijkl")
-        (['dataset.folds=groups', 'dataset.fold=1,2,3'], [])
-    """
-    every, scored = {*train, *val}, set(val)
-    if len(scored) >= ENOUGH_GROUPS or len(every) == len(scored):
-        return []
-    few = len(every) < ENOUGH_GROUPS
-    last = len(every) if few else 5
-    numbers = ",".join(str(fold) for fold in range(1, last + 1))
-    return [f"dataset.folds={LEAVE_ONE_OUT if few else 5}", f"dataset.fold={numbers}"]
+    lines = []
+    if cut:
+        lines.append(
+            f"Of {counted(len(scored), 'group')} with validation scenes, {len(cut)} train too, such as {cut[0]}: scores are "
+            "those of places near the training scenes, not of new areas."
+        )
+    if len(scored) == 1:
+        lines.append(
+            f"All validation scenes ({len(val)}) are of one group, {min(scored)}: it chooses the checkpoint and scores it, so "
+            "that scores are too good, have no intervals and say nothing of other places, and no comparison can tell losses "
+            "apart. Validate on more: dataset.source.split, or dataset.folds."
+        )
+    return lines
 
 
 def describe_few_groups(train: Collection[str], val: Collection[str], in_folds: bool = False) -> str:
     """One line where few groups validate, empty where there are enough; in folds those of train validate too."""
-    every = {*train, *val}
-    scored = every if in_folds else set(val)
+    every, scored = {*train, *val}, {*val}
+    scored |= every if in_folds else set()
     if len(scored) >= ENOUGH_GROUPS:
         return ""
-    words = words_of_folds(train, val)
-    way_out = f"; {words[0]} lets all {len(every)} validate in turn" if words and not in_folds else ""
+    folds = LEAVE_ONE_OUT if len(every) < ENOUGH_GROUPS else 5
+    way_out = (
+        f"; dataset.folds={folds} lets all {len(every)} validate in turn (sweep=kfold)" if len(every) > len(scored) else ""
+    )
     return (
         f"Only {counted(len(scored), 'group')} of scenes to validate on, fewer than {ENOUGH_GROUPS}: what losses differ by is "
         f"hardly told from what areas differ by{way_out}."

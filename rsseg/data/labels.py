@@ -1,10 +1,10 @@
-"""From the values in mask files to targets: labels, the share of every class in a pixel, or real values such as heights."""
+"""From the values in mask files to targets: labels, class shares, real values such as heights, and weights of pixels."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.boxes import Boxes
-from rsseg.data.masks import MaskReader
-from rsseg.data.raster import find_missing
+from rsseg.data.masks import Array, MaskReader
 from rsseg.task import Centres, Task
 
 RANGE = re.compile(r"(-?\d+)-(-?\d+)")  # a range of mask values, as in "0-127"
+SHOWN = 5  # values in a message
+BLURRED = 32  # a mask with more unknown colours than these is no drawing any more
+TOLERANCE = 0.01  # how far the shares of exclusive classes may be from 1 together
 
 
 def parse_colour(text: str) -> int:
@@ -29,7 +31,7 @@ def parse_colour(text: str) -> int:
 
 def parse_values(value: Any) -> list[Any]:
     """The raw values that one entry of a config stands for: itself, all of a range such as "0-127", all of a list."""
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [each for part in value for each in parse_values(part)]
     ends = RANGE.fullmatch(value) if isinstance(value, str) else None
     if ends is None:
@@ -40,26 +42,8 @@ def parse_values(value: Any) -> list[Any]:
     return list(range(first, last + 1))
 
 
-def show_values(values: Iterable[int]) -> str:
-    """Sorted integers in few words, such as 0-3, 7, 9."""
-    runs: list[list[int]] = []
-    for value in values:
-        if runs and value == runs[-1][-1] + 1:
-            runs[-1].append(value)
-        else:
-            runs.append([value])
-    texts = list[str]()
-    for run in runs:
-        texts += [f"{run[0]}-{run[-1]}"] if len(run) > 3 else map(str, run)
-    return ", ".join(texts)
-
-
-BLURRED = 32  # a mask with more unknown colours than these is no drawing any more
-TOLERANCE = 0.01  # how far the shares of exclusive classes may be from 1 together
-
-
 class Labels(MaskReader):
-    """Decodes masks of labels; NaN is not labelled. See `make_mask_reader`.
+    """Decodes masks of labels by one table, from a value or a colour to its label; NaN is not labelled. See `make_mask_reader`.
 
     Example:
         >>> from rsseg.task import Binary
@@ -69,128 +53,114 @@ class Labels(MaskReader):
     """
 
     def __init__(self, task: Task, values: Sequence[Any] | None = None, ignore: Sequence[Any] = (), tolerance: int = 0) -> None:
-        self.task, self.tolerance = task, tolerance
-        per_label = [parse_values(v) for v in (range(task.labels) if values is None else values)]
-        ignored = [v for v in parse_values(list(ignore)) if v == v]  # NaN is ignored in any case
-        pairs = [(v, label) for label, several in enumerate(per_label) for v in several] + [(v, IGNORE) for v in ignored]
-        everything = [v for v, _ in pairs]
-        self.colours = any(isinstance(value, str) for value in everything)
-        if self.colours and not all(isinstance(value, str) for value in everything):
-            raise InputError(
-                f"dataset.mask_values and dataset.ignore_values mix colours and integers: {everything}; take one kind"
-            )
+        self.task, self.tolerance, self.ignore = task, tolerance, list(ignore)
+        listed = list(range(task.labels) if values is None else values)
+        self.given = f"dataset.mask_values={listed} and dataset.ignore_values={self.ignore}"
+        pairs = [(value, label) for label, entry in enumerate(listed) for value in parse_values(entry)]
+        pairs += [(value, IGNORE) for value in parse_values(self.ignore) if value == value]
+        kinds = {type(value) for value, _ in pairs}
+        if kinds not in ({int}, {str}):
+            raise InputError(f"{self.given}: all have to be integers or colours; found a mix, or others")
+        self.colours = kinds == {str}
         if tolerance and not self.colours:
             raise InputError(f"dataset.colour_tolerance={tolerance}: the masks hold integers; set it to 0, or list colours")
-        if not self.colours and not all(isinstance(value, int) for value in everything):
-            raise InputError(f"dataset.mask_values and dataset.ignore_values must be integers or colours; found {everything}")
-        raw = np.array([parse_colour(v) if isinstance(v, str) else v for v in everything], dtype=np.int64)
-        codes = np.array([code for _, code in pairs], dtype=np.uint8)
-        order = np.argsort(raw, kind="stable")
-        self._raw, self._codes = raw[order], codes[order]
-        bytes_ = (self._raw >= 0) & (self._raw < 256)
-        self._table, self._known = np.zeros(256, dtype=np.uint8), np.zeros(256, dtype=bool)
-        self._table[self._raw[bytes_]], self._known[self._raw[bytes_]] = self._codes[bytes_], True
-        if len(np.unique(self._raw)) < len(self._raw):
-            raise InputError(
-                f"a value stands for two things in dataset.mask_values={list(values or per_label)} and "
-                f"dataset.ignore_values={list(ignore)}"
-                f"{'; 255 is ignored unless you say otherwise: add dataset.ignore_values=[]' if list(ignore) == [255] else ''}"
-            )
+        table = {parse_colour(value) if self.colours else value: label for value, label in pairs}
+        if len(table) < len(pairs):
+            hint = "; 255 is ignored unless you say otherwise: add dataset.ignore_values=[]" * (self.ignore == [IGNORE])
+            raise InputError(f"a value stands for two things in {self.given}{hint}")
+        self._raw = np.array(sorted(table), dtype=np.int64)
+        self._codes = np.array([table[value] for value in sorted(table)], dtype=np.uint8)
+        self._of_bytes = self._look_up(np.arange(256))
 
     @property
     def signature(self) -> tuple[object, ...]:
         """See `MaskReader`."""
-        facts = self.colours, self._raw.tobytes(), self._codes.tobytes()
-        return (*facts, self.tolerance) if self.tolerance else facts
+        return self.colours, self._raw.tobytes(), self._codes.tobytes(), self.tolerance
 
-    def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
+    def decode(self, raw: Array, hidden: NDArray[np.bool_] | None = None, nodata: float | None = None) -> NDArray[np.uint8]:
         """See `MaskReader`: uint8 ``[H, W]``, or ``[L, H, W]`` for multilabel; each value has to be a label or ignored."""
-        absent = np.zeros(raw.shape[1:], dtype=bool) if missing is None else missing
-        if raw.dtype.kind == "f":
-            absent = absent | np.isnan(raw).any(axis=0)
-        if not self.colours and raw.dtype == np.uint8 and (self._known[raw] | absent).all():
-            codes = self._table[raw]  # ten times faster
+        numbers = _numbers_of_colours(raw) if self.colours else raw[: self.mask_bands]
+        if numbers.dtype == np.uint8:
+            codes, unknown = self._of_bytes[0][numbers], self._of_bytes[1][numbers]  # ten times faster
         else:
-            numbers = self._numbers(raw)
-            place, wrong = self._places(numbers)
-            wrong &= ~absent
-            if wrong.any():
-                raise InputError(self._unknown(numbers[wrong]))
-            codes = self._codes[place]
-        if absent.any():
-            codes = np.where(absent, np.uint8(IGNORE), codes)
+            codes, unknown = self._look_up(numbers)
+        if unknown.any():
+            unknown &= numbers == numbers
+            if hidden is not None:
+                unknown &= ~hidden
+            if nodata is not None:
+                unknown &= numbers != (nodata * 0x010101 if self.colours else nodata)
+            if unknown.any():
+                raise InputError(self._fault(numbers[unknown]))
         return codes if self.task.planes else codes[0]
 
-    def _numbers(self, raw: NDArray[np.generic]) -> NDArray[np.generic]:
-        """One number a pixel and band: a colour's, or the value."""
-        if not self.colours:
-            return raw[: self.mask_bands]
-        red, green, blue = raw[:3].astype(np.int64)
-        if raw.dtype.itemsize > 1 and raw.max(initial=0) > 255:
-            raise InputError(
-                f"the mask holds colours of {8 * raw.dtype.itemsize} bits, up to {raw.max():g}: write them with 8 "
-                "(gdal_translate -ot Byte -scale 0 65535 0 255)"
-            )
-        return np.asarray(red << 16 | green << 8 | blue)[None]
-
-    def _places(self, numbers: NDArray[np.generic]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-        """Where numbers stand among the known ones, colours within the tolerance at the nearest; and which do not."""
+    def _look_up(self, numbers: Array) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """The labels of numbers, `IGNORE` for those without one, and which these are; colours have that of the nearest."""
         place = np.searchsorted(self._raw, numbers).clip(max=len(self._raw) - 1)
-        wrong = self._raw[place] != numbers
-        if self.tolerance and wrong.any():
-            colours, where = np.unique(numbers[wrong], return_inverse=True)
+        unknown = self._raw[place] != numbers
+        if self.tolerance and unknown.any():
+            colours, where = np.unique(numbers[unknown], return_inverse=True)
             apart = abs(_channels(colours)[:, None] - _channels(self._raw))
             nearest = (apart**2).sum(axis=-1).argmin(axis=1)
             far = apart[np.arange(len(colours)), nearest].max(axis=-1) > self.tolerance
-            place[wrong] = nearest[where]
-            wrong[wrong] = far[where]
-        return place, wrong
+            place[unknown] = nearest[where]
+            unknown[unknown] = far[where]
+        return np.where(unknown, np.uint8(IGNORE), self._codes[place]), unknown
 
-    def known(self, raw: NDArray[np.generic]) -> NDArray[np.bool_]:
-        """See `MaskReader`."""
-        return np.asarray(~self._places(self._numbers(raw))[1].any(axis=0))
-
-    def blank(self, raw: NDArray[np.generic], nodata: float) -> NDArray[np.bool_]:
-        """See `MaskReader`."""
-        return find_missing(raw, nodata)
-
-    def _unknown(self, values: NDArray[np.generic]) -> str:
+    def _fault(self, unknown: Array) -> str:
         """What to say of values that have no meaning."""
-        found, counts = np.unique(values, return_counts=True)
-        name = "colour" if self.colours else "value"
-
-        def show(value: float) -> str:
-            return f"#{int(value):06x}" if self.colours else f"{value:g}"
-
-        codes = [f'"{show(v)}"' if self.colours else show(v) for v in (*found[:5], *self._raw[self._codes == IGNORE])]
-        ignored = f"[{','.join(codes)}]"
-        known = ", ".join(map(show, self._raw)) if self.colours else show_values(self._raw.tolist())
-        listed = ", ".join(f"{show(v)} ({n} pixels)" for v, n in zip(found[:5], counts[:5], strict=True))
+        found, counts = np.unique(unknown, return_counts=True)
+        shown = [f"#{int(value):06x}" if self.colours else f"{value:g}" for value in found[:SHOWN]]
+        listed = ", ".join(f"{text} ({n} pixels)" for text, n in zip(shown, counts, strict=False))
+        ignored = [f'"{text}"' if self.colours else text for text in (*shown, *map(str, self.ignore))]
         way_out = (
-            f"Name its class in dataset.classes (and dataset.mask_values), or leave it out with dataset.ignore_values={ignored}"
+            "Name its class in dataset.classes (and dataset.mask_values), or leave it out with dataset.ignore_values="
+            f"[{','.join(ignored)}]"
         )
         if self.colours and len(found) > BLURRED:
             way_out = "Masks are blurred, as by JPEG: set dataset.colour_tolerance=20, for example"
         elif not self.colours and (found % 1 != 0).any():
             way_out = f"Grey values are told apart by dataset.source.threshold={float(np.mean(self._raw[:2])):g}, for example"
         return (
-            f"the mask holds the {name} {listed}{', ...' if len(found) > 5 else ''}, "
-            f"which is neither a label nor ignored; known: {known}. {way_out}"
+            f"the mask holds the {'colour' if self.colours else 'value'} {listed}{', ...' * (len(found) > SHOWN)}, which is "
+            f"neither a label nor ignored, by {self.given}. {way_out}"
         )
 
 
-def _channels(colours: NDArray[np.generic]) -> NDArray[np.int64]:
+def _numbers_of_colours(raw: Array) -> NDArray[np.int64]:
+    """Red, green and blue ``[3, H, W]`` as one number a pixel, ``[1, H, W]``."""
+    red, green, blue = raw[:3].astype(np.int64)
+    if raw.dtype.itemsize > 1 and raw.max(initial=0) > 255:
+        raise InputError(
+            f"the mask holds colours of {8 * raw.dtype.itemsize} bits, up to {raw.max():g}: write them with 8 "
+            "(gdal_translate -ot Byte -scale 0 65535 0 255)"
+        )
+    return np.asarray(red << 16 | green << 8 | blue)[None]
+
+
+def _channels(colours: Array) -> NDArray[np.int64]:
     """Red, green and blue ``[n, 3]`` of colours as integers ``[n]``."""
     numbers = colours.astype(np.int64)
     return np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], axis=-1)
 
 
+def _without_value(
+    raw: Array, hidden: NDArray[np.bool_] | None, nodata: float | None, every: bool = False
+) -> NDArray[np.bool_]:
+    """Where real numbers ``[bands, H, W]`` are not known: hidden, NaN, or no-data, with `every` where all bands hold it."""
+    missing = raw != raw
+    if hidden is not None:
+        missing |= hidden
+    if nodata is not None:
+        missing |= (raw == nodata).all(axis=0) if every else raw == nodata
+    return np.asarray(missing)
+
+
 class Shares(MaskReader):
     """Decodes masks with a band for each class, which holds the share of the class in each pixel.
 
-    NaN and no-data are unknown. Of exclusive classes a pixel is unknown as a whole, and its shares are divided by their sum,
-    which may be off by `TOLERANCE`.
-    `whole` stands for a whole pixel in the files: 1, 100, 255.
+    Of exclusive classes a pixel is unknown as a whole, and its shares are divided by their sum, which may be off by
+    `TOLERANCE`. `whole` stands for a whole pixel in the files: 1, 100, 255.
     """
 
     def __init__(self, task: Task, whole: float) -> None:
@@ -201,29 +171,25 @@ class Shares(MaskReader):
         """See `MaskReader`."""
         return "shares", float(self.whole)
 
-    def blank(self, raw: NDArray[np.generic], nodata: float) -> NDArray[np.bool_]:
-        """See `MaskReader`; a value that may be a share stays one, unless all bands hold it and can't together."""
-        found = raw == nodata
-        if not 0 <= nodata <= self.whole:
-            return np.asarray(found.any(axis=0))
-        possible = not self.task.exclusive or abs(nodata * len(raw) / self.whole - 1) <= TOLERANCE
-        return np.zeros(raw.shape[1:], dtype=bool) if possible else np.asarray(found.all(axis=0))
+    def decode(self, raw: Array, hidden: NDArray[np.bool_] | None = None, nodata: float | None = None) -> Array:
+        """See `MaskReader`: float32 ``[C, H, W]``, each from 0 to 1.
 
-    def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.generic]:
-        """See `MaskReader`: float32 ``[C, H, W]``, each from 0 to 1."""
-        unknown = raw != raw if missing is None else (raw != raw) | missing
-        if self.task.exclusive:
+        A no-data value that may be a share stays one, unless the classes are exclusive and all have it.
+        """
+        exclusive = self.task.exclusive
+        possible = nodata is not None and 0 <= nodata <= self.whole
+        unknown = _without_value(raw, hidden, None if possible and not exclusive else nodata, every=possible)
+        if exclusive:
             unknown[:] = unknown.any(axis=0)
         shares = np.where(unknown, np.nan, raw.astype(np.float64) / self.whole)
-        rounded = shares.clip(0, 1)
-        wrong = shares[abs(shares - rounded) > 1e-6] * self.whole
+        wrong = shares[abs(shares - shares.clip(0, 1)) > 1e-6] * self.whole
         if len(wrong):
             raise InputError(
                 f"the mask holds {wrong[0]:g}, but with dataset.fractions={self.whole:g} shares lie from 0 to {self.whole:g}: "
                 f"set it to what stands for a whole pixel, or mark such pixels as no-data ({len(wrong)} values)"
             )
-        shares = rounded
-        if self.task.exclusive:
+        shares = shares.clip(0, 1)
+        if exclusive:
             total = shares.sum(axis=0)
             off = total[abs(total - 1) > TOLERANCE + 1e-6]
             if len(off):
@@ -237,7 +203,7 @@ class Shares(MaskReader):
 
 
 class Values(MaskReader):
-    """Decodes masks of real values: heights, biomass, yields; NaN, no-data and ignored values are unknown.
+    """Decodes masks of real values: heights, biomass, yields; NaN, no-data and ignored values are unknown, band by band.
 
     `span` is the lowest and the highest value that can be; None: any finite one.
     """
@@ -257,26 +223,44 @@ class Values(MaskReader):
         """See `MaskReader`."""
         return "values", self.ignore, self.span
 
-    def blank(self, raw: NDArray[np.generic], nodata: float) -> NDArray[np.bool_]:
-        """See `MaskReader`; each band for itself."""
-        return np.asarray(raw == nodata)
-
-    def decode(self, raw: NDArray[np.generic], missing: NDArray[np.bool_] | None = None) -> NDArray[np.generic]:
+    def decode(self, raw: Array, hidden: NDArray[np.bool_] | None = None, nodata: float | None = None) -> Array:
         """See `MaskReader`: float32 ``[V, H, W]``."""
         ignored = np.array(self.ignore).astype(raw.dtype) if raw.dtype.kind == "f" else self.ignore
-        unknown = (raw != raw) | np.isin(raw, ignored)
-        if missing is not None:
-            unknown |= missing
+        unknown = _without_value(raw, hidden, nodata) | np.isin(raw, ignored)
         low, high = self.span
         numbers = raw.astype(np.float64)
         wrong = numbers[~unknown & ((numbers < low) | (numbers > high) | np.isinf(numbers))]
         if len(wrong):
-            expected = "finite values are" if self.span == (-math.inf, math.inf) else f"dataset.range=[{low:g}, {high:g}] is"
             raise InputError(
-                f"the mask holds {wrong[0]:.9g}, {len(wrong)} such values in all, but {expected} expected: mark such pixels as "
-                f"no-data, or leave the value out with dataset.ignore_values=[{wrong[0]:.9g}]"
+                f"the mask holds {wrong[0]:.9g}, {len(wrong)} such values in all, but finite ones in dataset.range="
+                f"[{low:g}, {high:g}] are expected: mark such pixels as no-data, or leave the value out with "
+                f"dataset.ignore_values=[{wrong[0]:.9g}]"
             )
         return np.where(unknown, np.nan, raw).astype(np.float32)
+
+
+class Weights(MaskReader):
+    """Decodes rasters of what a pixel counts for in the loss: one band of finite numbers of 0 or more; 0 without data."""
+
+    mask_bands, nothing, signature = 1, 0, ("weights",)
+
+    def check_bands(self, name: str, bands: int) -> None:
+        """See `MaskReader`."""
+        if bands != 1:
+            raise InputError(f"{name} has {bands} bands, but a weight has one: what a pixel counts for in the loss")
+
+    def decode(self, raw: Array, hidden: NDArray[np.bool_] | None = None, nodata: float | None = None) -> Array:
+        """See `MaskReader`: ``[H, W]`` in the file's dtype."""
+        if raw.dtype.kind == "c":
+            raise InputError("it holds complex numbers, but weights are numbers of 0 or more")
+        absent = _without_value(raw, hidden, nodata)
+        wrong = raw[~absent & (np.less(raw, 0) | ~np.isfinite(raw))]
+        if len(wrong):
+            raise InputError(
+                f"{len(wrong)} pixels have a weight such as {wrong[0]:g}; weights are finite numbers of 0 or more: 0, no-data "
+                "and NaN leave a pixel out of the loss"
+            )
+        return np.where(absent, np.zeros((), raw.dtype), raw)[0]
 
 
 def make_mask_reader(

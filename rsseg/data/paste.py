@@ -20,7 +20,7 @@ from torch import Tensor
 from rsseg.contract import ONE_TARGET, InputError, Layers, indices, known
 from rsseg.data.augment import Sometimes, whole_number
 from rsseg.data.blocks import Blocks
-from rsseg.data.sampling import ReadLayers, stream
+from rsseg.data.sampling import Read, stream
 from rsseg.task import Task
 
 BLOCKS_PER_PIECE = 20  # how many blocks are looked into, at most, for each piece that is wanted
@@ -72,9 +72,6 @@ class Paste(Sometimes):
         bank: The most objects kept of each class.
         min_area: The fewest pixels of an object; below lie specks.
         probability: The share of the windows that get objects.
-
-    Raises:
-        InputError: For a class that is not known, and for numbers out of range.
     """
 
     purpose = "paste"
@@ -99,7 +96,7 @@ class Paste(Sometimes):
         self.task, self.wanted = task, indices("classes", classes or (), task.classes)
         self.pieces: list[list[Piece]] = []
 
-    def fit(self, read: ReadLayers, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
+    def fit(self, read: Read, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
         """Cut the bank. The objects are those of randomly drawn blocks, smaller than a block."""
         totals = blocks.counts[:, :-1].sum(axis=0, dtype=np.int64)
         occurs = np.flatnonzero(totals)
@@ -107,7 +104,7 @@ class Paste(Sometimes):
         scale = [np.asarray(values, dtype=np.float32)[:, None, None] for values in (mean, std)]
         self.pieces = [self._cut_all(read, blocks, wanted, scale) for wanted in labels]
 
-    def _cut_all(self, read: ReadLayers, blocks: Blocks, wanted: int, scale: Sequence[NDArray[np.float32]]) -> list[Piece]:
+    def _cut_all(self, read: Read, blocks: Blocks, wanted: int, scale: Sequence[NDArray[np.float32]]) -> list[Piece]:
         found: list[Piece] = []
         order = stream(self.seed, wanted, "paste bank").permutation(np.flatnonzero(blocks.counts[:, wanted]))
         for block in order[: BLOCKS_PER_PIECE * self.bank].tolist():
@@ -121,12 +118,9 @@ class Paste(Sometimes):
             )
         return found[: self.bank]
 
-    def _cut(
-        self, read: ReadLayers, blocks: Blocks, block: int, wanted: int, scale: Sequence[NDArray[np.float32]]
-    ) -> list[Piece]:
+    def _cut(self, read: Read, blocks: Blocks, block: int, wanted: int, scale: Sequence[NDArray[np.float32]]) -> list[Piece]:
         """The objects whose centre lies in a block, read with half a block around it so that each is seen whole."""
-        side = blocks.size
-        first = [int(index[block]) * side for index in (blocks.row, blocks.col)]
+        side, first = blocks.size, [int(blocks.top[block]), int(blocks.left[block])]
         start = [max(place - side // 2, 0) for place in first]
         pixels, layers = read(int(blocks.scene[block]), start[0], start[1], 2 * side)
         has = self.task.class_masks(layers[self.task.target])[wanted]

@@ -19,8 +19,7 @@ def path_pattern(pattern: str) -> re.Pattern[str]:
     """What a pattern of paths stands for, as a regular expression of relative paths with forward slashes.
 
     ``{field}`` is a part of a path without a slash, and the same part wherever the field occurs again; ``*`` is any such
-    part; ``**/`` any folders, or none; a suffix ``.*`` that of any image
-    or, for masks, vector format.
+    part; ``**/`` any folders, or none; a suffix ``.*`` that of any image or, for masks, vector format.
 
     Example:
         >>> path_pattern("**/{part}/images/{tile}.tif").fullmatch("AerialImageDataset/train/images/austin1.tif").groupdict()
@@ -57,8 +56,8 @@ def find(root: Path, pattern: str, endings: frozenset[str] = IMAGES) -> dict[tup
         )
     fits, any_ending = path_pattern(normal(pattern)), pattern.endswith(".*")
     found: dict[tuple[str, ...], Path] = {}
-    fixed = re.split(r"[{*]", pattern)[0].rpartition("/")[0]  # the folder that all such paths begin with
-    for path in (path for folder in named_folders(root, fixed) for path in files_below(folder)):
+    folder = root / re.split(r"[{*]", pattern)[0].rpartition("/")[0]  # that all such paths begin with, if it is written so
+    for path in files_below(folder if folder.is_dir() else root):
         match = fits.fullmatch(normal(path.relative_to(root).as_posix()))
         if match is None or (any_ending and path.suffix.lower() not in endings) or not path.is_file():
             continue
@@ -70,15 +69,6 @@ def find(root: Path, pattern: str, endings: frozenset[str] = IMAGES) -> dict[tup
             raise InputError(f"{found[match.groups()]} and {path} share a name: one file per scene is expected")
         found[match.groups()] = path
     return dict(sorted(found.items()))
-
-
-def named_folders(root: Path, name: str) -> list[Path]:
-    """The folders below another one that have a name such as ``a/b``, in upper or lower case."""
-    found = [root]
-    for part in filter(None, name.split("/")):
-        there = [child for folder in found if folder.is_dir() for child in folder.iterdir()]
-        found = [child for child in there if normal(child.name).lower() == normal(part).lower()]
-    return sorted(found)
 
 
 def files_below(folder: Path) -> Iterator[Path]:

@@ -58,13 +58,6 @@ class Radiometry(Sometimes):
         contrast: The greatest logarithm of the factor.
         gamma: The greatest logarithm of the exponent.
         probability: The share of the windows that are changed.
-
-    Example:
-        >>> image, mask = torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8, dtype=torch.uint8)
-        >>> lit, _ = Radiometry(seed=1, brightness=0.5)(image, {"mask": mask}, torch.tensor([7]))
-        >>> offsets = lit[0, :, 0, 0]
-        >>> bool((offsets.abs() <= 0.5).all()), len(offsets.unique())
-        (True, 3)
     """
 
     purpose = "radiometry"
@@ -92,15 +85,6 @@ class Blur(Sometimes):
     Args:
         sigma: (low, high) between which a window's standard deviation is drawn, in pixels.
         probability: The share of the windows that are blurred.
-
-    Raises:
-        InputError: When applied to windows that are not larger than three times the highest sigma.
-
-    Example:
-        >>> image, mask = torch.eye(16)[None, None], torch.zeros(1, 16, 16, dtype=torch.uint8)
-        >>> blurred, _ = Blur(seed=1, sigma=(1, 1))(image, {"mask": mask}, torch.tensor([7]))
-        >>> bool(blurred.max() < 0.5)
-        True
     """
 
     purpose = "blur"
@@ -124,12 +108,6 @@ class Noise(Sometimes):
     Args:
         std: (low, high) between which a window's noise level is drawn, in standard deviations of the band.
         probability: The share of the windows that get noise.
-
-    Example:
-        >>> image, mask = torch.zeros(1, 3, 64, 64), torch.zeros(1, 64, 64, dtype=torch.uint8)
-        >>> noisy, _ = Noise(seed=1, std=(0.1, 0.1))(image, {"mask": mask}, torch.tensor([7]))
-        >>> round(float(noisy.std()), 2)
-        0.1
     """
 
     purpose = "noise"

@@ -18,6 +18,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
@@ -25,7 +26,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from rsseg.contract import InputError
-from rsseg.data.grids import GDAL_ERRORS, check_overlap, located, same_grid
+from rsseg.data.grids import GDAL_ERRORS, describe_gap, located, same_grid
 from rsseg.files import atomic_write
 
 GDAL = {
@@ -36,7 +37,7 @@ GDAL = {
 JPEG = frozenset({".jpg", ".jpeg", ".jfif"})
 """Decoded by Pillow, as torchgeo and torchvision do: GDAL upsamples the colours of such files in another way."""
 
-ORIENTATION = 0x0112  # the EXIF tag
+ORIENTATION = 0x0112  # the tag of EXIF and TIFF
 
 FORMATS = (
     "GTiff", "PNG", "JPEG", "JP2OpenJPEG", "HFA", "BMP", "GIF", "WEBP", "ENVI", "EHdr", "AAIGrid", "SRTMHGT", "DTED", "NITF",
@@ -103,10 +104,11 @@ def _open(path: Path, onto: Path | None, bilinear: bool, key: object) -> Any:  #
         raise InputError(
             f"{path} is {raster.width} x {raster.height} pixels, but {onto} is {grid.width} x {grid.height}: the files of a "
             f"scene must lie on the same pixel grid, or all have coordinates, to be warped to it; without: {', '.join(bare)}"
-            + f". Viewers turn {onto.name} by its EXIF data: write it turned (mogrify -auto-orient)"
+            + f". Viewers turn {onto.name}: write it turned (mogrify -auto-orient)"
             * is_turned(onto)
         )
-    check_overlap(path, raster.crs, raster.bounds, grid)
+    if gap := describe_gap(path, raster.crs, raster.bounds, grid):
+        raise InputError(gap)
     if bilinear and is_coloured(raster):
         raise InputError(
             f"{path} holds the numbers of colours in a palette, and lies on another grid than {onto}: numbers can't be "
@@ -124,12 +126,9 @@ atexit.register(_open.cache_clear)  # files that the interpreter's end finds ope
 
 
 def open_raster(path: Path, onto: Path | None = None, bilinear: bool = False) -> Any:
-    """The open rasterio dataset of a file, cached per process and thread.
+    """The open rasterio dataset of a file, cached per process and thread; warped to the grid of `onto`, if it has another.
 
-    Args:
-        path: The file.
-        onto: A file on whose pixel grid it shall lie: where it does not, it is warped.
-        bilinear: Whether a warp averages neighbours, as for images, or takes the nearest one, as for masks.
+    A warp averages neighbours with `bilinear`, as for images, or takes the nearest one, as for masks.
 
     Raises:
         InputError: If the file can't be opened as a raster, or not be warped.
@@ -139,6 +138,19 @@ def open_raster(path: Path, onto: Path | None = None, bilinear: bool = False) ->
         return _open(path, onto, bilinear, (os.getpid(), threading.get_ident(), version(path)))
     except (*GDAL_ERRORS, OSError) as error:
         raise InputError(f"{path} can't be opened as an image: {str(error).rstrip('.')}. Is the file complete?") from None
+
+
+def is_warped(path: Path, bands: Sequence[int], onto: Path, bilinear: bool = False) -> bool:
+    """Whether a file has to be warped to another one's grid, for which its bands must not be alpha."""
+    if not isinstance(open_raster(path, onto, bilinear), WarpedVRT):
+        return False
+    alpha = alpha_band(open_raster(path))
+    if alpha in bands:
+        raise InputError(
+            f"band {alpha} of {path} is marked as alpha, so that a warp to the grid of {onto} uses it up: leave it out of the "
+            f"bands, or mark it as one like others (gdal_edit.py -colorinterp_{alpha} undefined)"
+        )
+    return True
 
 
 def check_parts(path: Path, root: Path | None = None) -> None:
@@ -177,7 +189,14 @@ def georeference(path: Path) -> dict[str, Any]:
 
 
 def is_turned(path: Path) -> bool:
-    """Whether viewers turn a picture, as its EXIF data ask them to; its pixels are read as they are stored."""
+    """Whether viewers turn a picture, as its EXIF data or its TIFF tag ask them to; its pixels are read as they are stored."""
+    if path.suffix.lower() in (".tif", ".tiff"):  # GDAL does not tell the tag
+        with reading(path), path.open("rb") as file:
+            start = file.read(8)
+            tags = ImageFileDirectory_v2(start + file.read(8) if 43 in start[2:4] else start)  # 43: a BigTIFF
+            file.seek(tags.next)
+            tags.load(file)
+            return int(tags.get(ORIENTATION, 1)) != 1
     if path.suffix.lower() not in JPEG | {".png", ".webp"}:
         return False
     with reading(path), Image.open(path, formats=PILLOW) as image:
@@ -235,8 +254,7 @@ def colour_bands(names: Mapping[int, str]) -> list[int] | None:
 
 def bits_of(raster: Any) -> int:
     """The bits of a pixel of the first band."""
-    bits = raster.tags(1, ns="IMAGE_STRUCTURE").get("NBITS")
-    return int(bits or 8 * np.dtype(raster.dtypes[0]).itemsize)
+    return int(raster.tags(1, ns="IMAGE_STRUCTURE").get("NBITS") or 8 * np.dtype(raster.dtypes[0]).itemsize)
 
 
 def _white_is_zero(raster: Any) -> int:
@@ -265,7 +283,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def find_damage(path: Path) -> str:
-    """Why a raster can't be read, by its header and its last pixel; empty: nothing is wrong with them."""
+    """Why a raster's header or last pixel can't be read; empty: they can."""
     try:
         with rasterio.Env(**GDAL), DatasetReader(str(path), driver=list(FORMATS)) as raster:
             raster.read(1, window=Window(raster.width - 1, raster.height - 1, 1, 1))
@@ -277,15 +295,9 @@ def find_damage(path: Path) -> str:
 def read_bands(
     path: Path, bands: Sequence[int], window: Window, onto: Path | None = None, bilinear: bool = False, palette: bool = False
 ) -> NDArray[np.generic]:
-    """Pixels ``[bands, h, w]`` of a part of a file, in the file's dtype; black is 0, whatever the file says of it.
+    """Pixels ``[bands, h, w]`` of a part of a file as `open_raster` opens it, in its dtype; black is 0, whatever it says.
 
-    Args:
-        path: The file, which `open_raster` opens with `onto` and `bilinear`.
-        bands: Their numbers, counted from 1.
-        window: The part.
-        onto: See `path`.
-        bilinear: See `path`.
-        palette: Whether three bands of colours are read where the file has a palette, not the numbers of its colours.
+    Bands are counted from 1. With `palette` they are those of the colours where the file has a palette, not their numbers.
 
     Raises:
         InputError: If the pixels can't be decoded, as in a truncated file.

@@ -17,8 +17,8 @@ import fsspec
 
 from rsseg.contract import InputError
 from rsseg.data.paths import IMAGES
-from rsseg.data.raster import find_damage
-from rsseg.files import atomic_write, check_space, is_archive, read_json, write_json
+from rsseg.data.raster import find_damage, version
+from rsseg.files import atomic_write, read_json, say_space, write_json
 from rsseg.progress import progress
 
 log = logging.getLogger(__name__)
@@ -56,28 +56,13 @@ def fetch(root: str, fits: Callable[[str], bool], setting: str = "dataset.source
         InputError: If the root can't be read, holds nothing, or does not fit on the disk.
     """
     url = url_of(root)
-    digest = hashlib.blake2b(_identity(url), digest_size=6).hexdigest()
+    file = Path(url.rpartition("::")[2]).expanduser()
+    identity = url, version(file) if file.is_file() else ()  # another version of an archive here is another root
+    digest = hashlib.blake2b(repr(identity).encode(), digest_size=6).hexdigest()
     cache = Path(os.environ.get("RSSEG_CACHE", "~/.cache/rsseg")).expanduser()
     folder = cache / f"{PurePosixPath(root.rstrip('/')).name}-{digest}"
-    listing, files, whole = folder / "listing.json", folder / "files", dict[str, list[Any]]()
     try:
-        with suppress(InputError):  # it was not listed before, or that file is damaged
-            whole = read_json(listing)
-        whole = whole or list_files(*open_system(url))
-        there = strip_top_folder(whole, fits)
-        if not any(map(fits, there)):
-            held = ", ".join(list(there)[:3])
-            raise InputError(
-                f"{setting}={root}: no file in it fits the patterns of dataset.source; it holds {held or 'none'}"
-                f"{', ...' * (len(there) > 3)}"
-            )
-        write_json(listing, whole)
-        todo = {name: there[name] for name in needed_files(there, fits) if not is_whole(files / name, there[name][1])}
-        files.mkdir(exist_ok=True)
-        if cut := sum((files / name).is_file() for name in todo):
-            log.warning("%d files in %s are cut: they are copied again.", cut, files)
-        if todo:
-            copy_files(url, root, todo, files)
+        copy_needed(url, root, folder, fits, setting)
     except InputError:
         raise
     except ImportError as error:
@@ -85,33 +70,49 @@ def fetch(root: str, fits: Callable[[str], bool], setting: str = "dataset.source
     except Exception as error:  # whatever the libraries behind fsspec raise over networks, rights and damaged archives
         why = str(error).strip().partition("\n")[0] or type(error).__name__
         if "range requests" in why:
-            raise InputError(f"{setting}={root}: that server gives whole files alone: download it first") from None
+            why = "that server gives whole files alone: download it first"
         public = f", or is it public (set {UNSIGNED}=YES)" if bucket_of(url) in ANONYMOUS else ""
         raise InputError(
             f"{setting}={root} can't be read ({why}): is it right, and may it be read from here{public}?"
         ) from None
-    return files
+    return folder / "files"
 
 
-def copy_files(url: str, root: str, todo: Mapping[str, Sequence[Any]], folder: Path) -> None:
-    """Copy files of a remote root into a folder: `todo` says where each is, and its size, by its path below the root."""
-    system, _ = open_system(url)
+def copy_needed(url: str, root: str, folder: Path, fits: Callable[[str], bool], setting: str) -> None:
+    """Copy what fits of a remote root into a folder, and the list of all that it holds; both as far as they are not there."""
+    listing, files, whole = folder / "listing.json", folder / "files", dict[str, list[Any]]()
+    with suppress(InputError):  # it was not listed before, or that file is damaged
+        whole = read_json(listing)
+    whole = whole or list_files(*open_system(url))
+    there = strip_top_folder(whole, fits)
+    if not any(map(fits, there)):
+        held = f"{', '.join(list(there)[:3]) or 'none'}{', ...' * (len(there) > 3)}"
+        raise InputError(f"{setting}={root}: no file in it fits the patterns of dataset.source; it holds {held}")
+    write_json(listing, whole)
+    todo = {name: there[name] for name in needed_files(there, fits) if not is_whole(files / name, there[name][1])}
+    files.mkdir(exist_ok=True)
+    if cut := sum((files / name).is_file() for name in todo):
+        log.warning("%d files in %s are cut: they are copied again.", cut, files)
     need = sum(size for _, size in todo.values())
-    check_space(folder, need, f"{len(todo)} files of {root} take", "set RSSEG_CACHE to a folder on a larger disk")
+    say_space(files, need, f"{len(todo)} files of {root} take", "set RSSEG_CACHE to a folder on a larger disk")
+    if not todo:
+        return
+    system, _ = open_system(url)
 
     def copy_one(name: str) -> None:
         address, size = todo[name]
-        with atomic_write(folder / name, sync=False) as part:
+        with atomic_write(files / name, sync=False) as part:
             try:
                 system.get_file(address, str(part))
             except FileNotFoundError:
                 raise InputError(f"{name} of {root} is listed, but not there: is it complete?") from None
-            if not is_whole(part, size):
-                raise InputError(f"{name} of {root} was cut: {part.stat().st_size} of {size} bytes came; try again")
-            if not size and PurePosixPath(name).suffix.lower() in SINGLE and (why := find_damage(part)):
+            fault = "" if is_whole(part, size) else f"{part.stat().st_size} of {size} bytes came"
+            if not size and PurePosixPath(name).suffix.lower() in SINGLE:
+                fault = find_damage(part).replace(str(part), name)
+            if fault:
                 raise InputError(
-                    f"{name} of {root} came damaged ({why.replace(str(part), name)}) and is not kept: try again; if it is so "
-                    "on the server, download the data first and take on_bad_scene=skip"
+                    f"{name} of {root} came damaged ({fault}) and is not kept: try again; if it is so on the server, download "
+                    "the data first and take on_bad_scene=skip"
                 )
 
     title = f"copying {len(todo)} files, {need / 1e9:.1f} GB, of {root}"
@@ -156,13 +157,6 @@ def url_of(root: str) -> str:
         return place
     file, inner = archive.groups()
     return f"{'zip' if file.lower().partition('?')[0].endswith('.zip') else 'tar'}://{(inner or '').strip('/')}::{file}"
-
-
-def _identity(url: str) -> bytes:
-    """What distinguishes a root from another: its address and, of an archive here, its size and time."""
-    file = Path(url.rpartition("::")[2]).expanduser()
-    version = (file.stat().st_size, file.stat().st_mtime_ns) if is_archive(file.name) and file.is_file() else ()
-    return repr((url, version)).encode()
 
 
 def list_files(system: Any, base: str) -> dict[str, list[Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -22,9 +22,9 @@ from torchgeo.datasets import GeoDataset, IntersectionDataset
 
 from rsseg.contract import InputError
 from rsseg.data.grids import TOLERANCE
-from rsseg.data.masks import MaskReader, check_bands, mask_values
+from rsseg.data.masks import Mask, MaskReader
 from rsseg.data.raster import find_missing
-from rsseg.data.scene import Facts, Mask, Scene, SceneReader, check_band_numbers
+from rsseg.data.scene import Facts, Scene, SceneReader, check_band_numbers
 
 Array = NDArray[Any]
 
@@ -41,8 +41,8 @@ class Samples:
     name: str  # what it is called in messages
     fingerprint: str  # a hash of all that samples depend on
     needs_mask: bool  # refuse samples without a mask
-    image: Sequence[str] | None  # the keys of a sample that are its image, as `image_of` takes them
-    mask: Sequence[str] | None  # the keys that are its mask, as `mask_of` takes them
+    image: Sequence[str] | None  # the keys of a sample that are its image, as `planes_of` takes them
+    mask: Sequence[str] | None  # the keys that are its mask
     times: int | None  # how many time steps of an image become bands
 
     def scene(self, number: int, group: str) -> Sample:
@@ -58,9 +58,9 @@ class Samples:
                 sample = self.dataset[self.keys[number]]
             except Exception as error:  # whatever a reader raises over a damaged file
                 raise InputError(f"it can't be read: {str(error).strip() or repr(error)}") from None
-        image, mask = image_of(sample, self.image, self.times), mask_of(sample, self.mask)
-        if mask is None and self.needs_mask:
-            raise InputError(f"it holds {keys_and_shapes(sample)}; an image and a mask are needed to train on")
+        image, mask = planes_of(sample, "image", self.image, self.times), planes_of(_joined(sample), "mask", self.mask)
+        if image is None or (mask is None and self.needs_mask):
+            raise InputError(f"it holds {_shapes(sample)}; an image and a mask are needed to train on")
         if mask is not None and mask.shape[1:] != image.shape[1:]:
             raise InputError(f"its image is {list(image.shape)} but its mask {list(mask.shape)}: the same grid is expected")
         return smallest(image), None if mask is None else smallest(mask)
@@ -117,9 +117,9 @@ class Sample(Scene):
     def named_bands(self) -> dict[int, str]:
         """See `Scene`: names are those of torchgeo's class, where it has one for each band; it may say which it shows."""
         dataset, count = self.samples.dataset, sum(self.samples.first[0].counts)
-        names = list(getattr(dataset, "bands", getattr(dataset, "all_bands", ())))
+        names = [str(name) for name in getattr(dataset, "bands", getattr(dataset, "all_bands", ()))]
         shown = dict(zip(getattr(dataset, "rgb_bands", ()), ("red", "green", "blue"), strict=False))
-        called = [shown.get(name, "") if shown else str(name) for name in names] if len(names) == count else [""] * count
+        called = [shown.get(name, "" if shown else name) for name in names] if len(names) == count else [""] * count
         return dict(enumerate(called, start=1))
 
 
@@ -136,7 +136,7 @@ class SampleReader(SceneReader):
             )
         check_band_numbers(str(scene.image), len(image), bands)
         if self.mask is not None:
-            check_bands(scene.image, len(self.mask), mask_readers[0])
+            mask_readers[0].check_bands(str(scene.image), len(self.mask))
         self.pixels = image[[band - 1 for band in bands]]
         super().__init__(scene, mask_readers, bands, facts)
 
@@ -150,69 +150,53 @@ class SampleReader(SceneReader):
         missing = find_missing(pixels, self.scene.nodata)
         return np.where(missing, np.zeros((), pixels.dtype), pixels), missing
 
-    def _read_target(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
+    def _decode(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
+        """See `SceneReader`."""
         if self.mask is None:  # where others of a test split have one
             return mask_reader.task.unknown_target((int(window.height), int(window.width)))
-        return mask_reader.decode(mask_values(self.mask[:, *window.toslices()], mask_reader))
+        return mask_reader.decode(mask_reader.chosen_bands(self.mask[:, *window.toslices()]))
 
 
-def arrays_of(sample: Mapping[str, Any], kind: str, wanted: Sequence[str] | None) -> dict[str, Array]:
-    """The arrays of a sample by key: those wanted; or the one called `kind`, image or mask; or all whose keys begin so."""
+def planes_of(
+    sample: Mapping[str, Any], kind: str, wanted: Sequence[str] | None = None, times: int | None = None
+) -> Array | None:
+    """The image or the mask of a sample, ``[bands, H, W]``; None if it has none.
+
+    It is the arrays of the keys that are wanted; or the one called `kind`; or all whose keys begin so, of masks one at most.
+    They follow each other, as do the steps of a time axis (``[T, C, H, W]`` becomes ``T * C`` bands), of which `times` are
+    taken, evenly spaced from the first to the last.
+    """
     pixels = {key: np.asarray(value) for key, value in sample.items() if np.ndim(value) > 1}
     keys = wanted or ([kind] if kind in pixels else [key for key in pixels if key.startswith(kind)])
-    return {key: pixels[key] for key in keys if key in pixels}
+    if kind == "mask" and not {*keys} & {*pixels}:  # as in a test split
+        return None
+    stack = []
+    for key in keys:
+        array = pixels.get(key, np.zeros((0, 1, 1)))
+        if array.ndim == 4 and times is not None:
+            array = array[np.linspace(0, len(array) - 1, times).round().astype(int)]
+        stack.append(array.reshape(-1, *array.shape[-2:]))
+    open_ = kind == "mask" and len(keys) > 1 and wanted is None
+    if open_ or len({array.shape[1:] for array in stack}) > 1 or not all(array.size for array in stack):
+        raise InputError(
+            f"it holds {_shapes(sample)}: what is its {kind}? Name keys of one grid, dataset.source.{kind}=[{keys[0]}]; "
+            "several masks are the bands of dataset.task=multilabel"
+        )
+    return np.concatenate(stack) if stack else None
 
 
-def keys_and_shapes(sample: Mapping[str, Any]) -> str:
+def _joined(sample: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A sample whose masks of objects, one for each (``[N, H, W]`` beside N labels and boxes), are one mask of their labels."""
+    labels = np.asarray(sample.get("label", 0))
+    masks = {key: np.asarray(value) for key, value in sample.items() if key.startswith("mask")}
+    if "bbox_xyxy" not in sample or labels.ndim != 1 or any(mask.shape[:-2] != labels.shape for mask in masks.values()):
+        return sample
+    return {**sample, **{key: ((mask != 0) * labels[:, None, None]).max(0, initial=0) for key, mask in masks.items()}}
+
+
+def _shapes(sample: Mapping[str, Any]) -> str:
     """The keys of a sample, and the shapes of what has one."""
     return ", ".join(f"{key} {list(np.shape(value))}" if np.ndim(value) else str(key) for key, value in sample.items())
-
-
-def image_of(sample: Mapping[str, Any], wanted: Sequence[str] | None = None, times: int | None = None) -> Array:
-    """The image of a sample, ``[bands, H, W]``.
-
-    Several images, such as those of two dates or two sensors, follow each other, as do the steps of a time axis
-    (``[T, C, H, W]`` becomes ``T * C`` bands), of which `times` are taken, evenly spaced from the first to the last.
-    """
-    images = arrays_of(sample, "image", wanted)
-    if len(images) < len(wanted or ["image"]):
-        raise InputError(
-            f"it holds {keys_and_shapes(sample)}; {' and '.join(wanted or ['an image'])} and a mask are needed to train on"
-        )
-    for key, image in images.items():
-        if image.ndim > 4:
-            raise InputError(f"its {key} has the shape {list(image.shape)}; [bands, H, W] or [times, bands, H, W] is expected")
-        if image.ndim == 4 and times is not None:
-            images[key] = image[np.linspace(0, len(image) - 1, times).round().astype(int)]
-    way_out = f": name those of one grid, dataset.source.image=[{next(iter(images))}]"
-    return _as_bands(images.values(), f"its images lie on different grids, it holds {keys_and_shapes(sample)}{way_out}")
-
-
-def mask_of(sample: Mapping[str, Any], wanted: Sequence[str] | None = None) -> Array | None:
-    """The mask of a sample, ``[bands, H, W]``, of which several that are wanted become bands; None if it has none.
-
-    Masks of objects, one for each (``[N, H, W]`` beside N labels and boxes), become one mask of their labels.
-    """
-    masks = arrays_of(sample, "mask", wanted)
-    if not masks:
-        return None
-    if len(masks) > 1 and wanted is None:
-        raise InputError(
-            f"it holds several masks, {', '.join(masks)}: name one, dataset.source.mask={next(iter(masks))}, or several that "
-            "are the bands of dataset.task=multilabel"
-        )
-    labels = np.asarray(sample.get("label", 0))
-    if "bbox_xyxy" in sample and labels.ndim == 1 and all(mask.shape[:-2] == labels.shape for mask in masks.values()):
-        masks = {key: ((mask != 0) * labels[:, None, None]).max(0, initial=0) for key, mask in masks.items()}
-    return _as_bands(masks.values(), f"its masks lie on different grids, it holds {keys_and_shapes(sample)}")
-
-
-def _as_bands(arrays: Iterable[Array], fault: str) -> Array:
-    """Arrays ``[..., H, W]`` one after the other, ``[bands, H, W]``; the fault is raised if their grids differ."""
-    stack = [array.reshape(-1, *array.shape[-2:]) for array in arrays]
-    if len({array.shape[1:] for array in stack}) > 1:
-        raise InputError(fault)
-    return np.concatenate(stack)
 
 
 def smallest(pixels: Array) -> NDArray[np.generic]:

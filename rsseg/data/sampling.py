@@ -17,11 +17,8 @@ from numpy.typing import NDArray
 Places: TypeAlias = Callable[[int], tuple[int, int, int]]
 """What a sampler is: from a window's number to its scene, top and left. A scene smaller than the window gives its corner 0."""
 
-Read: TypeAlias = Callable[[int, int, int, int], tuple[NDArray[np.generic], NDArray[np.generic]]]
-"""From (scene, top, left, size) to a square window, as stored: image ``[C, size, size]`` and mask, unknown outside."""
-
-ReadLayers: TypeAlias = Callable[[int, int, int, int], tuple[NDArray[np.generic], dict[str, NDArray[np.generic]]]]
-"""The same with all layers by name, instead of the mask."""
+Read: TypeAlias = Callable[[int, int, int, int], tuple[NDArray[np.generic], dict[str, NDArray[np.generic]]]]
+"""From (scene, top, left, size) to a square window, as stored: image ``[C, size, size]``, and layers by name."""
 
 
 def stream(seed: int, k: int, purpose: str) -> np.random.Generator:
@@ -45,15 +42,15 @@ def around(rng: np.random.Generator, pixel: tuple[int, int], size: NDArray[np.in
 
 
 class Sampler(ABC):
-    """Base of config group `sampler`. rsseg passes whichever of seed, sizes, window, blocks, task, read the constructor names.
+    """Base of config group `sampler`. rsseg passes whichever of these arguments the constructor names.
 
     Args:
         seed: The run's seed.
         sizes: int64 ``[S, 2]``, height and width of each scene.
         window: The window's side in pixels.
-
-    Samplers that look at the classes also take ``blocks``, those of all scenes (see `rsseg.data.blocks.Blocks`); ``task``, that
-    of the head; and ``read``, which reads windows.
+        blocks: The blocks of all scenes, see `rsseg.data.blocks.Blocks`, for samplers that look at the classes.
+        task: That of the first target.
+        read: What reads windows, see `Read`.
     """
 
     def __init__(self, seed: int, sizes: NDArray[np.int64], window: int) -> None:

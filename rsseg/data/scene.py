@@ -5,20 +5,18 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from affine import Affine
 from numpy.typing import DTypeLike, NDArray
-from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window, transform
 
 from rsseg.contract import InputError
-from rsseg.data.grids import check_overlap
-from rsseg.data.masks import Burn, MaskReader, check_bands, read_mask, value_bands
+from rsseg.data.labels import Weights
+from rsseg.data.masks import Mask, MaskReader
 from rsseg.data.raster import (
     JPEG,
     alpha_band,
@@ -29,6 +27,7 @@ from rsseg.data.raster import (
     georeference,
     is_coloured,
     is_turned,
+    is_warped,
     masked_out,
     nodata_of,
     open_raster,
@@ -50,25 +49,28 @@ SIDE_FILES = {
 """What stands beside a file under its name: attributes, headers, world files."""
 
 
+WEIGHTS = Weights()
+
+WARPED = "Files on another grid than their scene, which are warped to it"
+ALPHA = (
+    "Images with an alpha band, which is no image band: where it is 0, pixels are ignored; if it is a band like others, list "
+    "it in dataset.bands"
+)
+TURNED = (
+    "Images that viewers turn, by EXIF data or a TIFF tag, but that are read as they are stored: masks drawn over turned "
+    "pictures do not fit (mogrify -auto-orient writes them turned)"
+)
+"""What the user should know of a file though nothing is wrong with it."""
+
+
 class Facts(NamedTuple):
     """What the files of a scene turned out to be."""
 
     size: tuple[int, int]  # height and width
     dtype: np.dtype[np.generic]  # the common type of the bands that are read
     counts: tuple[int, ...]  # the number of bands in each image file
-    warped: Sequence[Path] = ()  # the files that lie on another grid than the scene
-    alpha: Sequence[Path] = ()  # the image files with an alpha band that is no image band
-    turned: Sequence[Path] = ()  # the image files that viewers turn
-    elsewhere: Mapping[Path, str] = MappingProxyType({})  # per vector mask, why its features miss the image; '': they do not
-
-
-@dataclass(frozen=True)
-class Mask:
-    """A file that holds a target: a raster, or a vector file; warped to the scene's grid if it lies on another."""
-
-    path: Path
-    burn: Burn | None = None  # how a vector file becomes pixels; None: it is a raster
-    threshold: float | None = None  # of a raster, the value above which a pixel is 1, and else 0; None: values are labels
+    remarks: Sequence[tuple[str, Path]] = ()  # such as `WARPED`, and the file that it is about
+    gaps: Mapping[Path, str] = {}  # per vector mask, why its features miss the image; empty: they do not
 
 
 @dataclass(frozen=True)
@@ -125,13 +127,13 @@ class Scene:
             files = [(os.path.abspath(path), *version(path)) for path in self.files]
         except OSError as error:
             raise InputError(f"{error.filename} can't be read: {error.strerror}") from None
-        how = [(mask.burn, mask.threshold) if mask is not None else None for mask in self.masks]
+        how = [None if mask is None else replace(mask, path=Path()) for mask in self.masks]
         return files, self.region, how, self.weight is not None, self.unlabelled, self.nodata
 
     def check(self, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> Facts:
         """Open every file, and refuse what can't be read in these bands and decoded by these readers."""
-        image, counts, dtypes = open_raster(self.image), self.counts(), list[DTypeLike]()
-        warped, alpha = list[Path](), list[Path]()
+        counts, dtypes = self.counts(), list[DTypeLike]()
+        remarks, gaps = list[tuple[str, Path]](), dict[Path, str]()
         check_band_numbers(", ".join(map(str, self.images)), sum(counts), bands)
         for path, _, own in self.parts(bands):
             raster = open_raster(path)
@@ -139,26 +141,25 @@ class Scene:
                 corner = Window(raster.width - 1, raster.height - 1, 1, 1)  # where a truncated file ends early
                 read_bands(path, own, corner, palette=is_coloured(raster))
             dtypes += ["uint8"] if is_coloured(raster) else [raster.dtypes[band - 1] for band in own]
-            if _is_warped(path, own, self.image, bilinear=True):
-                warped.append(path)
+            if is_warped(path, own, self.image, bilinear=True):
+                remarks.append((WARPED, path))
             if alpha_band(raster) and alpha_band(raster) not in own:
-                alpha.append(path)
-        size = image.shape if self.region is None else (int(self.region.height), int(self.region.width))
-        elsewhere = dict[Path, str]()
-        for mask, mask_reader in zip(self.masks, mask_readers, strict=False):  # a scene to map has none
+                remarks.append((ALPHA, path))
+        remarks += [(TURNED, path) for path in self.images if is_turned(path)]
+        layers = [*zip(self.masks, mask_readers, strict=False)]  # a scene to map has none
+        if self.weight is not None:
+            layers.append((Mask(self.weight), WEIGHTS))
+        for mask, mask_reader in layers:
             if mask is None:
                 continue
-            if mask.burn is not None:
-                elsewhere[mask.path] = _check_vector(mask.path, mask.burn, self.image, mask_reader)
-                continue
-            own = value_bands(mask.path, mask_reader)
-            check_bands(mask.path, len(own), mask_reader)
-            if _is_warped(mask.path, own, self.image, bilinear=False):
-                warped.append(mask.path)
-        if self.weight is not None and _is_weight_warped(self.weight, self.image):
-            warped.append(self.weight)
-        turned = [path for path in self.images if is_turned(path)]
-        return Facts(size, np.result_type(*dtypes), counts, warped, alpha, turned, elsewhere)
+            if mask_reader.check(mask, self.image):
+                remarks.append((WARPED, mask.path))
+            if mask.vector:
+                from rsseg.data.vector import features_gap
+
+                gaps[mask.path] = features_gap(mask, self.image)
+        size = open_raster(self.image).shape if self.region is None else (int(self.region.height), int(self.region.width))
+        return Facts(size, np.result_type(*dtypes), counts, remarks, gaps)
 
     def reader(self, mask_readers: Sequence[MaskReader], bands: Sequence[int], facts: Facts | None = None) -> SceneReader:
         """What reads its pixels, see `SceneReader`."""
@@ -200,48 +201,6 @@ def check_band_numbers(image: str, count: int, bands: Sequence[int]) -> None:
         raise InputError(f"{image} has {count} bands, but dataset.bands={list(bands)}: list bands from 1 to {count}")
 
 
-def _is_warped(path: Path, bands: Sequence[int], onto: Path, bilinear: bool) -> bool:
-    """Whether a file has to be warped to an image's grid, for which its bands must not be alpha."""
-    if not isinstance(open_raster(path, onto, bilinear), WarpedVRT):
-        return False
-    alpha = alpha_band(open_raster(path))
-    if alpha in bands:
-        raise InputError(
-            f"band {alpha} of {path} is marked as alpha, so that a warp to the grid of {onto} uses it up: leave it out of the "
-            f"bands, or mark it as one like others (gdal_edit.py -colorinterp_{alpha} undefined)"
-        )
-    return True
-
-
-def _is_weight_warped(path: Path, image: Path) -> bool:
-    """Whether a weight has to be warped; it must be a raster of one band of real numbers."""
-    raster = open_raster(path)
-    if raster.count != 1 + (alpha_band(raster) == 2):
-        raise InputError(f"{path} has {raster.count} bands, but a weight has one: what a pixel counts for in the loss")
-    if np.dtype(raster.dtypes[0]).kind == "c":
-        raise InputError(f"{path} holds complex numbers, but weights are numbers of 0 or more")
-    return _is_warped(path, [1], image, bilinear=False)
-
-
-def _check_vector(path: Path, burn: Burn, image: Path, mask_reader: MaskReader) -> str:
-    """Why the features of a vector file lie outside of the image, if they do."""
-    if mask_reader.mask_bands > 1:
-        kind = "colours" if mask_reader.colours else "a multilabel task"
-        raise InputError(f"{path} is a vector mask, which has one value a pixel, but {kind} need {mask_reader.mask_bands}")
-    from rsseg.data.vector import features_area, read_features
-
-    _, values = read_features(path, burn, image)
-    if fault := mask_reader.wrong_features(values):
-        raise InputError(f"{path}: {fault}")
-    area = features_area(path, burn)
-    if area is not None:
-        try:
-            check_overlap(path, *area, open_raster(image))
-        except InputError as error:
-            return str(error)
-    return ""
-
-
 class Source(ABC):
     """What `dataset.source` has to derive from: it lists the scenes and decides the split; it reads no pixels."""
 
@@ -256,12 +215,10 @@ class SceneReader:
     Args:
         scene: The scene.
         mask_readers: How the masks of each target are decoded.
-        bands: The image bands to read, counted from 1 through all files of the scene.
+        bands: The image bands to read, counted from 1 through all files of the scene; as the common type of these, `dtype`.
         facts: What `Scene.check` found, if the scene is checked already.
 
     Attributes:
-        size: Height and width.
-        dtype: What pixels are read as: the common type of the bands.
         fill: Per band, what stands where there is no image; set it to the bands' means, so that it normalises to about 0.
 
     Raises:
@@ -278,10 +235,12 @@ class SceneReader:
 
     def read_layers(self, window: Window) -> dict[str, NDArray[np.generic]]:
         """The layers of a part that lies inside the scene, by name: the targets and the weight that it has."""
-        targets = {r.task.target: place for place, r in enumerate(self.mask_readers) if self.scene.mask_of(place) is not None}
-        layers = {target: self.read_mask(window, place) for target, place in targets.items()}
+        layers = {}
+        for place, mask_reader in enumerate(self.mask_readers):
+            if self.scene.mask_of(place) is not None:
+                layers[mask_reader.task.target] = self.read_mask(window, place)
         if self.scene.weight is not None:
-            layers["weight"] = self._read_weight(self.scene.weight, window)
+            layers["weight"] = self._read(Mask(self.scene.weight), WEIGHTS, window)
         return layers
 
     def read_mask(self, window: Window, place: int = 0) -> NDArray[np.generic]:
@@ -293,37 +252,23 @@ class SceneReader:
         task = mask_reader.task
         if mask is None:
             return task.unknown_target((int(window.height), int(window.width)))
-        try:
-            target = self._read_target(mask, mask_reader, window)
-        except InputError as error:
-            raise error if str(mask.path) in str(error) else InputError(f"{mask.path}: {error}") from None
+        target = self._read(mask, mask_reader, window)
         for name in self.scene.unlabelled:
             of, _, label = name.partition("/")
             if of == task.target:
                 target = task.without_label(target, label)
         return target
 
-    def _read_target(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
-        """What a mask's file says in a part of the scene, as `MaskReader.decode` gives it."""
-        part, grid = self._place(window), self.scene.image
-        if mask.burn is not None:
-            return mask_reader.burn(mask.path, mask.burn, grid, part)
-        return read_mask(mask.path, mask_reader, part, grid, mask.threshold)
+    def _read(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
+        """What a mask's file says in a part of the scene; errors name it."""
+        try:
+            return self._decode(mask, mask_reader, window)
+        except InputError as error:
+            raise error if str(mask.path) in str(error) else InputError(f"{mask.path}: {error}") from None
 
-    def _read_weight(self, path: Path, window: Window) -> NDArray[np.generic]:
-        """The weight in a part that lies inside the scene, 0 where the file has no data: ``[h, w]`` in its own dtype."""
-        place, grid, nodata = self._place(window), self.scene.image, nodata_of(path)
-        raw = read_bands(path, [1], place, grid)[0]
-        absent = masked_out(path, [1], place, grid) | (raw != raw)
-        if nodata is not None:
-            absent |= raw == nodata
-        wrong = raw[~absent & ((raw < 0) | ~np.isfinite(raw))]
-        if len(wrong):
-            raise InputError(
-                f"{path}: {len(wrong)} pixels have a weight such as {wrong[0]:g}; weights are finite numbers of 0 or more: "
-                "0, no-data and NaN leave a pixel out of the loss"
-            )
-        return np.where(absent, np.zeros((), raw.dtype), raw)
+    def _decode(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
+        """The same, where errors may not name the file."""
+        return mask_reader.read(mask, self._place(window), self.scene.image)
 
     def read_pixels(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         """The image in a part that lies inside the scene, 0 where it has no data.

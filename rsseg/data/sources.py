@@ -18,17 +18,17 @@ from shapely.affinity import affine_transform
 from shapely.geometry import box
 
 from rsseg.contract import InputError, nearest
-from rsseg.data.masks import Burn
+from rsseg.data.masks import Mask
 from rsseg.data.paths import find
 from rsseg.data.raster import new_raster
-from rsseg.data.scene import Mask, Scene, Source
+from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import SPLITS
 from rsseg.data.synthetic import CRS, PALETTE, PIXEL, SKY, SceneRecipe, generate
 from rsseg.data.vehicles import VEHICLES, Floats
 from rsseg.files import UnwritableError, file_error, remove_parts
 from rsseg.progress import progress
 
-VEHICLE_NUMBERS = Burn("kind", tuple((kind, number) for number, kind in enumerate(VEHICLES, 1)))
+VEHICLE_NUMBERS = tuple((kind, number) for number, kind in enumerate(VEHICLES, 1))
 
 IN_CLOUDS = ("sky", *SKY)  # what the files of a scene with clouds may show beside
 LAYERS = ("masks", "heights", "vehicles", *IN_CLOUDS)  # what the files of a scene may show
@@ -86,7 +86,7 @@ class Synthetic(Source):
     def _mask(self, folder: str, name: str) -> Mask:
         """The file of a scene's target."""
         if folder == "vehicles":
-            return Mask(self.root / folder / f"{name}.gpkg", VEHICLE_NUMBERS)
+            return Mask(self.root / folder / f"{name}.gpkg", attribute="kind", values=VEHICLE_NUMBERS)
         return Mask(self.root / folder / f"{name}.tif")
 
 

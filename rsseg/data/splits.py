@@ -47,115 +47,88 @@ class Split:
         skip: Leave out what list files name and is not there, instead of refusing it.
 
     Attributes:
-        fold: Of blocks that are dealt to folds, what `in_fold` takes: the number of folds, and the one that validates.
+        fold: What `in_fold` takes, where scenes are dealt to folds: the number of folds, and the one that validates.
 
     Raises:
         InputError: If the split can't be understood.
     """
 
     def __init__(self, parts: Mapping[str, float | str | Sequence[str] | None] | None, root: Path, skip: bool = False) -> None:
-        parts = FRACTIONS if parts is None else parts
-        if not isinstance(parts, Mapping):
-            raise InputError(f"dataset.source.split={parts}: a mapping such as {{train: 0.8, val: 0.2}} is expected")
+        given = FRACTIONS if parts is None else parts
+        setting = f"dataset.source.split={given}"
+        if not isinstance(given, Mapping):
+            raise InputError(f"{setting}: a mapping such as {{train: 0.8, val: 0.2}} is expected")
         self.root, self.skip = root, skip
-        self.parts: dict[str, Any] = {key: part for key, part in parts.items() if part is not None and key not in SPATIAL}
+        self.parts: dict[str, Any] = {key: part for key, part in given.items() if part is not None and key not in SPATIAL}
         wrong = [key for key in self.parts if key not in SPLITS]
         if wrong or not self.parts:
             hint = nearest(str(wrong[0]), [*SPLITS, *SPATIAL]) if wrong else ""
-            raise InputError(f"dataset.source.split={dict(parts)}{hint}: give one or more of {', '.join(SPLITS)}")
-        kinds = {self._kind(part) for part in self.parts.values()}
+            raise InputError(f"{setting}{hint}: give one or more of {', '.join(SPLITS)}")
+        kinds = {_kind(part) for part in self.parts.values()}
         if len(kinds) > 1:
             raise InputError(
-                f"dataset.source.split={self.parts} mixes {' and '.join(sorted(kinds))}: take one way for all; "
-                "null removes a part that the dataset's YAML sets"
+                f"{setting} mixes {' and '.join(sorted(kinds))}: take one way for all; null removes a part that the dataset's "
+                "YAML sets"
             )
         self.kind = kinds.pop()
-        if self.kind == "fractions" and "train" not in self.parts and 0 <= sum(self.parts.values()) < 1:
-            self.parts = {"train": 1 - sum(self.parts.values()), **self.parts}
-        self.side, self.buffer = self._spatial(parts)
+        if self.kind == "fractions":
+            if "train" not in self.parts and sum(self.parts.values()) < 1:
+                self.parts = {"train": 1 - sum(self.parts.values()), **self.parts}
+            if min(self.parts.values()) < 0 or not 0 < sum(self.parts.values()) <= 1 + 1e-9:
+                raise InputError(f"{setting}: fractions must be at least 0 and add up to 1 at most")
+        side, buffer = given.get("blocks") or 0, given.get("buffer") or 0
+        if not (
+            isinstance(side, int)
+            and isinstance(buffer, int)
+            and 0 <= 2 * buffer <= side
+            and (self.kind == "fractions" or not side)
+        ):
+            raise InputError(
+                f"{setting}: blocks is their side in pixels, and buffer at most half of it; they are dealt out by fractions, "
+                "such as {blocks: 1024, buffer: 64, train: 0.7, val: 0.3}"
+            )
+        self.side, self.buffer = side, buffer
         self.fold: tuple[int | str, int] | None = None
-
-    def _spatial(self, parts: Mapping[str, Any]) -> tuple[int, int]:
-        """The side of the blocks, 0 for whole scenes, and the pixels between them."""
-        side, buffer = parts.get("blocks"), parts.get("buffer")
-        if side is None and buffer is None:
-            return 0, 0
-        buffer = 0 if buffer is None else buffer
-        if not isinstance(side, int) or not isinstance(buffer, int) or side < 1 or not 0 <= 2 * buffer <= side:
-            raise InputError(
-                f"dataset.source.split has blocks={side} and buffer={buffer}: the side of the blocks in pixels is expected, "
-                "and between them at most half of it"
-            )
-        if self.kind != "fractions":
-            raise InputError(
-                f"dataset.source.split={dict(parts)}: blocks are dealt out by fractions, such as train: 0.7, val: 0.3"
-            )
-        return side, buffer
 
     def of(self, split: str, scenes: Sequence[Scene]) -> list[Scene]:
         """The scenes of train, val or test, in the given order; with `blocks` their parts."""
-        if self.side:
-            return self._in_blocks(split, scenes)
-        owner = self.owners(scenes, asked=split)
-        return [scene for scene in scenes if owner.get(scene.name) == split]
-
-    def owners(self, scenes: Sequence[Scene], asked: str | None = None) -> dict[str, str]:
-        """The split of each scene that is in one, by name; without `blocks`.
-
-        Many copies of a dataset come without its test part: what it names need not be there unless it is asked for.
-        """
-        if self.kind == "fractions":
-            groups = group_names(scenes)
-            owner = self._dealt(Counter(groups))
-            return {scene.name: owner[group] for scene, group in zip(scenes, groups, strict=True) if group in owner}
-        owner = dict[str, str]()
-        for key in self.parts:
-            for name in sorted((self._fitting if self.kind == "name patterns" else self._listed)(key, asked, scenes)):
-                if owner.setdefault(name, key) != key:
-                    raise InputError(
-                        f"dataset.source.split puts {name} in {owner[name]} and {key}: no scene may be in two splits"
-                    )
-        return owner if "train" in self.parts else {scene.name: "train" for scene in scenes} | owner
-
-    @staticmethod
-    def _kind(part: Any) -> str:
-        if isinstance(part, int | float):
-            return "fractions"
-        return "list files" if isinstance(part, str) else "name patterns"
-
-    def _dealt(self, sizes: Mapping[str, int]) -> dict[str, str]:
-        """The split of each group that is in one, of groups of these numbers of scenes."""
-        shares = {key: float(part) for key, part in self.parts.items()}
-        if min(shares.values()) < 0 or not 0 < sum(shares.values()) <= 1 + 1e-9:
-            raise InputError(f"dataset.source.split={self.parts}: fractions must be at least 0 and add up to 1 at most")
-        return {name: key for key, names in by_fraction(sizes, shares).items() for name in names}
-
-    def _in_blocks(self, split: str, scenes: Sequence[Scene]) -> list[Scene]:
-        if split not in self.parts:
-            return []
-        groups = [name if self.buffer == 0 else "" for name in group_names(scenes)]
+        if not self.side:
+            owner = self.owners(scenes, asked=split)
+            return [scene for scene in scenes if owner.get(scene.name) == split]
+        groups = ["" if self.buffer else name for name in group_names(scenes)]
         images = [
             blocks_of(replace(scene, group=group), open_raster(scene.image).shape, self.side)
             for scene, group in zip(scenes, groups, strict=True)
         ]
-        every = [block for blocks in images for block in blocks.values()]
-        names = [block.name for block in every]
-        owner = self._dealt(dict.fromkeys(names, 1))
-        if self.fold:
-            owner = in_fold(owner, dict(zip(names, group_names(every), strict=True)), *self.fold)
-        found = [block for blocks in images for block in apart(blocks, owner, self.buffer) if owner[block.name] == split]
-        if not found:
-            raise InputError(
-                f"dataset.source.split has blocks={self.side}, which makes {len(names)} blocks of {len(scenes)} images: none "
-                f"is left for {split}; take smaller blocks"
-            )
-        return found
+        owner = self.owners([block for blocks in images for block in blocks.values()])
+        return [block for blocks in images for block in apart(blocks, owner, self.buffer) if owner[block.name] == split]
+
+    def owners(self, scenes: Sequence[Scene], asked: str | None = None) -> dict[str, str]:
+        """The split of each scene, or block of one, that is in one, by name.
+
+        Many copies of a dataset come without its test part: what it names need not be there unless it is asked for.
+        """
+        owner = dict[str, str]()
+        groups = dict(zip((scene.name for scene in scenes), group_names(scenes), strict=True))
+        if self.kind == "fractions":
+            dealt = {name: name for name in groups} if self.side else groups
+            parts = by_fraction(Counter(dealt.values()), self.parts)
+            of_group = {group: key for key, names in parts.items() for group in names}
+            owner = {name: of_group[group] for name, group in dealt.items() if group in of_group}
+        else:
+            for key in self.parts:
+                for name in sorted((self._fitting if self.kind == "name patterns" else self._listed)(key, asked, scenes)):
+                    if owner.setdefault(name, key) != key:
+                        raise InputError(
+                            f"dataset.source.split puts {name} in {owner[name]} and {key}: no scene may be in two splits"
+                        )
+            if "train" not in self.parts:
+                owner = dict.fromkeys(groups, "train") | owner
+        return in_fold(owner, groups, *self.fold) if self.fold else owner
 
     def _fitting(self, split: str, asked: str | None, scenes: Sequence[Scene]) -> set[str]:
         """The scenes that fit the patterns of a split."""
-        listed = self.parts[split]
-        patterns = list(map(str, listed)) if isinstance(listed, Sequence) else []
-        hits = {pattern: self._named(scenes, pattern) for pattern in patterns}
+        hits = {pattern: self._named(scenes, pattern) for pattern in map(str, self.parts[split])}
         lost = [pattern for pattern, names in hits.items() if not names]
         misspelt = [pattern for pattern in lost if split != "test" or "/" not in pattern]  # a path: the folder is not there
         if misspelt and "train" not in self.parts:  # what is not named trains: a misspelt name must not
@@ -163,9 +136,9 @@ class Split:
                 f"dataset.source.split.{split}: no image's name is '{misspelt[0]}'; found {scenes[0].name} and so on. "
                 f"For all names that start so, write '{misspelt[0].rstrip('*')}*'"
             )
-        if split == asked and 0 < len(lost) < len(patterns):
+        if split == asked and 0 < len(lost) < len(hits):
             line = "%d of %d scenes in dataset.source.split.%s are not there, first %s."
-            log.warning(line, len(lost), len(patterns), split, lost[0])
+            log.warning(line, len(lost), len(hits), split, lost[0])
         return set().union(*hits.values())
 
     def _named(self, scenes: Sequence[Scene], pattern: str) -> set[str]:
@@ -190,18 +163,26 @@ class Split:
         found = set[str]()
         for path in paths:
             known = called([scene for scene in scenes if path.parent in scene.image.parents] or scenes)
-            rows = {row[0]: next((known[name] for name in row if name in known), None) for row in rows_of(path, split)}
-            headed = next(iter(rows), "").partition(",")[0].lower() in HEADER
-            unknown = sorted(
-                row for n, (row, name) in enumerate(rows.items()) if name is None and (n or not headed) and row[0] != "#"
-            )
+            unknown = []
+            for number, names in enumerate(rows_of(path, split)):
+                name = next((known[name] for name in names if name in known), None)
+                if name is not None:
+                    found.add(name)
+                elif names[0][0] != "#" and (number or names[0].partition(",")[0].lower() not in HEADER):
+                    unknown.append(names[0])
             if unknown and needed:
-                fault = f"{path} lists {len(unknown)} names without an image: {', '.join(unknown[:5])}"
+                fault = f"{path} lists {len(unknown)} names without an image: {', '.join(sorted(unknown)[:5])}"
                 if not self.skip:
                     raise InputError(fault)
                 log.warning("%s; left out (dataset.source.on_missing=skip).", fault)
-            found |= {name for name in rows.values() if name is not None}
         return found
+
+
+def _kind(part: Any) -> str:
+    """The way in which a part of a split is given."""
+    if isinstance(part, int | float):
+        return "fractions"
+    return "list files" if isinstance(part, str) else "name patterns"
 
 
 def called(scenes: Sequence[Scene]) -> dict[str, str]:
@@ -216,23 +197,11 @@ def called(scenes: Sequence[Scene]) -> dict[str, str]:
 def rows_of(path: Path, split: str) -> list[list[str]]:
     """What each line of a list may name: the line, its cells, and all of these without folder and ending.
 
-    Cells are those between commas, or between semicolons or tabs where the first line has no comma.
-
-    It is a text file, or a Parquet table. Where the first line has a column ``split``, the lines of that split count.
+    It is a text file, with commas, or else semicolons or tabs, between cells, or a Parquet table. Where the first line has a
+    column ``split``, the lines of that split count.
     """
     if path.suffix.lower() == ".parquet":
-        import pandas as pd
-
-        try:
-            table = pd.read_parquet(path)
-        except ImportError:
-            raise InputError(f"{path} is a Parquet table, which takes a package to read: pip install pyarrow") from None
-        except Exception as error:  # pyarrow's own errors
-            raise InputError(f"{path} can't be read: {error}. Is it complete?") from None
-        table = table.reset_index() if table.index.name else table
-        table = table.loc[:, [not isinstance(value, bytes) for value in table.iloc[0]]] if len(table) else table  # geometries
-        rows = [list(map(str, table.columns)), *(list(map(str, row)) for row in table.itertuples(index=False))]
-        rows = rows if "split" in table.columns else rows[1:]
+        rows = _rows_of_parquet(path)
     else:
         lines = read_text(path).splitlines()
         between = next((mark for mark in ",;\t" if lines and mark in lines[0]), ",")
@@ -244,6 +213,22 @@ def rows_of(path: Path, split: str) -> list[list[str]]:
         rows = [row[:column] + row[column + 1 :] for row in rows[1:] if row[column].lower().startswith(split)]
     whole = [[",".join(row), *row] if len(row) > 1 else row for row in rows]
     return [[*row, *(Path(name.replace("\\", "/")).stem for name in row)] for row in whole]
+
+
+def _rows_of_parquet(path: Path) -> list[list[str]]:
+    """The cells of a Parquet table, its columns' names first if one is called split; geometries are left out."""
+    import pandas as pd
+
+    try:
+        table = pd.read_parquet(path)
+    except ImportError:
+        raise InputError(f"{path} is a Parquet table, which takes a package to read: pip install pyarrow") from None
+    except Exception as error:  # pyarrow's own errors
+        raise InputError(f"{path} can't be read: {error}. Is it complete?") from None
+    table = table.reset_index() if table.index.name else table
+    table = table.loc[:, [not isinstance(value, bytes) for value in table.iloc[0]]] if len(table) else table
+    rows = table.astype(str).to_numpy().tolist()
+    return [list(table.columns), *rows] if "split" in table.columns else rows
 
 
 def propose_blocks(shape: tuple[int, int]) -> dict[str, Any]:

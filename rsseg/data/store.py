@@ -7,7 +7,6 @@ import hashlib
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -17,8 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsseg.contract import InputError, Layers, unknown
-from rsseg.data.blocks import Blocks
-from rsseg.data.census import BandStatistics, Census, ValueStatistics
+from rsseg.data.census import Census, read_censuses
 from rsseg.data.decoded import BLOCK, decode_scene, find_fault, has_size, layer_file, layer_files, map_array
 from rsseg.data.masks import MaskReader
 from rsseg.data.raster import as_pixel
@@ -73,10 +71,9 @@ class Store:
         full: bool = False,
     ) -> None:
         self.folder, self.scenes, self.skipped = folder, list(scenes), skipped
-        self._mask_readers, self._bands, self._full = mask_readers, bands, full
+        self._names, self._mask_readers, self._bands, self._full = list(names), mask_readers, bands, full
         self.tasks = {mask_reader.task.target: mask_reader.task for mask_reader in mask_readers}
         self._targets = list(self.tasks)
-        self._names = list(names)
         self._layout: list[list[int]] = index["layout"].tolist()
         self.sizes: NDArray[np.int64] = index["layout"][:, :2]
         self._first: list[int] = (np.cumsum(index["files"]) - index["files"]).tolist()
@@ -89,23 +86,15 @@ class Store:
         self.layers = {name: Layer(task.planes, task.dtype, default=task.unknown) for name, task in self.tasks.items()}
         if any(scene.weight is not None for scene in scenes):
             self.layers["weight"] = Layer((), np.dtype(np.float32), default=1)
-        of_bands = {key.removeprefix("bands_"): index[key] for key in index if key.startswith("bands_")}
-        statistics = BandStatistics(**of_bands | {key: of_bands[key].item() for key in ("count", "missing")})
-        self.censuses = {name: self._census(index, place, statistics) for place, name in enumerate(self.tasks)}
+        self.censuses = read_censuses(index, self._targets)
         self.pixel_hash = hashlib.blake2b(index["sums"].tobytes(), digest_size=16).hexdigest()
         self.pin = False
         self.device: torch.device | None = None
         self._loaded: list[Arrays] = []
-        self.fill: NDArray[np.floating] = np.zeros(len(statistics.mean))
+        self.fill: NDArray[np.floating] = np.zeros(len(bands))
 
     def __len__(self) -> int:
         return len(self.scenes)
-
-    def _census(self, index: dict[str, Any], place: int, statistics: BandStatistics) -> Census:
-        """The census of the target at a place."""
-        labels, blocks = index[f"{place}_labels"], Blocks.of(index[f"{place}_blocks"], self.sizes)
-        values = ValueStatistics(**{item.name: index[f"{place}_values_{item.name}"] for item in fields(ValueStatistics)})
-        return Census(labels[:, 0], labels[:, 1], statistics, blocks, values, self.sizes.prod(1) - np.array(self._layout)[:, 2])
 
     def seen_by(self, target: str) -> Store:
         """The same scenes with this target as the first."""
@@ -133,13 +122,13 @@ class Store:
         """The bytes of the scenes' files, about what they take in memory."""
         return sum(self._lengths)
 
-    def _files(self, scene: int) -> dict[str, str]:
-        """The paths of a scene's files, by what they hold."""
+    def _files(self, scene: int) -> dict[str, tuple[int, str]]:
+        """By what they hold, the places of a scene's files among all, and their paths."""
         name = self._names[scene]
         files = layer_files(self.scenes[scene], name, self._targets)
         if self._layout[scene][2]:
             files["missing"] = layer_file(name, "missing")
-        return {layer: f"{self.folder}/{file}" for layer, file in files.items()}
+        return {layer: (i, f"{self.folder}/{file}") for i, (layer, file) in enumerate(files.items(), self._first[scene])}
 
     def arrays(self, scene: int) -> Arrays:
         """The pixels of a scene, which must not be written to; decoded again where they are damaged."""
@@ -149,7 +138,7 @@ class Store:
             self._check(scene)
         height, width, _ = self._layout[scene]
         arrays: dict[str, Any] = {}
-        for place, (kind, path) in enumerate(self._files(scene).items(), start=self._first[scene]):
+        for kind, (place, path) in self._files(scene).items():
             planes = self.layers[kind].planes if kind in self.layers else ()
             shape = (height, width, len(self.fill)) if kind == "image" else (*planes, height, width)
             if not has_size(path, self._lengths[place]):  # it had when the scene was opened first: to read its map is a SIGBUS
@@ -177,7 +166,7 @@ class Store:
 
     def _fault(self, scene: int, full: bool) -> str:
         """What is wrong with a scene's files; empty: nothing was found."""
-        for place, path in enumerate(self._files(scene).values(), start=self._first[scene]):
+        for place, path in self._files(scene).values():
             length, end = self._lengths[place], int(self._ends[place])
             if fault := find_fault(path, length, self._sums[end - -(-length // BLOCK) : end], full):
                 return fault
@@ -198,14 +187,7 @@ class Store:
                 loaded.append((copied(image), copies, None if missing is None else copied(missing)))
         self._loaded, self.device = loaded, device
 
-    def read(self, scene: int, top: int, left: int, size: int) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
-        """Image and first target of a window, as `read_layers` gives them."""
-        image, layers = self.read_layers(scene, top, left, size)
-        return image, layers[self.task.target]
-
-    def read_layers(
-        self, scene: int, top: int, left: int, size: int
-    ) -> tuple[NDArray[np.generic], dict[str, NDArray[np.generic]]]:
+    def read(self, scene: int, top: int, left: int, size: int) -> tuple[NDArray[np.generic], dict[str, NDArray[np.generic]]]:
         """A window as arrays: image ``[C, size, size]`` and layers; from the disk, whatever device holds the scenes."""
         disk = copy.copy(self)
         disk._loaded, disk.device, disk.pin = [], None, False
@@ -220,6 +202,9 @@ class Store:
         Returns:
             The image ``[B, C, size, size]`` in `dtype`, its bands side by side in memory (channels_last), and the layers
             ``[B, *planes, size, size]``; on `device`, else in memory.
+
+        Raises:
+            InputError: If a scene can't be read any more.
         """
         device, fill = self.device, torch.from_numpy(as_pixel(self.fill, self.dtype)).to(self.device or "cpu")
         pinned = device is None and self.pin
@@ -234,7 +219,13 @@ class Store:
             to_image, blank = images.numpy(), fill.numpy()
             to_layers = {name: layer.numpy() for name, layer in layers.items()}
         for i, (scene, top, left) in enumerate(places):
-            pixels, own, missing = self.arrays(scene)
+            try:
+                pixels, own, missing = self.arrays(scene)
+            except OSError as error:
+                raise InputError(
+                    f"the window at row {top}, column {left} of scene {self.scenes[scene].name} ({self.scenes[scene].image}) "
+                    f"can't be cut ({error}): look whether {self.folder} can be read"
+                ) from error
             rows, columns = slice(top, top + size), slice(left, left + size)
             part = pixels[rows, columns]
             height, width = part.shape[:2]

@@ -104,20 +104,14 @@ class TorchGeo(Source):
     def _open(self, split: str) -> tuple[Any, dict[str, Any], dict[int, tuple[int, Any]]]:
         """The torchgeo dataset that holds a split, the arguments that select it, and its samples: groups and keys by number."""
         if not self.takes_split and not self.split:
-            try:
-                dataset = self._make({})
-            except Exception as error:  # whatever 120 constructors raise over missing and damaged data
-                raise self._refusal(error) from None
-            return dataset, {}, self._dealt(dataset, FRACTIONS)[split]
-        if split != "test":
-            train, whole = self._first("train")
-            held_out = self._first("val", needed=False)
-            if held_out is None:
-                return whole, train, self._dealt(whole, HELD_OUT)[split]
-            chosen, dataset = (train, whole) if split == "train" else held_out
-        else:
-            chosen, dataset = self._first("test")
-        return dataset, chosen, self._dealt(dataset, {split: 1.0})[split]
+            whole = self._make({})
+            return whole, {}, self._dealt(whole, FRACTIONS)[split]
+        found = None if split == "test" else self._find("val", needed=self.split.get("val") is not None)
+        shares = {split: 1.0} if found or split == "test" else HELD_OUT
+        if split != "val" or not found:
+            found = self._find("test" if split == "test" else "train", needed=True)
+        chosen, dataset = found
+        return dataset, chosen, self._dealt(dataset, shares)[split]
 
     def _dealt(self, dataset: Any, shares: Mapping[str, float]) -> dict[str, dict[int, tuple[int, Any]]]:
         """The numbered groups and keys of each split."""
@@ -130,33 +124,30 @@ class TorchGeo(Source):
             for split, names in dealt.items()
         }
 
-    def _first(self, split: str, needed: bool = True) -> tuple[dict[str, Any], Any] | Any:
+    def _find(self, split: str, needed: bool) -> Any:
         """The first of the ways to select a split that the class knows, and the dataset; None if none is needed."""
         ways: list[Any] = [self.split[split]] if split in self.split else list(NAMES[split]) if self.takes_split else []
-        if ways == [None]:
-            return None
-        for way in ways:
+        for way in [way for way in ways if way is not None]:
             chosen = dict(way) if isinstance(way, Mapping) else {"split": way}
-            try:
-                return chosen, self._make(chosen)
-            except (AssertionError, KeyError, ValueError) as error:
-                text = str(error).strip("'")
-                if text and "split" not in text.lower() and text != way:  # it is about something else
-                    raise self._refusal(error) from None
-            except Exception as error:  # as above
-                raise self._refusal(error) from None
-        if needed or split in self.split:
+            dataset = self._make(chosen)
+            if dataset is not None:
+                return chosen, dataset
+        if needed:
             called = " or ".join(map(str, ways)) or "anything: name it in dataset.source.split"
             raise InputError(f"torchgeo's {self.name} has no split called {called} for {split}")
         return None
 
     def _make(self, chosen: Mapping[str, Any]) -> Any:
-        """The dataset; of several classes, what they have in common."""
-        return reduce(and_, [kind(**self.args[name], **chosen) for name, kind in self.kinds.items()])
-
-    def _refusal(self, error: Exception) -> InputError:
-        args = self.args if len(self.args) > 1 else self.args[self.name]
-        return InputError(f"torchgeo's {self.name} with dataset.args={args}: {str(error).strip() or repr(error)}")
+        """The dataset; of several classes, what they have in common; None if the class has no such split."""
+        try:
+            return reduce(and_, [kind(**self.args[name], **chosen) for name, kind in self.kinds.items()])
+        except Exception as error:  # whatever 120 constructors raise over missing and damaged data
+            text = str(error).strip("'")
+            of_split = not text or "split" in text.lower() or text == chosen.get("split")
+            if chosen and of_split and isinstance(error, AssertionError | KeyError | ValueError):
+                return None
+            args = self.args if len(self.args) > 1 else self.args[self.name]
+            raise InputError(f"torchgeo's {self.name} with dataset.args={args}: {str(error).strip() or repr(error)}") from None
 
 
 def arguments_of(names: Sequence[str], args: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -18,8 +18,8 @@ from shapely import unary_union
 from shapely.geometry import box
 
 from rsseg.contract import InputError, nearest
-from rsseg.data.grids import area_in, brief_crs, located
-from rsseg.data.masks import Burn, text_of
+from rsseg.data.grids import area_in, brief_crs, describe_gap, located
+from rsseg.data.masks import Mask, text_of
 from rsseg.data.raster import open_raster, version
 
 logging.getLogger("pyogrio").setLevel(logging.WARNING)  # it counts the features of every file that it writes
@@ -27,38 +27,39 @@ logging.getLogger("pyogrio").setLevel(logging.WARNING)  # it counts the features
 FIRST_BYTES = {".gpkg": b"SQLite format 3\0", ".geojson": b"{", ".shp": b"\0\0\x27\x0a", ".fgb": b"fgb"}
 """What a vector file begins with, by the ending of its name."""
 
+SHOWN = 10  # values of an attribute in a message
 
-def _mask_values(frame: Any, path: Path, burn: Burn) -> NDArray[np.int32]:
-    if burn.attribute is None or not len(frame):  # an empty file may lack the attributes, too
+Features = tuple[Any, NDArray[np.int32]]  # geometries, a GeoSeries, and the mask value of each
+
+
+def _mask_values(frame: Any, mask: Mask) -> NDArray[np.int32]:
+    """The mask value of each feature."""
+    path, name = mask.path, mask.attribute
+    if name is None or not len(frame):  # an empty file may lack the attributes, too
         return np.ones(len(frame), dtype=np.int32)
-    known = [str(name) for name in frame.columns if name != frame.geometry.name]
-    if burn.attribute not in known:
+    known = [str(column) for column in frame.columns if column != frame.geometry.name]
+    if name not in known:
         raise InputError(
-            f"{path} has no attribute {burn.attribute}{nearest(burn.attribute, known)}: set dataset.source.attribute to one "
-            f"that it has ({', '.join(known) or 'it has none'}), or to null for 1 in every feature"
+            f"{path} has no attribute {name}{nearest(name, known)}: set dataset.source.attribute to one that it has "
+            f"({', '.join(known) or 'it has none'}), or to null for 1 in every feature"
         )
-    column = frame[burn.attribute]
-    if burn.values:
-        texts, table = _texts(column), dict(burn.values)
-        wrong = sorted(set(texts) - table.keys())
-        if wrong:
-            raise InputError(
-                f"{path}: the attribute {burn.attribute} holds {', '.join(wrong[:10])}{', ...' if len(wrong) > 10 else ''}, "
-                f"which dataset.source.values does not know: {{{', '.join(f'{k}: {v}' for k, v in burn.values)}}}. "
-                "Add a mask value for each"
-            )
-        return np.array([table[text] for text in texts], dtype=np.int32)
-    import pandas as pd
-
-    numbers = np.asarray(pd.to_numeric(column, errors="coerce"), dtype=np.float64)
-    whole = np.isfinite(numbers) & (numbers == np.round(numbers)) & (abs(numbers) < 2**31)
-    if not pd.api.types.is_numeric_dtype(column) or not whole.all():
-        found = sorted({*_texts(column[~whole])} or {*_texts(column)})
+    column = frame[name]
+    if mask.values:
+        table = dict(mask.values)
+        values = np.array([table.get(text, np.nan) for text in _texts(column)])
+        expected = f"which dataset.source.values does not know: {{{', '.join(f'{k}: {v}' for k, v in mask.values)}}}"
+    else:
+        numeric = column.dtype.kind in "iufb"
+        values = column.to_numpy(dtype=np.float64, na_value=np.nan) if numeric else np.full(len(column), np.nan)
+        expected = "but integers are expected, or dataset.source.values"
+    wrong = (values != np.round(values)) | ~(abs(values) < 2**31)
+    if wrong.any():
+        found = sorted(set(_texts(column[wrong])))
+        listed = ", ".join(found[:SHOWN]) + ", ..." * (len(found) > SHOWN)
         raise InputError(
-            f"{path}: the attribute {burn.attribute} holds {', '.join(found[:10])}{', ...' if len(found) > 10 else ''}: "
-            f"integers are expected, or dataset.source.values with a mask value for each, such as {{{found[0]}: 1}}"
+            f"{path}: the attribute {name} holds {listed}, {expected}. Give each a mask value, as in {{{found[0]}: 1}}"
         )
-    return numbers.astype(np.int32)
+    return values.astype(np.int32)
 
 
 def _texts(column: Any) -> list[str]:
@@ -66,8 +67,8 @@ def _texts(column: Any) -> list[str]:
     return [text_of(None if lacks else value) for value, lacks in zip(column, column.isna(), strict=True)]
 
 
-def check_format(path: Path) -> None:
-    """Check that a file holds the format of its name.
+def chosen_layer(path: Path, layer: str | None) -> str:
+    """The layer of a vector file that is read, the one that is named or the only one; the file has to be what its name says.
 
     GDAL goes by the content, and some formats (OGR VRT, WFS, GDALG) name other files or servers to read.
     """
@@ -77,37 +78,32 @@ def check_format(path: Path) -> None:
         raise InputError(
             f"{path} can't be read as a vector file: it does not hold what {path.suffix} stands for; write it in that format"
         )
-
-
-def chosen_layer(path: Path, layer: str | None) -> str:
-    """The layer of a vector file that is read: the one that is named, or the only one."""
-    check_format(path)
     import geopandas  # with pandas it takes 70 MB, which only readers of vectors need
 
     names = [str(name) for name in geopandas.list_layers(path)["name"]]
-    if layer is None and len(names) > 1:
+    if layer not in names and (layer is not None or len(names) > 1):
+        found = "none is chosen" if layer is None else f"dataset.source.layer={layer}{nearest(layer, names)}"
         raise InputError(
-            f"{path} has several layers, {', '.join(names)}: name the one to read, dataset.source.layer={names[0]}"
+            f"{path} has the layers {', '.join(names)}, and {found}: set dataset.source.layer={names[0]}, for example"
         )
-    if layer is not None and layer not in names:
-        raise InputError(f"dataset.source.layer={layer}{nearest(layer, names)}: {path} has the layers {', '.join(names)}")
     return layer or names[0]
 
 
 @lru_cache(maxsize=8)
-def _read(path: Path, burn: Burn, key: object) -> tuple[Any, NDArray[np.int32]]:  # noqa: ARG001
-    """The geometries of a vector file, a GeoSeries in its own CRS, and the mask value of each."""
+def _read(mask: Mask, key: object) -> Features:  # noqa: ARG001
+    """All features of a vector file, in its own CRS."""
     import geopandas
 
+    path = mask.path
     try:
-        frame = geopandas.read_file(path, layer=chosen_layer(path, burn.layer))
+        frame = geopandas.read_file(path, layer=chosen_layer(path, mask.layer))
     except InputError:
         raise
     except Exception as error:  # what pyogrio, GDAL and shapely raise over damaged files has no common type
         raise InputError(f"{path} can't be read as a vector file: {error}. Is it complete?") from None
     if not isinstance(frame, geopandas.GeoDataFrame):
         raise InputError(f"{path} has no geometries, attributes only: is it the right file?")
-    values, shapes = _mask_values(frame, path, burn), frame.geometry
+    values, shapes = _mask_values(frame, mask), frame.geometry
     if shapes.crs is None:
         raise InputError(f"{path} has no CRS, so its place in the image is unknown: write it with one (a Shapefile: with .prj)")
     kept = (~(shapes.isna() | shapes.is_empty)).to_numpy()
@@ -122,12 +118,12 @@ def _read(path: Path, burn: Burn, key: object) -> tuple[Any, NDArray[np.int32]]:
 
 
 @lru_cache(maxsize=8)
-def _near(path: Path, burn: Burn, image: Path, key: object) -> tuple[Any, NDArray[np.int32]]:  # noqa: ARG001
+def _near(mask: Mask, image: Path, key: object) -> Features:  # noqa: ARG001
     """The features near an image, in its CRS."""
-    shapes, values = _read(path, burn, version(path))
+    path = mask.path
+    shapes, values = _read(mask, version(path))
     grid = open_raster(image)
-    crs = grid.crs
-    if not len(shapes) or (shapes.crs == crs and not burn.buffer):
+    if not len(shapes) or (shapes.crs == grid.crs and not mask.buffer):
         return shapes, values
     west, south, east, north = area_in(grid, shapes.crs, path)
     width, height = east - west if west <= east else 360 - west + east, north - south
@@ -140,35 +136,35 @@ def _near(path: Path, burn: Burn, image: Path, key: object) -> tuple[Any, NDArra
         cut = shapes[far].make_valid().intersection(around)
         shapes[far] = cut.segmentize(max(width, height) / 64)  # straight lines in one CRS are curves in another
     try:
-        if burn.buffer and len(shapes):
-            shapes = shapes.to_crs(shapes.estimate_utm_crs()).buffer(burn.buffer)
-        shapes = shapes.to_crs(crs)
+        if mask.buffer and len(shapes):
+            shapes = shapes.to_crs(shapes.estimate_utm_crs()).buffer(mask.buffer)
+        shapes = shapes.to_crs(grid.crs)
     except (CRSError, ProjError) as error:
         raise InputError(f"{path} can't be brought from {brief_crs(shapes.crs)} into its image's CRS: {error}") from None
     kept = (~shapes.is_empty).to_numpy()
     return shapes[kept].reset_index(drop=True), values[kept]
 
 
-def features_area(path: Path, burn: Burn) -> tuple[Any, list[float]] | None:
-    """The CRS of a vector file, and its bounds in that; None: it has no features."""
-    shapes, _ = _read(path, burn, version(path))
-    return (shapes.crs, shapes.total_bounds.tolist()) if len(shapes) else None
-
-
-def read_features(path: Path, burn: Burn, image: Path) -> tuple[Any, NDArray[np.int32]]:
+def read_features(mask: Mask, image: Path) -> Features:
     """The geometries of a vector file in an image's CRS (a GeoSeries), and the mask value of each."""
     if not located(open_raster(image)):
-        raise InputError(f"{image} has no coordinates (CRS), so the features of {path} have no place in it")
-    return _near(path, burn, image, (version(path), version(image)))
+        raise InputError(f"{image} has no coordinates (CRS), so the features of {mask.path} have no place in it")
+    return _near(mask, image, (version(mask.path), version(image)))
 
 
-def rasterise(path: Path, burn: Burn, image: Path, window: Window) -> NDArray[np.int32]:
+def features_gap(mask: Mask, image: Path) -> str:
+    """Why the features of a vector file lie outside of an image; empty: they do not, or there are none."""
+    shapes, _ = _read(mask, version(mask.path))
+    return describe_gap(mask.path, shapes.crs, shapes.total_bounds, open_raster(image)) if len(shapes) else ""
+
+
+def rasterise(mask: Mask, window: Window, image: Path) -> NDArray[np.int32]:
     """The mask values in a window of an image: int32 ``[h, w]``.
 
     A pixel belongs to the polygon that its centre lies in; where several overlap, to the last in the file. Lines and points
     take the pixels that they touch.
     """
-    shapes, values = read_features(path, burn, image)
+    shapes, values = read_features(mask, image)
     shape = int(window.height), int(window.width)
     transform = open_raster(image).window_transform(window)
     near = np.sort(shapes.sindex.query(box(*array_bounds(*shape, transform))))

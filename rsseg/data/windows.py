@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rsseg.contract import Batch, InputError, layers_of
+from rsseg.contract import Batch, layers_of
 from rsseg.data.build import cores
 from rsseg.data.sampling import Places
 from rsseg.data.store import Store
-from rsseg.errors import is_out_of_memory
 
 
 class GridCell(NamedTuple):
@@ -70,59 +69,23 @@ def grid(sizes: NDArray[np.int64], size: int, overlap: int) -> list[GridCell]:
     ]
 
 
-class Windows:
-    """Numbered windows of a store, of this side; a batch of them is cut into one tensor."""
+class StoreWindows:
+    """Numbered windows of a store, of this side; a sampler says where window k lies, and may be endless."""
 
-    def __init__(self, store: Store, size: int) -> None:
-        self.store, self.size = store, size
-
-    def place(self, k: int) -> tuple[int, int, int]:
-        """Scene, top and left of window k."""
-        raise NotImplementedError
+    def __init__(self, store: Store, size: int, sampler: Places) -> None:
+        self.store, self.size, self.sampler = store, size, sampler
 
     def batch(self, numbers: Sequence[int]) -> Batch:
-        """The windows of these numbers; what can't be cut is named, with its scene. Lack of memory is left as it is."""
-        try:
-            places = [self.place(k) for k in numbers]
-            image, layers = self.store.cut(places, self.size)
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            found = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-            raise InputError(
-                f"{self._first_fault(numbers)} can't be cut ({found}): look whether that file can be read and is what it was"
-            ) from error
+        """The windows of these numbers, cut into one tensor."""
+        places = [self.sampler(k) for k in numbers]
+        image, layers = self.store.cut(places, self.size)
         scene, top, left = torch.tensor(places, device=self.store.device).unbind(dim=1)
         corner = torch.stack([top, left], dim=1)
         batch: Any = {"image": image, **layers, "scene": scene, "corner": corner, "k": torch.tensor(numbers)}
         return cast(Batch, batch)
 
-    def _first_fault(self, numbers: Sequence[int]) -> str:
-        """The first of some windows that can't be cut, and its scene."""
-        for k in numbers:
-            name = f"window {k}"
-            try:
-                place = self.place(k)
-                name += f" of scene {self.store.scenes[place[0]].name} ({self.store.scenes[place[0]].image})"
-                self.store.cut([place], self.size)
-            except Exception:  # whatever it is, it is what is being reported
-                return name
-        return f"one of the windows {numbers[0]} to {numbers[-1]}"
 
-
-class TrainWindows(Windows):
-    """The endless stream of training windows; a sampler says where window k lies."""
-
-    def __init__(self, store: Store, size: int, sampler: Places) -> None:
-        super().__init__(store, size)
-        self.sampler = sampler
-
-    def place(self, k: int) -> tuple[int, int, int]:
-        """As the sampler says."""
-        return self.sampler(k)
-
-
-class GridWindows(Windows):
+class GridWindows(StoreWindows):
     """Every labelled pixel of every scene once: outside a window's inner part the mask says nothing.
 
     k >= len(self) repeats the last window fully ignored, so that all ranks get equally many.
@@ -135,22 +98,20 @@ class GridWindows(Windows):
     """
 
     def __init__(self, store: Store, size: int, overlap: int, scenes: NDArray[np.intp] | None = None) -> None:
-        super().__init__(store, size)
+        super().__init__(store, size, self._place)
         order = np.arange(len(store.sizes)) if scenes is None else scenes
         self.cores = [core._replace(scene=int(order[core.scene])) for core in grid(store.sizes[order], size, overlap)]
 
     def __len__(self) -> int:
         return len(self.cores)
 
+    def _place(self, k: int) -> tuple[int, int, int]:
+        return self.cores[min(k, len(self) - 1)][:3]
+
     @property
     def masked(self) -> bool:
         """Whether any window has pixels outside its inner part."""
         return any((c.inner_bottom - c.inner_top, c.inner_right - c.inner_left) != (self.size, self.size) for c in self.cores)
-
-    def place(self, k: int) -> tuple[int, int, int]:
-        """The k-th window of the grid."""
-        core = self.cores[min(k, len(self) - 1)]
-        return core.scene, core.top, core.left
 
     def batch(self, numbers: Sequence[int]) -> Batch:
         """The windows of these numbers, labelled in their inner parts."""
@@ -200,7 +161,7 @@ class Loader:
     which would take several times as long as to cut it.
     """
 
-    windows: Windows
+    windows: StoreWindows
     batches: Batches
     threads: int  # how many batches are cut at a time; 0: each when it is asked for, as on a GPU
 

@@ -6,13 +6,68 @@ A rule of thumb is where a comparison starts, not how it ends: the last word has
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from rsseg.describe.facts import EXTREME, MODERATE, THIN, Facts
-from rsseg.describe.objects import SMALL
+import numpy as np
+from numpy.typing import NDArray
+
+from rsseg.data.census import Census
+from rsseg.describe.objects import SMALL, ObjectSizes
+from rsseg.task import Task
 
 COMPARED = 3  # losses in the first comparison
+
+MODERATE, EXTREME = 4, 99
+"""Pixels of the most frequent class for each one of the rarest; of two classes, the rarer then has 20 % and 1 % of them."""
+
+THIN = 8  # a mean width of fewer pixels is thin: a quarter of such an object's pixels and more lie at its edge
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the rules ask about a training split."""
+
+    kind: str  # what the masks are about, see `rsseg.task.Task.subject`
+    frequent: str = ""  # the class with the most pixels
+    rare: str = ""  # the class with the fewest, of those that occur
+    ratio: float = 1.0  # pixels of the one for each of the other; multilabel: unlabelled ones for each of the label
+    majority: float = 1.0  # the share of the most frequent class
+    quiet: float = 0.0  # the share of blocks that show nothing but the most frequent class
+    thin: Sequence[str] = ()  # the classes whose objects are thinner than `THIN`
+    small: Sequence[str] = ()  # the classes half of whose pixels or more lie in small objects, see `ObjectSizes`
+    uneven: float = 1.0  # how many times larger the largest scene is than the smallest
+    patchy: Sequence[str] = ()  # the classes that are missing from half of the scenes or more
+
+    @classmethod
+    def of(cls, census: Census, task: Task, sizes: NDArray[np.int64], objects: Mapping[str, ObjectSizes]) -> Facts:
+        """Draw them from what was counted."""
+        names, counts = task.label_names, census.blocks.by_label(task)
+        positive, valid = census.positives.sum(axis=0), census.valid.sum(axis=0)
+        totals = task.label_counts(positive, valid)[0]
+        if task.separate:
+            rarest = int(np.where(positive, positive / np.maximum(valid, 1), np.inf).argmin())
+            totals = np.array([valid[rarest] - positive[rarest], positive[rarest]])
+            names = ("everything else", task.classes[rarest])
+            others = counts.sum(axis=1)
+        else:
+            others = np.delete(counts, totals.argmax(), axis=1).sum(axis=1)
+        most = int(totals.argmax())
+        least = int(np.where(totals, totals, np.iinfo(np.int64).max).argmin())
+        area = sizes.prod(axis=1)
+        absent = (census.positives == 0).mean(axis=0)
+        return cls(
+            kind=task.subject,
+            frequent=names[most],
+            rare=names[least],
+            ratio=float(totals[most] / totals[least]),
+            majority=float(totals[most] / totals.sum()),
+            quiet=float((others[census.blocks.labelled > 0] == 0).mean()),
+            thin=[name for name, own in objects.items() if own.width < THIN],
+            small=[name for name, own in objects.items() if own.small >= 0.5],
+            uneven=float(area.max() / area.min()),
+            patchy=[name for name, share in zip(task.classes, absent, strict=True) if 0.5 <= share < 1],
+        )
 
 
 def _pixels(facts: Facts) -> bool:

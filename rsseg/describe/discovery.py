@@ -14,11 +14,11 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from rsseg.contract import InputError
-from rsseg.data.files import Files, by_letters
+from rsseg.data.files import Files
 from rsseg.data.grids import brief_crs
 from rsseg.data.masks import VECTORS
 from rsseg.data.paths import IMAGES, files_below
-from rsseg.data.raster import band_names, colour_bands, open_raster, read_bands
+from rsseg.data.raster import open_raster, read_bands
 from rsseg.data.splits import FRACTIONS, SPLITS, cut, propose_blocks
 from rsseg.dataset import WINDOW_STEP
 from rsseg.describe.mask_values import MANY, describe_masks, middle, spread_out
@@ -41,9 +41,6 @@ ANY = ".*"  # the ending in the pattern of images of several
 WINDOW = 256  # the side of training windows, if scenes are not smaller
 
 LISTED = 5  # names of files in a sentence
-
-UNNAMED = {10: [3, 2, 1], 12: [4, 3, 2], 13: [4, 3, 2]}
-"""By their number, which of unnamed bands are likely red, green and blue: those of Sentinel-2 without those of 60 m, or all."""
 
 IN_FRACTIONS = "70 % train, 15 % validate, 15 % test, by groups"
 
@@ -90,22 +87,22 @@ def discover(root: Path) -> Discovery:
     if not root.is_dir():
         raise InputError(f"{root}: there is no such folder")
     kinds = find_kinds(root)
-    (image, mask), *others = find_pairs(root, kinds)
+    image, mask = find_pair(root, kinds)
     shared = sorted(image.files.keys() & mask.files.keys())
     images, masks = [image.files[key] for key in shared], [mask.files[key] for key in shared]
-    pairs = f"{len(shared)} pairs: images are {image.path}, masks {mask.path}; there are {len(image.files)} such images."
-    left = describe_left(root, kinds, [(image, mask), *others])
+    pairs = (
+        f"{len(shared)} pairs: {len(image.files)} images are {image.path}, {len(set(mask.files.values()))} masks {mask.path}."
+    )
+    used = {*image.files.values(), *mask.files.values()}
+    unread = [f"{len(kind.files)} {kind.path}" for kind in kinds if ANY not in kind.path and not used & {*kind.files.values()}]
+    if unread:
+        pairs += f" Not used: {', '.join(sorted(unread)[:LISTED])}."
     if len(shared) == 1:
         image, mask = (
             Kind(files[0].relative_to(root).as_posix(), kind.files) for kind, files in ((image, images), (mask, masks))
         )
         pairs = f"One image has a mask: {image.path}, {mask.path}."
-    beside = [f"{other.path} with {its_masks.path}" for other, its_masks in others]
-    if beside:
-        pairs += f" Not read: {'; '.join(beside)}. Describe the folder of one alone to train on it."
-    pairs += left
-    labels, of_masks = describe_masks(masks, root)
-    rgb, of_bands = find_rgb(images[0])
+    labels, of_masks = describe_masks(masks)
     smallest = min(min(open_raster(path).shape) for path in spread_out(images))
     split: dict[str, Any] | None
     if len(shared) == 1:
@@ -127,8 +124,8 @@ def discover(root: Path) -> Discovery:
     name = re.sub(r"\W+", "_", normal(root.name).lower()).strip("_") or "mine"
     node = {"_target_": "rsseg.data.files.Files", **source}
     window = max(WINDOW_STEP, min(WINDOW, smallest // WINDOW_STEP * WINDOW_STEP))
-    config = {"name": name, **labels, "bands": None, "rgb": rgb, "window": window, "steps": 2000, "source": node}
-    return Discovery(config, [*filter(None, [pairs, *of_masks, describe_images(images), of_bands, of_split, of_group])])
+    config = {"name": name, **labels, "bands": None, "rgb": None, "window": window, "steps": 2000, "source": node}
+    return Discovery(config, [*filter(None, [pairs, *of_masks, describe_images(images), of_split, of_group])])
 
 
 def add_dataset(folder: Path, into: Path, name: str = "") -> str:
@@ -225,10 +222,10 @@ def _kind(root: Path, places: Sequence[PurePosixPath]) -> Kind:
     return Kind("/".join([*pattern, f"{{name}}{last}{ANY if len(endings) > 1 else places[0].suffix}"]), files)
 
 
-def find_pairs(root: Path, kinds: Sequence[Kind]) -> list[tuple[Kind, Kind]]:
-    """The images and the masks that belong together: the best pair first, then those of other files, each with the best masks.
+def find_pair(root: Path, kinds: Sequence[Kind]) -> tuple[Kind, Kind]:
+    """The images and the masks that belong together.
 
-    Words and values tell masks from images; of datasets that lie beside each other the one with most pairs is the best, and of
+    Words and values tell masks from images; of datasets that lie beside each other the one with most pairs is taken, and of
     kinds with as many the one with fewer files that have no partner.
     """
     pairs = []
@@ -239,44 +236,17 @@ def find_pairs(root: Path, kinds: Sequence[Kind]) -> list[tuple[Kind, Kind]]:
             mask, shared = Kind(file.relative_to(root).as_posix(), dict.fromkeys(image.files, file)), len(image.files)
         alike = image.fields == mask.fields or not mask.fields
         if alike and 2 * shared >= len(mask.files) and not image.vectors:
-            likely = mask.worded - image.worded, looks_like_mask(mask), shared
+            likely = mask.worded - image.worded, looks_like_mask(mask), shared, -len(image.files) - len(mask.files)
             pairs += [(likely, image, mask)] if likely[0] > 0 or likely[1] else []
     if not pairs:
-        there = "; ".join(f"{len(kind.files)} {kind.path}" for kind in kinds[:5])
+        there = "; ".join(f"{len(kind.files)} {kind.path}" for kind in kinds[:LISTED])
         raise InputError(
             f"{root}: no images and masks of equal names are found ({there or 'no images at all'}): name both, as in "
             "dataset=folder dataset.source.root=... 'dataset.source.image=\"images/{name}.tif\"' dataset.source.mask=..."
         )
-    most = max(likely[-1] for likely, *_ in pairs)
-    found: list[tuple[Kind, Kind]] = []
-
-    def rank(pair: tuple[tuple[int, bool, int], Kind, Kind]) -> tuple[int, ...]:
-        likely, image, mask = pair
-        return 2 * likely[-1] >= most, *likely, -len(image.files) - len(mask.files)
-
-    for _, image, mask in sorted(pairs, key=rank, reverse=True):
-        taken = [names for pair in found for kind in pair for names in kind.files.values()]
-        if not found or not {*taken} & {*image.files.values(), *mask.files.values()}:
-            found.append((image, mask))
-    return found
-
-
-def describe_left(root: Path, kinds: Sequence[Kind], pairs: Sequence[tuple[Kind, Kind]]) -> str:
-    """Sentences that name images and masks of the first pair of kinds that lack a partner, and the kinds that no pair reads."""
-    image, mask = pairs[0]
-
-    def alone(kind: Kind, other: Kind) -> list[str]:
-        partners = by_letters(other.files)
-        lacking = [path for key, path in kind.files.items() if tuple(map(str.lower, key)) not in partners]
-        return sorted(path.relative_to(root).as_posix() for path in lacking)
-
-    read = {path for pair in pairs for kind in pair for path in kind.files.values()}
-    unread = [f"{len(kind.files)} {kind.path}" for kind in kinds if ANY not in kind.path and not read & {*kind.files.values()}]
-    listed = {"Without a mask": alone(image, mask), "Without an image": alone(mask, image), "Not used": sorted(unread)}
-    return "".join(
-        f" {what}: {', '.join(names[:LISTED])}{f' and {len(names) - LISTED} more' if len(names) > LISTED else ''}."
-        for what, names in listed.items() if names
-    )  # fmt: skip
+    most = max(likely[2] for likely, *_ in pairs)
+    _, image, mask = max(pairs, key=lambda pair: (2 * pair[0][2] >= most, *pair[0]))
+    return image, mask
 
 
 def looks_like_mask(kind: Kind) -> bool:
@@ -299,19 +269,6 @@ def describe_images(paths: Sequence[Path]) -> str:
     names = [name for name in first.descriptions if name]
     called = f", called {', '.join(names)}" if names else ""
     return f"Images have {kinds}{called}, {sides} px, {', '.join(systems[:3])}."
-
-
-def find_rgb(image: Path) -> tuple[list[int] | None, str]:
-    """The bands of an image that pictures show as red, green and blue, None for the first three; and what is believed."""
-    names = band_names(image)
-    found = colour_bands(names)
-    if found:
-        called = ", ".join(names[band] for band in found)
-        return found, f"Pictures show bands {', '.join(map(str, found))}, called {called}."
-    if len(names) in UNNAMED:
-        found = UNNAMED[len(names)]
-        return found, f"{len(names)} bands without such names are taken for Sentinel-2's: pictures show {found} (rgb)."
-    return None, "Pictures show the first three bands; rgb says which are red, green and blue." * (len(names) > 4)
 
 
 def find_blocks(image: Path) -> tuple[dict[str, Any], str]:

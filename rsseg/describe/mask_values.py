@@ -1,10 +1,9 @@
-"""What masks hold, by the values in some of them: labels, colours, a threshold, or vectors; and the names of classes."""
+"""What masks hold, by the values in some of them: labels, colours, a threshold, or vectors."""
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from rasterio.windows import Window
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.masks import VECTORS, read_colours
 from rsseg.data.raster import alpha_band, has_palette, masked_out, nodata_of, open_raster, read_bands
-from rsseg.files import read_text
 
 LOOKED_AT = 24  # files that are looked into
 SIDE = 2048  # the largest height and width of what is looked at of a mask
@@ -34,48 +32,41 @@ def spread_out(paths: Sequence[Path]) -> list[Path]:
     return [paths[i] for i in sorted({round(x) for x in np.linspace(0, len(paths) - 1, LOOKED_AT)})]
 
 
-def describe_masks(paths: Sequence[Path], root: Path) -> tuple[dict[str, Any], list[str]]:
-    """What a config says of masks, by values in some and a list of classes in `root`; and what is believed, a sentence each."""
+def describe_masks(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
+    """What a config says of masks, by the values in some; and what is believed, a sentence each."""
     looked = spread_out(paths)
+    one: dict[str, Any] = {"task": "binary", "classes": ["foreground"], "mask_values": None, "ignore_values": None}
     if looked[0].suffix.lower() in VECTORS:
-        config = {"task": "binary", "classes": ["feature"], "mask_values": None, "ignore_values": None}
-        return config, ["Masks are vectors: every feature is the class; name an attribute if there are several."]
+        return one, ["Masks are vectors: every feature is the class; name an attribute if there are several."]
     coloured = any(has_colours(path) for path in looked)
     counts = sum((count_values(path, coloured) for path in looked), Counter[Any]())
-    some, names = f"in {len(looked)} of {len(paths)} masks", read_names(root)
+    values, some = sorted(counts), f"in {len(looked)} of {len(paths)} masks"
     if coloured:
-        return describe_colours(counts, some, {key: name for key, name in names.items() if isinstance(key, str)})
-    values = sorted(counts)
+        return describe_colours(counts, some)
     if len(values) > MANY or not all(float(value).is_integer() for value in values):
         threshold = 127 if 1 < values[-1] <= 255 else round((values[0] + values[-1]) / 2, 3)
-        config = {"task": "binary", "classes": ["foreground"], "mask_values": None, "ignore_values": None}
         belief = f"Masks are grey, {len(values)} values {some}: above {threshold:g} is taken for the class."
-        return config | {"threshold": threshold}, [belief]
+        return one | {"threshold": threshold}, [belief]
     whole = [int(value) for value in values]
     labels = [value for value in whole if 0 <= value != IGNORE] if len(whole) > 2 else whole
     ignored = [value for value in whole if value not in labels]
+    beliefs = [f"Masks hold {list_shares(counts, whole)} {some}{f'; not labelled: {ignored}' if ignored else ''}."]
     if IGNORE not in whole and max(labels, default=0) < IGNORE:
         ignored.append(IGNORE)  # what is seen in other masks perhaps
-    unlabelled = f"; {', '.join(map(str, ignored))} are not labelled" if ignored else ""
-    beliefs = [f"Masks hold {list_shares(counts, whole)} {some}{unlabelled}."]
-    listed, binary = [name for key, name in names.items() if isinstance(key, int)], len(labels) == 2
     if len(labels) < 2:
         beliefs.append("Only one label is seen: add the others.")
-    if listed and not binary and len(listed) != len(labels):
-        beliefs.append(f"The list of names has {len(listed)} and the masks {len(labels)} labels: names are left out.")
-        listed = []
-    classes = listed[-1:] or ["foreground"] if binary else listed or [f"class_{value}" for value in labels]
-    task = "binary" if binary else "multiclass"
-    return {"task": task, "classes": classes, "mask_values": labels, "ignore_values": ignored}, beliefs
+    if len(labels) == 2:
+        return one | {"mask_values": labels, "ignore_values": ignored}, beliefs
+    classes = [f"class_{value}" for value in labels]
+    return {"task": "multiclass", "classes": classes, "mask_values": labels, "ignore_values": ignored}, beliefs
 
 
-def describe_colours(counts: Counter[Any], some: str, names: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
-    """The same of masks in colours, from the pixels of each, and the names of those that are listed."""
+def describe_colours(counts: Counter[Any], some: str) -> tuple[dict[str, Any], list[str]]:
+    """The same of masks in colours, from the pixels of each."""
     blurred = len(counts) > MANY
     least = UNLISTED * counts.total() * blurred
-    frequent = [colour for colour, number in counts.most_common(MANY) if number > least]
-    chosen = list(names) if names.keys() & {*frequent} else sorted(frequent)
-    classes = [names.get(colour, f"colour_{colour[1:]}") for colour in chosen]
+    chosen = sorted(colour for colour, number in counts.most_common(MANY) if number > least)
+    classes = [f"colour_{colour[1:]}" for colour in chosen]
     config = {"task": "multiclass", "classes": classes, "palette": chosen, "mask_values": chosen, "ignore_values": []}
     near = ", and many near them, as JPEG leaves them" * blurred
     belief = f"Masks hold colours, {list_shares(counts, chosen)} {some}{near}."
@@ -133,14 +124,3 @@ def count_values(path: Path, coloured: bool) -> Counter[Any]:
 def hex_colour(colour: Iterable[int]) -> str:
     """Red, green and blue as "#rrggbb"."""
     return "#{:02x}{:02x}{:02x}".format(*colour)
-
-
-def read_names(root: Path) -> dict[int | str, str]:
-    """The names of classes in a list beside the images, by "#rrggbb" where it has colours, else by their place."""
-    for path in sorted(path for path in root.glob("*class*") if path.suffix.lower() in (".txt", ".csv")):
-        rows = [row for row in csv.reader(read_text(path).splitlines()) if row]
-        if rows and len(rows[0]) >= 4:
-            coloured = [row for row in rows if all(cell.strip().isdigit() for cell in row[1:4])]
-            return {hex_colour(map(int, row[1:4])): row[0].strip() for row in coloured}
-        return {place: row[-1].strip() for place, row in enumerate(rows)}
-    return {}

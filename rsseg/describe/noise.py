@@ -9,16 +9,14 @@ it does not know at all nearly none would do: what is suggested has to be more p
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch as Swatch
 from numpy.typing import NDArray
 from rasterio.transform import xy
 from torch import Tensor
@@ -26,17 +24,14 @@ from torch import Tensor
 from rsseg.assembly import make_setup
 from rsseg.config.folder import RunFolder
 from rsseg.contract import IGNORE, Batch, InputError, layers_of
-from rsseg.data.scene import Scene
 from rsseg.data.store import Store
-from rsseg.data.windows import GridWindows
+from rsseg.data.windows import GridWindows, StoreWindows
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation.labelled import open_labelled
-from rsseg.figure import save
 from rsseg.files import write_table
 from rsseg.module import SegmentationModule
-from rsseg.pictures.colours import GREY, MISSED, WRONG, colours, paint
-from rsseg.pictures.panels import stretch
-from rsseg.pictures.windows import of_head
+from rsseg.pictures.panels import draw_windows
+from rsseg.pictures.windows import of_head, predict_windows
 from rsseg.quiet import quiet
 from rsseg.setup import Setup
 from rsseg.table import print_table
@@ -114,29 +109,24 @@ def suspicious_labels(
     return suggested.where(doubted, IGNORE).byte().cpu().numpy(), confidence.cpu().numpy()
 
 
-class Crop(NamedTuple):
-    """A patch to draw: its row in the table, its scene's number, and ``[h, w]`` of labels, predictions and suggestions."""
-
-    row: dict[str, Any]
-    scene: int
-    label: NDArray[np.uint8]
-    predicted: NDArray[np.uint8]
-    suggested: NDArray[np.uint8]
-
-
 class Doubts:
-    """The suspicious labels of scenes, counted in patches, one scene in memory at a time."""
+    """The suspicious labels of scenes, counted in patches, one scene in memory at a time.
+
+    Attributes:
+        patches: A table for each scene: the columns of `PATCH` for each patch and pair of classes, ``sum``, that of the
+            probabilities, and ``number``, the scene's.
+        scenes: How many labels of each scene are suspicious.
+    """
 
     def __init__(self, head: str, task: Task, store: Store, side: int, thresholds: NDArray[np.float64]) -> None:
         self.head, self.task, self.store, self.side, self.thresholds = head, task, store, side, thresholds
-        self.patches, self.scenes, self.crops = list[dict[str, Any]](), list[dict[str, Any]](), list[Crop]()
+        self.patches, self.scenes = list[pd.DataFrame](), list[dict[str, Any]]()
         self._scene = -1
 
-    def add(self, windows: GridWindows, numbers: list[int], logits: Tensor, predicted: Tensor, label: Tensor) -> None:
-        """Add windows: their logits, predicted labels and labels; those of a scene follow each other."""
+    def add(self, windows: GridWindows, numbers: list[int], logits: Tensor, label: Tensor) -> None:
+        """Add windows: their logits and labels; those of a scene follow each other."""
         suggested, confidence = suspicious_labels(class_probabilities(self.task, logits), label, self.thresholds)
-        labels: list[NDArray[Any]] = [part.reshape(label.shape).byte().cpu().numpy() for part in (label, predicted)]
-        found = [*labels, suggested, confidence]
+        found: list[NDArray[Any]] = [label.byte().cpu().numpy(), suggested, confidence]
         for i, core in enumerate(windows.cores[number] for number in numbers):
             if core.scene != self._scene:
                 self.finish()
@@ -150,47 +140,26 @@ class Doubts:
         """Count the patches of the scene whose windows are complete."""
         if self._scene < 0:
             return
-        label, predicted, suggested, _ = self._maps
-        planes, height, width = label.shape
-        corners = product(range(planes), range(0, height, self.side), range(0, width, self.side))
-        found = [row for plane, top, left in corners for row in self._count(plane, top, left)]
-        known, doubted = int((label != IGNORE).sum()), sum(row["pixels"] for row in found)
-        share = {"labelled pixels": known, "suspicious pixels": doubted, "share": round(doubted / max(known, 1), 6)}
-        self.scenes.append({"head": self.head, "scene": self.store.scenes[self._scene].name, **share})
-        self.patches += found
-        best: dict[tuple[int, ...], Crop] = {}
-        for row in sorted(found, key=_rank):
-            place = row["plane"], row["row"], row["column"]
-            if len(best) < DRAWN and place not in best:
-                part = (place[0], *(slice(start, start + self.side) for start in place[1:]))
-                best[place] = Crop(row, self._scene, label[part].copy(), predicted[part].copy(), suggested[part].copy())
-        self.crops = sorted([*self.crops, *best.values()], key=lambda crop: _rank(crop.row))[:DRAWN]
+        label, suggested, confidence = self._maps
+        scene, side, doubted = self.store.scenes[self._scene], self.side, np.nonzero(suggested != IGNORE)
+        pixels = pd.DataFrame(np.transpose(doubted), columns=["plane", "row", "column"])
+        pixels[["row", "column"]] = pixels[["row", "column"]] // side * side
+        pixels["labelled"], pixels["suggested"] = label[doubted], suggested[doubted]
+        groups = pixels.assign(confidence=confidence[doubted]).groupby([*pixels.columns])["confidence"]
+        found = groups.agg(pixels="size", confidence="mean", sum="sum").reset_index().round({"confidence": 4})
+        for column in ("labelled", "suggested"):
+            places = zip(found["plane"], found[column], strict=True)
+            found[column] = [self.task.matrices[plane][number] for plane, number in places]
+        crs, transform = scene.place()
+        centre = found["row"] + side / 2, found["column"] + side / 2
+        x, y = (np.nan, np.nan) if transform is None else xy(transform, *centre, offset="ul")
+        named = {"head": self.head, "scene": scene.name}
+        place = {"size": side, "x": x, "y": y, "crs": "" if crs is None else crs.to_string(), "number": self._scene}
+        self.patches.append(found.assign(**named, **place))
+        known, wrong = int((label != IGNORE).sum()), len(pixels)
+        share = {"labelled pixels": known, "suspicious pixels": wrong, "share": round(wrong / max(known, 1), 6)}
+        self.scenes.append(named | share)
         self._scene = -1
-
-    def _count(self, plane: int, top: int, left: int) -> Iterator[dict[str, Any]]:
-        """The rows of a patch, one for each pair of a labelled and a suggested class."""
-        label, _, suggested, confidence = (whole[plane, top : top + self.side, left : left + self.side] for whole in self._maps)
-        doubted, names, scene = suggested != IGNORE, self.task.matrices[plane], self.store.scenes[self._scene]
-        pair = label[doubted].astype(np.int64) * len(names) + suggested[doubted]
-        pixels, sums = np.bincount(pair), np.bincount(pair, confidence[doubted])
-        for number in np.flatnonzero(pixels):
-            one, other = divmod(int(number), len(names))
-            place = {"head": self.head, "scene": scene.name, "plane": plane, "row": top, "column": left, "size": self.side}
-            place |= map_position(scene, top + self.side / 2, left + self.side / 2)
-            count = {"pixels": int(pixels[number]), "confidence": round(float(sums[number] / pixels[number]), 4)}
-            yield place | {"labelled": names[one], "suggested": names[other], **count, "sum": float(sums[number])}
-
-
-def _rank(row: Mapping[str, Any]) -> float:
-    """What sorts rows of patches: pixels x confidence, the most first."""
-    return -float(row["sum"])
-
-
-def map_position(scene: Scene, row: float, column: float) -> dict[str, Any]:
-    """Where a place in a scene lies on the map: x, y and the CRS; NaN and empty where its image does not say."""
-    crs, transform = scene.place()
-    x, y = (np.nan, np.nan) if transform is None else xy(transform, row, column, offset="ul")
-    return {"x": x, "y": y, "crs": "" if crs is None else crs.to_string()}
 
 
 def find_noise(setup: Setup, module: SegmentationModule, store: Store, side: int) -> dict[str, Doubts]:
@@ -212,7 +181,7 @@ def find_noise(setup: Setup, module: SegmentationModule, store: Store, side: int
         numbers = batch["k"].tolist()
         for head, task in tasks.items():
             label = label_planes(task, layers_of(batch)[task.target])
-            doubts[head].add(windows, numbers, logits[head], module.labels(head, logits[head]), label)
+            doubts[head].add(windows, numbers, logits[head], label)
 
     count_scenes(setup, module, windows, doubt)
     for own in doubts.values():
@@ -220,34 +189,15 @@ def find_noise(setup: Setup, module: SegmentationModule, store: Store, side: int
     return doubts
 
 
-def draw_noise(path: Path, setup: Setup, doubts: Doubts) -> None:
-    """Write a PNG of the first patches: image, label, prediction, and what is suggested in place of suspicious labels."""
-    task, crops, store = doubts.task, doubts.crops, doubts.store
-    shades = colours(task, setup.palette(doubts.head)) if task.exclusive else ["#000000", "#ffffff"]
-    suggestions = shades if task.exclusive else [MISSED, WRONG]
-    figure = Figure(figsize=(8.8, 2.6 * len(crops) + 0.6), layout="constrained")
-    images = [store.read(crop.scene, crop.row["row"], crop.row["column"], doubts.side)[0] for crop in crops]
-    pictures = stretch(images, setup.shown_bands)
-    for part, crop, whole in zip(figure.subfigures(len(crops), 1, squeeze=False)[:, 0], crops, pictures, strict=True):
-        axes, row, (height, width) = part.subplots(1, 4), crop.row, crop.label.shape
-        picture = whole[:height, :width]
-        suspicious = (crop.suggested != IGNORE)[..., None]
-        grey = np.broadcast_to(0.6 * picture.mean(axis=2, keepdims=True), picture.shape)
-        overlay = np.where(suspicious, paint(crop.suggested, suggestions) / 255, grey)
-        panels = picture, paint(crop.label, shades), paint(crop.predicted, shades), overlay
-        for axis, name, panel in zip(axes, ("image", "label", "prediction", "suggested instead"), panels, strict=True):
-            axis.imshow(panel, interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
-            axis.set_xlabel(name, fontsize=8)
-        axes[0].contour(suspicious[..., 0], [0.5], colors=WRONG, linewidths=0.8)
-        claim = f"{row['pixels']:,} px labelled {row['labelled']} look like {row['suggested']} ({row['confidence']:.2f})"
-        where = f"{row['scene']}, row {row['row']}, column {row['column']}"
-        part.suptitle(f"{where}: {claim}", x=0.01, horizontalalignment="left", fontsize=9)
-    entries = [*zip(shades, task.label_names if task.exclusive else ("no", "yes"), strict=True), (GREY, "ignored")]
-    entries += [] if task.exclusive else [(WRONG, "suggested: yes"), (MISSED, "suggested: no")]
-    swatches = [Swatch(facecolor=colour, edgecolor="#888888", label=name) for colour, name in entries]
-    figure.legend(handles=swatches, loc="outside lower center", ncols=min(7, len(swatches)), frameon=False, fontsize=9)
-    save(figure, path, dpi=100)
+def draw_noise(path: Path, setup: Setup, module: SegmentationModule, store: Store, head: str, patches: pd.DataFrame) -> None:
+    """Write a PNG of a head's first patches, of which there is one at least: image, label, prediction and errors."""
+    first = patches.drop_duplicates(["number", "row", "column"]).head(DRAWN)
+    places = [*first[["number", "row", "column"]].itertuples(index=False, name=None)]
+    windows = StoreWindows(store, setup.window, places.__getitem__)
+    batches = [windows.batch([k]) for k in range(len(places))]
+    rows = predict_windows(module, batches, [scene.name for scene in store.scenes])[head]
+    rows = [replace(row, scene=f"{rank}. {row.scene}") for rank, row in zip(first.index, rows, strict=True)]
+    draw_windows(path, setup.tasks[head], setup.palette(head), rows, setup.shown_bands)
 
 
 def describe_noise(run: Path, split: str = "val", trust: Sequence[str] = ()) -> Path:
@@ -284,9 +234,10 @@ def write_noise(setup: Setup, module: SegmentationModule, store: Store, path: Pa
     doubts = find_noise(setup, module, store, setup.window)
     scenes = pd.DataFrame([row for own in doubts.values() for row in own.scenes])
     scenes = scenes.sort_values("share", ascending=False, kind="stable")
-    found = pd.DataFrame(sorted((row for own in doubts.values() for row in own.patches), key=_rank), columns=PATCH)
+    found = pd.concat([patches for own in doubts.values() for patches in own.patches])
+    found = found.sort_values("sum", ascending=False, kind="stable")
     found.index = pd.RangeIndex(1, len(found) + 1, name="rank")
-    write_table(path, found)
+    write_table(path, found[PATCH])
     write_table(path.with_name(f"{path.stem}-scenes.csv"), scenes.set_index("scene"))
     doubted = scenes["suspicious pixels"].sum() / max(scenes["labelled pixels"].sum(), 1)
     if doubted > MANY:
@@ -297,11 +248,10 @@ def write_noise(setup: Setup, module: SegmentationModule, store: Store, path: Pa
         shown = zip(names, own.thresholds.ravel().tolist(), strict=True)
         line = "%s: mean probability of each class where it is labelled, above which it is suggested: %s"
         log.info(line, head, ", ".join(f"{name} {value:.3f}" for name, value in shown))
-        picture = of_head(path.with_suffix(".png"), head, doubts)
-        if own.crops:
-            draw_noise(picture, setup, own)
-        else:
-            picture.unlink(missing_ok=True)  # that of an earlier call
+        picture, patches = of_head(path.with_suffix(".png"), head, doubts), found[found["head"] == head]
+        picture.unlink(missing_ok=True)  # that of an earlier call
+        if len(patches):
+            draw_noise(picture, setup, module, store, head, patches)
     print_table(scenes.head(PRINTED).to_dict("records"), "Scenes by their share of suspicious labels")
     if len(found):
         columns = ["scene", "row", "column", "labelled", "suggested", "pixels", "confidence"]

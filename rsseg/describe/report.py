@@ -9,15 +9,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rsseg.assembly import make_setup, with_bands
 from rsseg.config.entry import invocation
 from rsseg.contract import counted
-from rsseg.data.groups import describe_few_groups, group_names, words_of_folds
+from rsseg.data.census import PERCENTILES
+from rsseg.data.groups import describe_few_groups, group_names
 from rsseg.data.store import Store
 from rsseg.dataset import open_data, open_test
-from rsseg.describe.advice import COMPARED, RULES, Rule, advise, candidates
-from rsseg.describe.facts import EXTREME, MODERATE, THIN, Facts, hints_of_noise, present_labels, split_facts
-from rsseg.describe.objects import SMALL, SPECK, survey
+from rsseg.describe.advice import COMPARED, EXTREME, MODERATE, RULES, THIN, Facts, Rule, advise, candidates
+from rsseg.describe.objects import SMALL, SPECK, ObjectSizes, survey
 from rsseg.files import write_json
 from rsseg.pictures.portrait import COLUMNS, draw_dataset
 from rsseg.pictures.windows import label_rows, pick_windows
@@ -28,6 +31,7 @@ from rsseg.task import Regression
 
 log = logging.getLogger(__name__)
 
+SPECKLED = 0.05  # the share of specks among regions from which they are named as a hint of label noise
 SEEDS = "seed=1,2,3,4,5"  # fewer than five seeds per loss are exploratory
 
 
@@ -65,13 +69,12 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
     """
     train, bands = stores["train"], setup.dataset.read_bands
     task, present = train.task, [train.task.label_names[i] for i in present_labels(train)]
-    found = survey(train, setup.dataset.mask_readers, bands, setup.seed)
-    named = {} if isinstance(task, Regression) else dict(zip(task.classes, found.objects, strict=True))
+    found, share = survey(train, setup.seed)
+    named = {} if isinstance(task, Regression) else dict(zip(task.classes, found, strict=True))
     objects = {name: sizes for name, sizes in named.items() if name in present}
     groups = {split: group_names(stores[split].scenes) for split in ("train", "val")}
     splits = {split: split_facts(store, bands) for split, store in stores.items()}
     in_folds = setup.plain["dataset"]["folds"] is not None
-    folds = [] if in_folds else words_of_folds(**groups)
     facts = Facts.of(train.census, task, train.sizes, objects)
     advice, losses = {about: advise(about, facts) for about in RULES}, candidates(facts)
     description = {
@@ -82,13 +85,11 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
         "facts": asdict(facts),
         "objects": {name: asdict(sizes) for name, sizes in objects.items()},
         "limits": {"thin": THIN, "small": SMALL, "speck": SPECK},
-        "survey": {key: value for key, value in found._asdict().items() if key != "objects"},
-        "noise": hints_of_noise(splits, objects, found),
+        "share_surveyed": share,
+        "noise": hints_of_noise(splits, objects),
         "advice": {about: [rule._asdict() for rule in rules] for about, rules in advice.items()},
         "losses": losses,
-        "runs": len(losses[:COMPARED]) * len(SEEDS.split(",")) * (folds[-1].count(",") + 1 if folds else 1),
-        "steps": setup.steps,
-        "sweep": sweep_command(losses[:COMPARED], [*overrides, *folds], _place_of_loss(setup, task.target)),
+        "sweep": sweep_command(losses[:COMPARED], overrides, _place_of_loss(setup, task.target)),
     }
     print_description(description, present, advice)
     write_json(out / "description.json", description)
@@ -96,6 +97,70 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
     rows, palette = label_rows(windows, task, [scene.name for scene in train.scenes]), setup.dataset.palette(task.target)
     draw_dataset(out / "description.png", task, palette, description, rows, setup.shown_bands)
     log.info("Numbers and picture: %s", out)
+
+
+def present_labels(store: Store) -> list[int]:
+    """The places in `Task.label_names` of what occurs in a split."""
+    positive, valid = store.census.positives.sum(axis=0), store.census.valid.sum(axis=0)
+    return np.flatnonzero(store.task.label_counts(positive, valid)[0]).tolist()
+
+
+def label_shares(store: Store) -> NDArray[np.float64]:
+    """Per scene the share of each of `Task.label_names` among its labelled pixels, NaN without any; of objects their number."""
+    census, task = store.census, store.task
+    if task.directed:
+        return census.positives.astype(np.float64)
+    own, valid = task.label_counts(census.positives, census.valid)
+    return np.where(valid > 0, own / np.maximum(valid, 1), np.nan)
+
+
+def split_facts(store: Store, numbers: Sequence[int]) -> dict[str, Any]:
+    """The numbers of a split, as ``description.json`` holds them; `numbers` are those of the bands that are read."""
+    census, task = store.census, store.task
+    area, bands = int(store.sizes.prod(axis=1).sum()), census.bands
+    own, valid = (part.sum(axis=0) for part in task.label_counts(census.positives, census.valid))
+    shares = label_shares(store)
+    spread = [np.nanpercentile(share, (5, 50, 95)) if np.isfinite(share).any() else np.zeros(3) for share in shares.T]
+    return {
+        "scenes": len(store),
+        "groups": len(set(group_names(store.scenes))),
+        "pixels": area,
+        "ignored": float(census.blocks.counts[:, -1].sum(dtype=np.int64) / area),
+        "missing": bands.missing,
+        "classes": {
+            name: {
+                "pixels": int(own[i]),
+                "share": float(own[i] / max(valid[i], 1)),
+                "scenes_p5_p50_p95": spread[i].tolist(),
+                "scenes_without": int((np.nan_to_num(shares[:, i]) == 0).sum()),
+            }
+            for i, name in enumerate(task.label_names)
+        },
+        "bands": [
+            {"band": number, "mean": bands.mean[i], "std": bands.std[i], "min": bands.min[i], "max": bands.max[i]}
+            | {f"p{p}": value for p, value in zip(PERCENTILES, bands.percentiles[:, i].tolist(), strict=True)}
+            for i, number in enumerate(numbers)
+        ],
+        "values": {
+            name: {key: float(value[i]) for key, value in asdict(census.values).items()}
+            for i, name in enumerate(task.value_names)
+        },
+    }
+
+
+def hints_of_noise(splits: Mapping[str, Any], objects: Mapping[str, ObjectSizes]) -> list[str]:
+    """What may be wrong with the labels, one sentence each; classes that a split lacks were named when it was opened."""
+    hints = [
+        f"{name}: {own.specks:,} specks of fewer than {SPECK} pixels beside {own.count:,} objects: {own.speck_share:.1%} of "
+        "its regions"
+        for name, own in objects.items()
+        if own.speck_share >= SPECKLED
+    ]
+    ignored = {split: facts for split, facts in splits.items() if facts["ignored"]}
+    return hints + [
+        f"{facts['ignored']:.2%} of the {split} split is ignored, {facts['missing']:.2%} because the image has no data"
+        for split, facts in ignored.items()
+    ]
 
 
 def _place_of_loss(setup: Setup, target: str) -> str:
@@ -142,7 +207,10 @@ def print_description(description: Mapping[str, Any], present: Sequence[str], ad
         log.info(line, facts["frequent"], facts["rare"], short(facts["ratio"]), degree)
     if description["objects"]:
         rows = [object_row(name, own) for name, own in description["objects"].items()]
-        print_table(rows, objects_title(description["survey"], centres))
+        share = description["share_surveyed"]
+        part = "all of train" if share == 1 else f"a sample of {share:.1%} of train"
+        title = f"Objects (regions of {SPECK} pixels and more) in {part}; width: 4 x the mean distance to the edge"
+        print_table(rows, "Areas of bounding boxes in train; width: the shorter side" if centres else title)
     if description["few_groups"]:
         log.info("%s", description["few_groups"])
     bands = [{key: short(value) for key, value in band.items()} for band in first["bands"]]
@@ -154,8 +222,6 @@ def print_description(description: Mapping[str, Any], present: Sequence[str], ad
     further = f"; then {', '.join(losses[COMPARED:])}" if len(losses) > COMPARED else ""
     what = "Compare first" if len(losses) > 1 else "The one loss for this task, with several seeds"
     log.info("\n%s: %s%s\n%s", what, ", ".join(losses[:COMPARED]), further, description["sweep"])
-    line = "%d runs of %d steps; fewer seeds or steps=... first show how long one takes.\n"
-    log.info(line, description["runs"], description["steps"])
 
 
 def class_rows(splits: Mapping[str, Any], present: Sequence[str], centres: bool) -> list[dict[str, Any]]:
@@ -173,24 +239,12 @@ def class_rows(splits: Mapping[str, Any], present: Sequence[str], centres: bool)
     return rows
 
 
-def objects_title(found: Mapping[str, float], centres: bool) -> str:
-    """What stands above the table of objects."""
-    if centres:
-        return "Areas of bounding boxes in train; width: the shorter side"
-    part = "all of train" if found["share"] == 1 else f"a sample of {found['share']:.1%} of train"
-    return f"Objects (regions of {SPECK} pixels and more) in {part}; width: 4 x the mean distance to the edge"
-
-
 def object_row(name: str, own: Mapping[str, Any]) -> dict[str, Any]:
     """A class's line in the table of objects."""
-    sizes = {"pixels": own["pixels"], "m2": own["square_metres"]}
-    spread = {
-        f"{unit}: 5 / 50 / 95 %": " / ".join(map(short, areas)) or "-" for unit, areas in sizes.items() if areas is not None
-    }
     return {
         "class": name,
         "objects": own["count"],
-        **spread,
+        "pixels: 5 / 50 / 95 %": " / ".join(map(short, own["pixels"])) or "-",
         "mean width, pixels": short(own["width"]),
         "specks": own["specks"],
     }

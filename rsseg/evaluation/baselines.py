@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 from rsseg.config.build import plain
 from rsseg.config.folder import RunFolder
-from rsseg.config.targets import leave_out_short_form
 from rsseg.contract import IGNORE, layers_of
 from rsseg.data.census import BandStatistics
 from rsseg.data.store import Store
@@ -26,8 +25,7 @@ from rsseg.data.windows import GridWindows
 from rsseg.dataset import make_dataset, open_data, open_split, scenes_of
 from rsseg.errors import SCORING, in_one_line
 from rsseg.metrics.average import Array
-from rsseg.metrics.errors import SUMS
-from rsseg.metrics.pixels import count_pairs, sum_errors
+from rsseg.metrics.pixels import count_pairs
 from rsseg.metrics.scores import class_counts
 from rsseg.progress import progress
 from rsseg.quiet import quiet
@@ -49,7 +47,7 @@ def count_baselines(runs: Sequence[Path], task: Task, split: str = "val", trust:
     quiet()
     each = []
     for run in runs:
-        config = plain(leave_out_short_form(RunFolder(run).config()))
+        config = plain(RunFolder(run).config())
         dataset, source, window = make_dataset(config), make_source(config, trust), config["window"]
         with in_one_line(run, 1, window, memory=SCORING):
             stores = open_data(dataset, source, window).stores
@@ -63,17 +61,15 @@ def baselines(train: Store, scored: Store, task: Task, seed: int = 0) -> dict[st
     """The counts of trivial predictions on the scored scenes, by name: what a network has to beat.
 
     Labels have a constant prediction, which knows nothing of the image, ``majority class`` of exclusive classes and else
-    ``all positive``, and a ``logistic regression``, which knows the bands of each pixel, and no shapes. Real values have the
-    ``training mean``; objects have none. The same seed draws the same pixels for the regression.
+    ``all positive``, and a ``logistic regression``, which knows the bands of each pixel, and no shapes. Real values and objects
+    have none. The same seed draws the same pixels for the regression.
 
     Returns:
-        float64 ``[S, classes, 4]`` each: TP, FP, FN and TN; of real values `rsseg.metrics.errors.SUMS`.
+        float64 ``[S, classes, 4]`` each: TP, FP, FN and TN.
     """
-    if task.directed:
+    if task.directed or task.real:
         return {}
     train, scored = train.seen_by(task.target), scored.seen_by(task.target)
-    if task.real:
-        return {"training mean": count_errors(scored, train.census.values.mean)}
     bands = train.census.bands
     pixels, labels = draw_pixels(train, seed)
     layer = fit_logistic((pixels - bands.mean) / bands.std, labels, task)
@@ -82,16 +78,7 @@ def baselines(train: Store, scored: Store, task: Task, seed: int = 0) -> dict[st
 
 
 def constant(train: Store, scored: Store) -> Array:
-    """The counts of one prediction for all pixels, of the first target: the most frequent training class, or every label.
-
-    Example:
-        >>> from types import SimpleNamespace as Of
-        >>> from rsseg.task import Multiclass
-        >>> census = Of(positives=np.array([[1, 3]]), valid=np.array([[4, 4]]))
-        >>> store = Of(task=Multiclass(("land", "water")), census=census)
-        >>> constant(store, store).tolist()
-        [[[0.0, 0.0, 1.0, 3.0], [3.0, 1.0, 0.0, 0.0]]]
-    """
+    """The counts of one prediction for all pixels, of the first target: the most frequent training class, or every label."""
     positives, rest = scored.census.positives, scored.census.valid - scored.census.positives
     predicted = np.ones(scored.task.channels, bool)
     if scored.task.exclusive:
@@ -104,8 +91,7 @@ def constant(train: Store, scored: Store) -> Array:
 def draw_pixels(store: Store, seed: int) -> tuple[Array, NDArray[np.generic]]:
     """Some labelled pixels of the first target, as many of each scene: float64 ``[N, bands]``, and their labels."""
     blocks, task = store.census.blocks, store.task
-    extent = blocks.extent(store.sizes)
-    labelled = extent.height * extent.width - blocks.counts[:, -1]
+    labelled = blocks.labelled
     each = -(-PIXELS // (len(store) * DRAWS))
     pixels, labels = [], []
     with progress(range(len(store)), "drawing pixels for the baseline") as scenes:
@@ -115,10 +101,10 @@ def draw_pixels(store: Store, seed: int) -> tuple[Array, NDArray[np.generic]]:
                 continue
             rng = np.random.default_rng([seed, scene])
             for block in rng.choice(own, DRAWS, p=labelled[own] / labelled[own].sum()):
-                image, target = store.read(scene, int(extent.top[block]), int(extent.left[block]), blocks.size)
-                target = task.hard_labels(target)
+                image, layers = store.read(scene, int(blocks.top[block]), int(blocks.left[block]), blocks.size)
+                target = task.hard_labels(layers[task.target])
                 inside = np.zeros((blocks.size, blocks.size), bool)
-                inside[: extent.height[block], : extent.width[block]] = True
+                inside[: blocks.height[block], : blocks.width[block]] = True
                 has_label = (target != IGNORE).any(axis=0) if task.separate else target != IGNORE
                 places = np.flatnonzero(inside & has_label)
                 chosen = rng.choice(places, min(each, len(places)), replace=False)
@@ -162,15 +148,6 @@ def count_labels(store: Store, task: Task, layer: nn.Linear, bands: BandStatisti
         logits = F.conv2d((image.float() - mean) / std, layer.weight[..., None, None], layer.bias)
         pairs += count_pairs(task.predict(logits), target, scene, len(store), task)
     return class_counts(pairs.numpy(), task)
-
-
-def count_errors(store: Store, mean: Array) -> Array:
-    """The sums of the errors of one prediction for all pixels, a number for each real value, on every scene of a store."""
-    predicted = torch.from_numpy(mean).view(-1, 1, 1)
-    sums = torch.zeros(len(store), len(mean), len(SUMS), dtype=torch.float64)
-    for scene, _, target in windows_of(store):
-        sums.index_add_(0, scene, sum_errors(predicted, target))
-    return sums.numpy()
 
 
 def windows_of(store: Store) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

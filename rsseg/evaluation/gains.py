@@ -23,11 +23,7 @@ class Gain(NamedTuple):
 def ensemble_gain(sums: Sequence[Array], measure: Measure, groups: Sequence[str], best: int) -> Gain:
     """What an ensemble gains, with the intervals that other groups of scenes would give these very models.
 
-    Args:
-        sums: Of the ensemble, then of each member, ``[S, ...]``.
-        measure: The score of their sums.
-        groups: The independent area that each scene lies in.
-        best: The member that is the best one.
+    `sums` ``[S, ...]`` are of the ensemble, then of each member, of which `best` is the best one.
 
     Example:
         >>> from rsseg.comparison.measures import measures

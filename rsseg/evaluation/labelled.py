@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from rsseg.assembly import make_module
 from rsseg.config.folder import RunFolder
 from rsseg.config.targets import FROM_FILES, targets_of
 from rsseg.contract import InputError, known, unknown
-from rsseg.data.files import mask_at, mask_settings
+from rsseg.data.files import mask_settings
 from rsseg.data.labels import make_mask_reader
-from rsseg.data.masks import MaskReader, read_mask
-from rsseg.data.scene import Mask, Scene, SceneReader
+from rsseg.data.masks import Mask, MaskReader
+from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.store import Store
 from rsseg.dataset import Dataset, TrainStatistics, open_split, scenes_of
 from rsseg.inference.scene import blocks
-from rsseg.metrics import AnyScores
-from rsseg.metrics.counters import SCENE_SUMS, score_scenes
+from rsseg.metrics import Scores
+from rsseg.metrics.pixels import count_pairs, sum_errors
 from rsseg.module import SegmentationModule
 from rsseg.progress import progress
 from rsseg.setup import Setup
-from rsseg.task import Centres, Task
+from rsseg.task import Centres
 from rsseg.training.scoring import load_checkpoint
 
 log = logging.getLogger(__name__)
@@ -73,9 +70,9 @@ def labelled_scene(setup: Setup, target: str, image: Path | None, mask: Path | N
     if image is None or mask is None:
         given, lacking = ("mask", "scene") if image is None else ("scene", "mask")
         raise InputError(f"{given}=... needs {lacking}=... beside it: an image, and the labels to score it by")
-    for word, path in (("scene", image), ("mask", mask)):
+    for path in (image, mask):
         if not path.is_file():
-            raise InputError(f"{word}={path}: there is no such file")
+            raise InputError(f"{path}: there is no such file")
     own = setup.dataset
     place = list(own.tasks).index(target)
     burnt, mask_reader = _mask_of(setup, target, mask, own.mask_readers[place])
@@ -88,11 +85,11 @@ def _mask_of(setup: Setup, target: str, path: Path, mask_reader: MaskReader) -> 
     node = setup.plain["dataset"]
     place, said = (f"targets.{target}", targets_of(node)[target]) if node.get("targets") else ("source", node["source"])
     given = {key: said[key] for key in FROM_FILES if key != "mask" and said.get(key) is not None}
-    found = mask_at(path, mask_settings(place, str(path), **given))
-    if found.burn is None:
+    found = mask_settings(place, str(path), **given)
+    if not found.vector:
         return found, mask_reader
     task = mask_reader.task
-    if found.burn.attribute is None and not task.real:
+    if found.attribute is None and not task.real:
         if task.exclusive or task.channels > 1:
             raise InputError(
                 f"mask={path}: the run's config names no attribute (dataset.source.attribute, values) that says which of "
@@ -102,11 +99,11 @@ def _mask_of(setup: Setup, target: str, path: Path, mask_reader: MaskReader) -> 
     return found, mask_reader
 
 
-def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> AnyScores:
+def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> Scores:
     """The scores of a finished map of a head, by a mask as for `labelled_scene`, pixel by pixel of the map.
 
     The map holds the numbers of labels as ``rsseg predict`` writes them, with a no-data value where nothing is known, or the
-    values of the dataset's masks, or those of a regression.
+    values of a regression.
 
     Raises:
         InputError: If a file can't be used, or nothing is labelled.
@@ -114,65 +111,25 @@ def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> AnyScores:
     task = setup.tasks[head]
     if isinstance(task, Centres):
         raise InputError(f"map={path}: head {head} finds objects, which are no raster; score the image by scene=... instead")
-    if not path.is_file():
-        raise InputError(f"map={path}: there is no such file")
     dataset, scene = labelled_scene(setup, task.target, path, mask)
-    reader, of_map = SceneReader(scene, dataset.mask_readers, [1]), _map_reader(task, dataset.mask_readers[0], path)
-    sums, unmapped = SCENE_SUMS[task.counted](task, 1), 0
-    with progress(list(_tiles(reader)), "comparing") as tiles:
+    of_map = dataset.mask_readers[0] if task.real else make_mask_reader(replace(task, soft=False), ignore=[])
+    reader, counts, unmapped = SceneReader(scene, dataset.mask_readers, [1]), torch.zeros(()), 0
+    with progress(list(blocks(Window(0, 0, *reversed(reader.size)), TILE, TILE)), "comparing") as tiles:
         for window in tiles:
-            truth = task.hard_labels(reader.read_mask(window)) if not task.real else reader.read_mask(window)
-            labels = _read_map(path, of_map, window)
+            truth = reader.read_mask(window)
+            truth = truth if task.real else task.hard_labels(truth)
+            try:
+                labels = of_map.read(Mask(path), window, path)
+            except InputError as error:
+                raise InputError(f"map={path}: {error}") from None
             beyond = known(truth) & ~known(labels)
             unmapped += int(beyond.sum())
-            truth = np.where(beyond, unknown(truth), truth)
-            sums.update(_as_logits(task, labels), torch.from_numpy(truth)[None], torch.tensor([0]))
+            given = torch.from_numpy(labels)[None], torch.from_numpy(np.where(beyond, unknown(truth), truth))[None]
+            part = sum_errors(*given) if task.real else count_pairs(*given, torch.tensor([0]), 1, task)
+            counts = counts + part
     if unmapped:
         log.info("%d labelled pixels have no value in %s: they are not counted.", unmapped, path)
-    scores = score_scenes(sums, task, setup.without_of(head))
-    if not sum(scores.pixels):
+    scores = Scores(counts.numpy(), task, setup.without_of(head))
+    if not scores.class_pixels.any():
         raise InputError(f"{mask} labels no pixel of {path} that the map has a value for: is it the right file?")
     return scores
-
-
-def _map_reader(task: Task, of_masks: MaskReader, path: Path) -> MaskReader:
-    """What reads a map: by the numbers of labels, unknown where it says no-data; where it holds others, as masks are read."""
-    if task.real:
-        return of_masks
-    plain = make_mask_reader(replace(task, soft=False), ignore=[])
-    try:
-        reader = SceneReader(Scene(path.stem, path, (Mask(path),)), [plain], [1])
-        for window in _tiles(reader):
-            reader.read_mask(window)
-    except InputError:
-        log.info("%s is read as the masks of the dataset are.", path)
-        return of_masks
-    if not task.separate:
-        log.info(
-            "%s holds the numbers of labels: %s.", path, ", ".join(map("{0[0]} {0[1]}".format, enumerate(task.label_names)))
-        )
-    return plain
-
-
-def _read_map(path: Path, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
-    """The labels or values of a part of a map."""
-    try:
-        return read_mask(path, mask_reader, window, path)
-    except InputError as error:
-        raise InputError(f"map={path}: {error}") from None
-
-
-def _tiles(reader: SceneReader) -> Iterator[Window]:
-    """Parts that cover a raster."""
-    return blocks(Window(0, 0, *reversed(reader.size)), TILE, TILE)
-
-
-def _as_logits(task: Task, labels: NDArray[Any]) -> torch.Tensor:
-    """Logits ``[1, K, H, W]`` that are read as these labels or values ``[*planes, H, W]``; labels that are unknown as any."""
-    found = torch.from_numpy(labels)
-    if task.real:
-        return task.standardise(found[None])
-    if task.exclusive:
-        numbers = torch.arange(task.channels).view(-1, 1, 1)
-        return (found[None, None] == numbers).float()
-    return (found == 1).float().view(1, task.channels, *found.shape[-2:]) - 0.5

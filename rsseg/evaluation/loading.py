@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rsseg.checkpoints import fill
@@ -20,8 +21,8 @@ from rsseg.setup import Setup
 log = logging.getLogger(__name__)
 
 
-def load_trained(run: RunFolder, setup: Setup, scaling: str = "none") -> TrainedModel:
-    """The network of a run with its best weights, ready for any scene, scaled as for `TrainedModel`.
+def load_trained(run: RunFolder, setup: Setup) -> TrainedModel:
+    """The network of a run with its best weights, ready for any scene.
 
     Raises:
         InputError: If there are no weights, or they can't be read.
@@ -33,14 +34,11 @@ def load_trained(run: RunFolder, setup: Setup, scaling: str = "none") -> Trained
     summary = run.summary() if run.finished else {}
     heads = {}
     for name, task in setup.tasks.items():
-        try:
+        palette, threshold = setup.palette(name), None
+        with suppress(InputError):  # a run that is not finished, or was not recorded, has no thresholds
             threshold = None if task.real else tuple(run.thresholds({name: task})[name].tolist())
-        except InputError:  # a run that is not finished, or was not recorded
-            threshold = None
-        palette = setup.palette(name)
-        heads[name] = Head(
-            numbers.scaled(task), None if palette is None else tuple(palette), threshold, run.scalings(name, task.channels)
-        )
+        scalings = run.scalings(name, task.channels)
+        heads[name] = Head(numbers.scaled(task), None if palette is None else tuple(palette), threshold, scalings)
     spec = Spec(
         name=str(run),
         heads=heads,
@@ -58,7 +56,7 @@ def load_trained(run: RunFolder, setup: Setup, scaling: str = "none") -> Trained
         precision=str(setup.plain["trainer"].get("precision", "auto")),
         image=setup.image_patterns,
     )
-    return TrainedModel(network, spec, scaling)
+    return TrainedModel(network, spec)
 
 
 def runs_in(place: Path) -> list[RunFolder]:
@@ -77,13 +75,12 @@ def finished_runs(places: Sequence[Path]) -> list[RunFolder]:
     for place in places:
         runs = runs_in(place)
         if runs[0].path != place:
-            finished = [run for run in runs if run.finished and "diverged" not in run.summary()]
-            if not finished:
-                raise InputError(f"run={place}: none of its {len(runs)} runs is finished; train them first")
-            if len(finished) < len(runs):
+            every, runs = len(runs), [run for run in runs if run.finished and "diverged" not in run.summary()]
+            if not runs:
+                raise InputError(f"run={place}: none of its {every} runs is finished; train them first")
+            if len(runs) < every:
                 line = "%d of %d runs in %s are left out: they are not finished, or have diverged."
-                log.info(line, len(runs) - len(finished), len(runs), place)
-            runs = finished
+                log.info(line, every - len(runs), every, place)
         found |= {run.path.absolute(): run for run in runs}
     return list(found.values())
 

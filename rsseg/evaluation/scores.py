@@ -5,28 +5,38 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from rsseg.assembly import make_setup
+from rsseg.config.arguments import split_places
 from rsseg.config.folder import RunFolder
-from rsseg.contract import InputError
+from rsseg.contract import InputError, check_choice
+from rsseg.data.groups import group_names
 from rsseg.dataset import open_split
 from rsseg.errors import SCORING, in_one_line
-from rsseg.evaluation.counts import at_point, count_ensemble, draw_examples, draw_matrices, write_tables
+from rsseg.evaluation.counts import (
+    calibration_rows,
+    count_ensemble,
+    draw_examples,
+    draw_matrices,
+    gain_rows,
+    gain_sentence,
+    write_tables,
+)
 from rsseg.evaluation.labelled import compare_map, labelled_scene, labelled_scenes, open_labelled
 from rsseg.evaluation.loading import finished_runs, known_head, load_trained
-from rsseg.files import UnwritableError, read_json, write_json
-from rsseg.inference.ensemble import Ensemble, check_threshold
-from rsseg.inference.maps import mapped_images
-from rsseg.metrics import AnyScores
+from rsseg.files import read_json, write_csv, write_json
+from rsseg.inference.ensemble import Ensemble
+from rsseg.inference.maps import made_by
+from rsseg.metrics import Scores
 from rsseg.progress import progress
 from rsseg.quiet import quiet
 from rsseg.setup import Setup
 from rsseg.source import scenes_version, trained_on
+from rsseg.table import print_table
 from rsseg.training.scoring import print_scores, score_split
 
 log = logging.getLogger(__name__)
@@ -45,16 +55,10 @@ def evaluate(
     scene: Path | None = None,
     mask: Path | None = None,
     head: str = "",
-) -> dict[str, AnyScores]:
+) -> dict[str, Scores]:
     """Score a run's best checkpoint, or several runs' as an ensemble; print the tables and write them with pictures.
 
-    ``evaluation-{split}.csv`` has a row per class and average, ``-scenes.csv`` one per scene, ``-confusion.csv`` one per cell
-    of the confusion matrices, ``-calibration.csv`` one per head and scaling of logits. Tables at tuned thresholds begin with
-    ``evaluation-{split}-tuned``. ``-confusion.png`` and ``-picture.png`` show the first head's matrix and some windows, those
-    of further heads have the head's name behind that. Those of an ensemble begin with ``ensemble-{split}``, and
-    ``ensemble-{split}.json`` has its members and what it gains. In a folder that can't be written to nothing is.
-
-    ``rsseg evaluate --help`` explains the settings.
+    docs/evaluate.md names the files, ``rsseg evaluate --help`` explains the settings.
 
     Args:
         run: The run folder, or several; a folder that holds runs stands for its finished ones.
@@ -73,46 +77,60 @@ def evaluate(
         InputError: If runs or scenes can't be used, have no labels, or runs do not go together.
     """
     quiet()
-    check_threshold(threshold)
+    check_choice("threshold", threshold, ("fixed", "tuned"))
     folders = finished_runs([run] if isinstance(run, Path) else run)
     setups = [_setup(folder, trust, without) for folder in folders]
-    first, setup, heads, several = folders[0], setups[0], None, len(folders) > 1
+    first, setup, heads, several = folders[0], setups[0], list(setups[0].tasks), len(folders) > 1
     if scene is not None or mask is not None:
         target = setup.tasks[known_head(head, setup.tasks)].target
         dataset, own_scene = labelled_scene(setup, target, scene, mask)
         name, scenes = f"scene-{own_scene.name}", [own_scene]
-        heads = [each for each, task in setup.tasks.items() if task.target == target]
+        heads = [each for each in heads if setup.tasks[each].target == target]
     else:
         name, dataset, scenes = split, setup.dataset, labelled_scenes(setup, split)
         if several and split != "train":
             _refuse_seen(folders, split, [each.name for each in scenes])
-    if threshold == "tuned":
-        for folder, own in zip(folders, setups, strict=True):
-            _check_tuned(folder, own)
     with in_one_line(first.path, setup.batch_size, setup.window, memory=SCORING):
-        models = [load_trained(folder, own, scaling) for folder, own in zip(folders, setups, strict=True)]
-        ensemble = Ensemble(models, weights, scaling if several else "none", heads, threshold == "tuned")
+        models = [load_trained(folder, own) for folder, own in zip(folders, setups, strict=True)]
+        ensemble = Ensemble(models, weights, scaling if several else "none", heads=heads)
+        if threshold == "tuned":
+            _check_tuned(ensemble, folders)
         store = open_split(dataset, scenes, name)
         store.fill = np.array(models[0].spec.mean)
-        found = count_ensemble(setup, ensemble, store)
+        every = count_ensemble(setup, ensemble, store)
+    scores = {point: every[0].scores(point) for point in every[0].points}
+    calibrated, gains = calibration_rows(every), gain_rows(every, group_names(store.scenes))
     title = f"{len(models)} runs, scaling={scaling}, weights={weights}" if several else f"{first}"
-    found.show(f"{title}: {name}, best checkpoint{'s' * several}, pooled over whole scenes")
-    found.say_limits(name)
+    title += f": {name}, best checkpoint{'s' * several}, pooled over whole scenes"
+    print_scores(scores["fixed"], title, scores.get("tuned"))
+    if calibrated:
+        hidden = () if several else ("model",)
+        print_table([{key: value for key, value in row.items() if key not in hidden} for row in calibrated], "Calibration")
+    for row in gains:
+        log.info("%s", gain_sentence(row, len(models)))
+    if name == "val" and (ensemble.thresholds or any(len(ensemble.kinds(each)) > 1 for each in heads)):
+        line = "Thresholds and scalings were fitted on these scenes: threshold.json and scaling.json in %s say what to expect."
+        log.info(line, first)
     if scene is not None:
         _say_seen(folders, [scene], trust)
-    result = found.scores(threshold)
-    for each, scores in result.items():
-        log.info("%s: %s", each, ", ".join(f"{key} {value:.4f}" for key, value in scores.means().items()))
+    result = scores.get(threshold, scores["fixed"])
+    for each, own in result.items():
+        log.info("%s: %s", each, ", ".join(f"{key} {value:.4f}" for key, value in own.means().items()))
     left = f"-without-{'-'.join(without)}".replace("/", "_") * bool(without)
     beside = Path(os.path.commonpath([folder.path.absolute().parent for folder in folders])) if several else first.path
     path = (out or beside) / f"{'ensemble' if several else 'evaluation'}-{name}{left}.csv"
-    with _written(path):
-        found.write(path)
-        if several:
-            write_json(path.with_suffix(".json"), {"split": name, "weights": weights, **found.facts()})
-        shown = at_point(path, threshold)
-        draw_matrices(shown, result)
-        draw_examples(shown, ensemble, setup, store)
+    paths = {"fixed": path, "tuned": path.with_name(f"{path.stem}-tuned.csv")}
+    for point, own_scores in scores.items():
+        write_tables(paths[point], own_scores, [each.name for each in store.scenes])
+    if calibrated:
+        write_csv(path.with_name(f"{path.stem}-calibration.csv"), calibrated)
+    if several:
+        members = {spec.name: share for spec, share in zip(ensemble.specs, ensemble.shares, strict=True)}
+        facts = {"split": name, "weights": weights, "scaling": scaling, "members": members, "gains": gains}
+        write_json(path.with_suffix(".json"), facts)
+    draw_matrices(paths[threshold], result)
+    draw_examples(paths[threshold], ensemble, setup, store, threshold == "tuned")
+    log.info("Tables and pictures: %s", path.with_name(f"{path.stem}*"))
     return result
 
 
@@ -124,7 +142,7 @@ def evaluate_map(
     without: Sequence[str] = (),
     head: str = "",
     out: Path | None = None,
-) -> AnyScores:
+) -> Scores:
     """Score a finished map by a mask from elsewhere; print the table, and write ``evaluation-map-{map}.csv`` and its like.
 
     The map is of a head (empty: the first) of a run whose classes it has, see `compare_map`; the mask is in any CRS. The rest
@@ -139,11 +157,12 @@ def evaluate_map(
     with in_one_line(run, 1, setup.window, memory=SCORING):
         result = {chosen: compare_map(setup, chosen, path, mask)}
     print_scores(result, f"{path} by {mask}")
-    _say_seen([RunFolder(run)], mapped_images(path), trust)
+    if files := made_by(path).get("scene"):
+        _say_seen([RunFolder(run)], split_places(files), trust)
     place = (out or run) / f"evaluation-map-{path.stem}.csv"
-    with _written(place):
-        write_tables(place, result, [path.stem])
-        draw_matrices(place, result)
+    write_tables(place, result, [path.stem])
+    draw_matrices(place, result)
+    log.info("Tables and pictures: %s", place.with_name(f"{place.stem}*"))
     return result[chosen]
 
 
@@ -162,16 +181,6 @@ def record_splits(runs: Sequence[Path], split: str = "test", trust: Sequence[str
                 version = scenes_version(run, split, trust)
                 score_split(setup, folder, module, store, folder.records / f"{split}.npz", version)
             gc.collect()  # a module refers to itself
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[None]:
-    """Say where tables and pictures are once they are written, or that they can't be."""
-    try:
-        yield
-        log.info("Tables and pictures: %s", path.with_name(f"{path.stem}*"))
-    except UnwritableError as error:
-        log.warning("%s; the table above is all that there is of it", error)
 
 
 def _setup(folder: RunFolder, trust: Sequence[str], without: Sequence[str]) -> Setup:
@@ -201,13 +210,13 @@ def _say_seen(runs: Sequence[RunFolder], images: Sequence[Path], trust: Sequence
             log.warning("%s: scores are too good there; take another image.", seen)
 
 
-def _check_tuned(run: RunFolder, setup: Setup) -> None:
-    """Refuse a run without tuned thresholds; say where these are worse than fixed ones on scenes they were not tuned on."""
-    labelled = {head: task for head, task in setup.tasks.items() if not task.real}
-    if not labelled:
-        raise InputError(f"threshold=tuned: a {setup.task.kind} task has no tuned threshold; leave it out")
-    run.thresholds(labelled)
-    for head, facts in read_json(run.thresholds_file).items():
-        if head in labelled and (facts.get("gain") or 0) < 0:
-            line = "threshold=tuned lowers IoU of head %s by %.4f on held-out scenes (%s): use threshold=fixed."
-            log.warning(line, head, -facts["gain"], run.thresholds_file)
+def _check_tuned(ensemble: Ensemble, runs: Sequence[RunFolder]) -> None:
+    """Refuse runs without tuned thresholds; say where these are worse than fixed ones on scenes they were not tuned on."""
+    labelled = [head for head, task in ensemble.tasks.items() if not task.real]
+    for head in labelled or ensemble.tasks:
+        ensemble.tuned_threshold(head)
+    for run in runs:
+        for head, facts in read_json(run.thresholds_file).items():
+            if head in labelled and (facts.get("gain") or 0) < 0:
+                line = "threshold=tuned lowers IoU of head %s by %.4f on held-out scenes (%s): use threshold=fixed."
+                log.warning(line, head, -facts["gain"], run.thresholds_file)

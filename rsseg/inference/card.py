@@ -19,6 +19,7 @@ from rsseg.contract import ENOUGH_GROUPS, counted
 from rsseg.inference.export import ABOUT, SMP, WEIGHTS
 from rsseg.inference.trained import Head, Spec
 from rsseg.metrics import metrics
+from rsseg.task import Task
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,6 @@ class Facts:
     without: Mapping[str, Sequence[str]]  # by head, the classes that means leave out
     files: Sequence[str]  # the names of the exported files
     blocks: int = 0  # the side in pixels of the blocks of images that the scenes are; 0: scenes are whole images
-    has_test: bool = False  # whether the dataset has a test split
     licence: str = ""  # an SPDX identifier; empty: not known
 
 
@@ -66,21 +66,19 @@ def model_card(facts: Facts) -> str:
         scores=[_scores(facts, name, split) for name, split in facts.records],
         areas=len(set(facts.groups.get("val", ()))),
         of_blocks=of_blocks(facts.blocks) if facts.blocks else "",
-        unscored=facts.has_test and not any(split == "test" for _, split in facts.records),
         scaled=any(head.scaling for head in spec.heads.values()),
     )
 
 
 def _head_row(name: str, head: Head, loss: str) -> tuple[str, ...]:
     """How a head was trained, and what was found for it then."""
-    values = zip(head.task.classes, head.threshold or (), strict=head.threshold is not None)
-    tuned = ", ".join(f"{label} {value:.3g}" for label, value in values)
-    return name, loss, head.task.untuned, tuned or "-", ", ".join(head.scaling) or "-"
+    tuned = [f"{label} {value:.3g}" for label, value in zip(head.task.classes, head.threshold or (), strict=False)]
+    return name, loss, head.task.untuned, ", ".join(tuned) or "-", ", ".join(head.scaling) or "-"
 
 
 def _scores(facts: Facts, name: str, split: str) -> tuple[str, list[tuple[str, str, str]]]:
-    """The scores of a head on a split, and what to know of them."""
-    records, kind = facts.records[name, split], "area" if facts.blocks else "independent area"
+    """What to know of the scores of a head on a split, and as texts with their intervals means, calibration and classes."""
+    records, kind, rows = facts.records[name, split], "area" if facts.blocks else "independent area", []
     areas = len(set(records.groups))
     said = f"Head `{name}`, {split}: {counted(len(records.scenes), 'scene')} in {counted(areas, kind)}."
     if split == "val" and areas > 1:
@@ -89,28 +87,21 @@ def _scores(facts: Facts, name: str, split: str) -> tuple[str, list[tuple[str, s
         said += " They chose the checkpoint, so that scores are too good."
     if areas < ENOUGH_GROUPS:
         said += f" So few areas say little of others{': there is no interval' if areas < 2 else ''}."
-    return said, _interval_rows(records, facts.without.get(name, ()))
-
-
-def _interval_rows(records: Records, without: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Scores as texts with their intervals: means, calibration, tuned, and the first score of each class."""
-    task, known = records.task, metrics(records.task, without)
-    found = dict(measures(task, without))
-    if not task.real:
-        found |= calibration_measures(task)
-        found["tuned"] = of_metric(known[task.score], task.score, f"{task.score_name} at tuned {task.all_tuned}")
-    if task.channels > 1:
-        found |= {
-            label: of_metric(known[key], label=f"{task.score_name} of {label}")
-            for label in task.classes
-            if (key := f"{task.score}/{label}") in known
-        }
-    rows = []
-    for measure in found.values():
+    for measure in _shown(records.task, facts.without.get(name, ())):
         value, low, high = interval(records, measure)
         if not np.isnan(value):
             rows.append((measure.heading, f"{value:.4g}", "-" if np.isnan(low) else f"{low:.4g} to {high:.4g}"))
-    return rows
+    return said, rows
+
+
+def _shown(task: Task, without: Sequence[str]) -> list[Measure]:
+    """The scores of a card: means, calibration, tuned, and the first score of each class."""
+    known, found = metrics(task, without), list(measures(task, without).values())
+    if not task.real:
+        found += calibration_measures(task).values()
+        found.append(of_metric(known[task.score], task.score, f"{task.score_name} at tuned {task.all_tuned}"))
+    classes = [label for label in task.classes if f"{task.score}/{label}" in known and task.channels > 1]
+    return found + [of_metric(known[f"{task.score}/{label}"], label=f"{task.score_name} of {label}") for label in classes]
 
 
 def interval(records: Records, measure: Measure) -> tuple[float, float, float]:

@@ -1,43 +1,94 @@
-"""Trained models that predict as one."""
+"""Trained models that predict as one, and how far they disagree."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
-from typing import Any
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from rsseg.contract import InputError
-from rsseg.inference.trained import TrainedModel
-from rsseg.metrics.scaling import KINDS
+from rsseg.contract import InputError, check_choice
+from rsseg.inference.trained import Spec, TrainedModel
+from rsseg.metrics.scaling import SCALINGS
 from rsseg.task import Centres, Task
 from rsseg.task.task import per_plane
 
-WEIGHTS = ("equal", "quality")
-"""How the members of an ensemble may be weighted."""
+TINY = 1e-12
+"""The smallest probability whose logarithm is taken."""
+
+MULTIPLE = 32
+"""Sides of windows that every network of smp takes are multiples of it."""
 
 
-class Ensemble:
-    """Trained models that predict together by the weighted mean of their scaled probabilities; one model by its own logits.
+class View(NamedTuple):
+    """How a window is shown to a network: transposed, then flipped along rows and columns, then scaled.
+
+    Example:
+        >>> from rsseg.task import Binary
+        >>> view, pixels = View(True, (True, False)), torch.arange(6).view(1, 1, 2, 3)
+        >>> bool((view.undo(view.show(pixels), Binary(("road",)), (2, 3)) == pixels).all())
+        True
+    """
+
+    transposed: bool = False
+    flipped: tuple[bool, bool] = (False, False)
+    scale: float = 1.0
+
+    @property
+    def _flips(self) -> list[int]:
+        return [axis for axis, flip in zip((-2, -1), self.flipped, strict=True) if flip]
+
+    def show(self, pixels: Tensor) -> Tensor:
+        """Windows ``[B, C, H, W]`` as the network is to see them."""
+        shown = pixels.transpose(-2, -1) if self.transposed else pixels
+        shown = shown.flip(self._flips) if self._flips else shown
+        if self.scale == 1:
+            return shown
+        sides = [max(MULTIPLE, round(side * self.scale / MULTIPLE) * MULTIPLE) for side in shown.shape[-2:]]
+        return F.interpolate(shown.float(), sides, mode="bilinear", antialias=True)
+
+    def undo(self, activated: Tensor, task: Task, size: tuple[int, int]) -> Tensor:
+        """The prediction ``[B, K, h, w]`` of a view as that of the window of this size."""
+        if self.scale != 1:
+            activated = F.interpolate(activated, size, mode="bilinear", antialias=True)
+        activated = activated.flip(self._flips) if self._flips else activated
+        activated = activated.transpose(-2, -1) if self.transposed else activated
+        return task.turned(activated, self.transposed, self.flipped[::-1] if self.transposed else self.flipped)
+
+
+FLIPS = tuple(View(flipped=(rows, columns)) for rows, columns in product((False, True), repeat=2))
+VIEWS = {
+    "none": (View(),),
+    "flips": FLIPS,
+    "d4": tuple(flip._replace(transposed=transposed) for transposed in (False, True) for flip in FLIPS),
+    "scales": tuple(View(scale=scale) for scale in (1.0, 0.75, 1.25)),
+}
+"""The views of each kind of test-time augmentation; the first is the window as it is."""
+
+
+class Ensemble(nn.Module):
+    """Trained models, or one, that predict by the weighted mean of their scaled probabilities or values over views.
 
     Args:
         models: The models, of the same heads, classes and bands.
         weights: ``equal``, or ``quality``: by their validation scores (IoU or F1; of values 1 / squared error).
-        scaling: The scaling of the probabilities that are averaged, as for `TrainedModel`.
+        scaling: The kind of scaling of logits: ``none``, ``temperature`` or ``vector``; heads without one are not scaled.
+        tta: The kind of test-time augmentation, a key of `VIEWS`.
+        disagreement: Whether `forward` gives the planes that `disagreement` needs besides.
         heads: The heads that count; None: all.
-        tuned: Whether `labels` are found at tuned thresholds where there are some, not at fixed ones.
 
     Attributes:
         tasks: The first model's, by head.
+        specs: Those of the models.
         shares: The weight of each model; they sum to 1.
         thresholds: By head, the mean of the models' tuned thresholds or biases for scaled logits, where all have some.
 
     Raises:
-        InputError: If the models do not go together, there is no such kind of weight, or a model has no score.
+        InputError: If the models do not go together, a setting has no such value, or a model has no score.
     """
 
     def __init__(
@@ -45,78 +96,108 @@ class Ensemble:
         models: Sequence[TrainedModel],
         weights: str = "equal",
         scaling: str = "none",
+        tta: str = "none",
+        disagreement: bool = False,
         heads: Sequence[str] | None = None,
-        tuned: bool = False,
     ) -> None:
-        _check_alike(models)
-        self.models, self.scaling, self.tuned = list(models), scaling, tuned
+        super().__init__()
+        check_choice("scaling", scaling, ("none", *SCALINGS))
+        check_choice("tta", tta, VIEWS)
+        self.models, self.specs = nn.ModuleList(models), [model.spec for model in models]
+        _check_alike(self.specs)
+        self.scaling, self.views, self.spread = scaling, VIEWS[tta], disagreement
         self.tasks = {name: task for name, task in models[0].tasks.items() if heads is None or name in heads}
-        self.shares = _member_shares(models, weights)
+        self.shares = _member_shares(self.specs, weights)
         self.thresholds = {name: mean for name in self.tasks if (mean := self._mean_threshold(name)) is not None}
+        for name, task in self.tasks.items():
+            if tta == "scales" and isinstance(task, Centres):
+                raise InputError(f"tta=scales: head {name} finds objects, whose sizes are in pixels; take tta=flips or d4")
 
     @property
     def device(self) -> torch.device:
         """Where the models are."""
-        return self.models[0].device
+        return next(self.buffers()).device
 
-    def kinds(self, head: str) -> tuple[str, ...]:
-        """``none``, and the kinds of scaling that some model has of a head."""
-        fitted = {kind for model in self.models for kind in model.spec.heads[head].scaling}
-        return ("none", *(kind for kind in KINDS if kind in fitted))
+    def planes(self, head: str) -> int:
+        """How many planes `forward` gives of a head."""
+        task = self.tasks[head]
+        if not self.spread or isinstance(task, Centres):
+            return task.outputs
+        return task.outputs + (1 if task.exclusive else task.channels)
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """The mean prediction of stored pixels ``[B, C, H, W]``.
+
+        Returns:
+            By head float32 ``[B, planes, H, W]``: the mean of what `Task.activate` gives; for disagreement of `spread` too.
+        """
+        size, sums = (int(pixels.shape[-2]), int(pixels.shape[-1])), dict[str, Tensor]()
+        for view in self.views:
+            shown = view.show(pixels)
+            for model, spec, share in zip(self.models, self.specs, self.shares, strict=True):
+                for name, activated in self._activate(model(shown), spec).items():
+                    task, weight = self.tasks[name], share / len(self.views)
+                    planes = view.undo(activated, task, size)
+                    if self.spread and not isinstance(task, Centres):
+                        planes = torch.cat([planes, spread(planes, task)], dim=1)
+                    planes = planes if weight == 1 else planes * weight
+                    sums[name] = sums[name] + planes if name in sums else planes
+        return sums
+
+    def _activate(self, logits: Mapping[str, Tensor], spec: Spec) -> dict[str, Tensor]:
+        """What a model's logits stand for."""
+        heads = {name: spec.heads[name] for name in self.tasks}
+        return {name: head.task.activate(head.scaled(logits[name], self.scaling)) for name, head in heads.items()}
 
     def logits(self, pixels: Tensor) -> dict[str, Tensor]:
-        """The logits by head of stored pixels, by which labels are found."""
-        each = [model.logits(pixels) for model in self.models]
+        """The logits by head of the mean prediction of stored pixels as they are, without views; see `pool`."""
+        each = [model(pixels) for model in self.models]
         return {head: self.pool(each, head, self.scaling) for head in self.tasks}
-
-    def labels(self, head: str, logits: Tensor) -> Tensor:
-        """The labels, or values, of a head's logits."""
-        return self.tasks[head].predict(logits, self.thresholds.get(head) if self.tuned else None)
 
     def pool(self, each: Sequence[Mapping[str, Tensor]], head: str, kind: str) -> Tensor:
         """The logits of a head of all models together: those of each, scaled by this kind where it was fitted."""
-        heads = [model.spec.heads[head] for model in self.models]
+        heads = [spec.heads[head] for spec in self.specs]
         logits = [own.scaled(logits[head], kind) for own, logits in zip(heads, each, strict=True)]
         return pooled_logits(logits, [own.task for own in heads], self.shares)
 
+    def kinds(self, head: str) -> tuple[str, ...]:
+        """``none``, and the kinds of scaling that some model has of a head."""
+        fitted = {kind for spec in self.specs for kind in spec.heads[head].scaling}
+        return ("none", *(kind for kind in SCALINGS if kind in fitted))
+
     def tuned_threshold(self, head: str) -> Tensor:
-        """The tuned threshold, or biases, of a head's scaled probabilities.
+        """The tuned threshold, or biases, of a head's scaled logits.
 
         Raises:
             InputError: If a model has none.
         """
         if head not in self.thresholds:
             raise InputError(
-                f"threshold=tuned: head {head} of {self.models[0].spec.name} has no tuned threshold: it holds real values, the "
-                "run is not finished, was trained with record.enabled=false or has diverged; leave threshold=tuned out"
+                f"threshold=tuned: head {head} of {self.specs[0].name} has no threshold.json: it holds real values, the run is "
+                "not finished, was trained with record.enabled=false or has diverged; leave threshold=tuned out"
             )
         return self.thresholds[head]
 
     def _mean_threshold(self, head: str) -> Tensor | None:
         """The mean of thresholds as probabilities, or of biases as they are; None where a model has none."""
-        found = [tuned for model in self.models if (tuned := model.spec.heads[head].tuned(self.scaling)) is not None]
-        if len(found) < len(self.models):
+        found = [tuned for spec in self.specs if (tuned := spec.heads[head].tuned(self.scaling)) is not None]
+        if len(found) < len(self.specs):
             return None
         if len(found) == 1:
             return found[0]
-        weights = torch.tensor(self.shares)[:, None]
-        if self.tasks[head].exclusive:
-            return (torch.stack(found) * weights).sum(0)
-        return (torch.stack(found).sigmoid() * weights).sum(0).logit()
+        each, weights = torch.stack(found), torch.tensor(self.shares)[:, None]
+        return (each * weights).sum(0) if self.tasks[head].exclusive else (each.sigmoid() * weights).sum(0).logit()
 
 
 def pooled_logits(logits: Sequence[Tensor], tasks: Sequence[Task], weights: Sequence[float]) -> Tensor:
     """Logits of the weighted mean of several models' probabilities, or of their values in their units.
 
-    They are computed from logits, since log-odds go further than float32's probabilities.
+    They are computed from logits, since log-odds go further than float32's probabilities, and are to be read by the first task.
 
     Args:
         logits: ``[B, K, H, W]`` of each model; those of a single one are returned unchanged.
         tasks: The task of each model's head, which may differ in the mean and the deviation of real values.
         weights: The weight of each; they sum to 1.
-
-    Returns:
-        ``[B, K, H, W]``, to be read by the first task.
 
     Example:
         >>> from rsseg.task import Binary
@@ -130,14 +211,46 @@ def pooled_logits(logits: Sequence[Tensor], tasks: Sequence[Task], weights: Sequ
     if task.real:
         values = [own.activate(each) * weight for own, each, weight in zip(tasks, logits, weights, strict=True)]
         return _inactivate(task, torch.stack(values).sum(0))
-    shares = np.log(weights).tolist()
+    each = torch.stack(list(logits))
+    shares = each.new_tensor(weights).log().view(-1, 1, 1, 1, 1)
     if task.exclusive:
-        return reduce(torch.logaddexp, (each.log_softmax(1) + share for each, share in zip(logits, shares, strict=True)))
-    yes, no = (
-        reduce(torch.logaddexp, (F.logsigmoid(sign * each) + share for each, share in zip(logits, shares, strict=True)))
-        for sign in (1, -1)
-    )
-    return yes - no
+        return torch.logsumexp(each.log_softmax(2) + shares, 0)
+    return torch.logsumexp(F.logsigmoid(each) + shares, 0) - torch.logsumexp(F.logsigmoid(-each) + shares, 0)
+
+
+def entropy(probabilities: Tensor, task: Task) -> Tensor:
+    """The entropy of probabilities ``[..., K, H, W]`` as a share of the largest that there can be, from 0 to 1.
+
+    It is ``[..., 1, H, W]`` for exclusive classes, ``[..., K, H, W]`` for others.
+
+    Example:
+        >>> from rsseg.task import Multiclass
+        >>> entropy(torch.full((2, 1, 1), 0.5), Multiclass(("land", "water"))).item()
+        1.0
+    """
+    if task.exclusive:
+        terms = probabilities * probabilities.clamp_min(TINY).log2()
+        return -terms.sum(-3, keepdim=True) / torch.tensor(float(task.channels)).log2()
+    rest = 1 - probabilities
+    return -(probabilities * probabilities.clamp_min(TINY).log2() + rest * rest.clamp_min(TINY).log2())
+
+
+def spread(planes: Tensor, task: Task) -> Tensor:
+    """What is averaged over predictions for their `disagreement`: the entropy, or squares of values about the training mean."""
+    if not task.real:
+        return entropy(planes, task)
+    return (planes - per_plane(getattr(task, "mean", ()) or (0.0,), planes)).square()
+
+
+def disagreement(planes: Tensor, task: Task) -> Tensor:
+    """The disagreement of the predictions that an `Ensemble` averages, from the planes ``[..., planes, H, W]`` that it gives.
+
+    Of labels it is the mutual information between the label and the prediction (Houlsby et al. 2011): the entropy of the mean
+    less the mean entropy, as a share of the largest entropy. Of values it is their standard deviation.
+    """
+    mean, mean_spread = planes[..., : task.outputs, :, :], planes[..., task.outputs :, :, :]
+    difference = spread(mean, task) - mean_spread
+    return (-difference).clamp_min(0).sqrt() if task.real else difference.clamp_min(0)
 
 
 def _inactivate(task: Task, values: Tensor) -> Tensor:
@@ -151,48 +264,32 @@ def _inactivate(task: Task, values: Tensor) -> Tensor:
     return planes
 
 
-def _member_shares(models: Sequence[TrainedModel], weights: str) -> list[float]:
+def _member_shares(specs: Sequence[Spec], weights: str) -> list[float]:
     """The weight of each model."""
-    if weights not in WEIGHTS:
-        raise InputError(f"weights={weights}: {' or '.join(WEIGHTS)} is expected")
-    if weights == "equal" or len(models) == 1:
-        return [1 / len(models)] * len(models)
-    better = next(iter(models[0].tasks.values())).higher_is_better
+    check_choice("weights", weights, ("equal", "quality"))
+    if weights == "equal" or len(specs) == 1:
+        return [1 / len(specs)] * len(specs)
+    better = next(iter(specs[0].heads.values())).task.higher_is_better
     found = []
-    for model in models:
-        quality = model.spec.quality
-        if quality is None or not np.isfinite(quality) or quality == 0:
-            raise InputError(f"weights=quality: {model.spec.name} has no validation score above 0; take weights=equal")
-        found.append(quality if better else 1 / quality**2)
+    for spec in specs:
+        if not spec.quality or not np.isfinite(spec.quality):
+            raise InputError(f"weights=quality: {spec.name} has no validation score above 0; take weights=equal")
+        found.append(spec.quality if better else 1 / spec.quality**2)
     return [share / sum(found) for share in found]
 
 
-def _check_alike(models: Sequence[TrainedModel]) -> None:
+def _check_alike(specs: Sequence[Spec]) -> None:
     """Refuse models whose heads, classes, tasks or bands differ: they can't be averaged."""
 
-    def facts(model: TrainedModel) -> dict[str, Any]:
-        return {
-            "heads": list(model.tasks),
-            "tasks": {name: task.kind for name, task in model.tasks.items()},
-            "classes": {name: list(task.classes) for name, task in model.tasks.items()},
-            "bands": list(model.spec.bands),
-        }
+    def facts(spec: Spec) -> dict[str, object]:
+        tasks = {name: head.task for name, head in spec.heads.items()}
+        of_heads = {f"classes of {name}": f"{task.kind} {list(task.classes)}" for name, task in tasks.items()}
+        return {"heads": list(tasks), "bands": list(spec.bands)} | of_heads
 
-    first = facts(models[0])
-    for model in models[1:]:
-        for what, found in facts(model).items():
+    first = facts(specs[0])
+    for spec in specs[1:]:
+        for what, found in facts(spec).items():
             if found != first[what]:
-                one, two = (next(iter(f.values())) if isinstance(f, dict) and len(f) == 1 else f for f in (first[what], found))
                 raise InputError(
-                    f"{models[0].spec.name} and {model.spec.name} can't be averaged: their {what} are {one} and {two}"
+                    f"{specs[0].name} and {spec.name} can't be averaged: their {what} are {first[what]} and {found}"
                 )
-
-
-def check_threshold(threshold: str) -> None:
-    """Check the setting `threshold`.
-
-    Raises:
-        InputError: If it is neither ``fixed`` nor ``tuned``.
-    """
-    if threshold not in ("fixed", "tuned"):
-        raise InputError(f"threshold={threshold}: fixed (0.5, or the largest probability) or tuned is expected")

@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from rsseg.contract import InputError
 from rsseg.files import atomic_write
+from rsseg.inference.ensemble import Ensemble
 from rsseg.inference.export import spec_record
-from rsseg.inference.trained import TrainedModel
 from rsseg.task import OBJECT_PLANES
 
 BOUND = 1e-3
@@ -37,16 +37,11 @@ class Graph(nn.Module):
 
     threshold: Tensor | None
 
-    def __init__(self, model: TrainedModel, head: str, labels: bool = False, threshold: Tensor | None = None) -> None:
+    def __init__(self, model: Ensemble, head: str, labels: bool, threshold: Tensor | None) -> None:
         super().__init__()
         self.model, self.head, self.labels = model, head, labels
         self.task = model.tasks[head]
         self.register_buffer("threshold", threshold)
-
-    @property
-    def names(self) -> list[str]:
-        """What its outputs are called."""
-        return ["values" if self.task.real else "probabilities", *(["labels"] if self.labels else [])]
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Probabilities or values, float32 ``[B, K, H, W]``, and perhaps labels, uint8 ``[B, *planes, H, W]``."""
@@ -62,7 +57,7 @@ def check_packages() -> None:
 
 
 def export_onnx(
-    model: TrainedModel,
+    model: Ensemble,
     head: str,
     path: Path,
     windows: NDArray[np.float32],
@@ -72,7 +67,7 @@ def export_onnx(
     """Write one head as ONNX: a graph from stored pixels, batches of any size, to probabilities or values.
 
     Args:
-        model: The model.
+        model: One model, with its scaling.
         head: The head's name.
         path: The file.
         windows: ``[N, C, H, W]`` of the model's window, two at least, which the graph is compared with PyTorch on.
@@ -89,59 +84,70 @@ def export_onnx(
     import onnxruntime
 
     graph, pixels = Graph(model, head, labels, threshold).eval(), torch.from_numpy(windows)
-    with exporters_silenced(), torch.inference_mode():
-        expected = [output.numpy() for output in graph(pixels)]
-    with exporters_silenced(), as_input_error("ONNX"):
+    with _exporting("ONNX"):
         program = torch.onnx.export(
             graph,
             (pixels,),
             dynamo=True,
             input_names=["pixels"],
-            output_names=graph.names,
+            output_names=["values" if graph.task.real else "probabilities", *(["labels"] if labels else [])],
             dynamic_shapes=({0: torch.export.Dim(BATCH)},),
             opset_version=18,
             verbose=False,
         )
-    assert program is not None
-    for node in program.model.graph.all_nodes():
-        node.metadata_props.clear()  # the paths of this machine's source files
-    proto = program.model_proto
-    onnx.helper.set_model_props(proto, deepness(model, head, threshold))
-    content = proto.SerializeToString()
-    with as_input_error("ONNX"):
+        assert program is not None
+        for node in program.model.graph.all_nodes():
+            node.metadata_props.clear()  # the paths of this machine's source files
+        proto = program.model_proto
+        onnx.helper.set_model_props(proto, deepness(model, head, threshold))
+        content = proto.SerializeToString()
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-        found, alone = (session.run(None, {"pixels": part}) for part in (windows, windows[:1]))
-    difference = max(largest_difference(expected[0], found[0]), largest_difference(expected[0][:1], alone[0]))
-    refuse_other(path, difference)
-    with atomic_write(path) as part:
-        part.write_bytes(content)
-    return difference
+
+    def run(part: Tensor) -> list[NDArray[np.floating]]:
+        found: list[NDArray[np.floating]] = session.run(None, {"pixels": part.numpy()})
+        return found[:1]
+
+    return _write_alike(path, content, pixels, lambda part: [graph(part)[0].numpy()], run)
 
 
-def export_torch(model: TrainedModel, path: Path, windows: NDArray[np.float32]) -> float:
+def export_torch(model: Ensemble, path: Path, windows: NDArray[np.float32]) -> float:
     """Write all heads as a program of torch.export, which gives what the model gives: a mapping by head.
 
     Arguments and errors are those of `export_onnx`; returned is the difference between what is read again and the model.
     """
     pixels, content = torch.from_numpy(windows), io.BytesIO()
-    with exporters_silenced(), torch.inference_mode():
-        expected = model(pixels)
-    with exporters_silenced(), as_input_error("torch.export"):
+    with _exporting("torch.export"):
         program = torch.export.export(model, (pixels,), dynamic_shapes=({0: torch.export.Dim(BATCH)},))
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # the paths of this machine's source files
         torch.export.save(program, content)
     content.seek(0)
     again: Any = torch.export.load(content).module()
+
+    def run(part: Tensor, network: Any) -> list[NDArray[np.floating]]:
+        return [values.numpy() for values in network(part).values()]
+
+    return _write_alike(path, content.getvalue(), pixels, lambda part: run(part, model), lambda part: run(part, again))
+
+
+def _write_alike(
+    path: Path,
+    content: bytes,
+    pixels: Tensor,
+    expected: Callable[[Tensor], Iterable[NDArray[np.floating]]],
+    found: Callable[[Tensor], Iterable[NDArray[np.floating]]],
+) -> float:
+    """Write a graph if all windows together, and one alone, give what is expected; return the largest difference."""
     with torch.inference_mode():
-        difference = max(
-            largest_difference(expected[head][:count].numpy(), values.numpy())
-            for count in (len(pixels), 1)
-            for head, values in again(pixels[:count]).items()
+        pairs = [pair for part in (pixels, pixels[:1]) for pair in zip(expected(part), found(part), strict=True)]
+    difference = max(largest_difference(*pair) for pair in pairs)
+    if difference > BOUND:
+        raise InputError(
+            f"{path} would differ from PyTorch by {difference:.2g} on some window, and {BOUND:g} is the most: it was not "
+            "written; another version of torch, onnx or onnxruntime may translate the network right"
         )
-    refuse_other(path, difference)
     with atomic_write(path) as part:
-        part.write_bytes(content.getvalue())
+        part.write_bytes(content)
     return difference
 
 
@@ -156,23 +162,14 @@ def largest_difference(expected: NDArray[np.floating], found: NDArray[np.floatin
     return float((np.nan_to_num(np.abs(expected - found)) / scale).max())
 
 
-def refuse_other(path: Path, difference: float) -> None:
-    """Refuse a graph that differs by more than `BOUND`."""
-    if difference > BOUND:
-        raise InputError(
-            f"{path} would differ from PyTorch by {difference:.2g} on some window, and {BOUND:g} is the most: it was not "
-            "written; another version of torch, onnx or onnxruntime may translate the network right"
-        )
-
-
-def deepness(model: TrainedModel, head: str, threshold: Tensor | None = None) -> dict[str, str]:
+def deepness(model: Ensemble, head: str, threshold: Tensor | None = None) -> dict[str, str]:
     """What Deepness reads of a model: JSON values by key.
 
     Deepness divides 8-bit pixels by 255, then standardises them: by a mean of 0 and a deviation of 1/255 they are stored pixels
     again. It sets probabilities below its one threshold to 0 and takes the largest: that of exclusive classes is 0. ``rsseg``
     holds what rsseg knows of the model.
     """
-    spec, task = model.spec, model.tasks[head]
+    spec, task = model.specs[0], model.tasks[head]
     names = [*task.classes, *(OBJECT_PLANES[3:] + OBJECT_PLANES[1:3] if task.directed else ())]
     found: dict[str, Any] = {
         "model_type": "Regressor" if task.real else "Segmentor",
@@ -196,26 +193,15 @@ def deepness(model: TrainedModel, head: str, threshold: Tensor | None = None) ->
 
 
 @contextmanager
-def exporters_silenced() -> Iterator[None]:
-    """Hide the log lines and warnings that exporters write for their developers."""
-    names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
-    levels = {name: logging.getLogger(name).level for name in names}
+def _exporting(what: str) -> Iterator[None]:
+    """Turn any error of an exporter into one line, and hide what exporters log for their developers."""
+    logging.disable(logging.WARNING)
     try:
-        for name in names:
-            logging.getLogger(name).setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-
-
-@contextmanager
-def as_input_error(what: str) -> Iterator[None]:
-    """Turn any error of an exporter into one line."""
-    try:
-        yield
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise InputError(f"the network can't be written as {what}: {lines[0][:200]}") from error
+    finally:
+        logging.disable(logging.NOTSET)

@@ -21,11 +21,11 @@ from rsseg.data.files import Files
 from rsseg.data.grids import ground_resolution
 from rsseg.data.inspection import compare_scenes
 from rsseg.data.labels import make_mask_reader
-from rsseg.data.masks import Burn
+from rsseg.data.masks import Mask
 from rsseg.data.paths import IMAGES, files_below
 from rsseg.data.raster import open_raster, reading
 from rsseg.data.remote import fetch
-from rsseg.data.scene import Mask, Scene, SceneReader
+from rsseg.data.scene import Scene, SceneReader
 from rsseg.files import is_remote, read_text
 from rsseg.inference.options import Options
 from rsseg.inference.trained import Spec
@@ -33,9 +33,8 @@ from rsseg.task import Binary
 
 log = logging.getLogger(__name__)
 
-LISTS = (".txt", ".csv")
-"""What files are called that list scenes, one a line."""
-
+LIST = ".txt"
+"""What a file is called that lists scenes, one a line."""
 
 NEAR = 1.2
 """Resolutions that differ by a smaller factor are taken for the same."""
@@ -49,7 +48,7 @@ def find_scenes(text: str, patterns: Sequence[str], stack: bool = False) -> list
     """The scenes that a text names.
 
     Args:
-        text: Files, folders, patterns with ``*``, lists, URLs and archives, with commas between them.
+        text: Files, folders, patterns with ``*``, a list, URLs and archives, with commas between them.
         patterns: Those of the training images' files below the root of their dataset, by which the files of a scene are found
             in a folder; where they fit nothing there, every image is a scene.
         stack: Whether the files are the bands of one scene, in this order.
@@ -60,8 +59,8 @@ def find_scenes(text: str, patterns: Sequence[str], stack: bool = False) -> list
     if is_remote(text):
         scenes = _fetched(text, patterns)
     else:
-        globbed = [Path(path) for path in sorted(glob.glob(text, recursive=True))] if glob.has_magic(text) else []
-        scenes = [scene for place in globbed or split_places(text) for scene in _scenes_of(place, patterns)]
+        places = [Path(path) for path in sorted(glob.glob(text, recursive=True))] if glob.has_magic(text) else []
+        scenes = [scene for place in places or split_places(text) for scene in _scenes_of(place, patterns)]
     if not scenes:
         raise InputError(f"scene={text}: it names no scene")
     if stack:
@@ -71,19 +70,18 @@ def find_scenes(text: str, patterns: Sequence[str], stack: bool = False) -> list
 
 
 def _scenes_of(place: Path, patterns: Sequence[str]) -> list[Scene]:
-    """The scenes of a file, a folder, or a list."""
-    if place.suffix.lower() in LISTS and place.is_file():
-        lines = [line.strip() for line in read_text(place).splitlines() if line.strip()]
-        named = [place.parent / Path(line).expanduser() for line in lines]
-        named = [path for path, line in zip(named, lines, strict=True) if path.exists() or not line.startswith("#")]
-        if lists := [path for path in named if path.suffix.lower() in LISTS]:
-            raise InputError(f"scene={place}: it lists {lists[0]}, which is a list itself; list images or folders")
-        return [scene for path in named for scene in _scenes_of(path, patterns)]
-    if place.is_file():
-        return [Scene(place.stem, place)]
+    """The scenes of a file, a folder, or a list of them."""
     if place.is_dir():
         return _below(place, patterns)
-    raise InputError(f"scene={place}: there is no such file or folder")
+    if not place.is_file():
+        raise InputError(f"scene={place}: there is no such file or folder")
+    if place.suffix.lower() != LIST:
+        return [Scene(place.stem, place)]
+    lines = [line.strip() for line in read_text(place).splitlines()]
+    named = [place.parent / Path(line).expanduser() for line in lines if line and not line.startswith("#")]
+    if any(path.suffix.lower() == LIST for path in named):
+        raise InputError(f"scene={place}: it lists a list; list images or folders")
+    return [scene for path in named for scene in _scenes_of(path, patterns)]
 
 
 def _below(folder: Path, patterns: Sequence[str]) -> list[Scene]:
@@ -122,18 +120,15 @@ def open_scene(scene: Scene, spec: Spec, options: Options, folder: Path) -> Scen
             f"{scene.image} has {found} bands, but {spec.name} was trained on the bands {list(spec.bands)} of its scenes: "
             "give one file that holds them all, or the files of one scene in their order with stack=true"
         )
-    scene = fit_resolution(replace(scene, nodata=spec.nodata), spec.resolution, options.resample, folder)
+    scene = fit_resolution(replace(scene, nodata=spec.nodata), spec.resolution, options, folder)
     decoders = []
     if options.area:
         decoders = [make_mask_reader(Binary(("area",)))]
-        scene = replace(scene, masks=(Mask(Path(options.area), Burn()),))
-    try:
-        reader = SceneReader(scene, decoders, list(spec.bands))
-        compare_scenes([reader.scene], [reader.facts], list(spec.bands))
-    except InputError as error:
-        if options.area and Path(options.area).name in str(error) and "overlap" in str(error):
-            raise OutsideError(f"{scene.image} lies outside of area={options.area}") from None
-        raise
+        scene = replace(scene, masks=(Mask(Path(options.area)),))
+    reader = SceneReader(scene, decoders, list(spec.bands))
+    if any(reader.facts.gaps.values()):
+        raise OutsideError(f"{scene.image} lies outside of area={options.area}")
+    compare_scenes([reader.scene], [reader.facts], list(spec.bands))
     if reader.dtype.kind == "c":
         raise InputError(f"{scene.image} holds complex numbers: write amplitudes or intensities as real ones")
     reader.fill = np.array(spec.mean)
@@ -144,22 +139,21 @@ def open_scene(scene: Scene, spec: Spec, options: Options, folder: Path) -> Scen
     return reader
 
 
-def fit_resolution(scene: Scene, trained: float | None, resample: str, folder: Path) -> Scene:
+def fit_resolution(scene: Scene, trained: float | None, options: Options, folder: Path) -> Scene:
     """A scene at the resolution that a network was trained at, in metres a pixel, where both are known.
 
-    With ``resample=true`` it is brought to that resolution by a file in the folder, with ``false`` it stays as it is, with
-    ``refuse`` another resolution is an `InputError`.
+    With ``resample=true`` it is brought to that resolution by a file in the folder, with ``allow_different=true`` it stays as
+    it is, else another resolution is an `InputError`.
     """
-    if resample not in ("true", "false", "refuse"):
-        raise InputError(f"resample={resample}: true, false or refuse is expected")
     own = ground_resolution(*scene.place())
-    if trained is None or own is None or resample == "false" or max(own / trained, trained / own) < NEAR:
+    if trained is None or own is None or max(own / trained, trained / own) < NEAR:
         return scene
-    if resample == "refuse":
-        raise InputError(
-            f"{scene.image} has {own:.3g} m a pixel, and the run was trained on {trained:.3g} m: resample=true brings it to "
-            "that resolution, resample=false maps it as it is"
-        )
+    if not options.resample:
+        line = f"{scene.image} has {own:.3g} m a pixel, and the run was trained on {trained:.3g} m"
+        if not options.allow_different:
+            raise InputError(f"{line}: resample=true brings it to that resolution, allow_different=true maps it as it is")
+        log.warning("%s.", line)
+        return scene
     log.info("%s: resampled from %.3g to %.3g m a pixel, which the map has too.", scene.image, own, trained)
     raster, factor = open_raster(scene.image), own / trained
     width, height = (max(1, math.ceil(side * factor)) for side in (raster.width, raster.height))

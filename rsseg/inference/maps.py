@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
 import rasterio
@@ -16,20 +18,23 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 from torch import Tensor
 
-from rsseg.config.arguments import split_places
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.grids import GDAL_ERRORS
 from rsseg.data.raster import GDAL, check_whole, open_raster
-from rsseg.files import atomic_write
-from rsseg.inference.predictor import disagreement, entropy
-from rsseg.pictures.colours import as_rgb
-from rsseg.task import Centres, Task
+from rsseg.files import atomic_write, write_text
+from rsseg.inference.ensemble import disagreement, entropy
+from rsseg.inference.trained import Head
+from rsseg.pictures.colours import as_rgb, colours
+from rsseg.task import Binary, Centres, Task
 
 KINDS = ("labels", "probabilities", "entropy", "disagreement")
 """What a map may hold; of a regression `labels` are its values."""
 
 STEPS = 250
 """Shares from 0 to 1 are stored in a byte as so many steps; 255 is no data."""
+
+LIGHT = "#f5f5f5"
+"""The colour of a binary map's background in viewers that do not read its style."""
 
 ROWS = 64
 """Rows that are given to GDAL at a time."""
@@ -44,8 +49,7 @@ class Bands:
     read: Callable[[Tensor], Tensor]  # what the bands hold, ``[count, rows, width]``, of a head's planes
     units: tuple[str, ...] = ()  # a unit for each, where they have one
     steps: int | None = None  # what a byte stands for is its value divided by it; None: the value itself
-    colours: Sequence[str] | None = None  # the colours of labels; None: the bands hold no labels
-    classes: tuple[str, ...] = ()  # by label its name, where one band holds labels
+    classes: tuple[tuple[str, str], ...] = ()  # by label its name and colour, where one band holds labels
 
     @property
     def nodata(self) -> float:
@@ -60,38 +64,38 @@ def kinds_of(task: Task) -> tuple[str, ...]:
     return ("labels", "disagreement") if task.real else KINDS
 
 
-def bands_of(kind: str, task: Task, threshold: Tensor | None, colours: Sequence[str], dtype: str) -> Bands:
-    """The bands of one of `KINDS` of maps, at a threshold as for `Task.decide`; shares are ``uint8`` or ``float16``.
+def bands_of(kind: str, head: Head, threshold: Tensor | None, dtype: str) -> Bands:
+    """The bands of a map of a kind that a head has, labels at a threshold as for `Task.decide`, shares of this dtype."""
+    task, outputs, units = head.task, head.task.outputs, getattr(head.task, "units", ())
 
-    Raises:
-        InputError: If the task has no such map.
-    """
-    if isinstance(task, Centres) and kind != "labels":
-        raise InputError(f"write={kind}: objects have scores, which write=labels gives; leave {kind} out")
-    outputs, units = task.outputs, getattr(task, "units", ())
+    def labels(planes: Tensor) -> Tensor:
+        found = task.decide(planes[:outputs], threshold)
+        return found if task.label_planes else found[None]
+
+    def mean(planes: Tensor) -> Tensor:
+        return planes[:outputs]
+
     if kind == "labels" and task.real:
-        return Bands(task.classes, "float32", lambda planes: planes[:outputs], units)
+        return Bands(task.classes, "float32", mean, units)
     if kind == "labels" and task.label_planes:
-        return Bands(task.classes, "uint8", lambda planes: task.decide(planes[:outputs], threshold))
+        return Bands(task.classes, "uint8", labels)
     if kind == "labels":
-        return Bands(
-            ("label",), "uint8", lambda planes: task.decide(planes[:outputs], threshold)[None],
-            colours=colours, classes=task.label_names,
-        )  # fmt: skip
-    if task.real and kind != "disagreement":
-        raise InputError(f"write={kind}: a regression gives values, not probabilities; leave {kind} out")
-    shares: dict[str, tuple[tuple[str, ...], Callable[[Tensor], Tensor]]] = {
-        "probabilities": (task.classes, lambda planes: planes[:outputs]),
-        "entropy": ((kind,) if task.exclusive else task.classes, lambda planes: entropy(planes[:outputs], task)),
-        "disagreement": (task.classes if task.separate else (kind,), lambda planes: disagreement(planes, task)),
+        shades = colours(task, head.palette)
+        if isinstance(task, Binary) and head.palette is None:
+            shades[0] = LIGHT
+        return Bands(("label",), "uint8", labels, classes=tuple(zip(task.label_names, shades, strict=True)))
+    if kind == "disagreement" and task.real:
+        return Bands(task.classes, "float32", lambda planes: disagreement(planes, task), units)
+    read: dict[str, Callable[[Tensor], Tensor]] = {
+        "probabilities": mean,
+        "entropy": lambda planes: entropy(mean(planes), task),
+        "disagreement": lambda planes: disagreement(planes, task),
     }
-    names, read = shares[kind]
-    if task.real:
-        return Bands(names, "float32", read, units)
-    return Bands(names, dtype, read, steps=STEPS if dtype == "uint8" else None)
+    names = (kind,) if task.exclusive and kind != "probabilities" else task.classes
+    return Bands(names, dtype, read[kind], steps=STEPS if dtype == "uint8" else None)
 
 
-class MapFile:
+class RasterMap:
     """The map of a head in a file that `new_map` opens; an `rsseg.inference.scene.Output`."""
 
     def __init__(self, head: str, bands: Bands, raster: Any) -> None:
@@ -108,8 +112,7 @@ class MapFile:
 
     def write(self, top: int, blocks: Sequence[NDArray[np.generic]]) -> None:
         """See `Output`."""
-        height = blocks[0].shape[1]
-        for row in range(0, height, ROWS):
+        for row in range(0, blocks[0].shape[1], ROWS):
             values = np.concatenate([block[:, row : row + ROWS] for block in blocks], axis=2)
             if self.bands.dtype == "float16":
                 values = values.astype(np.float32)  # GDAL cuts the last bits off again
@@ -118,9 +121,9 @@ class MapFile:
 
 @contextmanager
 def new_map(
-    path: Path, bands: Bands, shape: tuple[int, int], place: Mapping[str, Any], tags: Mapping[str, str]
-) -> Iterator[Any]:
-    """A raster to be written rows by rows, which becomes a Cloud Optimized GeoTIFF when the block ends; whole or not at all.
+    path: Path, head: str, bands: Bands, shape: tuple[int, int], place: Mapping[str, Any], tags: Mapping[str, str]
+) -> Iterator[RasterMap]:
+    """A map to be written rows by rows, which becomes a Cloud Optimized GeoTIFF when the block ends; whole or not at all.
 
     `shape` is its height and width, `place` where it lies, as `rsseg.data.raster.georeference` gives it.
 
@@ -135,10 +138,10 @@ def new_map(
         try:
             with rasterio.Env(**GDAL), rasterio.open(
                 rows, "w", driver="GTiff", nodata=bands.nodata, blockysize=1, interleave="band", compress="deflate", zlevel=1,
-                bigtiff="if_safer", photometric="palette" if bands.colours else "minisblack", **form, **precision, **place,
+                bigtiff="if_safer", photometric="palette" if bands.classes else "minisblack", **form, **precision, **place,
             ) as raster:  # fmt: skip
                 _describe(raster, bands, tags)
-                yield raster
+                yield RasterMap(head, bands, raster)
             resampling = "mode" if bands.dtype == "uint8" and not bands.steps else "average"
             with rasterio.Env(**GDAL):
                 rasterio.shutil.copy(
@@ -160,22 +163,48 @@ def _describe(raster: Any, bands: Bands, tags: Mapping[str, str]) -> None:
         raster.units = bands.units
     if bands.steps:
         raster.scales = (1 / bands.steps,) * len(bands.names)
-    if bands.colours:
-        raster.write_colormap(1, dict(enumerate(as_rgb(bands.colours).tolist())))
-        raster.update_tags(1, **{f"CLASS_{label}": name for label, name in enumerate(bands.classes)})
+    if bands.classes:
+        raster.write_colormap(1, dict(enumerate(as_rgb([colour for _, colour in bands.classes]).tolist())))
+        raster.update_tags(1, **{f"CLASS_{label}": name for label, (name, _) in enumerate(bands.classes)})
 
 
-def mapped_images(path: Path) -> list[Path]:
-    """The files of the scene that a map's tags say it is of; none where it has no tags."""
-    files = made_by(path).get("scene")
-    return split_places(files) if files else []
+def write_styles(path: Path, classes: Sequence[tuple[str, str]], transparent: int | None) -> None:
+    """Write ``<map>.qml``, which QGIS takes by itself, and ``<map>.tif.aux.xml``, where GDAL looks for categories.
+
+    The label `transparent` is not drawn.
+    """
+    style, beside = Element("qgis", version="3.22", styleCategories="Symbology"), Element("PAMDataset")
+    renderer = SubElement(
+        SubElement(style, "pipe"), "rasterrenderer", type="paletted", band="1", opacity="1", alphaBand="-1", nodataColor=""
+    )
+    palette = SubElement(renderer, "colorPalette")
+    categories = SubElement(SubElement(beside, "PAMRasterBand", band="1"), "CategoryNames")
+    for label, (name, colour) in enumerate(classes):
+        alpha = "0" if label == transparent else "255"
+        SubElement(palette, "paletteEntry", value=str(label), color=colour, label=name, alpha=alpha)
+        SubElement(categories, "Category").text = name
+    for file, root in ((path.with_suffix(".qml"), style), (path.with_name(f"{path.name}.aux.xml"), beside)):
+        ElementTree.indent(root)
+        write_text(file, ElementTree.tostring(root, encoding="unicode") + "\n")
 
 
 def made_by(path: Path) -> dict[str, Any]:
-    """The settings that a map's tags say it was made with; empty where it has none, or does not exist."""
-    if path.suffix.lower() not in (".tif", ".tiff") or not path.is_file():
+    """How a map or a GeoPackage was made, by its tags; empty where it has none, or does not exist."""
+    if not path.is_file():
         return {}
-    with suppress(InputError, ValueError, KeyError):
-        found: dict[str, Any] = json.loads(open_raster(path).tags()["RSSEG"])
+    with suppress(InputError, ValueError, KeyError, TypeError):
+        found: dict[str, Any] = json.loads(
+            (_tags_of_layer(path) if path.suffix == ".gpkg" else open_raster(path).tags())["RSSEG"]
+        )
         return found
     return {}
+
+
+def _tags_of_layer(path: Path) -> Any:
+    """The tags of the one layer of a GeoPackage; KeyError if it can't be read."""
+    import pyogrio  # with geopandas, which it imports, it takes half a second
+
+    try:
+        return pyogrio.read_info(path)["layer_metadata"]
+    except pyogrio.errors.DataSourceError as error:
+        raise KeyError(str(error)) from None

@@ -22,7 +22,7 @@ class Options:
     margin: int | None = None
     batch_size: int | None = None
     area: str = ""
-    resample: str = "refuse"
+    resample: bool = False
     stack: bool = False
     overwrite: bool = False
     allow_different: bool = False

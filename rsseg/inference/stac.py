@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rsseg.inference.card import Facts
-from rsseg.inference.export import WEIGHTS, digest
+from rsseg.inference.export import WEIGHTS
 from rsseg.inference.trained import Head
-from rsseg.pictures.colours import colours
 
 MLM = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
 """The version of the extension."""
 
-FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
-
 TASKS = {"regression": "regression", "centres": "object-detection"}
 """The extension's names of tasks by rsseg's; of labels ``semantic-segmentation``."""
 
+PROBABILITIES = "from stored pixels to probabilities, or values"
 ARTIFACTS = {
-    ".safetensors": (
-        "safetensors.torch.save_file",
-        "application/octet-stream; framework=pytorch",
-        "normalised pixels to logits",
-    ),
-    ".onnx": ("onnx", "application/octet-stream; framework=onnx", "stored pixels to probabilities, or values"),
-    ".pt2": ("torch.export.save", "application/octet-stream; framework=pytorch", "stored pixels to probabilities, or values"),
+    ".safetensors": ("safetensors.torch.save_file", "pytorch", "from normalised pixels to logits"),
+    ".onnx": ("onnx", "onnx", PROBABILITIES),
+    ".pt2": ("torch.export.save", "pytorch", PROBABILITIES),
 }
-"""By suffix, what a file is to the extension, its media type, and what is computed from what."""
+"""By suffix, what a file is to the extension, its framework, and what is computed from what."""
 
 
 def item_id(title: str) -> str:
@@ -44,86 +36,68 @@ def item_id(title: str) -> str:
     return name if name[:1].isalpha() and len(name) > 2 else f"rsseg-{name or 'model'}"
 
 
-def stac_item(facts: Facts, folder: Path) -> dict[str, Any]:
-    """The item of what lies in a folder, plain values. It has no geometry: where a model may be used is not known."""
-    spec, name = facts.spec, item_id(facts.title)
-    size, bands = [spec.window] * 2, [str(band) for band in spec.bands]
-    given = {
-        "name": "pixels",
-        "description": f"stored pixels, {spec.dtype or 'as in training'}; where weights alone are used, they are scaled before",
-        "bands": bands,
-        "input": {
-            "shape": [-1, len(bands), *size],
-            "dim_order": ["batch", "bands", "height", "width"],
-            "data_type": "float32",
-        },
-        "value_scaling": [
-            {"type": "z-score", "mean": mean, "stddev": std} for mean, std in zip(spec.mean, spec.std, strict=True)
-        ],
-        "resize_type": None,
-    }
+def stac_item(facts: Facts) -> dict[str, Any]:
+    """The item of exported files, plain values. It has no geometry: where a model may be used is not known."""
+    spec, name, outputs = facts.spec, item_id(facts.title), facts.spec.heads.items()
+    scaling = [{"type": "z-score", "mean": mean, "stddev": std} for mean, std in zip(spec.mean, spec.std, strict=True)]
     return {
         "type": "Feature",
         "stac_version": "1.1.0",
-        "stac_extensions": [MLM, FILE],
+        "stac_extensions": [MLM],
         "id": name,
         "geometry": None,
         "properties": {
             "datetime": facts.made,
             **({"license": facts.licence} if facts.licence else {}),
             **({"gsd": spec.resolution} if spec.resolution is not None else {}),
-            "bands": [{"name": band} for band in bands],
             "mlm:name": name,
             "mlm:architecture": f"{facts.architecture}, encoder {facts.encoder}",
             "mlm:framework": "PyTorch",
-            "mlm:framework_version": version("torch"),
-            "mlm:tasks": sorted({_task(head) for head in spec.heads.values()}),
+            "mlm:tasks": sorted({_task(head) for _, head in outputs}),
             "mlm:total_parameters": facts.parameters,
-            "mlm:batch_size_suggestion": spec.batch_size,
-            "mlm:input": [given],
-            "mlm:output": [_output(name, head, size) for name, head in spec.heads.items()],
+            "mlm:input": [
+                {
+                    "name": "pixels",
+                    "description": f"stored pixels, {spec.dtype}; where weights alone are used, they are scaled before",
+                    "bands": [str(band) for band in spec.bands],
+                    "input": _array("bands", len(spec.bands), spec.window),
+                    "value_scaling": scaling,
+                }
+            ],
+            "mlm:output": [_output(name, head, spec.window) for name, head in outputs],
         },
         "links": [],
-        "assets": {name: _asset(folder / name) for name in facts.files if Path(name).suffix in ARTIFACTS},
+        "assets": {name: _asset(name) for name in facts.files if Path(name).suffix in ARTIFACTS},
     }
+
+
+def _array(dimension: str, length: int, side: int) -> dict[str, Any]:
+    """Windows, or what is predicted of them."""
+    return {"shape": [-1, length, side, side], "dim_order": ["batch", dimension, "height", "width"], "data_type": "float32"}
 
 
 def _task(head: Head) -> str:
     return TASKS.get(head.task.kind, "semantic-segmentation")
 
 
-def _output(name: str, head: Head, size: Sequence[int]) -> dict[str, Any]:
+def _output(name: str, head: Head, side: int) -> dict[str, Any]:
     """What a head gives."""
     task = head.task
-    shades = [] if task.real else colours(task, head.palette)[-task.channels :]
     classes = [
-        {"value": c, "name": re.sub(r"[^0-9A-Za-z_-]", "-", label), "description": label, "color_hint": shade[1:].upper()}
-        for c, (label, shade) in enumerate(zip(task.classes, shades, strict=False))
+        {"value": c, "name": re.sub(r"[^0-9A-Za-z_-]", "-", label), "description": label}
+        for c, label in enumerate(() if task.real else task.classes)
     ]
-    return {
-        "name": name,
-        "description": f"{task.kind}: {', '.join(task.classes)}",
-        "tasks": [_task(head)],
-        "result": {
-            "shape": [-1, task.outputs, *size],
-            "dim_order": ["batch", "channel" if task.real else "class", "height", "width"],
-            "data_type": "float32",
-        },
-        "classification:classes": classes,
-    }
+    result = _array("channel" if task.real else "class", task.outputs, side)
+    return {"name": name, "tasks": [_task(head)], "result": result, "classification:classes": classes}
 
 
-def _asset(path: Path) -> dict[str, Any]:
-    """A file; its multihash says that it is SHA-256, of 32 bytes."""
-    kind, media, what = ARTIFACTS[path.suffix]
-    roles = ["mlm:model", *(["mlm:weights"] if path.name == WEIGHTS else []), "data"]
+def _asset(name: str) -> dict[str, Any]:
+    """A file."""
+    kind, framework, what = ARTIFACTS[Path(name).suffix]
     return {
-        "href": f"./{path.name}",
-        "type": media,
-        "title": path.name,
-        "description": f"from {what}",
-        "roles": roles,
+        "href": f"./{name}",
+        "type": f"application/octet-stream; framework={framework}",
+        "description": what,
+        "roles": ["mlm:model", *(["mlm:weights"] if name == WEIGHTS else []), "data"],
         "mlm:artifact_type": kind,
-        "file:size": path.stat().st_size,
-        "file:checksum": f"1220{digest(path)}",
     }

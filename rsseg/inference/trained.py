@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from rsseg.contract import InputError
-from rsseg.metrics.scaling import KINDS
 from rsseg.models.network import normalise
 from rsseg.task import Scaling, Task
 
@@ -62,29 +60,22 @@ class Spec:
 
 
 class TrainedModel(nn.Module):
-    """A network that takes stored pixels and gives probabilities, or values in their units.
+    """A network that takes stored pixels.
 
     Args:
         network: Logits ``[B, K, H, W]`` by head of a normalised image ``[B, C, H, W]``; put into evaluation mode.
         spec: Its heads, its input and how it was trained.
-        scaling: The kind of scaling of logits: ``none``, ``temperature`` or ``vector``. A head that has none is not scaled.
-
-    Raises:
-        InputError: If there is no such kind of scaling.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, spec: Spec, scaling: str = "none") -> None:
+    def __init__(self, network: nn.Module, spec: Spec) -> None:
         super().__init__()
-        if scaling not in ("none", *KINDS):
-            raise InputError(f"scaling={scaling}: none, {' or '.join(KINDS)} is expected")
         self.network, self.spec = network.eval().to(memory_format=torch.channels_last), spec
+        self.tasks = {name: head.task for name, head in spec.heads.items()}
         self.register_buffer("mean", torch.tensor(spec.mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std, dtype=torch.float32).view(1, -1, 1, 1))
-        self.scaling = scaling
-        self.tasks = {name: head.task for name, head in spec.heads.items()}
 
     @property
     def device(self) -> torch.device:
@@ -92,19 +83,10 @@ class TrainedModel(nn.Module):
         return self.mean.device
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Probabilities or values of stored pixels ``[B, C, H, W]`` of any dtype: by head float32 ``[B, K, H, W]``."""
-        return {name: self.activate(name, logits) for name, logits in self.logits(pixels).items()}
-
-    def logits(self, pixels: Tensor) -> dict[str, Tensor]:
-        """The same before anything is scaled or activated."""
+        """Logits of stored pixels ``[B, C, H, W]`` of any dtype: by head float32 ``[B, K, H, W]``."""
         logits = self.network(normalise(pixels, self.mean, self.std))
         return {name: logits[name].float() for name in self.tasks}
 
-    def labels(self, head: str, logits: Tensor) -> Tensor:
-        """The labels, or values, of a head's logits."""
-        return self.tasks[head].predict(logits)
-
-    def activate(self, head: str, logits: Tensor) -> Tensor:
-        """Probabilities, scaled as asked for, or values of a head's logits."""
-        own = self.spec.heads[head]
-        return own.task.activate(own.scaled(logits, self.scaling))
+    def logits(self, pixels: Tensor) -> dict[str, Tensor]:
+        """The same; an `Ensemble` and a module in training have it too."""
+        return self(pixels)

@@ -54,9 +54,13 @@ def root_inverse_frequency(counts: Sequence[int]) -> list[float]:
 def effective_number(counts: Sequence[int], beta: float | None = None) -> list[float]:
     """Weights in proportion to ``(1 - beta) / (1 - beta^n)`` (Cui et al. 2019): the inverse of the effective number.
 
-    The paper counts samples, up to thousands a class, and takes beta from 0.9 to 0.9999; for millions of pixels these give
-    equal weights. From 0 (equal weights) up to but not 1 (inverse frequency); None: ``1 - 1 / N`` with N the mean count of the
-    classes that occur, so that classes well below the mean are weighed by inverse frequency, those above alike.
+    Neighbouring pixels tell the same, so more pixels add less and less. The paper counts samples, up to thousands a class,
+    and takes beta from 0.9 to 0.9999; for millions of pixels these give equal weights.
+
+    Args:
+        counts: The pixels n of each class.
+        beta: From 0 (equal weights) up to but not 1 (inverse frequency). None: ``1 - 1 / N`` with N the mean count of the
+            classes that occur: classes well below the mean are weighed by inverse frequency, those above alike.
 
     Example:
         >>> [round(weight, 3) for weight in effective_number([900, 100], beta=0.99)]
@@ -93,6 +97,9 @@ def positive_weight(negatives: int, positives: int, rule: Rule = inverse_frequen
 
     Where one of the two was never counted it is 1000 or 1/1000; `uncounted` names such a class.
 
+    Raises:
+        InputError: For negative counts, and if both are 0.
+
     Example:
         >>> positive_weight(900, 100), positive_weight(900, 100, root_inverse_frequency)
         (9.0, 3.0)
@@ -105,6 +112,18 @@ def positive_weight(negatives: int, positives: int, rule: Rule = inverse_frequen
         return 1 / EXTREME
     of_negatives, of_positives = rule([negatives, positives])
     return of_positives / of_negatives
+
+
+def cap_weights(weights: Sequence[float], cap: float) -> list[float]:
+    """Weights of which none is more than `cap`, of 1 or more, times the smallest, and whose mean is as it was.
+
+    Example:
+        >>> [round(weight, 3) for weight in cap_weights([0.02, 0.18, 2.8], cap=10)]
+        [0.15, 1.35, 1.5]
+    """
+    most = cap * min(weights)
+    capped = [min(weight, most) for weight in weights]
+    return [weight * sum(weights) / sum(capped) for weight in capped]
 
 
 def uncounted(task: Task, positives: Sequence[int], valid: Sequence[int]) -> list[int]:
@@ -123,6 +142,12 @@ def counted_priors(task: Task, counts: Counts) -> list[float]:
     """The share of each class in the labelled pixels; of each label, in its own pixels.
 
     Shares of 0 and 1, whose logarithm or odds are infinite, are clipped as the inverse weights are.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from rsseg.task import Binary
+        >>> counted_priors(Binary(("a",)), SimpleNamespace(positives=[100], valid=[1000]))
+        [0.1]
     """
     if task.exclusive:
         relative = [1 / weight for weight in inverse_frequency(counts.positives)]
@@ -139,27 +164,37 @@ def _positive_weights(counts: Counts, rule: Rule) -> list[float]:
 def counted_weights(term: Mapping[str, Any], where: str, task: Task, counts: Counts | None) -> dict[str, Any]:
     """A term's arguments with what is to be counted as numbers: `priors`, and `class_weights` that name a rule.
 
-    For binary and multilabel tasks that is the rule's weight of positives relative to negatives, as `pos_weight`. The counts
+    For binary and multilabel tasks that is the rule's weight of positives relative to negatives, as `pos_weight`; 1 for a
+    label that no pixel has or lacks. With `class_weights_cap` no class weighs more than so many times the lightest. The counts
     are those of the training split; None: weights of 1, to check the rest.
     """
     if isinstance(priors := term.get("priors"), str):
         if priors != "counted":
             raise InputError(f"{where}.priors={priors}{nearest(priors, ['counted'])}: numbers or counted are expected")
-        return {**term, "priors": [0.5] * task.channels if counts is None else counted_priors(task, counts)}
-    name = term.get("class_weights")
-    if not isinstance(name, str):
-        return dict(term)
-    if name not in WEIGHTING:
+        term = {**term, "priors": [0.5] * task.channels if counts is None else counted_priors(task, counts)}
+    rule, cap = term.get("class_weights"), term.get("class_weights_cap")
+    rest = {key: value for key, value in term.items() if key not in ("class_weights", "class_weights_cap")}
+    if cap is not None and not (isinstance(cap, int | float) and cap >= 1):
+        raise InputError(f"{where}.class_weights_cap={cap}: a number of 1 or more is expected, or null for no cap")
+    if not isinstance(rule, str):
+        if cap is not None:
+            raise InputError(
+                f"{where}.class_weights_cap={cap} caps counted weights: set class_weights=inverse_frequency, or leave it out"
+            )
+        return rest | ({"class_weights": rule} if "class_weights" in term else {})
+    if rule not in WEIGHTING:
         raise InputError(
-            f"{where}.class_weights={name}{nearest(name, WEIGHTING)}: numbers, null, {', '.join(WEIGHTING)} are expected"
+            f"{where}.class_weights={rule}{nearest(rule, WEIGHTING)}: numbers, null, {', '.join(WEIGHTING)} are expected"
         )
     if not task.exclusive and term["_target_"].rpartition(".")[2] not in ("CrossEntropy", "BinaryCrossEntropy"):
         raise InputError(
-            f"{where}.class_weights={name} of a {task.kind} task weighs positive pixels: only cross-entropy terms do that"
+            f"{where}.class_weights={rule} of a {task.kind} task weighs positive pixels: only cross-entropy terms do that"
         )
-    rule, rest = WEIGHTING[name], {key: value for key, value in term.items() if key != "class_weights"}
+    name = "class_weights" if task.exclusive else "pos_weight"
     if counts is None:
-        found = [1.0] * task.channels
-    else:
-        found = rule(counts.positives) if task.exclusive else _positive_weights(counts, rule)
-    return {**rest, "class_weights" if task.exclusive else "pos_weight": found}
+        return {**rest, name: [1.0] * task.channels}
+    if task.exclusive:
+        weights = WEIGHTING[rule](counts.positives)
+        return {**rest, name: weights if cap is None else cap_weights(weights, cap)}
+    positive = _positive_weights(counts, WEIGHTING[rule])
+    return {**rest, name: positive if cap is None else [min(max(weight, 1 / cap), cap) for weight in positive]}

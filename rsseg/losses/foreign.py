@@ -41,7 +41,7 @@ def adapted(loss: nn.Module, where: str, task: Task, pixels: Any = False) -> nn.
 
 
 class Foreign(nn.Module):
-    """Calls a loss that is no `Term`, outside autocast, with what docs/own_loss.md says.
+    """Calls a loss that is no `Term`, outside autocast, with what docs/losses.md says.
 
     Ignored pixels hold `IGNORE` in labels if the constructor takes `ignore_index`; a batch that has no other pixels then gives
     0. With `pixels` it gets those that are known in all planes alone, as one column. Else a batch with ignored pixels is
@@ -113,7 +113,7 @@ class Foreign(nn.Module):
         found = found or (
             f"there are ignored pixels (not labelled, or at the cut edges of validation windows), which {self.name} would count"
         )
-        return InputError(f"{self.where}: {found}: {self.where}.pixels=true gives it the others alone (docs/own_loss.md)")
+        return InputError(f"{self.where}: {found}: {self.where}.pixels=true gives it the others alone (docs/losses.md)")
 
     def _check(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> None:
         self.task.check_shapes(logits, target)

@@ -8,15 +8,20 @@ from dataclasses import replace
 import numpy as np
 
 from rsseg.metrics.average import Array, ratio
-from rsseg.metrics.metric import LABELS, Metric, SceneScores, by_scene, kept_classes
+from rsseg.metrics.metric import LABELS, Metric, by_scene, kept_classes
 from rsseg.task import Regression, Task
 
 SUMS = ("count", "error", "absolute", "squared", "value", "value_squared")
 """What is summed over the pixels whose value is known: 1, e, ``|e|``, ``e^2``, y and ``y^2``, e being prediction minus y."""
 
 
+def known_pixels(sums: Array) -> Array:
+    """The pixels whose value is known, of sums ``[..., 6]``."""
+    return sums[..., 0]
+
+
 def rmse(sums: Array) -> Array:
-    """The root of the mean squared error, of sums ``[..., 6]``; NaN where nothing is known."""
+    """The root of the mean squared error; NaN where nothing is known."""
     return np.sqrt(ratio(sums[..., 3], sums[..., 0]))
 
 
@@ -37,11 +42,6 @@ def r2(sums: Array) -> Array:
     return 1 - ratio(sums[..., 3], np.where(varies > 1e-12 * squares, varies, 0))
 
 
-def known_pixels(sums: Array) -> Array:
-    """The pixels whose value is known."""
-    return sums[..., 0]
-
-
 ERROR = Metric("", "", slice(None), rmse, known_pixels, higher_is_better=False, limits=(0.0, np.inf))
 ERRORS: dict[str, Metric] = {
     "rmse": ERROR,
@@ -53,14 +53,11 @@ ERRORS: dict[str, Metric] = {
 
 
 def error_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
-    """What a head of real values can be scored by, by name.
+    """What a head of real values can be scored by, by name; see `rsseg.metrics.metrics`.
 
     ``rmse``, ``mae``, ``r2``, ``bias`` and ``absolute_bias`` are pooled over scenes, then means over the values; with
     ``/height`` behind it a name is that of a value, with ``scene_`` before it the mean over scenes. Nothing can be ranked by
-    the bias, which has a sign. Values of `without` are left out of means.
-
-    Raises:
-        InputError: If there is no such value, or none is left.
+    the bias, which has a sign.
 
     Example:
         >>> from rsseg.task import Regression
@@ -79,19 +76,3 @@ def error_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
         for v, each in enumerate(task.classes):
             found[f"{name}/{each}"] = replace(kind, label=f"{label} of {each}", classes=[v], score=name, unit=units[v])
     return found | by_scene(found)
-
-
-class ErrorScores(SceneScores):
-    """The scores of a split, by the names that `error_metrics` lists.
-
-    What was counted is `SUMS`, float64 ``[S, V, 6]``.
-
-    Example:
-        >>> from rsseg.task import Regression
-        >>> ErrorScores([[[2.0, 0.0, 6.0, 18.0, 4.0, 10.0]]], Regression(("height",)))["rmse"]
-        3.0
-    """
-
-    named = staticmethod(error_metrics)
-    columns = scene_columns = (*ERRORS,)
-    averages = {"macro": ("", ""), "scenes": ("scene_", "")}  # noqa: RUF012

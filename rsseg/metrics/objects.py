@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from rsseg.contract import known
 from rsseg.task import Centres
@@ -50,12 +49,6 @@ def peaks(planes: Tensor, task: Centres, least: float = CANDIDATE, where: Tensor
         task: Theirs.
         least: The least score.
         where: bool ``[B, H, W]``, where centres may lie; None: everywhere.
-
-    Example:
-        >>> planes = torch.zeros(1, 5, 8, 8)
-        >>> planes[0, :, 4, 2] = torch.tensor([0.9, 6.0, 3.0, 0.5, 0.25])
-        >>> peaks(planes, Centres(("car",)))
-        tensor([[0.0000, 0.0000, 0.9000, 4.5000, 2.2500, 6.0000, 3.0000]])
     """
     heat = planes[:, : task.channels].float()
     highest = (heat == F.max_pool2d(heat, 3, 1, 1)) & (heat >= least)
@@ -94,6 +87,8 @@ def suppress(objects: Tensor) -> Tensor:
     Windows see an object at their border a little differently; it is called once all the same. Boxes count as `NEAR` pixels at
     least.
     """
+    from torchvision.ops import batched_nms  # what draws windows does without its 200 MB
+
     groups = (objects[:, 0] * (objects[:, 1].max() + 1) + objects[:, 1]).long() if len(objects) else objects[:, 0].long()
     kept: Tensor = batched_nms(boxes(objects, NEAR), objects[:, 2], groups, 0.5)
     return objects[kept]
@@ -104,11 +99,6 @@ def match(found: NDArray[Any], truth: NDArray[Any]) -> tuple[NDArray[np.intp], N
 
     A centre has to lie within half the mean side of the object that is there, or `REACH` pixels if that is more or its size is
     not known. The objects found are sorted, best first. Returned are the rows of either table that are paired.
-
-    Example:
-        >>> truth = np.array([[0, 0, 1, 10, 10, 8, 8], [0, 0, 1, 10, 16, 8, 8]], dtype=float)
-        >>> match(np.array([[0, 0, 0.9, 10, 12.5, 8, 8], [0, 0, 0.8, 30, 30, 8, 8]]), truth)
-        (array([0]), array([0]))
     """
     reach = np.fmax(REACH, truth[:, 5:].mean(axis=1) / 2)
     apart = cdist(found[:, 3:5], truth[:, 3:5])

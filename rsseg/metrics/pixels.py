@@ -1,4 +1,4 @@
-"""What is counted of a batch's pixels, in torch: pairs of labels, and sums of errors."""
+"""What is counted of a batch's pixels, without torchmetrics, which baselines do without: pairs of labels, sums of errors."""
 
 from __future__ import annotations
 
@@ -10,18 +10,9 @@ from rsseg.task import Task
 
 
 def count_pairs(predicted: Tensor, target: Tensor, scene: Tensor, scenes: int, task: Task) -> Tensor:
-    """The counts of (target, prediction) pairs of a batch.
+    """The counts of (target, prediction) pairs of a batch: int64 ``[scenes, P, K, K]``, rows the target.
 
-    Args:
-        predicted: Labels, as `Task.predict` gives them.
-        target: Labels ``[B, H, W]`` or ``[B, L, H, W]``; `IGNORE` is not counted. Of shares the `Task.hard_labels` are.
-        scene: The scene of each image, int64 ``[B]``.
-        scenes: How many scenes there are.
-        task: The head's task.
-
-    Returns:
-        int64 ``[scenes, P, K, K]``, rows the target: one plane of C x C for multiclass, one of 2 x 2 per label for binary and
-        multilabel.
+    There is one matrix of all classes for multiclass, one of 2 x 2 per label otherwise. Labels are those of `Confusion`.
     """
     planes, labels = len(task.matrices), task.labels
     shape = (len(target), planes, *target.shape[-2:])
@@ -34,15 +25,7 @@ def count_pairs(predicted: Tensor, target: Tensor, scene: Tensor, scenes: int, t
 
 
 def sum_errors(predicted: Tensor, target: Tensor) -> Tensor:
-    """`rsseg.metrics.errors.SUMS` of each image of a batch.
-
-    Args:
-        predicted: Real values in the target's unit ``[B, V, H, W]``, or a shape that broadcasts to it.
-        target: ``[B, V, H, W]``; NaN is not counted.
-
-    Returns:
-        float64 ``[B, V, 6]``.
-    """
+    """`rsseg.metrics.errors.SUMS` of each image of a batch ``[B, V, H, W]``, NaN not counted: float64 ``[B, V, 6]``."""
     there = known(target)
     value = target.double().masked_fill(~there, 0)
     error = (predicted.double() - value).masked_fill(~there, 0)

@@ -49,12 +49,6 @@ def choose_pixels(
 
     Masks are each scene's labels, ``[H, W]`` or ``[L, H, W]``; None: nothing is labelled. At most `size` pixels are chosen, but
     one of each label of each scene.
-
-    Example:
-        >>> from rsseg.task import Binary
-        >>> pixels = choose_pixels([np.array([[1, 0, 0, 0, 255]])], 1, Binary(("road",)), size=4)
-        >>> pixels.target.tolist(), pixels.weight.tolist()
-        ([0, 0, 1], [1.5, 1.5, 1.0])
     """
     planes = task.channels if task.separate else 1
     most = max(1, size // (scenes * planes * task.labels))

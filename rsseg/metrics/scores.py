@@ -7,16 +7,16 @@ take them without TN as well. A class that the target does not hold has no score
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from typing import Any, TypeAlias
+from dataclasses import replace
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from rsseg.contract import nearest
 from rsseg.metrics.average import Array, present_mean, ratio
-from rsseg.metrics.metric import LABELS, Metric, SceneScores, by_scene, kept_classes
+from rsseg.metrics.metric import LABELS, Metric, by_scene, kept_classes
 from rsseg.task import Task
 
 ClassScore: TypeAlias = Callable[[Array], Array]
@@ -68,12 +68,7 @@ def overlap(counts: ArrayLike, metric: str = "iou") -> Array:
 
 
 def strict_overlap(counts: Array, metric: str = "iou") -> Array:
-    """The same, but 0 where a class is predicted that the target does not hold: a scene of false positives alone.
-
-    Example:
-        >>> strict_overlap(np.array([[3.0, 1, 2], [0, 5, 0], [0, 0, 0]]))
-        array([0.5, 0. , nan])
-    """
+    """The same, but 0 where a class is predicted that the target does not hold: a scene of false positives alone."""
     value = overlap(counts, metric)
     return np.where(np.isnan(value) & (counts[..., 1] > 0), 0.0, value)
 
@@ -113,11 +108,6 @@ CLASS_SCORES: dict[str, ClassScore] = {
 """The scores that every class has, by name."""
 
 
-def each(counts: Array, score: ClassScore) -> Array:
-    """The scores of the classes, whose mean is the macro average."""
-    return score(counts)
-
-
 def micro(counts: Array, score: ClassScore) -> Array:
     """The score of counts that are summed over the classes, ``[..., 1]``."""
     return score(counts.sum(-2, keepdims=True))
@@ -130,24 +120,19 @@ def weighted(counts: Array, score: ClassScore) -> Array:
     return ratio(total.sum(-1, keepdims=True), pixels.sum(-1, keepdims=True))
 
 
-AVERAGES = {"": each, "_micro": micro, "_weighted": weighted}
-"""How scores are averaged over classes, by what is behind their names."""
-
 UNSUMMED = ("balanced_accuracy", "kappa")
 """The scores that are averaged by their mean alone: counts that are summed over classes give another score."""
 
 
 def class_metrics(scores: Mapping[str, ClassScore], task: Task, without: Sequence[str]) -> dict[str, Metric]:
-    """The metrics of scores that every class has: one of each class, and averages over them.
-
-    All but `UNSUMMED` are averaged in every way of `AVERAGES`.
-    """
+    """The metrics of scores that every class has: one of each class, and their averages, macro, micro and weighted."""
     kept, found = kept_classes(task.classes, without), {}
     for name, score in scores.items():
         label = LABELS.get(name, name)
-        for suffix, average in AVERAGES.items() if name not in UNSUMMED else [("", each)]:
-            parts, called = partial(average, score=score), f"{label} {suffix[1:]}".strip()
-            found[name + suffix] = Metric(called, name, kept, parts, class_pixels)
+        found[name] = Metric(label, name, kept, score, class_pixels)
+        for average in (micro, weighted) if name not in UNSUMMED else ():
+            called = average.__name__
+            found[f"{name}_{called}"] = Metric(f"{label} {called}", name, kept, partial(average, score=score), class_pixels)
         for c, of in enumerate(task.classes):
             found[f"{name}/{of}"] = Metric(f"{label} of {of}", name, [c], score, class_pixels)
     return found
@@ -162,9 +147,6 @@ def label_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
     they are those against the rest. ``accuracy`` is the share of labels that are right. All are pooled over scenes; with
     ``scene_`` before it a name is the mean over scenes, and with ``strict_scene_`` scenes of false positives alone count as 0.
     Classes of `without` are left out of all averages over classes, but not of kappa and accuracy of exclusive classes.
-
-    Raises:
-        InputError: If there is no such class, or none is left.
 
     Example:
         >>> from rsseg.task import Multiclass
@@ -191,6 +173,20 @@ def _label_accuracy(counts: Array) -> Array:
     return overlap((counts + counts[..., ::-1]).sum(-2, keepdims=True), "recall")
 
 
+MATCHES: dict[str, ClassScore] = {
+    "f1": partial(overlap, metric="dice"),
+    "precision": partial(overlap, metric="precision"),
+    "recall": partial(overlap, metric="recall"),
+}
+"""The scores of matched objects, by name; of counts ``[..., 3]``."""
+
+
+def match_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
+    """What a head of objects can be scored by, by name: `MATCHES`, averaged as labels are, see `rsseg.metrics.metrics`."""
+    found = class_metrics(MATCHES, task, without)
+    return found | by_scene(found)
+
+
 def no_metric(name: str, known: Iterable[str]) -> str:
     """What is wrong with the name of a metric that is not known.
 
@@ -207,52 +203,3 @@ def no_metric(name: str, known: Iterable[str]) -> str:
 def pooled(counts: ArrayLike, metric: str = "iou") -> Array:
     """A score of `TVERSKY` of summed counts, then the mean over classes: ``[..., scenes, classes, 3 or 4]`` to ``[...]``."""
     return present_mean(overlap(np.asarray(counts, dtype=np.float64).sum(-3), metric))
-
-
-@dataclass(frozen=True)
-class Scores(SceneScores):
-    """The scores of a split, by the names that `label_metrics` lists.
-
-    What was counted are confusion matrices, int64 ``[S, P, K, K]``, rows the target.
-
-    Attributes:
-        boundary_iou: IoU of the bands along contours, pooled, mean over the classes present; None where nobody counted them.
-
-    Example:
-        >>> from rsseg.task import Binary
-        >>> Scores(np.array([[[[6, 1], [1, 2]]]]), Binary(("building",)))["iou"]
-        0.5
-    """
-
-    boundary_iou: float | None = None
-    named = staticmethod(label_metrics)
-    columns, scene_columns = (*CLASS_SCORES,), (*CLASS_SCORES, "accuracy")
-
-    @property
-    def confusion(self) -> NDArray[np.int64]:
-        """The confusion matrices of each scene."""
-        return self.sums
-
-    @cached_property
-    def counts(self) -> Array:
-        """The counts, ``[S, classes, 4]``."""
-        return class_counts(self.sums, self.task)
-
-    @property
-    def iou(self) -> float:
-        """The mean IoU, pooled over scenes."""
-        return self["iou"]
-
-    def means(self) -> dict[str, float]:
-        """The scores of the split as a whole, those that are known."""
-        bounds = {} if self.boundary_iou is None else {"boundary_iou": self.boundary_iou}
-        return super().means() | bounds
-
-    def pair_table(self) -> list[dict[str, Any]]:
-        """One row per cell of the confusion matrices, summed over scenes: labelled as, predicted as, pixels."""
-        return [
-            {"labelled": row, "predicted": column, "pixels": int(self.confusion[:, plane, i, j].sum())}
-            for plane, names in enumerate(self.task.matrices)
-            for i, row in enumerate(names)
-            for j, column in enumerate(names)
-        ]

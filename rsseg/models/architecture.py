@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
@@ -21,22 +21,19 @@ CLASSES: Mapping[str, Any] = {kind.__name__: kind for kind in smp.MODEL_ARCHITEC
 LOADING = ("encoder_weights", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
 """Arguments that make smp or timm load weights, which a network that is built again does not need."""
 
+RECORDED = ("net", "arguments", "encoder", "bands", "heads", "encoder_args", "siamese", "fusion", "rebuild")
+"""What is recorded: all but what training alone needs."""
+
 TRAINED_ONLY = ("aux.", "classifiers.")  # prefixes of the names of weights that only training uses
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Architecture(ModelFacts):
     """A class of smp with its encoder and its decoders, as `build_network` takes it, without what only training needs."""
 
     net: str  # the name of the class
     arguments: dict[str, Any]  # its arguments, but for those that rsseg fills in
-    encoder: str  # the name of an encoder of smp or timm
     bands: int  # image bands
-    heads: dict[str, Any]  # by head, in their order, its ``decoder``: ``shared`` or ``own``
-    encoder_args: dict[str, Any] = field(default_factory=dict)  # further arguments of an encoder of timm
-    siamese: bool = False  # whether the bands are those of two dates
-    fusion: str = "concat"  # how the features of two dates are fused
-    rebuild: bool = False  # whether the network rebuilds the image
 
     @classmethod
     def of(cls, network: Network, model: ModelFacts, arguments: Mapping[str, Any], bands: int) -> Self:
@@ -69,9 +66,9 @@ class Architecture(ModelFacts):
 
         Raises:
             InputError: If it names another class than those of smp, or an argument that would load files.
-            TypeError: If it lacks something, or has more.
+            KeyError: If it lacks something.
         """
-        found = cls(**saved)
+        found = cls(**{name: saved[name] for name in RECORDED})
         if found.net not in CLASSES:
             raise InputError(f"{found.net} is no class of smp{nearest(str(found.net), CLASSES)}")
         loading = [key for key in LOADING if key in found.arguments or key in found.encoder_args]
@@ -81,7 +78,7 @@ class Architecture(ModelFacts):
 
     def record(self) -> dict[str, Any]:
         """All of it as plain values."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: getattr(self, name) for name in RECORDED}
 
     @property
     def plain_smp(self) -> bool:
@@ -100,11 +97,7 @@ def inference_state(network: Network) -> dict[str, Tensor]:
 
 
 def load_inference_state(network: Network, state: Mapping[str, Tensor]) -> None:
-    """Load what `inference_state` gave into a network of the same architecture.
-
-    Raises:
-        InputError: If names or shapes differ.
-    """
+    """Load what `inference_state` gave into a network of the same architecture; other names or shapes are refused."""
     own = inference_state(network)
     wrong = [name for name in {**own, **state} if name not in own or name not in state or own[name].shape != state[name].shape]
     if wrong:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any
 
 import segmentation_models_pytorch as smp
 import timm
@@ -20,28 +21,22 @@ from rsseg.models.supervision import SUPERVISED
 from rsseg.task import Task
 
 
-class ModelFacts(Protocol):
-    """What the config says of a model; what training alone asks for may be left out."""
+@dataclass(kw_only=True)
+class ModelFacts:
+    """What the config says of a model; `rsseg.config.schema.ModelConfig` explains it."""
 
     encoder: str
-    encoder_args: dict[str, Any]
     heads: dict[str, Any]
-    siamese: bool
-    rebuild: bool
     weights: str = "none"
+    encoder_args: dict[str, Any] = field(default_factory=dict)
+    freeze: list[str] = field(default_factory=list)
     dropout: float = 0.0
-    freeze: list[str] = []  # noqa: RUF012
+    decoder: str = "shared"
     aux: int = 0
     classifier: float | None = None
-
-    @property
-    def decoder(self) -> str:
-        """Whether heads share a decoder."""
-        return "shared"
-
-    @property
-    def fusion(self) -> str:
-        """How the features of two dates are fused."""
+    siamese: bool = False
+    fusion: str = "concat"
+    rebuild: bool = False
 
 
 def encoder_name(name: str) -> str:
@@ -64,7 +59,7 @@ def encoder_name(name: str) -> str:
 
 
 def build_network(make: Callable[..., nn.Module], model: ModelFacts, bands: int, tasks: Mapping[str, Task]) -> Network:
-    """Make a network for a dataset's bands and heads.
+    """Make a network for a dataset's bands and heads: the first decoder is that of the smp model, a branch has each other.
 
     Args:
         make: Makes the smp model from the arguments that rsseg computes: encoder_name, encoder_weights, in_channels, classes.
@@ -75,39 +70,16 @@ def build_network(make: Callable[..., nn.Module], model: ModelFacts, bands: int,
     Raises:
         InputError: If the pretrained weights can't be had, or the network can't be made.
     """
-    name = encoder_name(model.encoder)
-    if model.encoder_args and not name.startswith("tu-"):
+    encoder = encoder_name(model.encoder)
+    if model.encoder_args and not encoder.startswith("tu-"):
         raise InputError(
-            f"model.encoder_args={dict(model.encoder_args)} go to encoders of timm; {name} is smp's own: take tu-{name} or none"
+            f"model.encoder_args={dict(model.encoder_args)} go to encoders of timm; {encoder} is smp's own: take tu-{encoder} "
+            "or none"
         )
     pretrained: str | bool | None = None
     if model.weights == "imagenet":
-        pretrained = True if name.startswith("tu-") else "imagenet"  # smp's convention for timm's encoders
+        pretrained = True if encoder.startswith("tu-") else "imagenet"  # smp's convention for timm's encoders
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # one clear message instead of its retries
-    try:
-        network = _network(make, name, pretrained, model, bands, tasks)
-    except (InputError, OSError) as error:  # OSError: no network
-        if pretrained is None:
-            if not model.encoder_args:
-                raise
-            raise InputError(f"{error}. The encoder {model.encoder} was given {dict(model.encoder_args)}") from None
-        raise InputError(
-            f"model.weights=imagenet can't be had for encoder {model.encoder} ({type(error).__name__}): they are fetched from "
-            "a model hub on first use. Without one, take model.weights=none or a file"
-        ) from None
-    return network
-
-
-def _network(
-    make: Callable[..., nn.Module],
-    encoder: str,
-    pretrained: str | bool | None,
-    model: ModelFacts,
-    bands: int,
-    tasks: Mapping[str, Task],
-) -> Network:
-    """A network with as many decoders as its heads ask for: the first is that of the smp model, a branch has each other."""
-    first, *others = decoders(model, tasks)
 
     def made(weights: str | bool | None, classes: int) -> nn.Module:
         if not model.siamese:
@@ -117,21 +89,28 @@ def _network(
         with siamese_encoder(encoder, weights=weights, **arguments) as alias:
             return make(in_channels=bands, classes=classes, encoder_name=alias, encoder_weights=None)
 
-    net = made(pretrained, bands if model.rebuild else sum(tasks[head].outputs for head in first))
+    first, *others = decoders(model, tasks)
+    try:
+        net = made(pretrained, bands if model.rebuild else sum(tasks[head].outputs for head in first))
+        branches = {head: made(None, tasks[head].outputs) for (head,) in others if not model.rebuild}
+    except (InputError, OSError) as error:  # OSError: no network
+        if pretrained is not None:
+            raise InputError(
+                f"model.weights=imagenet can't be had for encoder {model.encoder} ({type(error).__name__}): they are fetched "
+                "from a model hub on first use. Without one, take model.weights=none or a file"
+            ) from None
+        if not model.encoder_args:
+            raise
+        raise InputError(f"{error}. The encoder {model.encoder} was given {dict(model.encoder_args)}") from None
     check_architecture(type(net), model, tasks)
     if model.rebuild:
         return Rebuilding(net, tasks, model.dropout, model.freeze)
-    branches = {head: made(None, tasks[head].outputs) for (head,) in others}
     classified = [head for head, task in tasks.items() if model.classifier and not task.real]
     return Network(net, tasks, model.dropout, model.freeze, branches, model.aux, classified)
 
 
 def check_architecture(kind: type, model: ModelFacts, tasks: Mapping[str, Task]) -> None:
-    """Refuse what an architecture, or the tasks of its heads, have no place for.
-
-    Raises:
-        InputError: If it can't be done.
-    """
+    """Refuse what an architecture, or the tasks of its heads, have no place for."""
     wanted = {
         "model.decoder=own": len(decoders(model, tasks)) > 1,
         f"model.aux={model.aux}": model.aux > 0,
@@ -163,14 +142,7 @@ def check_architecture(kind: type, model: ModelFacts, tasks: Mapping[str, Task])
 
 
 def decoders(model: ModelFacts, heads: Iterable[str]) -> list[list[str]]:
-    """The heads of each decoder: those that share one, which comes first, and each that has one of its own.
-
-    Example:
-        >>> from rsseg.config.schema import ModelConfig
-        >>> model = ModelConfig(heads={"cover": {}, "height": {"decoder": "own"}, "cloud": {}})
-        >>> decoders(model, model.heads)
-        [['cover', 'cloud'], ['height']]
-    """
+    """The heads of each decoder: those that share one, which comes first, and each that has one of its own."""
     chosen = {head: decoder_of(model, head) for head in heads}
     shared = [head for head, decoder in chosen.items() if decoder == "shared"]
     own = [[head] for head, decoder in chosen.items() if decoder == "own"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rsseg.checkpoints import is_sealed
-from rsseg.contract import InputError, nearest
+from rsseg.contract import InputError
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def load_weights(network: nn.Module, weights: str) -> None:
     is_file = Path(weights).suffix in ENDINGS or Path(weights).exists()
     state = _strip(_from_file(Path(weights)) if is_file else _from_torchgeo(weights))
     candidates = [module for name, module in network.named_modules() if name in PARTS]
-    targets = [(module, _strip_own(module.state_dict(), state)) for module in candidates]
+    targets = [(module, _fitting(module.state_dict(), state)) for module in candidates]
     module, matched = max(targets, key=lambda pair: len(pair[1]))
     own = module.state_dict()
     if len(matched) < len(own) // 2:
@@ -42,10 +42,11 @@ def load_weights(network: nn.Module, weights: str) -> None:
             f"model.weights={weights} fits another network: {len(matched)} of {len(own)} tensors match. "
             "Choose the encoder that the weights were made for"
         )
-    by_name = {_bare(name): tensor for name, tensor in state.items()}
-    widths = {(by_name[_bare(n)].shape[1], own[n].shape[1]) for n in matched if by_name[_bare(n)].shape != own[n].shape}
-    for theirs, ours in sorted(widths):
-        log.info("%s were made for %d bands: averaged over them for the %d of this dataset.", weights, theirs, ours)
+    shapes = {_bare(name): tensor.shape for name, tensor in state.items()}
+    for name in matched:
+        if (theirs := shapes[_bare(name)]) != own[name].shape:
+            line = "%s were made for %d bands: averaged over them for the %d of this dataset."
+            log.info(line, weights, theirs[1], own[name].shape[1])
     module.load_state_dict({**own, **matched})
     log.info("Loaded %d of %d tensors from %s.", len(matched), len(own), weights)
 
@@ -60,7 +61,7 @@ def _strip(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _strip_own(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _fitting(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a state that fit a module by name and shape, with the first convolution adapted to its bands."""
     by_name = {_bare(name): tensor for name, tensor in state.items()}
     stem = next((name for name, tensor in own.items() if tensor.ndim == 4), "")
@@ -104,14 +105,14 @@ def _from_file(path: Path) -> dict[str, Tensor]:
 
 
 def _from_torchgeo(name: str) -> dict[str, Tensor]:
-    from torchgeo.models import get_weight, list_models
+    from torchgeo.models import get_weight
 
     try:
         weight = get_weight(name)
     except (KeyError, ValueError, AttributeError):
         raise InputError(
-            f"model.weights={name} is neither none, imagenet, a file, nor a torchgeo weight"
-            f"{nearest(name, _torchgeo_weights(list_models()))}"
+            f"model.weights={name} is neither none, imagenet, a file, nor a torchgeo weight such as "
+            "ResNet18_Weights.SENTINEL2_ALL_MOCO"
         ) from None
     try:
         state: dict[str, Tensor] = weight.get_state_dict(progress=True, check_hash=True, weights_only=True)
@@ -120,15 +121,3 @@ def _from_torchgeo(name: str) -> dict[str, Tensor]:
             f"model.weights={name} can't be fetched ({type(error).__name__}): download {weight.url} by hand and give the file"
         ) from None
     return state
-
-
-def _torchgeo_weights(models: list[str]) -> list[str]:
-    from torchgeo.models import get_model_weights
-
-    names = []
-    for model in models:
-        try:
-            names += [str(weight) for weight in get_model_weights(model)]
-        except (KeyError, ValueError):
-            continue
-    return names

@@ -44,8 +44,8 @@ FREE = (
 GRID = tuple("#{:02x}{:02x}{:02x}".format(*levels) for levels in product(range(34, 239, 17), repeat=3))
 """For still more names the one that is furthest from what is used."""
 
-APART = 0.1
-"""Colours that are nearer in OKLab, where black and white are 1 apart, are too much alike for one legend."""
+APART = 60.0
+"""Colours that are nearer by `_distance`, by which black and white are 765 apart, are too much alike for one legend."""
 
 
 def colours(task: Task, palette: Sequence[str] | None) -> list[str]:
@@ -97,23 +97,12 @@ def as_rgb(colours: Sequence[str]) -> NDArray[np.uint8]:
     return np.array([list(bytes.fromhex(colour[1:7])) for colour in colours], np.uint8).reshape(-1, 3)
 
 
-def _oklab(colours: Sequence[str]) -> NDArray[np.float64]:
-    """Colours in OKLab (Ottosson 2020, https://bottosson.github.io/posts/oklab/), where distances are those that are seen."""
-    share = as_rgb(colours) / 255
-    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    cones = linear @ np.array(
-        [[0.4122214708, 0.2119034982, 0.0883024619], [0.5363325363, 0.6806995451, 0.2817188376],
-         [0.0514459929, 0.1073969566, 0.6299787005]]
-    )  # fmt: skip
-    return np.asarray(np.cbrt(cones) @ np.array(
-        [[0.2104542553, 1.9779984951, 0.0259040371], [0.7936177850, -2.4285922050, 0.7827717662],
-         [-0.0040720468, 0.4505937099, -0.8086757660]]
-    ))  # fmt: skip
-
-
 def _distance(some: Sequence[str], others: Sequence[str]) -> NDArray[np.float64]:
-    """How far each colour is from the nearest of others."""
-    return np.asarray(np.linalg.norm(_oklab(some)[:, None] - _oklab(others), axis=2).min(axis=1))
+    """How far each colour is from the nearest of others, about as people see it (https://www.compuphase.com/cmetric.htm)."""
+    one, other = as_rgb(some)[:, None].astype(float), as_rgb(others).astype(float)
+    red = (one + other)[..., 0] / 512
+    weights = np.stack([2 + red, np.full_like(red, 4.0), 3 - red], axis=-1)
+    return np.asarray(np.sqrt((weights * (one - other) ** 2).sum(axis=-1)).min(axis=1))
 
 
 def paint(mask: NDArray[np.uint8], palette: Sequence[str]) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from rsseg.contract import log_name
 from rsseg.figure import save
@@ -19,7 +19,7 @@ from rsseg.task import Task
 
 def draw_confusion(path: Path, scores: Scores) -> None:
     """Write a PNG of pixels by label (rows) and prediction (columns), as shares of each row; independent labels have panels."""
-    planes = np.asarray(scores.confusion, dtype=np.float64).sum(0)
+    planes = np.asarray(scores.sums, dtype=np.float64).sum(0)
     panels = scores.task.matrices
     side = max(2.6, 0.62 * len(panels[0]) + 1.6)
     columns = min(3, len(panels))
@@ -67,20 +67,18 @@ def draw_curves(
 def draw_balance(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Write a PNG of the weights that a run has found, over the steps; none where no weight was logged."""
     prefix = "train/balance/"
-    parts = dict.fromkeys(name.removeprefix(prefix) for row in rows for name in row if name.startswith(prefix))
+    parts = dict.fromkeys(name for row in rows for name in row if name.startswith(prefix))
     if not parts:
         return
-    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+    figure, shown = Figure(figsize=(7.2, 3.8), layout="constrained"), list[float]()
     axis = figure.subplots()
-    columns = {name: _column(rows, f"{prefix}{name}") for name in parts}
-    for name, (steps, weights) in columns.items():
-        axis.plot(steps, weights, label=name)
-    shown = [weight for _, weights in columns.values() for weight in weights if weight > 0]  # 0: a term that has not begun
+    for name in parts:
+        steps, weights = _column(rows, name)
+        axis.plot(steps, weights, label=name.removeprefix(prefix))
+        shown += [weight for weight in weights if weight > 0]  # 0: a term that has not begun
     axis.set(xlabel="step", ylabel="weight in training", yscale="log", ylim=(min(shown) / 2, max(shown) * 2))
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.yaxis.set_major_formatter("{x:g}")
-    axis.yaxis.set_minor_locator(NullLocator())
-    axis.legend(handles=list(axis.lines), frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=8)
     _save_steps(figure, path)
 
 

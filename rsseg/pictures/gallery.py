@@ -37,11 +37,9 @@ class Gallery(L.Callback):
         self.folder, self.windows, self.scenes, self.palettes, self.shown = folder, list(windows), scenes, palettes, shown
         self._rows: dict[str, list[Row]] = {}
 
-    def on_validation_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
+    def on_validation_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Predict with the weights that are being scored: averaged ones are in place between the first batch and the last."""
-        if batch_idx == 0 and trainer.state.fn == "fit" and trainer.is_global_zero and self.windows:
+        if not self._rows and trainer.state.fn == "fit" and trainer.is_global_zero and self.windows:
             assert isinstance(pl_module, SegmentationModule)
             with trainer.precision_plugin.forward_context():
                 self._rows = predict_windows(pl_module, self.windows, self.scenes)
@@ -49,18 +47,16 @@ class Gallery(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw and show what was predicted."""
         if self._rows:
-            path = self.folder / f"step-{trainer.global_step:06d}.png"
-            self.draw(trainer, path, self._rows, "windows")
+            self.draw(trainer, self.folder / f"step-{trainer.global_step:06d}.png", self._rows, "windows")
             self._rows = {}
 
     def draw(self, trainer: L.Trainer, path: Path, rows: Mapping[str, list[Row]], name: str) -> None:
         """Write a picture per head of rows as `predict_windows` gives them, and show it; a full disk does not stop the run."""
-        module = trainer.lightning_module
-        assert isinstance(module, SegmentationModule)
+        tasks: Any = trainer.lightning_module.tasks
         for head, own in rows.items():
             place = of_head(path, head, rows)
             try:
-                draw_windows(place, module.tasks[head], self.palettes[head], own, self.shown)
+                draw_windows(place, tasks[head], self.palettes[head], own, self.shown)
             except UnwritableError as error:
                 log.warning("%s; the run goes on without this picture", error)
                 return

@@ -34,9 +34,6 @@ COLUMNS = range(5, 9)
 SIZE = 8
 """Points of the text at panels."""
 
-FLAT = 0.1
-"""The share of the range of grey values that a window has to show in some band, else it is stretched for itself."""
-
 
 def draw_windows(
     path: Path,
@@ -108,12 +105,10 @@ def fill_panels(
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set(linewidth=0.5, color="#555555")
     if isinstance(task, Regression):
-        name = _in_unit(task.classes[0], task)
-        options: Any = {"location": "bottom", "shrink": 0.7, "aspect": 40}
-        split = -1 if drawn[1] is not None and grid.ncols == axes.shape[1] else None
-        figure.colorbar(drawn[0], ax=axes[:, :split], label=name, **options)
-        if drawn[1] is not None:
-            figure.colorbar(drawn[1], ax=axes[:, split or 0 :], label=_in_unit("prediction - target", task), **options)
+        unit = f" in {task.units[0]}" if task.units else ""
+        for scale, name in zip(drawn, (task.classes[0], "prediction - target"), strict=True):
+            if scale is not None:
+                figure.colorbar(scale, ax=axes, label=f"{name}{unit}", location="bottom", shrink=0.7, aspect=40)
         return
     entries = [*zip(shades, task.drawn_names, strict=True)]
     if not isinstance(task, Centres) and not all(known(row.target).all() for row in rows):
@@ -170,15 +165,11 @@ def _scales(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [{"cmap": mpl.colormaps[m].with_extremes(bad=GREY), "vmin": a, "vmax": b} for m, a, b in scales]
 
 
-def _in_unit(label: str, task: Regression) -> str:
-    return f"{label} in {task.units[0]}" if task.units else label
-
-
 def stretch(images: Sequence[NDArray[Any]], shown: Sequence[int] | None = None) -> list[NDArray[np.float64]]:
     """Three bands of each image between their 2nd and 98th percentile in all images, ``[H, W, 3]`` in [0, 1].
 
-    So a dark scene is dark beside a bright one. An image that would be one flat colour is stretched for itself. 8-bit bands,
-    mostly photographs, share one stretch, so that their colours stay; others have one each.
+    So a dark scene is dark beside a bright one. 8-bit bands, mostly photographs, share one stretch, so that their colours stay;
+    others have one each.
 
     Args:
         images: ``[C, H, W]`` each.
@@ -187,21 +178,9 @@ def stretch(images: Sequence[NDArray[Any]], shown: Sequence[int] | None = None) 
     bands = list(shown) if shown else [0, 1, 2] if len(images[0]) >= 3 else [0, 0, 0]
     picked = [image[bands].astype(np.float64) for image in images]
     together = np.concatenate([image.reshape(3, -1) for image in picked], axis=1)
-    every = max(1, together.shape[1] // 500_000)
-
-    def limits(values: NDArray[np.float64]) -> Any:
-        axes: Any = (0, 1) if images[0].dtype == np.uint8 else 1
-        return np.nanpercentile(values.reshape(3, -1), (2, 98), axis=axes, keepdims=True)[..., None]
-
-    common, found = limits(together[:, ::every]), []
-    for image in picked:
-        for low, high in (common, limits(image)):
-            view = np.clip((image - low) / np.maximum(high - low, 1e-9), 0, 1)
-            dark, bright = limits(view)
-            if (bright - dark).max() >= FLAT:
-                break
-        found.append(view.transpose(1, 2, 0))
-    return found
+    every, axis = max(1, together.shape[1] // 500_000), None if images[0].dtype == np.uint8 else 1
+    low, high = np.reshape(np.nanpercentile(together[:, ::every], (2, 98), axis=axis), (2, -1, 1, 1))
+    return [np.clip((image - low) / np.maximum(high - low, 1e-9), 0, 1).transpose(1, 2, 0) for image in picked]
 
 
 def legend(figure: Figure | SubFigure, handles: Sequence[Artist]) -> None:

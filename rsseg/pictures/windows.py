@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,9 +15,10 @@ from torch import Tensor
 from rsseg.contract import Batch, known, layers_of
 from rsseg.data.balance import Balanced
 from rsseg.data.store import Store
-from rsseg.data.windows import TrainWindows
-from rsseg.metrics import metrics
+from rsseg.data.windows import StoreWindows
+from rsseg.metrics import Scores
 from rsseg.metrics.objects import SCORE, labelled_objects, match, peaks, suppress
+from rsseg.metrics.pixels import count_pairs, sum_errors
 from rsseg.pictures.colours import FOUND, MISSED, WRONG
 from rsseg.task import Centres, Task
 
@@ -26,7 +27,7 @@ LOOKED_AT = 48
 
 
 class Model(Protocol):
-    """What labels windows: a module in training, a trained model, or an ensemble of them."""
+    """What predicts windows: a module in training, a trained model, or an ensemble of them."""
 
     @property
     def device(self) -> torch.device:
@@ -38,9 +39,6 @@ class Model(Protocol):
 
     def logits(self, pixels: Tensor) -> dict[str, Tensor]:
         """Logits by head of stored pixels ``[B, C, H, W]``."""
-
-    def labels(self, head: str, logits: Tensor) -> Tensor:
-        """The labels, or values, of a head's logits."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def pick_windows(store: Store, size: int, count: int, every_class: bool = False)
         sampler = Balanced(0, store.sizes, size, store.census.blocks, task, store.read, weights=weights)
         for place in map(sampler, range(-(-LOOKED_AT // len(labels)))):
             if place not in shares:
-                mask = store.read(*place, size)[1]
+                mask = store.read(*place, size)[1][task.target]
                 shares[place] = np.array([task.label_mask(mask, each).mean() for each in labels])
     seen, chosen = np.zeros(len(labels), bool), list[tuple[int, int, int]]()
     while len(chosen) < len(shares) and (len(chosen) < count or (every_class and not seen.all())):
@@ -78,7 +76,7 @@ def pick_windows(store: Store, size: int, count: int, every_class: bool = False)
         )
         seen |= shares[best] > 0
         chosen.append(best)
-    windows = TrainWindows(store, size, chosen.__getitem__)
+    windows = StoreWindows(store, size, chosen.__getitem__)
     return [windows.batch([k]) for k in range(len(chosen))]
 
 
@@ -96,17 +94,23 @@ def label_rows(windows: Sequence[Batch], task: Task, scenes: Sequence[str]) -> l
 
 
 @torch.inference_mode()
-def predict_windows(model: Model, windows: Sequence[Batch], scenes: Sequence[str]) -> dict[str, list[Row]]:
-    """By head the labels of windows and what a model, in evaluation mode, predicts; see `label_rows`."""
+def predict_windows(
+    model: Model, windows: Sequence[Batch], scenes: Sequence[str], thresholds: Mapping[str, Tensor] | None = None
+) -> dict[str, list[Row]]:
+    """By head the labels of windows and what a model, in evaluation mode, predicts; see `label_rows`.
+
+    `thresholds` are those of heads at which labels are found, as `Task.predict` takes them.
+    """
     images = torch.cat([window["image"] for window in windows]).to(model.device)
     logits, found = model.logits(images), {}
     for head, task in model.tasks.items():
         found[head] = label_rows(windows, task, scenes)
+        predicted = task.predict(logits[head].float(), (thresholds or {}).get(head))
         if isinstance(task, Centres):
-            objects = suppress(peaks(task.predict(logits[head].float()), task, least=SCORE)).cpu().numpy()
+            objects = suppress(peaks(predicted, task, least=SCORE)).cpu().numpy()
             predictions: Any = [objects[objects[:, 0] == i] for i in range(len(windows))]
         else:
-            predictions = model.labels(head, logits[head]).cpu().numpy()
+            predictions = predicted.cpu().numpy()
         for row, prediction in zip(found[head], predictions, strict=True):
             row.predictions.append(prediction)
     return found
@@ -114,23 +118,17 @@ def predict_windows(model: Model, windows: Sequence[Batch], scenes: Sequence[str
 
 def window_score(task: Task, target: NDArray[Any], prediction: NDArray[Any]) -> float:
     """`Task.score` of a whole window; NaN where nothing is known."""
-    counts: Any = []
     if isinstance(task, Centres):
         missed, wrong = (np.array(each) for each in by_match(target, prediction, task.channels))
-        for label in range(task.channels):
-            found, there = wrong[prediction[:, 1] == label], missed[target[:, 1] == label]
-            counts.append([(found == FOUND).sum(), (found == WRONG).sum(), (there == MISSED).sum()])
-    elif task.real:
-        for value, found in zip(target.astype(np.float64), prediction.astype(np.float64), strict=True):
-            error, value = (x[np.isfinite(value)] for x in (found - value, value))
-            counts.append([len(error), *(x.sum() for x in (error, abs(error), error**2, value, value**2))])
+        counts: Any = [
+            [(wrong[own] == FOUND).sum(), (wrong[own] == WRONG).sum(), (missed[there] == MISSED).sum()]
+            for own, there in ((prediction[:, 1] == label, target[:, 1] == label) for label in range(task.channels))
+        ]
+        counts = np.array([counts])
     else:
-        labelled = np.broadcast_to(known(target), (task.channels, *target.shape[-2:]))
-        for valid, there, found in zip(labelled, task.class_masks(target), task.class_masks(prediction), strict=True):
-            counts.append(
-                [(valid & a & b).sum() for a, b in ((there, found), (~there, found), (there, ~found), (~there, ~found))]
-            )
-    return float(metrics(task)[task.score](np.array([counts], dtype=np.float64)))
+        given = torch.from_numpy(prediction)[None], torch.from_numpy(target)[None]
+        counts = (sum_errors(*given) if task.real else count_pairs(*given, torch.tensor([0]), 1, task)).numpy()
+    return Scores(counts, task)[task.score]
 
 
 def by_match(truth: NDArray[Any], found: NDArray[Any], classes: int) -> tuple[list[str], list[str]]:
@@ -153,33 +151,8 @@ def disagreement(row: Row, task: Task) -> float:
         first, *others = row.predictions
         pairs = [by_match(first, other, task.channels) for other in others]
         return float(sum(missed.count(MISSED) + wrong.count(WRONG) for missed, wrong in pairs))
-    there = known(row.target)
-    apart = np.ptp(row.predictions, axis=0)
+    there, apart = known(row.target), np.ptp(row.predictions, axis=0)
     return float((apart if task.real else apart > 0)[there].mean()) if there.any() else 0.0
-
-
-def most_different(
-    windows: Sequence[Batch], head: str, models: Iterable[Model], count: int, scenes: Sequence[str]
-) -> list[Row]:
-    """Of some windows as for `label_rows` those that models label most differently, one of each scene before two of one.
-
-    One model is in memory at a time.
-    """
-    rows, task = list[Row](), None
-    for model in models:
-        task = model.tasks[head]
-        rows = rows or label_rows(windows, task, scenes)
-        for row, window in zip(rows, windows, strict=True):
-            row.predictions.extend(predict_windows(model, [window], scenes)[head][0].predictions)
-        del model  # before the next one is made
-    if task is None:
-        return []
-    ranked = sorted(rows, key=lambda row: disagreement(row, task), reverse=True)
-    of_scene: dict[str, Row] = {}
-    for row in ranked:
-        of_scene.setdefault(row.scene, row)
-    others = [row for row in ranked if row is not of_scene[row.scene]]
-    return [*of_scene.values(), *others][:count]
 
 
 def of_head(path: Path, head: str, heads: Collection[str]) -> Path:

@@ -29,9 +29,7 @@ TASKS: dict[str, type[Task]] = {task.kind: task for task in (Binary, Multiclass,
 def make_task(
     kind: str, classes: Sequence[str], soft: bool = False, units: Sequence[str] | None = None, target: str = ONE_TARGET
 ) -> Task:
-    """A task by the name of its kind.
-
-    The arguments are those of `Task`, and the `units` of `Regression`.
+    """A task by the name of its kind; the arguments are those of `Task`, and the `units` of `Regression`.
 
     Raises:
         InputError: If there is no such kind, or it has no units or shares.
@@ -45,12 +43,11 @@ def make_task(
     if kind not in TASKS:
         *others, last = TASKS
         raise InputError(f"there is no task {kind}{nearest(str(kind), TASKS)}: take {', '.join(others)} or {last}")
-    if kind == Regression.kind:
-        if soft:
-            raise InputError("masks of a regression hold values, no class shares: set dataset.fractions=null")
+    task = TASKS[kind]
+    if soft and task.real:
+        raise InputError(f"a target of task={kind} holds no class shares: set dataset.fractions=null")
+    if task is Regression:
         return Regression(tuple(classes), target=target, units=tuple(units or ()))
-    if kind == Centres.kind and soft:
-        raise InputError("a vector file of objects holds no class shares: set dataset.fractions=null")
     if units:
         raise InputError(f"units={list(units)} are for task=regression; found {kind}: remove them")
-    return TASKS[kind](tuple(classes), soft, target)
+    return task(tuple(classes), soft, target)

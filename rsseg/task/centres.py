@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsseg.contract import IGNORE, InputError, holds_reals, known
-from rsseg.task.heat import spread, whole_radius
 from rsseg.task.task import Task, per_plane
 
 if TYPE_CHECKING:
@@ -20,6 +19,12 @@ if TYPE_CHECKING:
 
 OBJECT_PLANES = ("label", "down", "across", "height", "width")
 """The planes of a target of objects, see `Centres`."""
+
+OVERLAP = 0.7
+"""The least IoU of a box whose corners are off by the radius of the Gaussian around its centre (Law and Deng 2018)."""
+
+LEAST_RADIUS = 2
+"""The radius around objects that are smaller still, or of no known size: as in CenterPoint (Yin et al. 2021)."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +40,6 @@ class Centres(Task):
     pixel knows its object, so that layers are cut and moved pixel by pixel as others are, and an object beyond the border of a
     window still warms what lies inside. Only vectors and sizes have to be turned and scaled (`moved`). Heat, size and offset
     are made of it last, each pixel for itself (`standardise`).
-
-    Attributes:
-        mean: The mean height, and the mean width, of objects in the training split; empty: logits are sizes.
-        std: Likewise their standard deviations.
-
-    Example:
-        >>> import torch
-        >>> cars = Centres(("car",))
-        >>> layer = torch.tensor([1.0, 0.25, -0.5, 9.0, 4.0]).view(1, 5, 1, 1)
-        >>> cars.standardise(layer).flatten().tolist()
-        [1.0, 9.0, 4.0, 0.75, 0.0]
     """
 
     kind = "centres"
@@ -62,8 +56,8 @@ class Centres(Task):
     unit = "objects"
     error_names = ("found", "false alarm", "missed")
 
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
+    mean: tuple[float, ...] = ()  # of heights, and of widths, of objects in the training split; empty: logits are sizes
+    std: tuple[float, ...] = ()  # likewise
 
     @property
     def outputs(self) -> int:
@@ -143,21 +137,8 @@ class Centres(Task):
         planes[:, -2:] = logits[:, -2:].clamp(0, 1)
         return planes
 
-    def activate(self, logits: Tensor) -> Tensor:
-        return self.predict(logits)
-
-    def decide(self, activated: Tensor, threshold: Tensor | None = None) -> Tensor:
-        return activated
-
     def turned(self, activated: Tensor, transposed: bool, flipped: tuple[bool, bool]) -> Tensor:
-        """See `Task`: a transposition swaps height and width, and both offsets; a flip counts an offset from the other side.
-
-        Example:
-            >>> import torch
-            >>> planes = torch.tensor([0.9, 3.0, 4.0, 0.25, 0.5]).view(5, 1, 1)
-            >>> Centres(("car",)).turned(planes, True, (True, False)).flatten().tolist()
-            [0.8999999761581421, 4.0, 3.0, 0.5, 0.25]
-        """
+        """See `Task`: a transposition swaps height and width, and both offsets; a flip counts an offset from the other side."""
         turned = activated.clone()
         if transposed:
             turned[..., -4:, :, :] = activated[..., [-3, -4, -1, -2], :, :]
@@ -209,3 +190,29 @@ def _at_centre(target: Any) -> Any:
     """Where the pixels of a target of objects ``[5, ...]`` hold a centre."""
     label, down, across = target[0], target[1], target[2]
     return (label > 0) & (down + 0.5 >= 0) & (down + 0.5 < 1) & (across + 0.5 >= 0) & (across + 0.5 < 1)
+
+
+def gaussian_radius(height: Any, width: Any) -> Any:
+    """How far the corners of a box may be off before its IoU with the box falls below `OVERLAP`; arrays or tensors, in pixels.
+
+    CornerNet takes the least of three radii: for both corners moved inwards, both outwards, and both in one direction. That is
+    always the first, whose box has the least IoU: ``(h - 2r)(w - 2r) / (h w)``.
+
+    Example:
+        >>> round(gaussian_radius(100.0, 100.0), 3), round((100 - 2 * 8.167) ** 2 / 100**2, 3)
+        (8.167, 0.7)
+    """
+    total = height + width
+    return (total - (total**2 - 4 * (1 - OVERLAP) * height * width) ** 0.5) / 4
+
+
+def whole_radius(height: Any, width: Any) -> Any:
+    """The radius in whole pixels, `LEAST_RADIUS` at least and where a size is not known (NaN)."""
+    radius = gaussian_radius(height, width) // 1
+    radius[~(radius > LEAST_RADIUS)] = LEAST_RADIUS
+    return radius
+
+
+def spread(radius: Any) -> Any:
+    """The standard deviation of the Gaussian of a radius: a sixth of the diameter, the pixel of the centre counted."""
+    return (2 * radius + 1) / 6

@@ -16,12 +16,7 @@ if TYPE_CHECKING:
 
 
 class Binary(Task):
-    """One class against all else: one logit a pixel; labels 0 and 1.
-
-    Example:
-        >>> Binary(("building",)).label_names
-        ('background', 'building')
-    """
+    """One class against all else: one logit a pixel; labels 0 and 1."""
 
     kind = "binary"
     error_names = ("right", "false alarm", "missed")
@@ -32,14 +27,8 @@ class Binary(Task):
 
     @classmethod
     def misfit(cls, channels: int) -> str:
-        return (
-            ""
-            if channels == 1
-            else (
-                f"a binary task has one class, the positive one; found {channels}: take task=multiclass for exclusive classes, "
-                "task=multilabel for classes that may overlap"
-            )
-        )
+        wrong = f"a binary task has one class, the positive one; found {channels}: take task=multiclass for exclusive classes, "
+        return f"{wrong}task=multilabel for classes that may overlap" if channels != 1 else ""
 
     def label_counts(
         self, positives: NDArray[np.int64], valid: NDArray[np.int64]

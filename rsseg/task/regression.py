@@ -23,11 +23,6 @@ class Regression(Task):
     A loss sees values that are standardised by the mean and the deviation of the training split, as logits are. Predictions,
     scores and maps have the target's unit.
 
-    Attributes:
-        units: The unit of each value, for people; empty: not known.
-        mean: Of each value in the training split; empty: logits are values.
-        std: Likewise its standard deviation.
-
     Example:
         >>> import torch
         >>> height = Regression(("height",), units=("m",)).scaled([10.0], [5.0])
@@ -47,9 +42,9 @@ class Regression(Task):
     counted = "errors"
     score_of = "value"
 
-    units: tuple[str, ...] = ()
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
+    units: tuple[str, ...] = ()  # of each value, for people; empty: not known
+    mean: tuple[float, ...] = ()  # of each value in the training split; empty: logits are values
+    std: tuple[float, ...] = ()  # likewise
 
     @property
     def value_names(self) -> tuple[str, ...]:
@@ -100,9 +95,3 @@ class Regression(Task):
 
     def predict(self, logits: Tensor, threshold: Tensor | None = None) -> Tensor:
         return logits * per_plane(self.std, logits) + per_plane(self.mean, logits) if self.mean else logits
-
-    def activate(self, logits: Tensor) -> Tensor:
-        return self.predict(logits)
-
-    def decide(self, activated: Tensor, threshold: Tensor | None = None) -> Tensor:
-        return activated

@@ -35,11 +35,6 @@ class Scaling:
         """A tuned threshold or bias, see `Task.predict`, as scaled logits have it: labels stay what they were.
 
         Biases of exclusive classes can be kept by one factor for all classes alone, as temperature scaling has it.
-
-        Example:
-            >>> import torch
-            >>> Scaling((0.5,), (1.0,)).threshold(torch.tensor([2.0]), exclusive=False).item()
-            2.0
         """
         scaled = tuned * tuned.new_tensor(self.scale)
         return scaled if exclusive else scaled + tuned.new_tensor(self.shift)

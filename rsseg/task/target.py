@@ -28,28 +28,17 @@ class Target:
 
     Shares are probabilities, fractions of an area, or the mean of several annotators. As it stands a target holds 0 and 1 for
     each logit; subclasses change what is different.
-
-    Attributes:
-        kind: The task's name in configs.
-        exclusive: Whether a pixel belongs to one class alone: softmax over the logits, argmax for the label. Otherwise a logit
-            stands for itself: sigmoid, and a threshold.
-        separate: Whether a target has a plane for each logit, otherwise one for all of them.
-        real: Whether a target holds real values instead of labels.
-        directed: Whether these are lengths and directions too, which turn and grow with the image.
-        classes: The class names, one for each logit.
-        soft: Whether targets hold class shares instead of labels.
-        target: The name of the layer that holds the target.
     """
 
-    kind: ClassVar[str]
-    exclusive: ClassVar[bool] = False
-    separate: ClassVar[bool] = False
-    real: ClassVar[bool] = False
-    directed: ClassVar[bool] = False
+    kind: ClassVar[str]  # the task's name in configs
+    exclusive: ClassVar[bool] = False  # a pixel belongs to one class alone: softmax and argmax; else sigmoid and a threshold
+    separate: ClassVar[bool] = False  # a target has a plane for each logit, else one for all of them
+    real: ClassVar[bool] = False  # a target holds real values instead of labels
+    directed: ClassVar[bool] = False  # these are lengths and directions too, which turn and grow with the image
 
-    classes: tuple[str, ...]
-    soft: bool = False
-    target: str = ONE_TARGET
+    classes: tuple[str, ...]  # their names, one for each logit
+    soft: bool = False  # targets hold class shares instead of labels
+    target: str = ONE_TARGET  # the name of the layer that holds the target
 
     @property
     def channels(self) -> int:
@@ -101,13 +90,7 @@ class Target:
 
     @classmethod
     def misfit(cls, channels: int) -> str:
-        """Why a head of this kind can't have so many classes; empty where it can.
-
-        Example:
-            >>> from rsseg.task import Multiclass
-            >>> Multiclass.misfit(1)
-            'a multiclass task has two classes or more; found 1: take task=binary'
-        """
+        """Why a head of this kind can't have so many classes; empty where it can."""
         return "" if channels else f"a {cls.kind} task needs a class; found none"
 
     @classmethod
@@ -123,36 +106,24 @@ class Target:
             raise InputError(f"the loss needs floating-point logits [B, C, H, W]; found {logits.dtype} {list(shape)}")
         if misfit := cls.misfit(shape[1]):
             raise InputError(f"logits {list(shape)}: {misfit}")
-        if target.is_complex():
-            raise InputError(f"the target holds class numbers and needs an integer dtype; found {target.dtype}")
         of_labels = shape if cls.separate else (shape[0], *shape[2:])
         shares = target.is_floating_point()
         expected = shape if shares else of_labels
-        if found == expected:
-            return
-        if shares and found == of_labels:
+        if target.is_complex() or (shares and found == of_labels != shape):
             raise InputError(
                 f"the target holds class numbers and needs an integer dtype; found {target.dtype}: use .long(). "
                 f"Shares of the classes have the logits' shape {list(shape)}"
             )
-        kind = f"{cls.kind} target" + (" of class shares" if shares else "")
-        raise InputError(
-            f"a {kind} for logits {list(shape)} has the shape {list(expected)}; "
-            f"found {list(found)}{_likely(found, expected, shape)}"
-        )
+        if found != expected:
+            kind = f"{cls.kind} target" + (" of class shares" if shares else "")
+            raise InputError(
+                f"a {kind} for logits {list(shape)} has the shape {list(expected)}; "
+                f"found {list(found)}{_likely(found, expected, shape)}"
+            )
 
     @classmethod
     def check_values(cls, logits: Tensor, target: Tensor, ignore_index: int = IGNORE) -> None:
-        """Refuse what `check_shapes` does, labels outside the classes and shares outside 0 to 1. It waits for the device.
-
-        Example:
-            >>> import torch
-            >>> from rsseg.task import Multiclass
-            >>> Multiclass.check_values(torch.zeros(1, 3, 1, 2), torch.tensor([[[0, 7]]]))
-            Traceback (most recent call last):
-            ...
-            rsseg.contract.InputError: the target holds 7, but 3 classes are numbered 0..2 ...
-        """
+        """Refuse what `check_shapes` does, labels outside the classes and shares outside 0 to 1. It waits for the device."""
         cls.check_shapes(logits, target)
         if target.is_floating_point():
             cls._check_shares(target)
@@ -198,8 +169,7 @@ class Target:
     def hard_labels(cls, target: Any) -> Any:
         """The labels that a tensor or array of a target stands for: of shares the largest one, or what has more than a half.
 
-        Labels are themselves. Real values are labelled 1 where they are known, so that they are counted and sampled as a class
-        is.
+        Labels are themselves. Real values are labelled 1 where they are known: they are counted and sampled as a class is.
 
         Example:
             >>> from rsseg.task import Multiclass
@@ -221,14 +191,11 @@ class Target:
 
 def _likely(found: tuple[int, ...], expected: tuple[int, ...], logits: tuple[int, ...]) -> str:
     """The likely reason for a target's wrong shape, and the way out."""
-    if len(expected) == 3 and found == (expected[0], 1, *expected[1:]):
-        return ": use target.squeeze(1)"
-    if len(expected) == 3 and found == logits:
-        return ": it looks one-hot; give class numbers, target.argmax(1)"
-    if len(expected) == 3 and found == (*expected, logits[1]):
-        return ": it looks one-hot with the classes last; give class numbers, target.argmax(-1)"
-    if len(expected) == 4 and found == (expected[0], *expected[2:]):
-        return ": give one plane of 0 and 1 per label (task=multiclass takes class numbers)"
-    if len(found) == len(expected) and found == (*expected[:-2], expected[-1], expected[-2]):
-        return ": height and width are swapped, use target.transpose(-1, -2)"
-    return ": check that the mask was cut and batched like its image"
+    hints = {
+        (*expected, logits[1]): "it looks one-hot with the classes last; give class numbers, target.argmax(-1)",
+        (*expected[:-2], *expected[:-3:-1]): "height and width are swapped, use target.transpose(-1, -2)",
+        logits: "it looks one-hot; give class numbers, target.argmax(1)",
+        (expected[0], *expected[2:]): "give one plane of 0 and 1 per label (task=multiclass takes class numbers)",
+        (expected[0], 1, *expected[1:]): "use target.squeeze(1)",
+    }
+    return f": {hints.get(found, 'check that the mask was cut and batched like its image')}"

@@ -1,7 +1,6 @@
 """What a head predicts, and how it is read: what differs between the kinds of tasks, which are classes of their own.
 
-Others ask whether a target is real, and what else a task says of itself, not for its kind. Torch is not imported, so that a
-config can be checked before it is: methods that take tensors call the tensors' own methods.
+Others ask whether a target is real, and what else a task says of itself, not for its kind.
 """
 
 from __future__ import annotations
@@ -25,39 +24,24 @@ class Task(Target):
     """A head's classes, what its target holds (see `Target`), and how its logits are read.
 
     As it stands every logit is a yes or no of its own, and a target holds 0 and 1; subclasses change what is different.
-
-    Attributes:
-        subject: What masks are about: ``land cover``, where every pixel has a class; ``foreground``, where something is to be
-            found; ``detection`` of objects by their centres; or ``regression``.
-        untuned: How labels are found as long as nothing is tuned.
-        tuned: What tuning changes, one class at a time.
-        all_tuned: The same for all classes.
-        scores: What is logged of a validation.
-        class_scores: What is logged of each class.
-        score: The score that chooses the best checkpoint, as it is logged.
-        score_name: What people call it.
-        higher_is_better: Whether it is to be high.
-        counted: What is counted of each scene, see `rsseg.metrics.counters.SCENE_SUMS`, as records name it.
-        score_of: What has a score of its own: a class, or a value.
-        unit: What scores and shares are counted in, for people.
-        error_names: What the values of `errors` stand for.
     """
 
-    subject: ClassVar[str] = "foreground"
-    untuned: ClassVar[str] = "threshold 0.5"
-    tuned: ClassVar[str] = "threshold"
-    all_tuned: ClassVar[str] = "thresholds"
+    subject: ClassVar[str] = "foreground"  # what masks are about; or land cover, detection of centres, regression
+    untuned: ClassVar[str] = "threshold 0.5"  # how labels are found as long as nothing is tuned
+    tuned: ClassVar[str] = "threshold"  # what tuning changes, one class at a time
+    all_tuned: ClassVar[str] = "thresholds"  # the same for all classes
     scores: ClassVar[tuple[str, ...]] = (
         "iou", "dice", "precision", "recall", "f0.5", "f2", "balanced_accuracy", "kappa", "accuracy", "scene_iou", "scene_dice",
     )  # fmt: skip
-    class_scores: ClassVar[tuple[str, ...]] = ("iou", "dice")
-    score: ClassVar[str] = "iou"
-    score_name: ClassVar[str] = "IoU"
-    higher_is_better: ClassVar[bool] = True
-    counted: ClassVar[str] = "confusion"
-    score_of: ClassVar[str] = "class"
-    unit: ClassVar[str] = "pixels"
-    error_names: ClassVar[tuple[str, ...]] = ("right", "wrong")
+    """What is logged of a validation."""
+    class_scores: ClassVar[tuple[str, ...]] = ("iou", "dice")  # what is logged of each class
+    score: ClassVar[str] = "iou"  # the score that chooses the best checkpoint, as it is logged
+    score_name: ClassVar[str] = "IoU"  # what people call it
+    higher_is_better: ClassVar[bool] = True  # whether it is to be high
+    counted: ClassVar[str] = "confusion"  # what is counted of each scene, see `rsseg.metrics.counters.SCENE_SUMS`
+    score_of: ClassVar[str] = "class"  # what has a score of its own: a class, or a value
+    unit: ClassVar[str] = "pixels"  # what scores and shares are counted in, for people
+    error_names: ClassVar[tuple[str, ...]] = ("right", "wrong")  # what the values of `errors` stand for
 
     @property
     def labels(self) -> int:
@@ -137,20 +121,19 @@ class Task(Target):
 
     def activate(self, logits: Tensor) -> Tensor:
         """What logits ``[..., K, H, W]`` stand for: the probability of each class; of other tasks what `predict` gives."""
-        return logits.sigmoid()
+        return self.predict(logits) if self.real else logits.sigmoid()
 
     def decide(self, activated: Tensor, threshold: Tensor | None = None) -> Tensor:
         """The labels, as of `predict`, that `activate`'s probabilities stand for, or the mean of several networks'."""
+        if self.real:
+            return activated
         positive = (activated > (0.5 if threshold is None else per_class(threshold.sigmoid(), activated))).long()
         return positive if self.separate else positive.squeeze(-3)
 
     def turned(self, activated: Tensor, transposed: bool, flipped: tuple[bool, bool]) -> Tensor:
         """What probabilities or values become where their pixels have been transposed, then flipped: see `Centres`.
 
-        Args:
-            activated: ``[..., K, H, W]``, the pixels in their new places.
-            transposed: Whether rows became columns.
-            flipped: Whether the order of the rows, and of the columns, is reversed.
+        `flipped` says whether the order of the rows, and of the columns, is reversed. Pixels are in their new places.
         """
         return activated
 
@@ -163,25 +146,19 @@ class Task(Target):
         labels = self.hard_labels(mask)
         return labels[label] == 1 if self.separate else labels == label
 
-    def without_label(self, mask: NDArray[np.generic], name: str) -> NDArray[np.generic]:
-        """A target ``[*planes, H, W]`` that says nothing of a class: of exclusive ones the pixels labelled so are unknown.
+    def class_masks(self, mask: NDArray[np.generic]) -> list[NDArray[np.bool_]]:
+        """Where a target ``[*planes, H, W]`` has each class: bool ``[H, W]`` each."""
+        mask, names = self.hard_labels(mask), len(self.label_names)
+        return [self.label_mask(mask, label) for label in range(names - self.channels, names)]
 
-        Example:
-            >>> from rsseg.task import Multilabel
-            >>> Multilabel(("road", "house")).without_label(np.array([[[1]], [[1]]], np.uint8), "road").tolist()
-            [[[255]], [[1]]]
-        """
+    def without_label(self, mask: NDArray[np.generic], name: str) -> NDArray[np.generic]:
+        """A target ``[*planes, H, W]`` that says nothing of a class: of exclusive ones the pixels labelled so are unknown."""
         place = self.classes.index(name)
         if self.separate:
             gone = np.arange(self.channels)[:, None, None] == place
         else:
             gone = self.class_masks(mask)[place] if self.exclusive else np.ones(mask.shape[-2:], np.bool_)
         return np.where(gone, np.array(self.unknown, self.dtype), mask)
-
-    def class_masks(self, mask: NDArray[np.generic]) -> list[NDArray[np.bool_]]:
-        """Where a target ``[*planes, H, W]`` has each class: bool ``[H, W]`` each."""
-        mask, names = self.hard_labels(mask), len(self.label_names)
-        return [self.label_mask(mask, label) for label in range(names - self.channels, names)]
 
     def label_counts(
         self, positives: NDArray[np.int64], valid: NDArray[np.int64]

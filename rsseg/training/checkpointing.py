@@ -17,7 +17,6 @@ from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from rsseg.checkpoints import read_checkpoint, write_checkpoint
 from rsseg.comparison.recorder import Recorder
 from rsseg.config.folder import RunFolder
-from rsseg.contract import current_log_name
 from rsseg.files import UnwritableError, atomic_write
 from rsseg.training.signals import Interrupts
 
@@ -210,13 +209,9 @@ class Checkpoints(Checkpoint):
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Let a run that has come to its last step go on to more steps, or to the validation after that step."""
-        step, callbacks = checkpoint["global_step"], checkpoint["callbacks"]
-        checkpoint["callbacks"] = {  # those of callbacks that monitor a value have its name
-            current_log_name(key, pl_module.tasks): state  # type: ignore[arg-type]
-            for key, state in callbacks.items()
-        }
+        step = checkpoint["global_step"]
         checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = step == trainer.max_steps
-        if step == trainer.max_steps and callbacks[self.state_key]["_validated"] < step:
+        if step == trainer.max_steps and checkpoint["callbacks"][self.state_key]["_validated"] < step:
             trainer.fit_loop.epoch_loop.max_steps = step + 1  # Lightning would end at once; put back when the validation starts
 
 

@@ -20,13 +20,14 @@ from rsseg.contract import Batch, InputError
 from rsseg.data.groups import group_names
 from rsseg.data.sampling import Places
 from rsseg.data.store import Store
-from rsseg.data.windows import GridCell, GridWindows, TrainWindows
+from rsseg.data.windows import GridCell, GridWindows, StoreWindows
 from rsseg.dataset import Data, TrainStatistics
 from rsseg.distributed import is_main
 from rsseg.files import write_json
-from rsseg.losses.class_weights import counted_weights, uncounted
-from rsseg.metrics import Sample, choose_pixels, scaling_facts
+from rsseg.losses.class_weights import counted_weights
+from rsseg.metrics import Sample, choose_pixels
 from rsseg.metrics.counters import LogitSample
+from rsseg.metrics.scaling import scaling_facts
 from rsseg.pictures.windows import pick_windows
 from rsseg.setup import Setup
 from rsseg.task import Task
@@ -49,14 +50,14 @@ PANEL: Mapping[str, Mapping[str, Any]] = {
 Binned Lovasz joins the one pass, where the exact one would sort every error.
 """
 
-PROBES = 4  # windows on which gradients, and gains, are recorded
+PROBES = 4  # windows, at most a batch of them, on which gradients, and gains, are recorded
 
 
 def make_recorder(setup: Setup, run: RunFolder, data: Data, sampler: Places) -> Recorder:
     """The callback that records a run; its probe windows are the first of the training stream, not augmented."""
     val = data.stores["val"]
-    stream = TrainWindows(data.stores["train"], setup.window, sampler)
-    probes = [stream.batch([k]) for k in range(PROBES)] if is_main() else []
+    stream = StoreWindows(data.stores["train"], setup.window, sampler)
+    probes = [stream.batch([k]) for k in range(min(PROBES, setup.batch_size))] if is_main() else []
     held_out = pick_windows(val, setup.window, PROBES) if setup.record.gain and is_main() else []
     panels = {head: _panel(setup, head, data.numbers) for head in setup.tasks}
     return Recorder(run.records, recorded_split(val), panels, make_samples(setup, val), probes, held_out)
@@ -95,10 +96,8 @@ def panel_facts(task: Task, numbers: TrainStatistics) -> dict[str, dict[str, Any
 def _panel(setup: Setup, head: str, numbers: TrainStatistics) -> Panel:
     """The losses that a head is valued by."""
     task = setup.tasks[head]
-    counted, facts = numbers.targets[task.target], panel_facts(task, numbers)
-    losses = {name: build(node, f"panel.{name}", TERM, task=task.kind) for name, node in facts.items()}
-    clipped = [task.classes[c] for c in uncounted(task, counted.positives, counted.valid)] if facts else []
-    return Panel(losses, facts, clipped)
+    facts = panel_facts(task, numbers)
+    return Panel({name: build(node, f"panel.{name}", TERM, task=task.kind) for name, node in facts.items()}, facts)
 
 
 Count = Callable[[Mapping[str, Tensor], Batch], None]  # what takes a batch of logits by head
@@ -176,7 +175,7 @@ class Crossing:
         return result
 
 
-def keep_thresholds(
+def keep_tuned(
     run: RunFolder,
     tasks: Mapping[str, Task],
     samples: Mapping[str, Sample],
@@ -184,37 +183,24 @@ def keep_thresholds(
     recorder: Recorder,
     crossed: Mapping[str, Mapping[str, NDArray[Any]]],
 ) -> None:
-    """Tune thresholds on samples of the best checkpoint, by head, and write ``threshold.json``; one that has diverged has none.
+    """Tune thresholds and fit scalings on samples of the best checkpoint, by head: ``threshold.json``, ``scaling.json``.
 
-    Real values have none: without another head there is no such file.
+    A checkpoint that has diverged has none. Real values have none: without another head there are no such files.
     """
-    found = {}
+    thresholds, scalings = {}, {}
     for head, sample in samples.items():
-        known = not np.isnan(crossed[head]["counts"][:2]).any() and not recorder.first.all()
         counts, classes = crossed[head]["counts"][:2], shared(recorder.split.holds[tasks[head].target], recorder.first)
+        known = not np.isnan(counts).any() and not recorder.first.all()
         try:
             if crossed[head]["lost"].any():
                 raise InputError("the run has diverged; lower its learning rate")
-            found[head] = threshold_facts(sample, tasks[head], step, classes, counts if known else None)
+            thresholds[head] = threshold_facts(sample, tasks[head], step, classes, counts if known else None)
         except InputError as error:
             log.warning("No threshold is tuned for head %s: %s", head, error)
-    if samples:
-        write_json(run.thresholds_file, found)
-
-
-def keep_scalings(
-    run: RunFolder, tasks: Mapping[str, Task], samples: Mapping[str, Sample], step: int, first: NDArray[np.bool_]
-) -> None:
-    """Fit the scalings of logits on samples of the best checkpoint, by head, and write ``scaling.json``."""
-    found = {}
-    for head, sample in samples.items():
         try:
-            found[head] = scaling_facts(sample, tasks[head], step, first)
+            scalings[head] = scaling_facts(sample, tasks[head], step, recorder.first)
         except InputError as error:
             log.warning("No scaling is fitted for head %s: %s", head, error)
-            continue
-        if bounded := found[head]["temperature"]["at_bound"]:
-            line = "Head %s: the temperature of %s is at its bound: its logits separate all sampled pixels, or none."
-            log.info(line, head, ", ".join(bounded))
     if samples:
-        write_json(run.scaling_file, found)
+        write_json(run.thresholds_file, thresholds)
+        write_json(run.scaling_file, scalings)

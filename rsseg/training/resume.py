@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import Any
 
 import lightning as L
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from rsseg.config.contents import ABSENT, look_up
 from rsseg.config.folder import RunFolder
+from rsseg.config.plan import within
 from rsseg.contract import InputError
 from rsseg.distributed import is_main
 from rsseg.files import write_json
@@ -26,24 +27,15 @@ FREE = (
 """What says where and how a run is trained, and changes no number of it; data that moved are compared by their fingerprint."""
 
 REASONS = {
-    "model": "the weights that it has are those of its model",
-    "loss": "its best checkpoint was chosen under its loss",
-    "balancing": "it has learnt its weights",
+    "model dataset": "its weights are those of its model and its data",
+    "loss balancing": "its best checkpoint was chosen under its loss",
     "optimizer": "what the optimizer has gathered is its own; only optimizer.lr can change",
     "scheduler": "with steps=... or optimizer.lr=... a cosine schedule begins anew; constant and plateau go on",
-    "dataset": "it goes on with the same data",
-    "seed": "its windows are functions of the seed",
-    "window": "its windows are functions of (seed, window number) and would be others",
-    "batch_size": "its windows are counted in batches of this size",
-    "sampler": "its windows would be others",
-    "augment": "its windows would be others",
-    "trainer": "other devices and precisions give other numbers",
-    "callbacks": "their state belongs to the run",
-    "record": "its records would not go together",
-    "validations": "its validations would not go together",
-    "overlap": "its validations would not go together",
+    "seed window batch_size sampler augment": "its windows would be others",
+    "trainer callbacks": "other devices, precisions and callbacks give other numbers",
+    "record validations overlap": "its records would not go together",
 }
-"""Why a run that goes on keeps a part of its config."""
+"""Why a run that goes on keeps a part of its config, by the parts' names."""
 
 GOES_ON = ("ConstantLR", "ReduceLROnPlateau")  # the schedules that have no end
 
@@ -84,17 +76,18 @@ def continuation(saved: Mapping[str, Any], given: Mapping[str, Any], step: int, 
     Raises:
         InputError: If some of them can't be changed; all of these together.
     """
-    plain, changed, faults = deepcopy(dict(saved)), {}, []
+    node, changed, faults = OmegaConf.create(dict(saved)), {}, []
     for key, value in given.items():
-        if value is not ABSENT and look_up(plain, key) == value:
+        if value is not ABSENT and look_up(saved, key) == value:
             continue
-        may = key in ("steps", "optimizer.lr") or any(key == free or key.startswith(f"{free}.") for free in FREE)
-        if may and value is not ABSENT:
+        if value is not ABSENT and within(key, ("steps", "optimizer.lr", *FREE)):
             changed[key] = value
-            _set(plain, key, value)
-        else:
-            root = key.split("/")[0].split(".")[0]
-            faults.append(f"{key}: {REASONS.get(root, 'a run goes on with the config that it began with')}")
+            OmegaConf.update(node, key, value, force_add=True)
+            continue
+        root = key.split("/")[0].split(".")[0]
+        reasons = [why for names, why in REASONS.items() if root in names.split()]
+        faults.append(f"{key}: {(*reasons, 'a run goes on with the config that it began with')[0]}")
+    plain: Any = OmegaConf.to_container(node)
     if "steps" in changed and plain["steps"] <= step:
         faults.append(f"steps={plain['steps']}: the run has come to step {step} already; give more")
     elif ended and "optimizer.lr" in changed and plain["steps"] <= step:
@@ -165,10 +158,3 @@ class NewSchedule(L.Callback):
             for group in state["param_groups"]:
                 rate = group["initial_lr"] if self.rate is None else self.rate * group.get("lr_scale", 1.0)
                 group["lr"] = group["initial_lr"] = rate
-
-
-def _set(node: dict[str, Any], key: str, value: Any) -> None:
-    *names, last = key.split(".")
-    for name in names:
-        node = node.setdefault(name, {})
-    node[last] = value

@@ -21,15 +21,16 @@ from rsseg.config.folder import RunFolder
 from rsseg.config.schema import Cache
 from rsseg.contract import InputError, counted
 from rsseg.data.store import Store, load
-from rsseg.data.windows import Batches, GridWindows, Loader, Windows, thread_count
+from rsseg.data.windows import Batches, GridWindows, Loader, StoreWindows, thread_count
 from rsseg.devices import choose_precision, scoring_accelerator
-from rsseg.metrics import AnyScores, Scores
+from rsseg.metrics import Scores
+from rsseg.metrics.scores import overlap
 from rsseg.module import SegmentationModule
 from rsseg.progress import shows_bars
 from rsseg.setup import Setup
 from rsseg.table import print_table
 from rsseg.training.counting import PointCounts, Thresholds
-from rsseg.training.recording import Count, Crossing, keep_scalings, keep_thresholds, labelled_tasks, recorded_split
+from rsseg.training.recording import Count, Crossing, keep_tuned, labelled_tasks, recorded_split
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +67,7 @@ def scoring_trainer(setup: Setup, callbacks: Sequence[L.Callback] = ()) -> L.Tra
     )
 
 
-def score(
-    setup: Setup, module: SegmentationModule, windows: GridWindows, counters: Sequence[Count] = ()
-) -> dict[str, AnyScores]:
+def score(setup: Setup, module: SegmentationModule, windows: GridWindows, counters: Sequence[Count] = ()) -> dict[str, Scores]:
     """Score whole scenes in this process, and give their batches of logits by head to `counters`; scores by head."""
 
     def give(*given: Any) -> None:
@@ -96,7 +95,7 @@ def _over_scenes(setup: Setup, windows: GridWindows, callback: L.Callback) -> tu
 
 def score_best(
     setup: Setup, run: RunFolder, module: SegmentationModule, store: Store, recorder: Recorder | None, step: int
-) -> dict[str, AnyScores]:
+) -> dict[str, Scores]:
     """The scores by head of a run's best checkpoint, whose weights the module is left with.
 
     Of a recorded run each half of the scenes is counted besides by the checkpoint that was chosen on the other half, and
@@ -128,23 +127,17 @@ def score_best(
     if held != best:
         load_checkpoint(module, run)
     crossed = crossing.write()
-    keep_thresholds(run, module.tasks, samples, best, recorder, crossed)
-    keep_scalings(run, module.tasks, samples, best, recorder.first)
+    keep_tuned(run, module.tasks, samples, best, recorder, crossed)
     recorder.remove_samples()
-    remove_halves(run)
+    for name in HALVES:
+        (run.checkpoints / f"{name}.ckpt").unlink(missing_ok=True)
     (run.records / "test.npz").unlink(missing_ok=True)  # of a run that has gone on
     return {
-        head: replace(scores, boundary_iou=float(scores.metrics["iou"](crossed[head]["counts"][-1])))
-        if isinstance(scores, Scores)
+        head: replace(scores, beside={"boundary_iou": overlap(crossed[head]["counts"][-1].sum(0))})
+        if not scores.task.real
         else scores
         for head, scores in result.items()
     }
-
-
-def remove_halves(run: RunFolder) -> None:
-    """Remove the checkpoints that were the best on a half of the scenes."""
-    for name in HALVES:
-        (run.checkpoints / f"{name}.ckpt").unlink(missing_ok=True)
 
 
 def score_split(setup: Setup, run: RunFolder, module: SegmentationModule, store: Store, path: Path, version: str) -> None:
@@ -177,19 +170,19 @@ def score_split(setup: Setup, run: RunFolder, module: SegmentationModule, store:
     write_arrays(path, arrays)
 
 
-def score_rows(result: Mapping[str, AnyScores]) -> list[dict[str, Any]]:
+def score_rows(result: Mapping[str, Scores]) -> list[dict[str, Any]]:
     """The table of each head: a row per class, then rows of averages, which have no class."""
     return [{"head": head, **row} for head, scores in result.items() for row in scores.table()]
 
 
-def scene_rows(result: Mapping[str, AnyScores], scenes: Sequence[str]) -> list[dict[str, Any]]:
+def scene_rows(result: Mapping[str, Scores], scenes: Sequence[str]) -> list[dict[str, Any]]:
     """The scores of each scene and head."""
     return [{"head": head, **row} for head, scores in result.items() for row in scores.scene_table(scenes)]
 
 
-def confusion_rows(result: Mapping[str, AnyScores]) -> list[dict[str, Any]]:
+def confusion_rows(result: Mapping[str, Scores]) -> list[dict[str, Any]]:
     """The cells of the confusion matrices of each head that has some."""
-    labelled = {head: scores for head, scores in result.items() if isinstance(scores, Scores)}
+    labelled = {head: scores for head, scores in result.items() if not scores.task.real}
     return [{"head": head, **row} for head, scores in labelled.items() for row in scores.pair_table()]
 
 
@@ -215,7 +208,7 @@ def _shown_as(key: str, row: Mapping[str, Any]) -> str:
 TUNED = ("iou", "dice", "precision", "recall")  # the scores at tuned thresholds that are printed beside those at fixed ones
 
 
-def print_scores(result: Mapping[str, AnyScores], title: str, tuned: Mapping[str, AnyScores] | None = None) -> None:
+def print_scores(result: Mapping[str, Scores], title: str, tuned: Mapping[str, Scores] | None = None) -> None:
     """Print the scores of heads, in a table for all that have the same scores.
 
     Args:
@@ -223,13 +216,13 @@ def print_scores(result: Mapping[str, AnyScores], title: str, tuned: Mapping[str
         title: The line above.
         tuned: The same heads' scores at tuned thresholds, to be printed beside; None: there are none.
     """
-    alike: dict[type, dict[str, AnyScores]] = {}
+    alike: dict[str, dict[str, Scores]] = {}
     for head, scores in result.items():
-        alike.setdefault(type(scores), {})[head] = scores
+        alike.setdefault(scores.task.counted, {})[head] = scores
     several = len(result) > 1
     for heads in alike.values():
         rows = name_means(score_rows(heads), several)
-        if tuned and any(isinstance(scores, Scores) for scores in heads.values()):
+        if tuned and any(not scores.task.real for scores in heads.values()):
             beside = name_means(score_rows({head: tuned[head] for head in heads}), several)
             rows = [_side_by_side(*pair) for pair in zip(rows, beside, strict=True)]
         print_table(rows, title)
@@ -255,6 +248,6 @@ def cache_scenes(setup: Setup, stores: list[Store], trainer: L.Trainer) -> None:
         load(stores, trainer.strategy.root_device if setup.cache is Cache.gpu else None)
 
 
-def feed(setup: Setup, windows: Windows, batches: Batches, world: int = 1) -> Loader:
+def feed(setup: Setup, windows: StoreWindows, batches: Batches, world: int = 1) -> Loader:
     """Batches for a trainer, cut ahead by threads, or on its device where the scenes lie there."""
     return Loader(windows, batches, 0 if setup.cache is Cache.gpu else thread_count(setup.workers, world))

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
-import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
@@ -21,9 +18,6 @@ from rsseg.config.naming import slurm_job
 from rsseg.distributed import is_main
 
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
-
-CANCELLED = 300.0
-"""A SIGTERM that comes so many seconds before a SLURM job's time is over is a cancellation, not the end of its time."""
 
 log = logging.getLogger(__name__)
 
@@ -98,45 +92,16 @@ class Interrupts:
 
 
 def requeue(number: int) -> None:
-    """Queue the SLURM job again that a signal has stopped; nothing outside of a job, and for what a person stops.
+    """Queue the SLURM job again that SIGUSR1 or SIGUSR2 has stopped: what ``#SBATCH --signal`` sends before its time is over.
 
-    SLURM sends SIGTERM when a job's time is over, but also when it is cancelled.
+    SIGTERM comes when a job is cancelled too, and SLURM itself queues a preempted job again.
     """
     job = slurm_job()
-    if job is None or number == signal.SIGINT or (number == signal.SIGTERM and seconds_left(job) > CANCELLED):
+    if job is None or number in (signal.SIGINT, signal.SIGTERM):
         return
     try:
-        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60)
-        fault = done.stderr.strip() or f"exit status {done.returncode}" if done.returncode else ""
-    except (OSError, subprocess.SubprocessError) as error:
-        fault = str(error)
-    if fault:
-        log.warning("SLURM job %s can't be queued again (%s): submit it again, it goes on by itself", job, fault)
-    else:
+        subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60, check=True)
         log.info("SLURM job %s is queued again and goes on by itself.", job)
-
-
-def seconds_left(job: str) -> float:
-    """The seconds until the time of a SLURM job is over; 0 once it is, and where that is unknown.
-
-    SLURM is asked: its version 22.05 sets no SLURM_JOB_END_TIME, and where there is one, it does not follow a limit that is
-    changed. A job that SLURM itself has queued again has its whole time left.
-
-    Args:
-        job: Its number.
-    """
-    try:
-        asked = ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%L"]
-        left = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return max(0.0, float(os.environ.get("SLURM_JOB_END_TIME", "0")) - time.time())
-    if left == "UNLIMITED":
-        return math.inf
-    days, _, clock = left.rpartition("-")
-    try:
-        seconds = 0
-        for part in clock.split(":"):  # minutes and seconds, with hours before them if there are any
-            seconds = 60 * seconds + int(part)
-        return 86400 * int(days or 0) + seconds
-    except ValueError:  # INVALID once it is over
-        return 0.0
+    except (OSError, subprocess.SubprocessError) as error:
+        fault = getattr(error, "stderr", None) or error
+        log.warning("SLURM job %s can't be queued again (%s): submit it again, it goes on by itself", job, str(fault).strip())

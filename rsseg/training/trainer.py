@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,26 +12,25 @@ from statistics import fmean
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor, Timer
+from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor, ProgressBar, RichProgressBar, Timer
 
-from rsseg.comparison.recorder import Recorder
+from rsseg.comparison.examples import write_examples
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError, counted, log_name
 from rsseg.data.groups import group_names
-from rsseg.data.store import Store
-from rsseg.data.windows import Batches, GridWindows, TrainWindows
+from rsseg.data.windows import Batches, GridWindows, StoreWindows
 from rsseg.dataset import Data
 from rsseg.devices import choose_accelerator, choose_precision
 from rsseg.distributed import OneFolder, SyncBatchNorm, is_main, launched
 from rsseg.files import write_csv, write_json
 from rsseg.loggers import MetricsFile, SideLogger, side_loggers
 from rsseg.losses import Foreign
-from rsseg.metrics import AnyScores, Scores
+from rsseg.metrics import Scores
 from rsseg.module import SegmentationModule
 from rsseg.pictures.diagnostics import draw_balance, draw_confusion, draw_curves
 from rsseg.pictures.gallery import Gallery
 from rsseg.pictures.windows import of_head, pick_windows, predict_windows
-from rsseg.progress import Lines, duration, gone_and_left, shows_bars
+from rsseg.progress import Lines, duration, shows_bars
 from rsseg.setup import Setup
 from rsseg.training.checkpointing import CheckpointFiles, Checkpoints, validation_steps
 from rsseg.training.divergence import DivergedError, NonFinite
@@ -90,7 +88,7 @@ class ProgressLines(L.Callback):
         if not shows_bars():
             self._say(trainer, self.monitor, float(trainer.callback_metrics[self.monitor]))
         for head, scores in pl_module.scores.items():
-            if isinstance(scores, Scores):
+            if not scores.task.real:
                 self._say_unpredicted(trainer.global_step, head, scores)
 
     def _say(self, trainer: L.Trainer, name: str, value: float) -> None:
@@ -101,7 +99,8 @@ class ProgressLines(L.Callback):
         times = sum(mark > step for mark in self.marks) + 1  # the best checkpoint is scored at the end
         left = one_step * (steps - step) + validation * times
         parts = f" ({duration(one_step)} a step, {duration(validation)} a validation)" if not self._estimated else ""
-        log.info("step %d of %d: %s %.4f, %s%s", step, steps, name, value, gone_and_left(gone, left), parts)
+        rest = f"{duration(gone)} gone, about {duration(left)} left{parts}"
+        log.info("step %d of %d: %s %.4f, %s", step, steps, name, value, rest)
         self._estimated = True
 
     def _say_unpredicted(self, step: int, head: str, scores: Scores) -> None:
@@ -117,6 +116,21 @@ class ProgressLines(L.Callback):
         self._unpredicted[head] = set(share)
 
 
+class StepBar(RichProgressBar):
+    """Lightning's bar, in optimiser steps instead of batches."""
+
+    @property
+    def total_train_batches(self) -> int | float:
+        """The steps of the run."""
+        return self.trainer.max_steps
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Show the steps that are done."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, trainer.global_step - 1)
+
+
 def make_trainer(
     setup: Setup, run: RunFolder, callbacks: Sequence[L.Callback], kept: Checkpoints, resumed_step: int = 0
 ) -> L.Trainer:
@@ -128,7 +142,9 @@ def make_trainer(
         chosen = [callback for callback in chosen if not isinstance(callback, LearningRateFinder)]  # the rate is found
     if not any(isinstance(callback, Timer) for callback in chosen):
         chosen.append(Timer())  # its time goes on with a resumed run
-    bars = {} if shows_bars() or "enable_progress_bar" in node else {"enable_progress_bar": False}  # `ProgressLines` stands in
+    bar = shows_bars() and node.get("enable_progress_bar", True)  # without a terminal `ProgressLines` stands in
+    if bar and not any(isinstance(callback, ProgressBar) for callback in chosen):
+        chosen.append(StepBar())
     return setup.trainer(
         accelerator=accelerator,
         precision=choose_precision(node.get("precision", "auto"), accelerator),
@@ -139,40 +155,177 @@ def make_trainer(
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         logger=[
-            MetricsFile(run.metrics_file, resumed_step, setup.tasks),
+            MetricsFile(run.metrics_file, resumed_step),
             *(SideLogger(name, partial(setup.logger, name, run.path)) for name in setup.plain["logger"]),
         ],
         callbacks=[
-            OneFolder(run.path),
             *chosen,
             *callbacks,
             LearningRateMonitor(logging_interval="step"),
             ProgressLines(kept.monitor, kept.steps),
             kept,
+            OneFolder(run.path),
         ],
         plugins=[CheckpointFiles(run), *([SyncBatchNorm(accelerator)] if node.get("sync_batchnorm") else [])],
         use_distributed_sampler=False,
         enable_model_summary=False,
-        **bars,
+        enable_progress_bar=bar,
     )
 
 
-@dataclass(frozen=True)
 class Loop:
-    """A run's module, and what trains it."""
+    """A run's module, what trains it, and what that leaves in the run folder.
 
-    setup: Setup
-    run: RunFolder
-    module: SegmentationModule
-    data: Data
-    step: int  # the step that it goes on from; 0: from the beginning
-    trainer: L.Trainer
-    windows: TrainWindows  # what it trains on
-    gallery: Gallery
-    guard: NonFinite  # checks whether losses and gradients are finite
-    recorder: Recorder | None  # records the run; None: it is not recorded
+    Args:
+        setup: The run's setup.
+        run: The run folder.
+        module: What is trained.
+        data: The scenes.
+        step: The step that it goes on from; 0: from the beginning.
+        interrupts: The signals that stop the run.
+    """
 
-    def ending(self) -> dict[str, Any]:
+    def __init__(
+        self, setup: Setup, run: RunFolder, module: SegmentationModule, data: Data, step: int, interrupts: Interrupts
+    ) -> None:
+        self.setup, self.run, self.module, self.data, self.step = setup, run, module, data, step
+        train, val = data.stores["train"], data.stores["val"]
+        self.windows = StoreWindows(train, setup.window, setup.sampler(train.sizes, train.census.blocks, train.read))
+        drawn = pick_windows(val, setup.window, setup.pictures) if is_main() else []
+        names = [scene.name for scene in val.scenes]
+        palettes = {name: setup.palette(name) for name in setup.tasks}
+        self.gallery = Gallery(run.pictures, drawn, names, palettes, setup.shown_bands)
+        self.recorder = make_recorder(setup, run, data, self.windows.sampler) if setup.record.enabled else None
+        self.guard = NonFinite(self._trained_on, setup.on_nonfinite == "skip")
+        renewed = [NewSchedule(setup.plain["optimizer"].get("lr"))] if step and begins_anew(run, step) else []
+        marks = validation_steps(setup.steps, setup.validations)
+        monitor = log_name("val", setup.head, setup.task.score, setup.tasks)
+        better = setup.task.higher_is_better
+        kept = Checkpoints(run, monitor, marks, setup.checkpoint_every, interrupts, better, self.recorder)
+        callbacks = [self.gallery, *([self.recorder] if self.recorder else []), self.guard, *renewed]
+        self.trainer = make_trainer(setup, run, callbacks, kept, step)
+
+    def fit(self, last: Path | None) -> None:
+        """Train the module from a checkpoint, or from the beginning, to the end.
+
+        Raises:
+            InputError: If training stops before its last step for a reason that is the user's.
+            DivergedError: If it diverges; ``summary.json`` says so.
+            StoppedError: If a signal stops it.
+        """
+        try:
+            for logger in side_loggers(self.trainer):
+                logger.log_hyperparams(self.setup.plain)
+            with launched(self.trainer, self.run.path, self.setup.trust):
+                self._train_all_steps(last)
+        except DivergedError as error:
+            if is_main():
+                write_json(self.run.summary_file, {"diverged": error.facts, **self._ending()})
+            rate = self.setup.plain["optimizer"].get("lr")
+            raise DivergedError(
+                f"{error}. summary.json has the windows. Take a lower optimizer.lr (it was {rate}), or on_nonfinite=skip to "
+                f"leave such steps out, for a new run or behind {self.run.resume_word}",
+                error.facts,
+            ) from None
+
+    def _trained_on(self, step: int) -> Mapping[str, Any]:
+        """The numbers and the scenes of a step's windows, by the number of the step from 0."""
+        per_step = self.setup.batch_size * self.setup.accumulate
+        numbers = list(range(step * per_step, (step + 1) * per_step))
+        scenes = self.windows.store.scenes
+        return {"windows": numbers, "scenes": [scenes[self.windows.sampler(k)[0]].name for k in numbers]}
+
+    def _train_all_steps(self, last: Path | None) -> None:
+        setup, trainer, stores = self.setup, self.trainer, self.data.stores
+        rank, world, size = trainer.global_rank, trainer.world_size, setup.batch_size
+        per_step = size * setup.accumulate
+        cache_scenes(setup, list(stores.values()), trainer)
+        windows = GridWindows(stores["val"], setup.window, setup.overlap)
+        for head, task in setup.tasks.items():
+            if windows.masked or any(store.censuses[task.target].blocks.counts[:, -1].any() for store in stores.values()):
+                for loss in self.module.losses[head].modules():
+                    if isinstance(loss, Foreign):
+                        loss.refuse_ignored()
+        train = feed(setup, self.windows, Batches(setup.steps * per_step, size, self.step * per_step, rank, world), world)
+        val = feed(setup, windows, Batches(len(windows), size, 0, rank, world), world)
+        self._log_start()
+        # Lightning converts the module after it has loaded the weights, which would cut float64 weights to float32.
+        trainer.precision_plugin.convert_module(self.module)
+        trainer.fit(self.module, train, val, ckpt_path=last)
+        if trainer.global_step < setup.steps:
+            log.info("Stopped early, at step %d of %d.", trainer.global_step, setup.steps)
+
+    def _log_start(self) -> None:
+        setup, trainer = self.setup, self.trainer
+        scenes = []
+        for split, word in (("train", "training"), ("val", "validation")):
+            store = self.data.stores[split]
+            areas = len(set(group_names(store.scenes)))
+            within = f" in {counted(areas, 'area')}" if areas < len(store) else ""
+            scenes.append(counted(len(store), f"{word} scene") + within)
+        log.info(
+            "%s: %s, %d steps of %d windows of %d px on %s in %s%s%s",
+            setup.dataset.name, " and ".join(scenes), setup.steps, setup.batch_size * setup.accumulate, setup.window,
+            trainer.strategy.root_device, trainer.precision, f", {trainer.world_size} processes" * (trainer.world_size > 1),
+            f", going on from step {self.step}" if self.step else "",
+        )  # fmt: skip
+        if setup.accumulate > 1:
+            log.warning(
+                "Gradients are accumulated over %d batches: the loss is taken per batch and averaged. For losses of a whole "
+                "batch (overlap losses, weighted cross-entropy) that is another loss than that of one batch of %d windows.",
+                setup.accumulate,
+                setup.accumulate * setup.batch_size,
+            )
+
+    def write_scores(self, result: Mapping[str, Scores]) -> None:
+        """Write tables and pictures of the best checkpoint, of which the module has the weights; print and log them."""
+        run, gallery, step, rows = self.run, self.gallery, self.trainer.global_step, score_rows(result)
+        write_csv(run.classes_file, rows)
+        print_scores(result, f"{run.path.name}: validation, best checkpoint, pooled over whole scenes")
+        if gallery.windows:
+            windows = predict_windows(self.module.eval(), gallery.windows, gallery.scenes)
+            gallery.draw(self.trainer, run.path / "picture.png", windows, "best")
+        drawn = []
+        try:
+            if gallery.windows and self.recorder:
+                write_examples(run.records, windows, gallery.palettes, gallery.shown)
+            for head, scores in result.items():
+                confusion, curves = (of_head(run.path / f"{name}.png", head, result) for name in ("confusion", "curves"))
+                if not scores.task.real:
+                    draw_confusion(confusion, scores)
+                    drawn.append(confusion)
+                draw_curves(curves, head, self.module.tasks, gallery.palettes[head], run.metrics())
+                drawn.append(curves)
+            draw_balance(run.path / "balance.png", run.metrics())
+        except InputError as error:  # a full disk, or a metrics.csv that was removed or edited
+            log.warning("%s; the run goes on without its last pictures", error)
+            return
+        drawn = [path for path in (*drawn, run.path / "balance.png") if path.is_file()]
+        for logger in side_loggers(self.trainer):
+            for path in drawn:
+                logger.show(path.stem, path, step)
+            logger.tabulate("classes", name_means(rows, len(result) > 1), step)
+        pictures = [path for path in (of_head(run.path / "picture.png", head, result) for head in result) if path.is_file()]
+        log.info("Pictures in %s: %s", run.path, ", ".join(path.name for path in (*pictures, *drawn)))
+
+    def write_summary(self, result: Mapping[str, Scores]) -> None:
+        """Write the best checkpoint's scores into ``summary.json``, whose presence says that the run is finished.
+
+        The scores are the first head's; of several heads all are under ``heads`` besides. What was left out is logged.
+        """
+        means = {head: scores.means() for head, scores in result.items()}
+        heads = {"heads": means} if len(means) > 1 else {}
+        write_json(self.run.summary_file, means[self.setup.head] | heads | self._ending())
+        self.run.previous.unlink(missing_ok=True)  # for a damaged last one while the run trains
+        for split, store in self.data.stores.items():
+            if store.skipped:
+                log.warning("%d scenes of the %s split were skipped: see data.json.", len(store.skipped), split)
+        if self.guard.skipped:
+            line = "%d of %d steps were left out: losses or gradients were not finite."
+            log.warning(line, self.guard.skipped, self.trainer.global_step)
+        log.info("Run folder: %s", self.run)
+
+    def _ending(self) -> dict[str, Any]:
         """What summary.json says of any run that has ended."""
         timer = next(callback for callback in self.trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
         return {
@@ -185,152 +338,3 @@ class Loop:
         """Close the loggers."""
         for logger in side_loggers(self.trainer):
             logger.close()
-
-
-def make_loop(setup: Setup, run: RunFolder, module: SegmentationModule, data: Data, step: int, interrupts: Interrupts) -> Loop:
-    """Make the loop of a module; the arguments are its attributes, and the signals that stop the run."""
-    head, train, val = setup.head, data.stores["train"], data.stores["val"]
-    windows = TrainWindows(train, setup.window, setup.sampler(train.sizes, train.census.blocks, train.read))
-    drawn = pick_windows(val, setup.window, setup.pictures) if is_main() else []
-    names = [scene.name for scene in val.scenes]
-    gallery = Gallery(run.pictures, drawn, names, {name: setup.palette(name) for name in setup.tasks}, setup.shown_bands)
-    recorder = make_recorder(setup, run, data, windows.sampler) if setup.record.enabled else None
-    guard = NonFinite(_trained_on(setup, windows), setup.on_nonfinite == "skip")
-    renewed = [NewSchedule(setup.plain["optimizer"].get("lr"))] if step and begins_anew(run, step) else []
-    marks = validation_steps(setup.steps, setup.validations)
-    monitor = log_name("val", head, setup.task.score, setup.tasks)
-    kept = Checkpoints(run, monitor, marks, setup.checkpoint_every, interrupts, setup.task.higher_is_better, recorder)
-    callbacks = [gallery, *([recorder] if recorder else []), guard, *renewed]
-    trainer = make_trainer(setup, run, callbacks, kept, step)
-    return Loop(setup, run, module, data, step, trainer, windows, gallery, guard, recorder)
-
-
-def fit(loop: Loop, last: Path | None) -> None:
-    """Train a module from a checkpoint, or from the beginning, to the end.
-
-    Raises:
-        InputError: If training stops before its last step for a reason that is the user's.
-        DivergedError: If it diverges; ``summary.json`` says so.
-        StoppedError: If a signal stops it.
-    """
-    setup, run = loop.setup, loop.run
-    try:
-        for logger in side_loggers(loop.trainer):
-            logger.log_hyperparams(setup.plain)
-        with launched(loop.trainer, run.path, setup.trust):
-            _train_all_steps(loop, last)
-    except DivergedError as error:
-        if is_main():
-            write_json(run.summary_file, {"diverged": error.facts, **loop.ending()})
-        rate = setup.plain["optimizer"].get("lr")
-        raise DivergedError(
-            f"{error}. summary.json has the windows. Take a lower optimizer.lr (it was {rate}), or on_nonfinite=skip to leave "
-            f"such steps out, for a new run or behind {run.resume_word}",
-            error.facts,
-        ) from None
-
-
-def _trained_on(setup: Setup, windows: TrainWindows) -> Callable[[int], Mapping[str, Any]]:
-    """A function that gives the numbers and the scenes of a step's windows, by the number of the step from 0."""
-    per_step = setup.batch_size * setup.accumulate
-
-    def batch(step: int) -> Mapping[str, Any]:
-        numbers = list(range(step * per_step, (step + 1) * per_step))
-        return {"windows": numbers, "scenes": [windows.store.scenes[windows.place(k)[0]].name for k in numbers]}
-
-    return batch
-
-
-def _train_all_steps(loop: Loop, last: Path | None) -> None:
-    setup, trainer, stores = loop.setup, loop.trainer, loop.data.stores
-    rank, world, size = trainer.global_rank, trainer.world_size, setup.batch_size
-    if size % world:
-        raise InputError(f"batch_size={size} can't be shared evenly among {world} devices: take a multiple of {world}")
-    per_step = size * trainer.accumulate_grad_batches
-    cache_scenes(setup, list(stores.values()), trainer)
-    windows = GridWindows(stores["val"], setup.window, setup.overlap)
-    for head, task in setup.tasks.items():
-        if windows.masked or any(store.censuses[task.target].blocks.counts[:, -1].any() for store in stores.values()):
-            for loss in loop.module.losses[head].modules():
-                if isinstance(loss, Foreign):
-                    loss.refuse_ignored()
-    train = feed(setup, loop.windows, Batches(setup.steps * per_step, size, loop.step * per_step, rank, world), world)
-    val = feed(setup, windows, Batches(len(windows), size, 0, rank, world), world)
-    _log_start(setup, stores, trainer, loop.step if last else None)
-    # Lightning converts the module after it has loaded the weights, which would cut float64 weights to float32.
-    trainer.precision_plugin.convert_module(loop.module)
-    trainer.fit(loop.module, train, val, ckpt_path=last)
-    if trainer.global_step < setup.steps:
-        log.info("Stopped early, at step %d of %d.", trainer.global_step, setup.steps)
-
-
-def _log_start(setup: Setup, stores: Mapping[str, Store], trainer: L.Trainer, step: int | None) -> None:
-    areas = {split: len(set(group_names(store.scenes))) for split, store in stores.items()}
-    grouped = any(areas[split] < len(stores[split]) for split in areas)
-    scenes = [
-        counted(len(stores[split]), f"{word} scene") + f" in {counted(areas[split], 'area')}" * grouped
-        for split, word in (("train", "training"), ("val", "validation"))
-    ]
-    log.info(
-        "%s: %s, %d steps of %d windows of %d px on %s in %s%s%s",
-        setup.dataset.name, " and ".join(scenes), setup.steps,
-        setup.batch_size * trainer.accumulate_grad_batches, setup.window,
-        trainer.strategy.root_device, trainer.precision, f", {trainer.world_size} processes" * (trainer.world_size > 1),
-        "" if step is None else f", going on from step {step}",
-    )  # fmt: skip
-    times = trainer.accumulate_grad_batches
-    if times > 1:
-        log.warning(
-            "Gradients are accumulated over %d batches: the loss is taken per batch and averaged. For losses of a whole batch "
-            "(overlap losses, weighted cross-entropy) that is another loss than that of one batch of %d windows.",
-            times,
-            times * setup.batch_size,
-        )  # fmt: skip
-
-
-def write_scores(loop: Loop, result: Mapping[str, AnyScores]) -> None:
-    """Write tables and pictures of the best checkpoint, of which the module has the weights; print and log them."""
-    run, gallery, trainer, rows = loop.run, loop.gallery, loop.trainer, score_rows(result)
-    write_csv(run.classes_file, rows)
-    print_scores(result, f"{run.path.name}: validation, best checkpoint, pooled over whole scenes")
-    if gallery.windows:
-        windows = predict_windows(loop.module.eval(), gallery.windows, gallery.scenes)
-        gallery.draw(trainer, run.path / "picture.png", windows, "best")
-    drawn = {}
-    try:
-        for head, scores in result.items():
-            confusion, curves = (of_head(run.path / f"{name}.png", head, result) for name in ("confusion", "curves"))
-            if isinstance(scores, Scores):
-                draw_confusion(confusion, scores)
-                drawn[confusion.stem] = confusion
-            draw_curves(curves, head, loop.module.tasks, gallery.palettes[head], run.metrics())
-            drawn[curves.stem] = curves
-        drawn["balance"] = run.path / "balance.png"
-        draw_balance(drawn["balance"], run.metrics())
-    except InputError as error:  # a full disk, or a metrics.csv that was removed or edited
-        log.warning("%s; the run goes on without its last pictures", error)
-        return
-    for logger in side_loggers(trainer):
-        for name, path in drawn.items():
-            if path.is_file():
-                logger.show(name, path, trainer.global_step)
-        logger.tabulate("classes", name_means(rows, len(result) > 1), trainer.global_step)
-    pictures = [*(of_head(run.path / "picture.png", head, result) for head in result), *drawn.values()]
-    log.info("Pictures in %s: %s", run.path, ", ".join(path.name for path in pictures if path.is_file()))
-
-
-def write_summary(loop: Loop, result: Mapping[str, AnyScores]) -> None:
-    """Write the best checkpoint's scores into ``summary.json``, whose presence says that the run is finished.
-
-    The scores are the first head's; of several heads all are under ``heads`` besides. What was left out is logged.
-    """
-    means = {head: scores.means() for head, scores in result.items()}
-    heads = {"heads": means} if len(means) > 1 else {}
-    write_json(loop.run.summary_file, means[loop.setup.head] | heads | loop.ending())
-    for split, store in loop.data.stores.items():
-        if store.skipped:
-            log.warning("%d scenes of the %s split were skipped: see data.json.", len(store.skipped), split)
-    skipped, steps = loop.guard.skipped, loop.trainer.global_step
-    if skipped:
-        log.warning("%d of %d steps were left out: losses or gradients were not finite.", skipped, steps)
-    log.info("Run folder: %s", loop.run)

@@ -4,31 +4,19 @@ from itertools import combinations, pairwise
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from run_folders import BINARY, changed, height_sums, made_findings, make_sweep, of_label, steady
 from run_folders import HEIGHT as HEIGHTS
-from scipy.stats import kendalltau
 
-from rsseg.comparison.figures import (
-    FIGURES,
-    FIGURES_OF_SEVERAL,
-    brief,
-    draw_alignment,
-    draw_all,
-    draw_curves,
-    draw_forest,
-    draw_measures,
-    draw_pairs,
-    draw_regrets,
-)
+from rsseg.comparison.figures import BAND, INK, RED, RULES, draw_all, draw_curves, draw_forest, draw_terms
 from rsseg.comparison.findings import Findings
 from rsseg.comparison.selection import gather
-from rsseg.comparison.style import BAND, BLUE, INK, RED, RULES, TINTS
+from rsseg.comparison.tables import all_tables, checkpoints
 
 LOSSES = ["ce", "dice", "focal"]
-ALL_FIGURES = FIGURES_OF_SEVERAL | FIGURES
 
 
 @pytest.fixture(scope="module")
@@ -81,98 +69,38 @@ def test_of_an_error_left_is_behind_too():
     assert axis.figure.get_supxlabel() == "RMSE in m, difference to the best: mae"
 
 
-def test_baselines_have_rows_below_or_an_arrow_where_they_are_far_off():
-    found = changed(of_label(steady([0.6, 0.55]), labels=LOSSES[:2]), baselines={"all road": 0.1, "pixels alone": 0.57})
-    (axis,) = draw_forest(found).axes
-    assert [text.get_text() for text in axis.get_yticklabels()] == ["ce", "dice", "all road", "pixels alone"]
-    lines = [line for line in axis.get_lines() if line.get_marker() in ("x", "<")]
-    drawn = {line.get_ydata()[0]: (line.get_xdata()[0], line.get_marker()) for line in lines}
-    assert drawn[3] == (pytest.approx(-0.03), "x")
-    assert drawn[2][1] == "<"
-    assert axis.get_xlim()[0] < drawn[2][0]
-    assert [text.get_text() for text in axis.texts] == ["-0.500", "-0.030"]
-
-
 @pytest.mark.parametrize("seeds", [2, 3])
 def test_nothing_is_coloured_with_fewer_than_three_seeds(seeds):
     found = of_label(steady([0.5, 0.6, 0.4], seeds=seeds), tuned=steady([0.7, 0.7, 0.5], seeds=seeds), labels=LOSSES)
-    told = set()
-    for draw in (draw_forest, draw_regrets, draw_pairs, draw_measures):
-        with mpl.rc_context(RULES):
-            for axis in draw(found).axes:
-                told |= {to_hex(line.get_color()) for line in axis.get_lines()}
-                told |= {to_hex(patch.get_facecolor()) for patch in axis.patches}
-    assert bool(told & {RED, BLUE, TINTS[RED], TINTS[BLUE]}) == (seeds > 2)
-
-
-def test_a_cell_is_coloured_where_its_interval_excludes_0():
-    found = of_label(steady([0.6, 0.601, 0.5], of_seeds=0.01), labels=LOSSES)
-    lead, order = found.ranked.lead(), found.order
-    axis = draw_pairs(found).axes[0]
-    cells = {(round(p.get_y() + 0.5), round(p.get_x() + 0.5)): to_hex(p.get_facecolor()) for p in axis.patches}
-    texts = {(round(t.get_position()[1]), round(t.get_position()[0])): t.get_text() for t in axis.texts}
-    sure = 0
-    for row, column in np.ndindex(3, 3):
-        value, low, high = lead.at(order[row], order[column])
-        assert cells[row, column] == (TINTS[BLUE] if low > 0 else TINTS[RED] if high < 0 else TINTS[INK])
-        assert texts[row, column] == ("" if row == column else brief(np.array(value))[()])
-        sure += low > 0
-    assert sure == 2  # both above the third
-
-
-def test_the_map_of_measures_shows_scores_of_the_best_and_differences_to_them():
-    found = of_label(steady([0.6, 0.5]), labels=LOSSES[:2])
-    axis = draw_measures(found).axes[0]
-    names = [text.get_text().replace("\n", " ") for text in axis.get_yticklabels()]
-    assert names == [found.measures[name].heading for name in found.estimates]
-    texts = {(round(t.get_position()[1]), round(t.get_position()[0])): t.get_text() for t in axis.texts}
-    for row, estimates in enumerate(found.estimates.values()):
-        assert texts[row, 0] == f"{estimates.mean.value[0]:.3f}"
-        assert texts[row, 1] == brief(np.array(estimates.lead().value[1, 0]))[()]
-
-
-def test_many_losses_are_mapped_as_far_as_there_is_room():
-    found = of_label(steady(np.linspace(0.6, 0.3, 15)), labels=[f"loss {i}" for i in range(15)])
-    assert len(draw_pairs(found).axes[0].get_xticklabels()) == 12
-    assert len(draw_forest(found).axes[0].get_yticklabels()) == 15
-
-
-def test_what_tuning_gains_what_is_left_and_every_seed():
-    found = of_label(steady([0.5, 0.6]), tuned=steady([0.62, 0.61]), labels=LOSSES[:2])
-    axes = draw_regrets(found).axes
-    for axis, values in zip(axes, (found.gain.values, found.residual), strict=False):
-        ticks = [line.get_xdata() for line in axis.get_lines() if line.get_marker() == "|"]  # of each seed
-        np.testing.assert_allclose(np.transpose(ticks), values[found.order])
-        assert [mark[0] for mark in marks(axis, "o").values()] == pytest.approx(values[found.order].mean(1))
-
-
-def test_no_rank_correlation_of_fewer_than_six_validations(swept):
-    eight, four = swept
-    assert draw_alignment(four) is None
     with mpl.rc_context(RULES):
-        titles = dict(axis.get_title(loc="left").split("\n") for axis in draw_alignment(eight).axes if axis.axison)
-    assert set(titles) == {"ce", "dice"}  # of the others the loss of a half is not known
-    row = eight.comparison.runs[eight.labels.index("ce")]
-    taus = []
-    for run in row:
-        counts = run.records.counts[:, :, 0].sum(1)
-        taus.append(kendalltau(-run.records.own.mean(1), counts[:, 0] / counts[:, :3].sum(1)).statistic)
-    assert titles["ce"] == f"{np.mean(taus):.2f} ({min(taus):.2f} to {max(taus):.2f})"
+        (axis,) = draw_forest(found).axes
+    assert (RED in {to_hex(line.get_color()) for line in axis.get_lines()}) == (seeds > 2)
+
+
+def test_terms_have_their_shares_and_gains_where_these_were_recorded():
+    index = pd.MultiIndex.from_product([["ce_dice"], [100, 200], ["ce", "dice"]], names=["loss", "step", "term"])
+    table = pd.DataFrame({"share_logits": [0.3, 0.7, 0.4, 0.6], "share_layer": 0.5, "gain": np.nan}, index=index).reset_index()
+    axes = [axis for axis in draw_terms(table).axes if axis.axison]
+    assert [axis.get_title() for axis in axes] == ["ce_dice\nshare at the logits", "ce_dice\nshare at the last layer"]
+    assert [list(line.get_ydata()) for line in axes[0].lines] == [[0.3, 0.4], [0.7, 0.6]]
+    assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["ce", "dice"]
+    measured = [axis for axis in draw_terms(table.assign(gain=-0.1)).axes if axis.axison]
+    assert measured[-1].get_title() == "ce_dice\none-step gain"
 
 
 def test_steps_are_counted_as_records_count_them(swept):
     """Lightning counts the first step as 0 in ``metrics.csv``; after 100 steps it writes 99."""
-    axis = draw_curves(swept[1]).axes[0]
+    axis = draw_curves(swept[1], checkpoints(swept[1])).axes[0]
     assert {tuple(line.get_xdata()) for line in axis.lines} == {(100, 200, 300, 400)}
 
 
-def test_one_loss_is_compared_with_nothing(tmp_path):
+def test_one_loss_is_compared_with_nothing():
     found = of_label(steady([0.6]), labels=["ce"])
     with mpl.rc_context(RULES):
-        assert set(draw_all(found, tmp_path)) == {"curves", "regrets"}
+        assert set(draw_all(found, all_tables(found))) == {"curves"}
 
 
-@pytest.mark.parametrize("name", ALL_FIGURES)
+@pytest.mark.parametrize("name", ["forest", "curves", "terms"])
 @pytest.mark.parametrize("number", [5, 12])
 def test_long_names_neither_leave_a_figure_nor_cover_one_another(swept, monkeypatch, name, number):
     """The same losses over and over, with the names of recipes."""
@@ -181,10 +109,7 @@ def test_long_names_neither_leave_a_figure_nor_cover_one_another(swept, monkeypa
     rows = [[changed(run, label=name) for run in found.comparison.runs[i % 5]] for i, name in enumerate(names)]
     long = Findings(changed(found.comparison, runs=rows))
     with mpl.rc_context(RULES):
-        figure = ALL_FIGURES[name](long)
-        if name == "gains":
-            assert figure is None  # nothing recorded them
-            return
+        figure = draw_all(long, all_tables(long))[name]
         texts, draw = [], mpl.text.Text.draw
         monkeypatch.setattr(mpl.text.Text, "draw", lambda text, to: (texts.append(text), draw(text, to))[1])
         FigureCanvasAgg(figure).draw()

@@ -2,12 +2,12 @@
 
 import dataclasses
 import html
+import itertools
 import json
 import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,10 +17,9 @@ from run_folders import BINARY, FOUR, changed, made_comparison, made_run, make_r
 
 from rsseg.comparison.caveats import caveats
 from rsseg.comparison.findings import Findings
-from rsseg.comparison.report import protocol, ranking, ranking_note, render, say, shown, write_report
-from rsseg.comparison.runs import LeftOut
+from rsseg.comparison.page import grid
+from rsseg.comparison.report import by_measure, pairs, protocol, ranking, ranking_note, regrets, say, sections, write_report
 from rsseg.comparison.selection import gather
-from rsseg.comparison.style import BLUE, RED, TINTS
 from rsseg.comparison.tables import all_tables
 from rsseg.comparison.words import answer, number, percent, span, statistics
 from rsseg.metrics import metrics
@@ -41,9 +40,9 @@ def binary(tmp_path_factory):
 
 def test_tables_and_figures_are_beside_the_page(binary):
     names = {path.name for path in binary[1].iterdir()}
-    figures = ("forest", "regrets", "pairs", "measures", "curves", "shares")
-    assert {f"{name}.png" for name in figures} | {f"{name}.csv" for name in all_tables(binary[0])} <= names
-    assert "alignment.png" not in names  # of four validations there is no rank correlation
+    assert {f"{name}.png" for name in ("forest", "curves", "terms")} | {f"{name}.csv" for name in all_tables(binary[0])} == {
+        *names
+    } - {"report.html"}
 
 
 def plain(text):
@@ -60,179 +59,163 @@ def test_the_first_screen_is_all_that_is_open(binary):
     assert "details::details-content { content-visibility: visible" in page  # what is folded is printed
 
 
-def table_of(found):
-    columns, rows, _ = ranking(found, all_tables(found)["comparison"])
-    return [dict(zip([column.text for column in columns], row, strict=True)) for row in rows]
-
-
 def test_the_table_of_losses(binary):
     found = binary[0]
-    rows, chances = table_of(found), found.chances
-    assert [row["loss"].text for row in rows] == [found.labels[i] for i in found.advised.order]
-    for i, row in zip(found.advised.order, rows, strict=True):
-        for estimates, score, behind in (
-            (found.ranked, "IoU", "behind the best"),
-            (found.tuned, "IoU tuned", "behind the best, tuned"),
-        ):
+    (rows, kinds), chances = ranking(found), found.chances
+    assert rows.index.tolist() == [found.labels[i] for i in found.advised.order]
+    for i, label in enumerate(found.labels):
+        row = rows.loc[label]
+        for estimates, score in ((found.ranked, "IoU"), (found.tuned, "IoU, tuned")):
             value, *ends = estimates.score.at(i)
-            assert row[score][::2] == (number(value), span(*ends))
+            assert row[score] == f"{number(value)}\n{span(*ends)}"
             value, *ends = estimates.lead().at(estimates.order[0], i)
-            assert row[behind].text == ("" if i == estimates.order[0] else number(value))
-            assert row[behind].kind == ("worse" if ends[0] > 0 else "")
-        assert row["gained by tuning"].text == number(found.gained.value[i], sign=True)
+            first = i == estimates.order[0]
+            assert row[f"{score}: behind the best"] == ("" if first else f"{number(value)}\n{span(*ends)}")
+            assert kinds.loc[label, f"{score}: behind the best"] == ("worse" if ends[0] > 0 else "")
+        assert row["gained by tuning"].startswith(f"{number(found.gained.value[i], sign=True)}\n")
         used = ", tuned" * found.tune
-        assert row[f"probability of being the best{used}"].text == percent(chances.best[i])
-        assert row[f"expected on new areas{used}"].text == number(chances.mean[i])
-        assert row["best checkpoint is the last"].text == "3 of 3"
-        assert row["time"].text == "38 s"  # of three runs of 12.5 s
+        assert row[f"probability of being the best{used}"] == percent(chances.best[i])
+        assert row[f"expected on new scenes{used}"] == number(chances.mean[i])
+        assert row["best checkpoint is the last"] == "3 of 3"
+        assert row["time"] == "38 s"  # of three runs of 12.5 s
 
 
 def test_trouble_is_in_the_row_of_its_loss():
     found = of_label(steady([0.6, 0.5]), failed={"dice": 2}, labels=["ce", "dice"])
     found.collapsed = np.array([[False] * 5, [True] * 3 + [False] * 2])
-    first, second = table_of(found)
-    assert (first["runs"], second["runs"]) == (("5", "", ""), ("5", "worse", "2 failed, 3 collapsed"))
+    text, kinds = ranking(found)
+    assert text["runs"].to_dict() == {"ce": "5", "dice": "5\n3 collapsed\n2 failed"}
+    assert kinds["runs"].to_dict() == {"ce": "", "dice": "worse"}
 
 
 def test_baselines_follow_the_losses():
     found = of_label(steady([0.6, 0.5]), labels=["ce", "dice"])
-    last = table_of(changed(found, baselines={"all road": 0.123}))[-1]
-    assert [cell.text for cell in last.values() if cell.text] == ["all road", "0.123"]
+    text, kinds = ranking(changed(found, baselines={"all road": 0.123}))
+    assert [cell for cell in text.loc["all road"] if cell] == ["0.123"]
+    assert text.index[-1] == "all road"
+    assert set(kinds.loc["all road"]) == {"base"}
 
 
 @pytest.mark.parametrize(
-    ("seeds", "said"), [(1, "No intervals"), (2, "tell no losses apart"), (3, "hold for all pairs at once")]
+    ("seeds", "said"), [(1, "No intervals"), (2, "tell no losses apart"), (3, "hold for all losses at once")]
 )
 def test_what_intervals_there_are_is_said(seeds, said):
     found = of_label(steady([0.6, 0.4], seeds=seeds), labels=["ce", "dice"])
     assert said in ranking_note(found)
-    (_, second), chance = table_of(found), "probability of being the best"
-    assert (chance in second) == (seeds > 2)
-    cell = second["behind the best"]
-    assert (cell.kind, bool(cell.detail)) == (("worse", True) if seeds > 2 else ("", False))
+    text, kinds = ranking(found)
+    assert ("probability of being the best" in text) == (seeds > 2)
+    behind = "IoU: behind the best"
+    assert (kinds.loc["dice", behind], "\n" in text.loc["dice", behind]) == (("worse", True) if seeds > 2 else ("", False))
+
+
+def colour(low, high):
+    return "better" if low > 0 else "worse" if high < 0 else ""
+
+
+def test_a_cell_is_coloured_where_its_interval_excludes_0():
+    found = of_label(steady([0.6, 0.601, 0.5], of_seeds=0.01), labels=["ce", "dice", "focal"])
+    lead, (text, kinds) = found.ranked.lead(), pairs(found)
+    for (i, one), (j, other) in itertools.product(enumerate(found.labels), repeat=2):
+        value, low, high = lead.at(i, j)
+        assert text.loc[one, other] == number(value, sign=True)
+        assert kinds.loc[one, other] == colour(low, high)
+    assert (kinds == "better").to_numpy().sum() == 2  # both above the third
+    text, kinds = by_measure(found)
+    for estimates in found.estimates.values():
+        heading, leads = estimates.measure.heading, estimates.lead()
+        assert text.loc[heading, "dice"] == number(estimates.mean.value[1])
+        assert text.loc[heading, "focal"] == number(leads.value[2, 1], sign=True)
+        assert kinds.loc[heading, "focal"] == colour(leads.low[2, 1], leads.high[2, 1])
+    few = of_label(steady([0.6, 0.601, 0.5], of_seeds=0.01, seeds=2), labels=["ce", "dice", "focal"])
+    assert set(pairs(few).kinds.to_numpy().ravel()) == set(by_measure(few).kinds.to_numpy().ravel()) == {""}
+
+
+def test_what_tuning_gains_what_is_left_and_the_range_over_seeds():
+    found = of_label(steady([0.5, 0.6]), tuned=steady([0.62, 0.61]), labels=["ce", "dice"])
+    text, _ = regrets(found)
+    for column, values in (("gained by tuning", found.gain.values), ("then left to the best known", found.residual)):
+        for label, seeds in zip(found.labels, values, strict=True):
+            assert text.loc[label, column] == f"{number(seeds.mean())}\n{span(seeds.min(), seeds.max())}"
+    assert "rank correlation of loss and score" not in text  # of two validations
+    untuned = regrets(of_label(steady([0.5, 0.6]), labels=["ce", "dice"])).text
+    assert "gained by tuning" not in untuned
 
 
 def test_areas_and_classes_without_are_said():
     found = of_label(steady([0.6, 0.4]), labels=["ce", "dice"], groups=list("aabbccdd"))
-    assert "8 scenes in 4 independent areas" in ranking_note(found)
-    assert "present without road;" not in ranking_note(found)
+    assert "8 scenes in 4 areas" in ranking_note(found)
+    assert "every class" not in ranking_note(found)
     two = Multilabel(("building", "road", "water"))
-    assert "classes present without building." in ranking_note(
+    assert ", and over every class that is there without building." in ranking_note(
         changed(found, without=["building"], task=two, metrics=metrics(two, ["building"]))
     )
 
 
 def test_blocks_are_not_called_independent():
-    for groups, said in ((None, "; 8 blocks, each"), (list("aabbccdd"), "; 8 scenes in 4 areas, each")):
+    for groups, said in ((None, " on 8 blocks."), (list("aabbccdd"), " on 8 scenes in 4 areas.")):
         found = of_label(steady([0.6, 0.4]), labels=["ce", "dice"], groups=groups)
         for run in found.comparison.all_runs:
             run.config.dataset["source"] = {"split": {"blocks": 64, "train": 0.7, "val": 0.3}}
         assert said in ranking_note(found)
-        assert "expected on other parts of these images" in table_of(found)[0]
-
-
-def test_captions_name_the_colours_that_are_drawn(binary):
-    page = render(binary[0], all_tables(binary[0]), {"pairs": "data:,"})
-    for colour, name in ((BLUE, "Pale blue: surely better"), (RED, "pale orange: surely worse")):
-        red, green, blue = (int(TINTS[colour][i : i + 2], 16) for i in (1, 3, 5))
-        assert (blue > green > red) if colour == BLUE else (red > green > blue)
-        assert name in page
+        assert f"expected on new {'areas' if groups else 'blocks'}" in ranking(found).text
 
 
 def test_a_mean_over_scenes_says_of_how_many():
     missing = steady([0.6, 0.4])
     found = of_label(missing, labels=["ce", "dice"])
-    assert "mean over" not in ranking_note(found).partition(";")[2]  # one class, pooled over scenes
+    assert "scene by scene" not in ranking_note(found)
     per_scene = Findings(found.comparison, "scene_iou")
-    assert f"then over the {len(found.scenes)} of {len(found.scenes)} scenes that have a score" in ranking_note(per_scene)
+    assert "scene by scene, of the 8 of 8 scenes that have a score" in ranking_note(per_scene)
     for run in found.comparison.all_runs:
         run.records.chosen[:, 0] = 0  # the first scene holds nothing
-    assert "then over the 7 of 8 scenes" in ranking_note(Findings(found.comparison, "scene_iou"))
+    assert "of the 7 of 8 scenes" in ranking_note(Findings(found.comparison, "scene_iou"))
 
 
 @pytest.mark.parametrize(("metric", "mean"), [("iou", True), ("scene_dice", True), ("boundary_iou", True), ("kappa", False)])
 def test_a_mean_over_classes_is_called_one(metric, mean):
     four = [[made_run(loss, seed, make_records(FOUR, loss, seed)) for seed in (1, 2)] for loss in ("ce", "dice")]
     note = ranking_note(Findings(made_comparison(four), metric))
-    assert ("; mean over the classes present" in note) == mean
+    assert ("over every class that is there" in note) == mean
 
 
 def test_the_printed_table_has_the_interval_that_decides(binary, capsys):
     found = binary[0]
-    say(found, all_tables(found)["comparison"])
+    say(found)
     printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "behind" in printed
     assert all(label in printed for label in found.labels)
 
 
-def test_each_reason_why_runs_are_left_out_is_printed_once(binary, caplog):
-    reasons = [
-        ("a", "it has no head b", "compare a"),
-        ("c", "it has no head b", "compare c"),
-        ("d", "it has no head b", "compare c"),
-    ]
-    left = [LeftOut(Path(run), why, remedy) for run, why, remedy in reasons]
-    found = changed(binary[0], comparison=dataclasses.replace(binary[0].comparison, left_out=left))
-    say(found, all_tables(binary[0])["comparison"])
-    assert [message for message in caplog.messages if "left out:" in message][:2] == [
-        "a is left out: it has no head b; compare a.",
-        "c and 1 more are left out: it has no head b; compare c.",
-    ]
-
-
 def test_classes_have_a_table_where_there_are_two(binary, tmp_path, monkeypatch):
     assert "IoU per class" not in binary[2]
-    assert "Classes and scenes" not in binary[2]
     make_sweep(tmp_path, monkeypatch, FOUR, losses=("ce", "dice"), seeds=(1, 2), scenes=4)
     found = Findings(gather([tmp_path]))
-    page = render(found, all_tables(found), figures={})
-    table = page[page.index("IoU per class") :]
-    roof = re.search(r'<td class="text">roof</td>(.*?)</tr>', table, re.DOTALL)[1]
+    table, _ = sections(found, all_tables(found), {})["Classes and scenes"]
+    assert "IoU per class" in table
+    roof = re.search(r">roof</th>(.*?)</tr>", table, re.DOTALL)[1]
     expected = [found.metrics["iou/roof"](found.counts[i]).mean() for i in found.order]
-    assert re.findall(r"<td>(0\.\d+)</td>", roof) == [f"{x:.3f}" for x in expected]
-    assert 'class="worse"' not in page  # two seeds
+    assert re.findall(r">(0\.\d+)</td>", roof) == [f"{x:.3f}" for x in expected]
 
 
-def test_numbers_are_rounded_and_what_is_not_known_is_a_dash():
-    table = shown(pd.DataFrame({"name": ["a", "b"], "pixels": [1234567, 8], "score": [0.12345, np.nan]}))
-    assert [[cell.text for cell in row] for row in table.rows] == [["a", "1\u202f234\u202f567", "0.123"], ["b", "8", "-"]]
-    assert [column.kind for column in table.columns] == ["text", "", ""]
-
-
-@pytest.mark.parametrize(
-    ("design", "different", "said"),
-    [
-        ([], [], "initial weights, windows, augmentation"),
-        (["sampler._target_"], [], "initial weights, augmentation; not alike: windows (sampler._target_)"),
-        (
-            ["augment.paste.p"],
-            ["batch_size"],
-            "initial weights; not alike: windows (batch_size), augmentation (augment.paste.p)",
-        ),
-        ([], ["model.weights"], "windows, augmentation; not alike: initial weights (model.weights)"),
-        ([], ["optimizer.lr"], "initial weights, windows, augmentation"),
-        (
-            [],
-            ["training scenes or labels"],
-            "augmentation; not alike: initial weights (training scenes or labels), windows (training s",
-        ),
-        ([], ["stopped early"], "initial weights, augmentation; not alike: windows (stopped early)"),
-        (["sampler.keep"], ["code of rsseg"], "not known: the runs were made by different code"),
-    ],
-)
-def test_what_a_seed_fixes_is_derived(binary, design, different, said):
-    comparison = dataclasses.replace(binary[0].comparison, design=design, different=different)
-    assert dict(protocol(comparison, "IoU", "scored"))["Alike per seed"].startswith(said)
+def test_numbers_are_rounded_what_is_not_known_is_a_dash_and_text_is_escaped():
+    table = pd.DataFrame({"a<b": ["x", "<i>"], "pixels": [1234567, 8], "score": [0.12345, np.nan]})
+    html = grid(table, title="a & b")
+    assert re.findall(r">([^<>]*)</td>", html) == ["x", "1\u202f234\u202f567", "0.123", "&lt;i&gt;", "8", "-"]
+    assert "a&lt;b</th>" in html
+    assert "<strong>a &amp; b</strong>" in html
+    assert len(re.findall(r'class="[^"]*\btext"', html)) == 2
+    assert grid(table.head(0)) == ""
 
 
 def test_the_protocol_names_what_was_searched_and_every_platform(binary):
     comparison = binary[0].comparison
     other = changed(comparison.runs[0][0], origin={**comparison.runs[0][0].origin, "platform": "Windows"})
     rows = [[other, *comparison.runs[0][1:]], *comparison.runs[1:]]
-    found = dict(protocol(dataclasses.replace(comparison, runs=rows, rates={"ce": (0.01, [0.001, 0.01])}), "IoU", "scored"))
-    assert found["Made on"] == "Python 3.11.0 on Windows, Python 3.11.0 on Linux"
-    assert found["Learning rates"].startswith("chosen by mean IoU")
-    assert found["Learning rates"].endswith("ce: 0.01 of 0.001, 0.01")
+    comparison = dataclasses.replace(comparison, runs=rows, rates={"ce": (0.01, [0.001, 0.01])}, design=["sampler.keep"])
+    found = protocol(changed(binary[0], comparison=comparison))[""]
+    assert found["Made on"] == "Python 3.11.0 on Windows; Python 3.11.0 on Linux"
+    assert found["Rate of ce"] == "0.01, chosen of 0.001, 0.01 on search seeds"
+    assert found["Varied beside the loss"] == "sampler.keep"
 
 
 def test_names_may_hold_what_matplotlib_takes_for_formulas_and_what_pages_take_for_tags(tmp_path, monkeypatch):
@@ -265,9 +248,9 @@ def test_the_page_needs_nothing_else_and_is_small(binary):
     parser, page = Outside(), binary[2]
     parser.feed(page)
     assert parser.found == []
-    assert parser.images == 6
+    assert parser.images == 3
     assert "url(" not in page
-    assert len(re.sub(r'"data:[^"]*"', "", page)) < 40_000
+    assert len(re.sub(r'"data:[^"]*"', "", page)) < 60_000
     assert len(page) < 1_000_000
 
 
@@ -302,7 +285,7 @@ def looked_at(page, width):
 def test_a_browser_draws_it(binary, width):
     complaints, seen = looked_at(binary[1] / "report.html", width)
     assert complaints == []
-    assert len(seen.sizes) == 6
+    assert len(seen.sizes) == 3
     assert min(seen.sizes) > 10_000
     assert seen.over <= 0  # tables scroll in themselves
     assert (max(seen.scrolled) > 0) == (width < 400)

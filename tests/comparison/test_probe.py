@@ -108,23 +108,3 @@ def test_float16_is_left_alone():
     half = SimpleNamespace(precision="16-mixed", precision_plugin=None)
     same = probe(half, module, windows)["mask"]
     torch.testing.assert_close(same, probe(trainer, module, windows)["mask"], equal_nan=True)
-
-
-def test_what_comes_before_the_last_layer_takes_no_memory():
-    """Its output has no graph unless gains are asked for."""
-    trainer, module, windows, _, _ = setting()
-    module.network.first = nn.Conv2d(2, 2, 1)
-    module.network.last, last = nn.Identity(), module.network.last
-    module.network.head = last
-    seen = []
-
-    def forward(x):
-        features = module.network.first(x)
-        seen.append(features.requires_grad)
-        return {"mask": module.network.head(features)}
-
-    module.network.forward = forward
-    without = probe(trainer, module, windows)["mask"]
-    together = probe(trainer, module, windows, held_out=windows)["mask"]
-    assert seen[:2] == [False, True]
-    torch.testing.assert_close(without["layer.norm"], together["layer.norm"])

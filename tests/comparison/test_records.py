@@ -113,11 +113,10 @@ def test_records_of_another_version_say_so(large):
         load_records(large[0])
 
 
-def test_a_chosen_checkpoint_of_another_head_is_refused(large):
+def test_a_chosen_checkpoint_of_another_head_is_not_taken(large):
     folder, _, crossed = large
     write_arrays(folder / "records" / "crossed.npz", {f"water/{key}": value for key, value in crossed.items()})
-    with pytest.raises(InputError, match=r"crossed\.npz has no steps of head mask"):
-        load_records(folder)
+    assert load_records(folder).chosen is None  # as of a head of real values
 
 
 @pytest.fixture
@@ -139,11 +138,6 @@ def run(tmp_path):
     [
         ("{", "can't be read"),
         ("[]", "can't be read: a mapping is expected"),
-        ('{"scenes": ["a"]}', "lacks heads, or scenes that have a group and a half"),
-        (
-            '{"format": 2, "scenes": ["a"], "groups": ["a"], "first_half": [true], "heads": {"mask": {"task": "binary"}}}',
-            r"does not say what head mask is \('classes'\)",
-        ),
     ],
 )
 def test_a_damaged_description(run, text, found):
@@ -164,71 +158,36 @@ def test_flipped_bytes_are_noticed_or_harmless(run):
             np.testing.assert_array_equal(load_records(run).counts, whole.counts)
         except InputError as error:
             noticed += 1
-            assert "step-000001.npz" in str(error) or "not validated" in str(error)  # noqa: PT017
+            assert "records" in str(error)  # noqa: PT017
     assert noticed > len(good) // 7 // 2
 
 
-@pytest.mark.parametrize(
-    ("changes", "found"),
-    [
-        ({"counts": np.zeros((4, 20, 2, 4))}, r"counts .*: numbers \[4, 20, 6, 4\], found float64 \[4, 20, 2, 4\]"),
-        ({"counts": np.full((4, 20, 6, 4), "x")}, r"counts .*, found <U1"),
-        ({"steps": np.array([3])}, r"steps .*\[2\], found int64 \[1\]"),
-        ({"lost": np.zeros(3)}, r"lost .*\[20\], found float64 \[3\]"),
-        ({"untuned": np.array(1.5)}, r"untuned .*: text, found float64"),
-        ({"ece": np.zeros((20, 3))}, r"ece .*\[20, 15, 3\], found float64 \[20, 3\]"),
-        ({"brier": np.zeros((20, 6, 2))}, r"brier .*\[20, 1, 2\], found float64 \[20, 6, 2\]"),
-    ],
-)
-def test_chosen_checkpoints_of_another_shape_are_named(large, changes, found):
+@pytest.mark.parametrize("changes", [{"counts": np.zeros((4, 19, 6, 4))}, {"counts": None}, {"lost": None}])
+def test_chosen_checkpoints_of_other_scenes_are_refused(large, changes):
     rewrite(large[0] / "records" / "crossed.npz", **changes)
-    with pytest.raises(InputError, match=rf"crossed\.npz has no {found}.*: train the run again"):
+    with pytest.raises(InputError, match=r"records are damaged, or not of one run .*: train the run again"):
         load_records(large[0])
 
 
 @pytest.mark.parametrize(
-    ("changes", "found"),
+    "changes",
     [
-        ({"groups": ["a"]}, "lacks heads, or scenes"),
-        ({"first_half": [True, False, True]}, "lacks heads, or scenes"),
-        ({"first_half": ["yes", "no"]}, "lacks heads, or scenes"),
-        ({"scenes": "ab"}, "lacks heads, or scenes"),
-        ({"heads": {"mask": {"task": "binary", "classes": 3, "terms": [], "panel": 4}}}, "does not say what head mask is"),
-        ({"heads": {"mask": {"task": "ternary", "classes": [], "terms": [], "panel": {}}}}, "does not say what .*ter"),
-        ({"heads": {"mask": {"task": ["a"], "classes": [], "terms": [], "panel": {}}}}, "does not say what head mask is"),
+        {"groups": ["a"]},
+        {"first_half": [True, False, True]},
+        {"heads": {"mask": {"task": "binary"}}},
+        {"heads": {"mask": {"task": "ternary", "classes": [], "terms": [], "panel": {}}}},
     ],
 )
-def test_a_description_of_another_shape_is_named(run, changes, found):
+def test_a_description_of_something_else_is_refused(run, changes):
     path = run / "records" / "records.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    with pytest.raises(InputError, match=rf"records\.json {found}.*: train the run again") as caught:
+    with pytest.raises(InputError, match=r"records are damaged, or not of one run .*: train the run again") as caught:
         load_records(run)
     assert "\n" not in str(caught.value)
 
 
-def test_scenes_of_another_split_of_another_shape_are_named(large):
-    test = crossed_arrays(np.random.default_rng(1), 5, CLASSES)
-    arrays = {"scenes": list("abcde"), "groups": list("xyz")} | {f"mask/{key}": value for key, value in test.items()}
-    write_arrays(large[0] / "records" / "test.npz", arrays)
-    with pytest.raises(InputError, match=r"test\.npz names scenes, and groups of another number of scenes: train"):
-        load_records(large[0], split="test")
-
-
-@pytest.mark.parametrize(
-    ("changes", "found"),
-    [
-        ({"values": None}, r"values of head mask .*: numbers \[1, 2\], found nothing"),
-        ({"layer__cosine": None}, r"layer\.cosine .*\[1, 1\], found nothing"),
-        ({"counts": np.zeros((3, 1, 4))}, r"counts .*\[2, 1, 4\], found float64 \[3, 1, 4\]"),
-        ({"counts": np.full((2, 1, 4), "many")}, r"counts .*found <U4"),
-        ({"values": np.ones(())}, r"values .*\[1, 2\], found float64 \[\]"),
-        ({"quality": np.ones((3, 1))}, r"quality .*\[3\], found float64 \[3, 1\]"),
-        ({"step": np.ones(1)}, r"step .*numbers \[\], found float64 \[1\]"),
-        ({"logits__norm": np.ones(2)}, r"logits\.norm .*\[1\], found float64 \[2\]"),
-        ({"gain": np.ones(5)}, r"gain .*\[1\], found float64 \[5\]"),
-    ],
-)
-def test_a_validation_that_lacks_something(run, changes, found):
+@pytest.mark.parametrize("changes", [{"values": None}, {"layer__cosine": None}, {"counts": np.zeros((3, 1, 4))}])
+def test_a_validation_that_lacks_something_is_refused(run, changes):
     rewrite(run / "records" / "step-000001.npz", **changes)
-    with pytest.raises(InputError, match=rf"step-000001\.npz has no {found}.*: train"):
+    with pytest.raises(InputError, match=r"records are damaged, or not of one run .*: train the run again"):
         load_records(run)

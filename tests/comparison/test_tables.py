@@ -9,7 +9,6 @@ import pytest
 from run_folders import FOUR, HEIGHT, changed, height_sums, label_counts, made_findings, of_label, steady
 
 from rsseg.comparison import tables
-from rsseg.comparison.findings import Gradients
 from rsseg.comparison.runs import LeftOut
 from rsseg.comparison.tables import all_tables
 
@@ -71,26 +70,12 @@ def test_pairs_are_mirrored_and_errors_keep_their_sign(found):
     assert known[["difference", "low", "high"]].tolist() == pytest.approx(found.ranked.lead().at(1, 0))
     other = table[(table["metric"] == "iou") & (table["loss"] == "ce") & (table["against"] == "dice")].iloc[0]
     assert other[["difference", "low", "high"]].tolist() == pytest.approx([-known["difference"], -known["high"], -known["low"]])
-    tuned = table[(table["metric"] == "iou, tuned") & (table["loss"] == "ce") & (table["against"] == "dice")].iloc[0]
+    tuned = table[(table["metric"] == "tuned") & (table["loss"] == "ce") & (table["against"] == "dice")].iloc[0]
     assert tuned[["difference", "low", "high"]].tolist() == pytest.approx(found.tuned.lead().at(0, 1))
-    assert len(table) == 6 * (len(found.estimates) + 1)
+    assert len(table) == 6 * len(found.estimates)
     heights = made_findings(height_sums(steady([1.0, 1.5]))[..., None, :], task=HEIGHT, labels=("mse", "mae"))
     (first, second) = tables.pairs(heights).query("metric == 'rmse'")["difference"]
     assert (first, second) == pytest.approx((-0.5, 0.5), abs=1e-4)  # mse's error less mae's
-
-
-def test_the_best_by_each_measure(found):
-    table = tables.best_by_measure(found).set_index("measure")
-    row = table.loc["IoU"]
-    assert (row["best loss"], row["next"]) == ("dice", "ce")
-    assert row[["ahead by", "low", "high"]].tolist() == pytest.approx(found.ranked.lead().at(1, 0))
-    assert row["value"] == pytest.approx(found.ranked.values[1].mean())
-    heights = made_findings(height_sums(steady([1.5, 1.0]))[..., None, :], task=HEIGHT, labels=("mse", "mae"))
-    lowest = tables.best_by_measure(heights).set_index("measure").loc[["RMSE", "MAE", "R2", "RMSE per scene"]]
-    assert lowest["best loss"].tolist() == ["mae"] * 4
-    assert (lowest["ahead by"] > 0).all()
-    alone = tables.best_by_measure(of_label(steady([0.6]))).set_index("measure").loc["IoU"]
-    assert (alone["next"], alone[["ahead by", "low", "high"]].isna().all()) == ("-", True)
 
 
 def test_ranks_are_counted_one_by_one(found):
@@ -144,23 +129,8 @@ def test_runs_and_what_is_left_out_are_listed(found):
 
 
 def test_all_tables_have_names_of_their_own(found):
-    names = {
-        "comparison",
-        "pairs",
-        "ranks",
-        "measures",
-        "classes",
-        "scenes",
-        "shares",
-        "cosines",
-        "checkpoints",
-        "runs",
-        "left_out",
-    }
-    assert set(all_tables(found)) == names
-    points = all_tables(found)["checkpoints"]
-    assert len(points) == 15 * 2
-    assert set(points["step"]) == {100, 200}
-    gains = pd.DataFrame([("ce", 100, "ce", 0.1)], columns=["loss", "step", "term", "gain"])
-    measured = changed(found, gradients=Gradients(*found.gradients[:2], gains, []))
-    assert set(all_tables(measured)) == names | {"gains"}
+    names = {"comparison", "pairs", "ranks", "classes", "scenes", "terms", "cosines", "checkpoints", "runs", "left_out"}
+    made = all_tables(found)
+    assert set(made) == names
+    assert len(made["checkpoints"]) == 15 * 2
+    assert set(made["checkpoints"]["step"]) == {100, 200}

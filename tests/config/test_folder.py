@@ -97,10 +97,10 @@ def test_flipped_bytes_and_cuts_never_give_a_trace(run, name):
 @pytest.mark.parametrize(
     ("name", "old", "new", "found"),
     [
-        ("config.yaml", "steps: 400", "steps: many", "steps is 'many', a whole number is expected"),
-        ("config.yaml", "steps: 400", "steps: true", "steps is True, a whole number is expected"),
+        ("config.yaml", "steps: 400", "steps: many", "steps is 'many', a number is expected"),
+        ("config.yaml", "steps: 400", "steps: true", "steps is True, a number is expected"),
         ("config.yaml", "bands:\n  - 1", "bands: red", "dataset.bands: "),
-        ("config.yaml", "heads:\n    mask: {}", "heads: mask", "model.heads is 'mask', a mapping of mappings is expected"),
+        ("config.yaml", "heads:\n    mask: {}", "heads: mask", "model.heads is 'mask', a mapping is expected"),
         (
             "config.yaml",
             "name: made_up",
@@ -147,12 +147,6 @@ def test_settings_have_their_names_of_now(run):
     config = run.config()
     assert (config.cache, config.on_bad_scene) == ("ram", "skip")
     assert not {"residence", "on_bad_tile"} & config.keys()
-
-
-def test_settings_of_older_versions_that_are_gone_are_left_out(run):
-    edit(run, "config.yaml", "loss:\n", "loss:\n  backend: auto\n")
-    edit(run, "config.yaml", "mask: {}", "mask: {loss: {backend: reference}}")
-    assert "backend" not in str(run.config())
 
 
 def test_null_is_nan_in_scores(run):

@@ -80,7 +80,7 @@ def start_of(tmp_path, folder_root, monkeypatch):
         seen["places"], seen["image"], seen["steps"] = [sampler(k) for k in range(200)], image, loop.setup.steps
         raise SeenError
 
-    monkeypatch.setattr(rsseg.run, "fit", fit)
+    monkeypatch.setattr("rsseg.training.trainer.Loop.fit", fit)
 
     def start(name, *words):
         with pytest.raises(SeenError):
@@ -156,7 +156,7 @@ def test_a_killed_sweep_goes_on_and_is_named_by_what_it_varies(tmp_path, folder_
     assert "run 2 of 2: loss=dice,seed=3" in again.stdout
     assert json.loads((second / "summary.json").read_text())["steps"] == 12
     line = refused(tmp_path, *given, "batch_size=3")  # common to all runs, so not in the names: refused, not mixed
-    assert "holds runs of another config: 2, such as loss=ce,seed=3 (batch_size: 2 -> 3)" in line
+    assert "loss=ce,seed=3 holds a run of another config (batch_size: 2 -> 3)" in line
 
 
 @pytest.mark.slow
@@ -221,7 +221,7 @@ def test_a_sweep_without_data_fails_once(tmp_path, launcher):
     ("words", "message"),
     [
         (["loss=ce,bce", "seed=1,2"], "error: loss=bce,seed=1: loss.terms.bce: BinaryCrossEntropy fits the tasks"),
-        (["loss=ce", "seed=1,-1"], "error: loss=ce,seed=-1: seed=-1 must be"),
+        (["loss=ce", "seed=1,-1"], "error: loss=ce,seed=-1: seed=-1 must be from 0"),
         (["loss=ce,dice", "window=32,33"], "loss=ce,window=33: window=33 is not a multiple of 32"),
         (["loss=ce", "optimizer.lr=0.1,x"], "loss=ce,optimizer.lr=x: optimizer: "),
         (["loss=ce", "model.encoder=resnet18,resnet19"], "model.encoder=resnet19 is no encoder"),
@@ -248,16 +248,16 @@ def test_a_disk_too_small_for_the_checkpoints_is_refused(tmp_path, folder_root, 
 
 def test_a_sweep_does_not_begin_in_the_folder_of_another(tmp_path, folder_root):
     data, sweep = [*folder_data(folder_root), f"hydra.sweep.dir={tmp_path}/sweep/mine"], tmp_path / "sweep/mine"
-    begun(sweep / "loss=ce,seed=1", tmp_path, *folder_data(folder_root), "loss=ce", "seed=1")
-    begun(sweep / "loss=ce,seed=2", tmp_path, *folder_data(folder_root), "loss=ce", "seed=2")
+    assert plan(tmp_path, *data, "loss=ce", "seed=1,2") == 2
+    for seed in (1, 2):
+        begun(sweep / f"loss=ce,seed={seed}", tmp_path, *folder_data(folder_root), "loss=ce", f"seed={seed}")
     assert plan(tmp_path, *data, "loss=ce,dice,focal", "seed=1,2") == 6  # wider
     assert plan(tmp_path, *data, "loss=dice", "seed=1,2", "workers=1") == 2  # other runs, alike but for the loss
-    for losses in ("ce,dice,focal", "dice,focal"):  # some of the same folders, none of them
-        line = refused(tmp_path, *data, f"loss={losses}", "seed=1,2", "model.encoder=resnet18")
-        assert f"{sweep} holds runs of another config: 2, such as loss=ce,seed=1" in line
-        assert "(model.encoder: test_resnet -> resnet18)" in line
-    tried = ["loss=focal", "seed=1", "optimizer.lr=0.1"]
-    begun(sweep / "loss=focal,optimizer.lr=0.1,seed=1", tmp_path, *folder_data(folder_root), *tried)
+    line = refused(tmp_path, *data, "loss=ce,dice", "seed=1,2", "model.encoder=resnet18")  # some of the same folders
+    assert f"{sweep}/loss=ce,seed=1 holds a run of another config (model.encoder: test_resnet -> resnet18)" in line
+    line = refused(tmp_path, *data, "loss=dice,focal", "seed=1,2", "model.encoder=resnet18")  # none of them
+    assert f"{sweep} holds runs of another config (model.encoder: test_resnet -> resnet18): choose another folder" in line
+    plan(tmp_path, *data, "loss=focal", "seed=1", "optimizer.lr=0.1,0.2")
     plan(tmp_path, *data, "loss=dice,lovasz", "seed=3")  # what the others varied is no difference
 
 
@@ -291,10 +291,6 @@ def test_a_plan_is_written_before_the_first_run(tmp_path, folder_root):
     assert set(read_plan(folder).labels.values()) == {"ce", "dice"}
     assert read_plan(folder).command([3, 4]).startswith("python train.py -m")
     assert "sweep=losses_lr" in read_plan(folder).command([3, 4])
-    content = json.loads((folder / FILE).read_text())
-    content["common"]["on_bad_tile"] = content["common"].pop("on_bad_scene")  # as an earlier version wrote it
-    write_json(folder / FILE, content)
-    assert read_plan(folder).common["on_bad_scene"] == "raise"
     assert read_plan(folder).command([3, 4]).endswith("seed=3,4")
 
 

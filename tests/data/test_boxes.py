@@ -11,10 +11,10 @@ from tiny import write_tif
 from rsseg.contract import InputError
 from rsseg.data.augment import D4, ScaleCrop, dihedral_matrix, erase, rescale
 from rsseg.data.boxes import Boxes
-from rsseg.data.masks import Burn
+from rsseg.data.masks import Mask
 from rsseg.metrics.objects import labelled_objects
 from rsseg.task import Centres
-from rsseg.task.heat import OVERLAP, gaussian_radius
+from rsseg.task.centres import OVERLAP, gaussian_radius
 
 TWO = Centres(("car", "truck"))
 
@@ -181,16 +181,16 @@ def test_features_in_another_crs_become_boxes_in_pixels(tmp_path, scene):
     there = geopandas.GeoSeries(shapes, crs="EPSG:32633").to_crs("EPSG:4326")
     path = features(tmp_path / "objects.gpkg", list(there), "EPSG:4326", kind=["truck", "car"])
     mask_reader = Boxes(TWO, size=6)
-    burn = Burn("kind", (("car", 1), ("truck", 2)))
-    planes = mask_reader.burn(path, burn, scene, Window(0, 0, 80, 60))
+    mask = Mask(path, attribute="kind", values=(("car", 1), ("truck", 2)))
+    planes = mask_reader.read(mask, Window(0, 0, 80, 60), scene)
     np.testing.assert_allclose(table(torch.from_numpy(planes)[None]), [[0, 20, 40, 6, 6], [1, 25, 25, 10, 10]], atol=0.01)
-    part = mask_reader.burn(path, burn, scene, Window(20, 10, 30, 40))
+    part = mask_reader.read(mask, Window(20, 10, 30, 40), scene)
     np.testing.assert_allclose(part, planes[:, 10:50, 20:50], atol=1e-4)
 
 
 def test_points_without_a_size(tmp_path, scene):
     path = features(tmp_path / "points.gpkg", [Point(500_020, 3_999_990)])
-    planes = Boxes(TWO).burn(path, Burn(), scene, Window(0, 0, 80, 60))
+    planes = Boxes(TWO).read(Mask(path), Window(0, 0, 80, 60), scene)
     one = TWO.scaled([0.0, 0.0], [1.0, 1.0])  # what a census of no sizes says
     rows = labelled_objects(one.standardise(torch.from_numpy(planes)[None]), one).numpy()
     np.testing.assert_allclose(rows[:, 3:], [[20, 40, np.nan, np.nan]], atol=1e-4)
@@ -201,7 +201,7 @@ def test_ignored_features_are_unknown_boxes(tmp_path, scene):
     path = features(
         tmp_path / "objects.gpkg", [box(500_010, 3_999_985, 500_015, 3_999_990), Point(500_035, 3_999_975)], sort=[9, 1]
     )
-    planes = Boxes(TWO, size=4, ignore=[9]).burn(path, Burn("sort"), scene, Window(0, 0, 80, 60))
+    planes = Boxes(TWO, size=4, ignore=[9]).read(Mask(path, attribute="sort"), Window(0, 0, 80, 60), scene)
     unknown = np.isnan(planes[0])
     assert unknown[20:30, 20:30].all()
     assert unknown.sum() == 100
@@ -236,6 +236,8 @@ def test_mistakes_in_settings(make, message):
 
 
 def test_a_class_that_is_not_known():
-    assert Boxes(TWO, ignore=[7]).wrong_features(np.array([1, 2, 7])) == ""
-    found = Boxes(TWO).wrong_features(np.array([1, 3, 3]))
-    assert found.startswith("features have the mask value 3 (2 features), but classes are numbered from 1: 1 car, 2 truck.")
+    Boxes(TWO, ignore=[7]).check_features(np.array([1, 2, 7]))
+    with pytest.raises(
+        InputError, match=r"2 features have the mask value 3, but classes are .*: 1 car, 2 truck\. .*ignore_values=\[3\]"
+    ):
+        Boxes(TWO).check_features(np.array([1, 3, 3]))

@@ -83,10 +83,10 @@ def test_counts_do_not_depend_on_the_parts(height, width, block_height, block_wi
 
 
 def test_blocks_say_where_they_lie():
-    blocks = Blocks.of(np.zeros((2 * 3 + 1, 2), np.uint16), np.array([[129, 300], [5, 5]]))
+    blocks = Blocks(np.zeros((2 * 3 + 1, 2), np.uint16), np.array([[129, 300], [5, 5]]))
     assert blocks.scene.tolist() == [0] * 6 + [1]
-    assert blocks.row.tolist() == [0, 0, 0, 1, 1, 1, 0]
-    assert blocks.col.tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert blocks.top.tolist() == [0, 0, 0, 128, 128, 128, 0]
+    assert blocks.left.tolist() == [0, 128, 256, 0, 128, 256, 0]
 
 
 def test_fingerprints_are_those_of_names_and_labels(tmp_path):
@@ -165,7 +165,12 @@ def test_a_split_without_any_class_is_refused(tmp_path):
 def census_of(positives, valid, with_data):
     """A census of scenes of one band with these pixels of the classes, those that are labelled, and those that have data."""
     positives, valid = np.array(positives, dtype=np.int64), np.array(valid, dtype=np.int64)
-    bands = BandStatistics(int(sum(with_data)), *(np.ones(1) for _ in range(4)), np.ones((9, 1)), 0.0)
+    bands = BandStatistics(
+        **dict.fromkeys(("mean", "std", "min", "max"), np.ones(1)),
+        count=int(sum(with_data)),
+        percentiles=np.ones((9, 1)),
+        missing=0.0,
+    )
     return Census(positives, valid, bands, None, None, np.array(with_data))
 
 

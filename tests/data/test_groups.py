@@ -17,7 +17,7 @@ from tiny import compose, write_tif
 from rsseg.assembly import make_setup
 from rsseg.contract import InputError
 from rsseg.data.files import Files
-from rsseg.data.groups import by_fraction, describe_cut_groups, describe_few_groups, describe_one_group, group_names, in_fold
+from rsseg.data.groups import by_fraction, describe_few_groups, describe_groups, group_names, in_fold
 from rsseg.data.scene import Scene, Source
 from rsseg.dataset import open_data
 from rsseg.describe.report import describe
@@ -66,7 +66,7 @@ def test_the_group_of_a_scene(root, group, expected):
     [
         ("{aera}", r"no field aera \(did you mean 'area'\?\); it has area, tile, part"),
         ("tile", "a regular expression with the group in parentheses"),
-        ("(tile", "no regular expression"),
+        ("(tile", "a regular expression with the group in parentheses"),
         ("(tile[12])", "finds no group in the path c/images/tile3_p1.tif"),
         (0, "a number above 0"),
         (True, "a number above 0"),
@@ -88,7 +88,7 @@ def test_fractions_deal_groups(root):
     parts = {split: set(group_names(source.scenes(split))) for split in ("train", "val", "test")}
     assert set().union(*parts.values()) == {"tile1", "tile2", "tile3"}
     assert all(not parts[a] & parts[b] for a, b in combinations(parts, 2))
-    with pytest.raises(InputError, match=r"they lie in 1 group \(dataset\.source\.group\), and fractions do not cut one"):
+    with pytest.raises(InputError, match=r"which lie in 1 group \(dataset\.source\.group\): fractions do not cut one"):
         files(root, "(images)", {"train": 0.5, "val": 0.5}).scenes("train")
 
 
@@ -117,7 +117,7 @@ def test_every_group_validates_once_and_folds_are_balanced(of, folds):
     pooled = {name for name in owner if owner[name] != "test"}
     found = {groups[name] for name in pooled}
     if len(found) < folds:
-        with pytest.raises(InputError, match="Groups are never split: set "):
+        with pytest.raises(InputError, match="Groups are never split: "):
             in_fold(owner, groups, folds, 1)
         return
     parts = [in_fold(owner, groups, folds, fold) for fold in range(1, folds + 1)]
@@ -146,7 +146,7 @@ def test_leave_one_group_out():
     assert [group_names(source.scenes("val")) for source in folds] == [["train-0"], ["train-1"], ["train-2"], ["val-0"]]
     assert [scene.name for scene in folds[0].scenes("train")] == ["1", "2", "val-0"]  # both splits have a scene 0
     assert folds[0].scenes("test") == Numbered().scenes("test")
-    with pytest.raises(InputError, match=r"dataset\.fold=5: there are 4 folds"):
+    with pytest.raises(InputError, match=r"dataset\.fold=5: folds are counted from 1, .* 4 \("):
         Folds(Numbered(), "groups", 5).scenes("val")
     assert isinstance(with_folds(Numbered(), None, None), Numbered)
 
@@ -172,7 +172,7 @@ def test_blocks_are_dealt_to_folds_with_room_between_them(tmp_path):
                 columns = max(a.col_off, b.col_off) - min(a.col_off + a.width, b.col_off + b.width)
                 assert max(rows, columns) >= 20
     assert scored == Counter([s.name for part in ("train", "val") for s in plain.scenes(part)])
-    with pytest.raises(InputError, match=r"3 groups, but there is 1 \(a\)\. Groups are never split: set finer groups in"):
+    with pytest.raises(InputError, match=r"as groups: 1 \(a\)\. Groups are never split: .* set finer groups in"):
         source(1, buffer=0).scenes("val")
     assert {s.group for s in Files(str(tmp_path), "i/{n}.tif", "m/{n}.tif", split | {"buffer": 0}).scenes("val")} == {"a"}
     with pytest.raises(InputError, match="blocks with a buffer between them are groups of their own"):
@@ -181,12 +181,10 @@ def test_blocks_are_dealt_to_folds_with_room_between_them(tmp_path):
 
 def test_what_is_said():
     train = [Scene("a1", None, group="a"), Scene("b1", None)]
-    assert describe_cut_groups(train, [Scene("a2", None, group="a")]).startswith(
-        "Of 1 group with validation scenes, 1 train too, such as a: "
-    )
-    assert not describe_cut_groups(train, [Scene("c", None)])
-    assert describe_few_groups("abcdef", "g").endswith("; dataset.folds=5 lets all 7 validate in turn.")
-    assert describe_few_groups("ab", "c").endswith("; dataset.folds=groups lets all 3 validate in turn.")
+    cut = describe_groups(train, [Scene("a2", None, group="a"), Scene("c", None)])
+    assert [line.partition(":")[0] for line in cut] == ["Of 2 groups with validation scenes, 1 train too, such as a"]
+    assert describe_few_groups("abcdef", "g").endswith("; dataset.folds=5 lets all 7 validate in turn (sweep=kfold).")
+    assert describe_few_groups("ab", "c").endswith("; dataset.folds=groups lets all 3 validate in turn (sweep=kfold).")
     assert describe_few_groups("a", "a").endswith("from what areas differ by.")
     assert not describe_few_groups("", "abcdef")
     assert not describe_few_groups("abcde", "f", in_folds=True)
@@ -196,15 +194,11 @@ def test_validation_scenes_of_one_group_are_no_comparison():
     def scenes(*groups):
         return [Scene(f"scene{i}", Path("a.tif"), group=group) for i, group in enumerate(groups)]
 
-    costs = "so that scores are too good, have no intervals and say nothing of other places, and no comparison can tell losses"
-    assert describe_one_group(scenes("")).startswith(
-        f"One validation scene, scene0: it chooses the checkpoint and scores it, {costs} apart. Validate on more:"
-    )
-    assert describe_one_group(scenes("vienna", "vienna")).startswith(
-        f"All 2 validation scenes are of one group, vienna: they choose the checkpoint and score it, {costs}"
-    )
-    assert not describe_one_group(scenes("vienna", "graz"))
-    assert not describe_one_group(scenes("", ""))
+    (line,) = describe_groups([], scenes("vienna", "vienna"))
+    assert line.startswith("All validation scenes (2) are of one group, vienna: it chooses the checkpoint and scores it")
+    assert "(1) are of one group, scene0:" in describe_groups([], scenes(""))[0]
+    assert not describe_groups([], scenes("vienna", "graz"))
+    assert not describe_groups([], scenes("", ""))
 
 
 GROUPS = {

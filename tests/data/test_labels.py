@@ -33,7 +33,7 @@ def test_multilabel_planes():
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32])
 def test_unknown_value_is_named_with_its_count(dtype):
-    with pytest.raises(InputError, match=r"value 4 \(2 pixels\).*known: 0, 1, 2"):
+    with pytest.raises(InputError, match=r"value 4 \(2 pixels\).*mask_values=\[0, 1, 2\]"):
         Labels(THREE).decode(np.array([[[0, 4, 4]]], dtype=dtype))
 
 

@@ -56,7 +56,7 @@ def test_windows_hold_the_weights_of_the_file(tmp_path, dtype, cache):
     beyond = layers["mask"] == IGNORE
     assert beyond.sum() == 32 * 32 - 20 * 20 + 12 * 32
     np.testing.assert_array_equal(np.isnan(layers["weight"]), beyond)
-    read, alone = store.read_layers(0, 5, 7, 32)
+    read, alone = store.read(0, 5, 7, 32)
     np.testing.assert_array_equal(alone["weight"], expected[5:37, 7:39])
     np.testing.assert_array_equal(read, image[0])
 
@@ -136,7 +136,7 @@ def test_shares_move_as_the_labels_that_they_are_the_shares_of():
         (np.full((1, 80, 80), np.inf, np.float32), {}, "6400 pixels have a weight such as inf"),
         (np.full((1, 80, 80), -np.inf, np.float32), {"nodata": -9999}, "have a weight such as -inf"),
         (np.ones((3, 80, 80), np.uint8), {}, "weight.tif has 3 bands, but a weight has one"),
-        (np.ones((1, 80, 80), np.complex64), {}, "weight.tif holds complex numbers"),
+        (np.ones((1, 80, 80), np.complex64), {}, "weight.tif: it holds complex numbers"),
         (np.ones((1, 30, 30), np.uint8), {"crs": None, "transform": None}, "weight.tif is 30 x 30 pixels, but"),
         (np.ones((1, 80, 80), np.uint8), {"transform": from_origin(0, 0, 1, 1)}, "weight.tif does not overlap"),
     ],
@@ -180,7 +180,7 @@ def test_files_pairs_weights_as_masks(tmp_path, caplog):
     found = Files(*given, split={"train": 1.0}, weight="sure/{name}.tif").scenes("train")
     assert [scene.weight for scene in found] == [None, tmp_path / "sure/a2.tif", None]
     assert "1 of 3 images have a weight; all pixels of the others count 1." in caplog.text
-    with pytest.raises(InputError, match=r"no file below .* fits dataset\.source\.weight=shure/\{name\}\.tif for any of 3"):
+    with pytest.raises(InputError, match=r"no file below .* fits dataset\.source\.weight=shure/\{name\}\.tif for any image"):
         Files(*given, weight="shure/{name}.tif")
     with pytest.raises(InputError, match=r"weight=sure/\{tile\}\.tif pair files by their fields"):
         Files(*given, weight="sure/{tile}.tif")
@@ -251,8 +251,10 @@ def test_beyond_a_scene_and_where_the_image_has_no_data_shares_are_unknown(tmp_p
 )
 def test_no_data_that_may_be_a_share(task, raw, missing):
     pixels = np.array(raw, np.float32)[:, None, None]
-    assert Shares(task, 1).blank(pixels, 0.0).tolist() == [[missing]]
-    assert Shares(task, 1).blank(pixels - 9 * (pixels == raw[0]), -9.0).all()
+    decoded = Shares(task, 1).decode(pixels, nodata=0.0)
+    assert np.isnan(decoded).all() == missing
+    assert missing or np.array_equal(decoded, pixels)
+    assert np.isnan(Shares(task, 1).decode(pixels - 9 * (pixels == raw[0]), nodata=-9.0)).any(axis=0).all()
 
 
 def test_a_label_of_its_own_may_be_unknown_in_one_plane():
@@ -274,8 +276,8 @@ def test_a_label_of_its_own_may_be_unknown_in_one_plane():
         (np.full((3, 80, 80), 40.0), 1, "m.tif: the mask holds 40, but with dataset.fractions=1 shares lie from 0 to 1"),
         (np.full((3, 80, 80), -0.2), 1, "the mask holds -0.2, but"),
         (np.full((3, 80, 80), np.inf), 1, "the mask holds inf, but"),
-        (np.full((1, 80, 80), 1.0), 1, r"m.tif has 1 bands, but class shares .* need one for each of 3 classes: a, b, c"),
-        (np.full((4, 80, 80), 0.25), 1, "m.tif has 4 bands, but class shares"),
+        (np.full((1, 80, 80), 1.0), 1, r"m.tif has 1 bands, but a multiclass task of class shares .* needs 3: a, b, c"),
+        (np.full((4, 80, 80), 0.25), 1, "m.tif has 4 bands, but a multiclass task of class shares"),
     ],
 )
 def test_shares_that_cannot_be(tmp_path, pixels, whole, message):

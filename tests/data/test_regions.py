@@ -126,12 +126,12 @@ def test_validation_covers_each_block_once_and_reads_nothing_else(root, tmp_path
 @pytest.mark.parametrize(
     ("split", "message"),
     [
-        ({**SPLIT, "buffer": 51}, "buffer=51.* at most half"),
-        ({"buffer": 10, "train": 0.5, "val": 0.5}, "blocks=None"),
-        ({**SPLIT, "blocks": "big"}, "blocks=big"),
+        ({**SPLIT, "buffer": 51}, "buffer.: 51.* at most half"),
+        ({"buffer": 10, "train": 0.5, "val": 0.5}, "buffer.: 10.* at most half"),
+        ({**SPLIT, "blocks": "big"}, "blocks.: .big.* their side in pixels"),
         ({"blocks": 100, "train": ["a"], "val": ["b"]}, "dealt out by fractions"),
         ({"block": 100, "train": 0.5, "val": 0.5}, "did you mean 'blocks'"),
-        ({**SPLIT, "blocks": 1000}, "makes 2 blocks of 2 images: none is left for test"),
+        ({**SPLIT, "blocks": 1000}, "no scene of the test split .*, or smaller ones"),
     ],
 )
 def test_splits_that_do_not_work(root, split, message):

@@ -40,7 +40,7 @@ class Split:
     def read(self, scene, top, left, size):
         part = self.masks[scene][..., top : top + size, left : left + size]
         pad = [(0, 0)] * (part.ndim - 2) + [(0, size - part.shape[-2]), (0, size - part.shape[-1])]
-        return np.zeros((3, size, size), np.uint8), np.pad(part, pad, constant_values=IGNORE)
+        return np.zeros((3, size, size), np.uint8), {"mask": np.pad(part, pad, constant_values=IGNORE)}
 
     def make(self, kind, seed=0, window=1, **options):
         given = {"seed": seed, "sizes": self.sizes, "window": window}
@@ -148,7 +148,7 @@ def test_a_balanced_window_shows_the_drawn_class(window, seed, name):
     split = Split(CLASSES, [(40, 23), (9, 9)], seed, shares=(0.97, 0.005, 0.005))
     sampler = split.make(Balanced, seed, window, weights={name: 1})
     for k in range(20):
-        assert (split.read(*sampler(k), window)[1] == CLASSES.classes.index(name)).any()
+        assert (split.read(*sampler(k), window)[1]["mask"] == CLASSES.classes.index(name)).any()
 
 
 def sparse(seed, scenes=3):

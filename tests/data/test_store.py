@@ -21,7 +21,6 @@ import rsseg.data.store as room
 from rsseg.contract import InputError
 from rsseg.data.decoded import PART, map_array, parts, store_name
 from rsseg.data.labels import Labels
-from rsseg.data.masks import Burn
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.store import load, put
 from rsseg.task import Binary, make_task
@@ -396,7 +395,7 @@ def test_what_a_scenes_name_depends_on(tmp_path):
     one = scenes(tmp_path, count=1)[0]
     task = Binary(("a",))
     colours, numbers = Labels(task, ["#000000", "#0000ff"]), Labels(task, [0, 255])  # equal as numbers
-    burnt = [make_scene("s", one.image, mask_file(one), burn=Burn(attribute, ())) for attribute in ("a", "b")]
+    burnt = [make_scene("s", one.image, mask_file(one), settings={"attribute": attribute}) for attribute in ("a", "b")]
     names = [
         store_name(one, [numbers], [1]),
         store_name(one, [colours], [1]),

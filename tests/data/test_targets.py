@@ -8,7 +8,8 @@ from rsseg.contract import IGNORE, InputError
 from rsseg.data.build import open_store
 from rsseg.data.files import Files
 from rsseg.data.labels import Labels, Values
-from rsseg.data.scene import Mask, Scene
+from rsseg.data.masks import Mask
+from rsseg.data.scene import Scene
 from rsseg.data.sources import Synthetic
 from rsseg.data.synthetic import CLASSES, SceneRecipe, generate
 from rsseg.data.windows import GridWindows

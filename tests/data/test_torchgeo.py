@@ -19,7 +19,7 @@ from rsseg.data.boxes import Boxes
 from rsseg.data.decoded import map_array
 from rsseg.data.grids import ground_resolution
 from rsseg.data.labels import Labels
-from rsseg.data.samples import grouped_keys, mask_of
+from rsseg.data.samples import _joined, grouped_keys, planes_of
 from rsseg.data.torchgeo import TorchGeo
 from rsseg.dataset import open_split
 from rsseg.task import Binary, Centres, Multiclass, Multilabel
@@ -353,19 +353,26 @@ def test_masks_of_objects_become_one_of_their_labels(number):
     expected = np.zeros((4, 4))
     for i in range(number):
         expected[i] = [7, 3][i]
-    np.testing.assert_array_equal(mask_of(sample), expected[None])
+    np.testing.assert_array_equal(planes_of(_joined(sample), "mask"), expected[None])
 
 
 @pytest.mark.parametrize(
     ("arguments", "settings", "message"),
     [
-        ({"image": [1, 2, 3, 8, 8], **FLAT}, {}, r"its image has the shape \[1, 2, 3, 8, 8\]"),
         ({"image": [3, 4, 8], **FLAT}, {}, "same grid"),
         ({"image": [3, 8, 8], "label": []}, {}, r"holds image \[3, 8, 8\], label; an image and a mask"),
         ({"label": []}, {}, "an image and a mask are needed"),
-        ({"image_a": [3, 8, 8], "image_b": [1, 9, 9], **FLAT}, {}, r"different grids.*dataset\.source\.image=\[image_a\]"),
-        ({"image": [3, 8, 8], "mask_a": [8, 8], "mask_b": [8, 8]}, {}, r"several masks, mask_a, mask_b.*source\.mask=mask_a"),
-        ({"image": [3, 8, 8], **FLAT}, {"image": ["image", "dem"]}, r"holds image .*; image and dem and a mask are needed"),
+        (
+            {"image_a": [3, 8, 8], "image_b": [1, 9, 9], **FLAT},
+            {},
+            r"image_b \[1, 9, 9\].* one grid, dataset\.source\.image=\[image_a\]",
+        ),
+        (
+            {"image": [3, 8, 8], "mask_a": [8, 8], "mask_b": [8, 8]},
+            {},
+            r"mask_b \[8, 8\]: what is its mask\?.*source\.mask=\[mask_a\]",
+        ),
+        ({"image": [3, 8, 8], **FLAT}, {"image": ["image", "dem"]}, r"holds image .*: what is its image\?"),
         ({"image": [3, 8, 8], **FLAT}, {"mask": "dem"}, "an image and a mask are needed"),
         ({"image": [3, 8, 8], **FLAT}, {"times": 0}, r"source\.times=0 must be at least 1"),
     ],

@@ -17,7 +17,6 @@ from rsseg.contract import IGNORE, InputError
 from rsseg.data import vector
 from rsseg.data.files import Files, mask_settings
 from rsseg.data.labels import Labels
-from rsseg.data.masks import Burn
 from rsseg.data.scene import SceneReader
 from rsseg.task import Multiclass, Multilabel
 
@@ -42,8 +41,9 @@ def frame(n=25, **columns):
     return geopandas.GeoDataFrame(columns, geometry=[blob(rng) for _ in range(n)], crs="EPSG:32633")
 
 
-def reader_of(image, path, burn):
-    return SceneReader(make_scene("a", image, path, burn=burn), [LABELS], [1])
+def reader_of(image, path, attribute=None, values=(), **settings):
+    settings |= {"attribute": attribute, "values": values}
+    return SceneReader(make_scene("a", image, path, settings), [LABELS], [1])
 
 
 @pytest.mark.parametrize("ending", ["gpkg", "geojson", "shp", "fgb"])
@@ -53,7 +53,7 @@ def test_windows_are_the_whole_burnt_at_once(tmp_path, image, ending):
     crs = "EPSG:4326" if ending == "geojson" else "EPSG:3857"
     shapes.to_crs(crs).to_file(path, **({"SPATIAL_INDEX": "NO"} if ending == "fgb" else {}))  # an index sorts the features
     values = {"house": 1, "road": 2, "unclear": 255}
-    reader = reader_of(image, path, Burn("kind", tuple(values.items())))
+    reader = reader_of(image, path, "kind", tuple(values.items()))
     back = geopandas.read_file(path).to_crs("EPSG:32633").geometry
     pairs = [(shape, values[kind]) for shape, kind in zip(back, kinds, strict=True)]
     expected = rasterize(pairs, out_shape=(90, 120), transform=GRID)
@@ -77,7 +77,7 @@ def test_lines_are_widened_by_metres_on_the_ground(tmp_path, image, crs):
     shapes = geopandas.GeoSeries(lines, crs="EPSG:32633").segmentize(100).to_crs(crs)
     away = geopandas.GeoSeries([far], crs="EPSG:4326").to_crs(crs)
     geopandas.GeoDataFrame(geometry=pd.concat([shapes, away])).to_file(tmp_path / "m.gpkg")
-    got = reader_of(image, tmp_path / "m.gpkg", Burn(buffer=35)).read_mask(Window(0, 0, 120, 90))
+    got = reader_of(image, tmp_path / "m.gpkg", buffer=35).read_mask(Window(0, 0, 120, 90))
     rows, columns = np.indices((90, 120)) + 0.5
     points = shapely.points(500000 + 10 * columns, 4000000 - 10 * rows)
     distance = np.minimum(shapely.distance(points, lines[0]), shapely.distance(points, lines[1]))
@@ -89,7 +89,7 @@ def test_lines_are_widened_by_metres_on_the_ground(tmp_path, image, crs):
 def test_a_pixel_belongs_to_the_polygon_around_its_centre(tmp_path, image):
     shapes = frame(9)
     shapes.to_file(tmp_path / "m.gpkg")
-    got = reader_of(image, tmp_path / "m.gpkg", Burn()).read_mask(Window(0, 0, 120, 90))
+    got = reader_of(image, tmp_path / "m.gpkg").read_mask(Window(0, 0, 120, 90))
     rows, columns = np.indices((90, 120)) + 0.5
     x, y = 500000 + 10 * columns, 4000000 - 10 * rows
     np.testing.assert_array_equal(got == 1, shapely.contains_xy(shapes.geometry.union_all(), x, y))
@@ -100,7 +100,7 @@ def test_integers_need_no_mapping_and_the_last_feature_lies_on_top(tmp_path, ima
     for values in ([1, 2], [1.0, 2.0]):
         geopandas.GeoDataFrame({"code": values}, geometry=squares, crs="EPSG:32633").to_file(tmp_path / "m.gpkg")
         vector._read.cache_clear()
-        got = reader_of(image, tmp_path / "m.gpkg", Burn("code")).read_mask(Window(0, 0, 12, 1))
+        got = reader_of(image, tmp_path / "m.gpkg", "code").read_mask(Window(0, 0, 12, 1))
         assert got.tolist() == [[1] * 5 + [2] * 5 + [0] * 2]
 
 
@@ -111,7 +111,7 @@ def test_null_is_a_value_and_points_take_their_pixel(tmp_path, image):
         crs="EPSG:32633",
     )
     shapes.to_file(tmp_path / "m.gpkg")
-    got = reader_of(image, tmp_path / "m.gpkg", Burn("kind", (("road", 2), ("null", 255)))).read_mask(Window(0, 0, 5, 1))
+    got = reader_of(image, tmp_path / "m.gpkg", "kind", (("road", 2), ("null", 255))).read_mask(Window(0, 0, 5, 1))
     assert got.tolist() == [[0, 2, 0, IGNORE, 0]]
 
 
@@ -124,7 +124,7 @@ def test_one_file_for_all_scenes_or_for_some(tmp_path):
     split = {"train": 1.0}
     shared = Files(str(tmp_path), "images/{name}.tif", "all.geojson", split, "code").scenes("train")
     assert [mask_file(scene).name for scene in shared] == ["all.geojson"] * 3
-    assert shared[0].masks[0].burn == Burn("code")
+    assert shared[0].masks[0].attribute == "code"
     some = Files(str(tmp_path), "images/{area}_{n}.tif", "{area}.geojson", split).scenes("train")
     assert [mask_file(scene).name for scene in some] == ["x.geojson", "x.geojson", "y.geojson"]
     readers = [SceneReader(scene, [LABELS], [1]) for scene in shared]  # those beyond all features are land
@@ -132,37 +132,37 @@ def test_one_file_for_all_scenes_or_for_some(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("burn", "message"),
+    ("attribute", "values", "message"),
     [
-        (Burn("knd"), r"m\.gpkg has no attribute knd \(did you mean 'kind'\?\).*\(kind, code\)"),
-        (Burn("kind"), r"kind holds barn, house: integers are expected, or dataset\.source\.values.*\{barn: 1\}"),
-        (Burn("kind", (("house", 1),)), r"holds barn, which dataset\.source\.values does not know: \{house: 1\}"),
-        (Burn("code"), r"code holds 1\.5"),
+        ("knd", (), r"m\.gpkg has no attribute knd \(did you mean 'kind'\?\).*\(kind, code\)"),
+        ("kind", (), r"kind holds barn, house, but integers are expected, or dataset\.source\.values.*\{barn: 1\}"),
+        ("kind", (("house", 1),), r"holds barn, which dataset\.source\.values does not know: \{house: 1\}"),
+        ("code", (), r"code holds 1\.5"),
     ],
 )
-def test_attributes_that_do_not_fit(tmp_path, image, burn, message):
+def test_attributes_that_do_not_fit(tmp_path, image, attribute, values, message):
     frame(2, kind=["house", "barn"], code=[1, 1.5]).to_file(tmp_path / "m.gpkg")
     with pytest.raises(InputError, match=message):
-        reader_of(image, tmp_path / "m.gpkg", burn)
+        reader_of(image, tmp_path / "m.gpkg", attribute, values)
 
 
 def test_vector_files_that_do_not_fit(tmp_path, image):
     path = tmp_path / "m.gpkg"
     geopandas.GeoDataFrame(geometry=[box(0, 0, 1, 1)], crs="EPSG:32633").to_file(path)
     with pytest.raises(InputError, match=r"m\.gpkg does not overlap .*a\.tif: .* spans 0 to 1"):
-        store_of([make_scene("a", image, path, burn=Burn())], tmp_path / "store", LABELS, (1,))
+        store_of([make_scene("a", image, path)], tmp_path / "store", LABELS, (1,))
     (tmp_path / "broken.gpkg").write_bytes(path.read_bytes()[:3000])
     with pytest.raises(InputError, match=r"broken\.gpkg can't be read as a vector file"):
-        reader_of(image, tmp_path / "broken.gpkg", Burn())
+        reader_of(image, tmp_path / "broken.gpkg")
     geopandas.GeoDataFrame(geometry=[box(0, 0, 1, 1)]).to_file(tmp_path / "bare.shp")
     with pytest.raises(InputError, match=r"bare\.shp has no CRS"):
-        reader_of(image, tmp_path / "bare.shp", Burn())
+        reader_of(image, tmp_path / "bare.shp")
     bare = write_tif(tmp_path / "bare.tif", np.ones((1, 9, 9), np.uint8), crs=None)
     with pytest.raises(InputError, match=r"bare\.tif has no coordinates"):
-        reader_of(bare, path, Burn())
+        reader_of(bare, path)
     multilabel = Labels(Multilabel(("a", "b")))
-    with pytest.raises(InputError, match="one value a pixel, but a multilabel task need 2"):
-        SceneReader(make_scene("a", image, path, burn=Burn()), [multilabel], [1])
+    with pytest.raises(InputError, match="one value a pixel, as vectors have, but a multilabel task needs 2"):
+        SceneReader(make_scene("a", image, path), [multilabel], [1])
 
 
 VRT = '<OGRVRTDataSource><OGRVRTLayer name="m"><SrcDataSource>{}</SrcDataSource></OGRVRTLayer></OGRVRTDataSource>'
@@ -176,18 +176,18 @@ def test_a_vector_file_reads_no_other_file(tmp_path, image, ending, text):
     path = tmp_path / f"m.{ending}"
     path.write_text(text.format(tmp_path / "other.gpkg"))
     with pytest.raises(InputError, match=rf"m\.{ending} can't be read as a vector file: it does not hold what"):
-        reader_of(image, path, Burn())
+        reader_of(image, path)
 
 
 def test_a_geojson_may_begin_with_a_byte_order_mark(tmp_path, image):
     frame(2).to_crs(4326).to_file(tmp_path / "m.geojson")
     (tmp_path / "m.geojson").write_bytes(b"\xef\xbb\xbf\n" + (tmp_path / "m.geojson").read_bytes())
-    assert reader_of(image, tmp_path / "m.geojson", Burn()).size == (90, 120)
+    assert reader_of(image, tmp_path / "m.geojson").size == (90, 120)
 
 
 def test_an_empty_file_is_all_background(tmp_path, image):
     frame(1, code=[1]).iloc[:0].to_file(tmp_path / "m.gpkg")
-    reader = reader_of(image, tmp_path / "m.gpkg", Burn("code"))
+    reader = reader_of(image, tmp_path / "m.gpkg", "code")
     assert not reader.read_mask(Window(0, 0, 120, 90)).any()
 
 
@@ -203,17 +203,17 @@ def test_settings_that_do_not_fit(tmp_path, image):
 
 def test_parts_beside_a_shapefile_belong_to_the_scene(tmp_path, image):
     frame(1).to_file(tmp_path / "m.shp")
-    names = {path.name for path in make_scene("a", image, tmp_path / "m.shp", burn=Burn()).files}
+    names = {path.name for path in make_scene("a", image, tmp_path / "m.shp").files}
     assert names == {"a.tif", "m.shp", "m.dbf", "m.shx", "m.prj", "m.cpg"}
 
 
 def test_a_file_that_changes_is_read_again(tmp_path, image):
-    path, burn = tmp_path / "m.gpkg", Burn(None, ())
+    path = tmp_path / "m.gpkg"
     found = []
     for side in (200, 400):
         path.unlink(missing_ok=True)
         geopandas.GeoDataFrame(geometry=[box(500000, 4000000 - side, 500000 + side, 4000000)], crs="EPSG:32633").to_file(path)
-        found.append(int((reader_of(image, path, burn).read_mask(Window(0, 0, 120, 90)) == 1).sum()))
+        found.append(int((reader_of(image, path).read_mask(Window(0, 0, 120, 90)) == 1).sum()))
     assert found == [400, 1600]
 
 
@@ -223,10 +223,10 @@ def test_features_of_the_whole_earth_lie_on_a_scene(tmp_path, image):
     path = tmp_path / "world.gpkg"
     halves[halves.index == 0].to_file(path)
     shifted = write_tif(tmp_path / "b.tif", np.ones((1, 90, 120), np.uint8), transform=from_origin(499400, 4000000, 10, 10))
-    found = reader_of(shifted, path, Burn()).read_mask(Window(0, 0, 120, 90))
+    found = reader_of(shifted, path).read_mask(Window(0, 0, 120, 90))
     assert (found[:, :60] == 1).all()
     assert (found[:, 60:] == 0).all()
-    assert (reader_of(image, path, Burn()).read_mask(Window(0, 0, 120, 90)) == 0).all()
+    assert (reader_of(image, path).read_mask(Window(0, 0, 120, 90)) == 0).all()
 
 
 def test_a_scene_across_the_antimeridian(tmp_path):
@@ -238,7 +238,7 @@ def test_a_scene_across_the_antimeridian(tmp_path):
     )
     path = tmp_path / "m.gpkg"
     geopandas.GeoDataFrame(geometry=[box(179.5, -80, 180, 80), box(-180, -80, -179.7, 80)], crs="EPSG:4326").to_file(path)
-    found = reader_of(scene, path, Burn()).read_mask(Window(0, 0, 100, 40))
+    found = reader_of(scene, path).read_mask(Window(0, 0, 100, 40))
     columns = np.arange(100) * 1000 + 3320500
     degrees = np.degrees(columns / 6378137) + 150
     assert (found == ((degrees > 179.5) & (degrees < 180.3))[None]).all()
@@ -249,18 +249,23 @@ def test_several_layers_want_a_name(tmp_path, image):
     outline = geopandas.GeoDataFrame(geometry=[box(500000, 3999100, 501200, 4000000)], crs="EPSG:32633")
     outline.to_file(path, layer="outline")
     frame(3).to_file(path, layer="buildings")
-    with pytest.raises(InputError, match=r"map\.gpkg has several layers, outline, buildings: .*dataset\.source\.layer=outline"):
-        reader_of(image, path, Burn())
-    with pytest.raises(InputError, match=r"layer=building \(did you mean 'buildings'\?\): .* outline, buildings"):
-        reader_of(image, path, Burn(layer="building"))
-    found = reader_of(image, path, Burn(layer="buildings")).read_mask(Window(0, 0, 120, 90))
+    with pytest.raises(
+        InputError, match=r"map\.gpkg has the layers outline, buildings, and none is chosen: set dataset\.source\.layer=outline"
+    ):
+        reader_of(image, path)
+    with pytest.raises(
+        InputError,
+        match=r"has the layers outline, buildings, and dataset\.source\.layer=building \(did you mean 'buildings'\?\)",
+    ):
+        reader_of(image, path, layer="building")
+    found = reader_of(image, path, layer="buildings").read_mask(Window(0, 0, 120, 90))
     assert (found == rasterize(frame(3).geometry, out_shape=(90, 120), transform=GRID)).all()
 
 
 def test_a_tile_without_features_needs_no_attribute(tmp_path, image):
     path = tmp_path / "empty.geojson"
     path.write_text('{"type": "FeatureCollection", "features": []}')
-    assert (reader_of(image, path, Burn("kind", (("house", 1),))).read_mask(Window(0, 0, 120, 90)) == 0).all()
+    assert (reader_of(image, path, "kind", (("house", 1),)).read_mask(Window(0, 0, 120, 90)) == 0).all()
 
 
 def test_coordinates_that_are_no_degrees_are_named(tmp_path, image):
@@ -269,7 +274,7 @@ def test_coordinates_that_are_no_degrees_are_named(tmp_path, image):
     with pytest.raises(
         InputError, match=r"m\.geojson has coordinates such as .*, which are no degrees, but its CRS is EPSG:4326"
     ):
-        reader_of(image, path, Burn())
+        reader_of(image, path)
 
 
 def test_values_as_a_list_are_those_of_a_mapping():
@@ -279,4 +284,4 @@ def test_values_as_a_list_are_those_of_a_mapping():
         [f"{name}: {value}" for name, value in mapping.items()],
         ["Gebäude:1", " Wohn:weg : 2", "null:255"],
     ):
-        assert mask_settings("source", "{n}.gpkg", "kind", values).burn.values == tuple(mapping.items())
+        assert mask_settings("source", "{n}.gpkg", "kind", values).values == tuple(mapping.items())

@@ -7,13 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import folder_scenes, store_of
-from tiny import mask_file
+from tiny import make_scene, mask_file, write_tif
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.balance import Balanced
 from rsseg.data.sampling import Uniform
-from rsseg.data.windows import Batches, GridWindows, Loader, TrainWindows, grid
-from rsseg.dataset import describe_padding
+from rsseg.data.windows import Batches, GridWindows, Loader, StoreWindows, grid
+from rsseg.dataset import describe_padding, describe_scales
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def store(folder_root, tmp_path_factory):
 
 
 def train_windows(store, seed=5):
-    return TrainWindows(store, 32, Uniform(seed, store.sizes, 32))
+    return StoreWindows(store, 32, Uniform(seed, store.sizes, 32))
 
 
 @settings(deadline=None, max_examples=60)
@@ -54,7 +54,7 @@ def same(ours, theirs):
 @pytest.mark.parametrize("threads", [1, 3])
 def test_threads_and_resumption_change_nothing(store, threads):
     balanced = Balanced(5, store.sizes, 32, store.census.blocks, store.task, store.read)
-    for windows in (train_windows(store), TrainWindows(store, 32, balanced), GridWindows(store, 32, overlap=4)):
+    for windows in (train_windows(store), StoreWindows(store, 32, balanced), GridWindows(store, 32, overlap=4)):
         whole = list(Loader(windows, Batches(31, 2), threads=0))
         rest = Loader(windows, Batches(31, 2, start=6), threads)
         assert len(rest) == len(whole) == 16
@@ -83,27 +83,21 @@ def test_a_loader_cuts_no_more_than_it_has_to(store):
 
 @pytest.mark.parametrize("threads", [0, 2])
 def test_a_window_that_cannot_be_cut_is_named(store, threads, monkeypatch):
-    windows, real = train_windows(store), store.cut
-    (scene, *_), k = windows.place(5), 5
+    places, real = [(0, 0, 0)] * 5 + [(1, 3, 7)] * 3, store.arrays
+    windows = StoreWindows(store, 32, places.__getitem__)
 
-    def cut(places, size):
-        if windows.place(k) in places:
+    def arrays(scene):
+        if scene == 1:
             raise OSError(5, "Input/output error")
-        return real(places, size)
+        return real(scene)
 
-    monkeypatch.setattr(store, "cut", cut)
-    name = store.scenes[scene].name
+    monkeypatch.setattr(store, "arrays", arrays)
     batches = iter(Loader(windows, Batches(8, 4), threads))
     next(batches)
-    with pytest.raises(InputError, match=rf"window 5 of scene {name} \(.*\) can't be cut \(OSError: .*output error\)") as told:
+    named = rf"the window at row 3, column 7 of scene {store.scenes[1].name} \(.*\) can't be cut \(.*output error\)"
+    with pytest.raises(InputError, match=named) as told:
         next(batches)
     assert isinstance(told.value.__cause__, OSError)
-    monkeypatch.setattr(windows, "sampler", lambda k: 1 / (k - 5))
-    with pytest.raises(InputError, match=r"window 5 can't be cut \(ZeroDivisionError: "):
-        windows.batch([5])
-    monkeypatch.setattr(store, "cut", lambda *_: [0] * 10**15)
-    with pytest.raises(MemoryError):
-        train_windows(store).batch([5])
 
 
 def test_ranks_and_batches_change_nothing(store):
@@ -145,11 +139,19 @@ def test_grid_windows_equal_the_mask(store):
             np.testing.assert_array_equal(labels, file.read(1))
 
 
-def test_scenes_smaller_than_the_window_are_named_once_with_a_window_that_fits():
+def test_scenes_of_another_scale_are_named(tmp_path):
+    scenes, rng = [], np.random.default_rng(0)
+    for name, scale in (("a", 255), ("b", 255), ("c", 1)):
+        image = write_tif(tmp_path / f"{name}.tif", (scale * rng.random((1, 40, 40))).astype(np.float32))
+        scenes.append(make_scene(name, image, write_tif(tmp_path / f"{name}.mask.tif", np.zeros((1, 40, 40), np.uint8))))
+    said = describe_scales(store_of(scenes, tmp_path / "store", bands=(1,)))
+    assert said.startswith(f"Values of {tmp_path}/c.tif reach 1 in its middle")
+    assert describe_scales(store_of(scenes[:2], tmp_path / "store", bands=(1,))) == ""
+
+
+def test_scenes_smaller_than_the_window_are_named_once():
     sizes = {"train": np.array([[100, 300], [256, 256]]), "val": np.array([[300, 300]])}
     stores = {split: SimpleNamespace(sizes=own) for split, own in sizes.items()}
     found = describe_padding(stores, 256)
-    assert "Smaller than window=256: 1 of 2 train scenes." in found
-    assert "window=96 fits all" in found
+    assert "Smaller than window=256: 1 train scenes." in found
     assert describe_padding(stores, 96) == ""
-    assert "fits" not in describe_padding({"train": SimpleNamespace(sizes=np.array([[20, 20]]))}, 256)

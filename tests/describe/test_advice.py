@@ -7,13 +7,12 @@ from tiny import CONFIGS
 from rsseg.data.blocks import Blocks
 from rsseg.data.census import BandStatistics, Census
 from rsseg.describe import advice
-from rsseg.describe.advice import RULES, SITUATIONS, advise, candidates
-from rsseg.describe.facts import Facts
+from rsseg.describe.advice import RULES, SITUATIONS, Facts, advise, candidates
 from rsseg.describe.objects import ObjectSizes
 from rsseg.task import make_task
 
 CONFIG_NAMES = {path.stem for path in (CONFIGS / "loss").glob("*.yaml")}
-BANDS = BandStatistics(1, *np.zeros((5, 1)), missing=0.0)
+BANDS = BandStatistics(**dict.fromkeys(("mean", "std", "min", "max", "percentiles"), np.zeros(1)), count=1, missing=0.0)
 
 
 def facts_of(task, classes, scenes, objects=None):
@@ -24,7 +23,7 @@ def facts_of(task, classes, scenes, objects=None):
         valid, ignored = np.repeat(positives.sum(axis=1, keepdims=True), len(classes), axis=1), 10_000 - positives.sum(axis=1)
     else:
         valid, ignored = np.full_like(positives, 10_000), np.zeros(len(scenes), int)
-    blocks = Blocks.of(np.column_stack([positives, ignored]).astype(np.uint16), sizes)
+    blocks = Blocks(np.column_stack([positives, ignored]).astype(np.uint16), sizes)
     return Facts.of(Census(positives, valid, BANDS, blocks, None, None), task, sizes, objects or {})
 
 
@@ -33,7 +32,7 @@ def situations(about, facts):
 
 
 def sizes(width=50.0, small=0.0):
-    return ObjectSizes(9, [5000.0] * 3, None, width, small, 0, 0)
+    return ObjectSizes(9, [5000.0] * 3, width, small, 0)
 
 
 def test_facts_of_a_multiclass_split():

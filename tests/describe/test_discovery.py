@@ -71,7 +71,7 @@ def test_images_and_masks_are_paired(tmp_path, layout):
     found = discover(tmp_path)
     source = found.config["source"]
     assert (source["image"], source["mask"], source["split"]) == (image, mask, split)
-    assert found.beliefs[0].startswith(f"{len(places)} pairs: images are {image}, masks {mask}")
+    assert found.beliefs[0].startswith(f"{len(places)} pairs: {len(places)} images are {image}, {len(places)} masks {mask}.")
     own = {key: value for key, value in source.items() if key != "_target_"}
     scenes = {part: Files(**own).scenes(part) for part in ("train", "val")}
     for scene in scenes["train"] + scenes["val"]:
@@ -118,17 +118,9 @@ def test_colours_that_are_hidden(tmp_path, below, expected):
     assert (found["mask_values"], found["colour_tolerance"]) == (expected, None)
 
 
-def test_grey_masks_have_a_threshold_and_names_are_read(tmp_path):
+def test_grey_masks_have_a_threshold(tmp_path):
     fill(tmp_path / "grey", LAYOUTS["folders"][0], lambda: RNG.integers(0, 256, (32, 32), dtype=np.uint8))
     assert discover(tmp_path / "grey").config["source"]["threshold"] == 127
-    fill(tmp_path / "named", LAYOUTS["folders"][0], lambda: labels(0, 1, 2))
-    (tmp_path / "named/classes.txt").write_text("land\nwater\nroad\n")
-    assert discover(tmp_path / "named").config["classes"] == ["land", "water", "road"]
-    colours = np.array([[0, 255, 255], [0, 0, 255]], np.uint8)
-    fill(tmp_path / "coloured", LAYOUTS["folders"][0], lambda: colours[labels(0, 1)])
-    (tmp_path / "coloured/class_dict.csv").write_text("name,r,g,b\nurban,0,255,255\nwater,0,0,255\n")
-    found = discover(tmp_path / "coloured").config
-    assert (found["classes"], found["mask_values"]) == (["urban", "water"], ["#00ffff", "#0000ff"])
 
 
 def test_lists_and_areas_are_seen(tmp_path):
@@ -153,7 +145,7 @@ def test_images_of_several_endings_are_one_kind_where_they_have_masks(tmp_path):
     found = discover(tmp_path / "dxb")
     source = found.config["source"]
     assert (source["image"], source["mask"]) == ("Img/{name}.*", "gt/{name}_label.png")
-    assert found.beliefs[0] == "10 pairs: images are Img/{name}.*, masks gt/{name}_label.png; there are 10 such images."
+    assert found.beliefs[0] == "10 pairs: 10 images are Img/{name}.*, 10 masks gt/{name}_label.png."
     own = {key: value for key, value in source.items() if key != "_target_"}
     assert sum(len(Files(**own).scenes(part)) for part in ("train", "val", "test")) == 10
     (tmp_path / "dxb/gt/j_label.png").rename(tmp_path / "dxb/gt/j_label.bmp")
@@ -164,27 +156,24 @@ def test_images_of_several_endings_are_one_kind_where_they_have_masks(tmp_path):
     png(tmp_path / "plain/images/overview.png", picture())
     found = discover(tmp_path / "plain")
     assert found.config["source"]["image"] == "images/{name}.tif"
-    assert found.beliefs[0].endswith("there are 6 such images. Not used: 1 images/{name}.png.")
+    assert found.beliefs[0].endswith("6 masks masks/{name}.tif. Not used: 1 images/{name}.png.")
     # endings tell images from masks in one folder: nothing of them can be joined
     fill(tmp_path / "flat", [(f"{n}.jpg", f"{n}.png") for n in "abcd"] + [("e.bmp", "e.png")], lambda: labels(0, 1))
     (belief, *_) = discover(tmp_path / "flat").beliefs
-    assert belief.startswith("4 pairs: images are {name}.jpg, masks {name}.png;")
-    assert belief.endswith(" Without an image: e.png. Not used: 1 {name}.bmp.")
+    assert belief.startswith("4 pairs: 4 images are {name}.jpg, 5 masks {name}.png.")
+    assert belief.endswith(" Not used: 1 {name}.bmp.")
 
 
-def test_what_has_no_partner_and_what_is_not_used_is_named(tmp_path):
+def test_what_is_not_used_is_named(tmp_path):
     fill(tmp_path, [(f"images_s2/{n}.png", f"masks/{n}.png") for n in "abcdef"], lambda: labels(0, 1))
     for name in "abcd":
         png(tmp_path / f"images_s1/{name}.png", picture())
-    for name in "uvwxyzt":
-        png(tmp_path / f"images_s2/{name}.png", picture())
+    png(tmp_path / "images_s2/t.png", picture())
     png(tmp_path / "masks/q.png", labels(0, 1))
-    (tmp_path / "masks/a.png").rename(tmp_path / "masks/A.png")  # pairs are found in upper and lower case
     found = discover(tmp_path)
     assert found.config["source"]["image"] == "images_s2/{name}.png"
     assert found.beliefs[0].endswith(
-        " Without a mask: images_s2/t.png, images_s2/u.png, images_s2/v.png, images_s2/w.png, images_s2/x.png and 2 more."
-        " Without an image: masks/q.png. Not used: 4 images_s1/{name}.png."
+        "6 pairs: 7 images are images_s2/{name}.png, 7 masks masks/{name}.png. Not used: 4 images_s1/{name}.png."
     )
 
 
@@ -312,20 +301,10 @@ def test_bands_that_are_called_by_their_colours_are_shown(tmp_path, names, rgb, 
     for name in "abc":
         pictured(tmp_path / "images" / f"{name}.tif", names, 32)
         write_tif(tmp_path / "masks" / f"{name}.tif", labels(0, 1)[None])
-    assert discover(tmp_path).config["rgb"] == rgb
     words = [f"dataset.source.root={tmp_path}", "dataset=geotiff", "dataset.classes=[a,b]"]
     for bands, shown in (("null", rgb and [band - 1 for band in rgb]), ("[3,2,1,4]", of_four), ("[1,2,3]", None)):
         setup, _ = with_bands(make_setup(tiny.compose([*words, f"dataset.bands={bands}"])))
         assert setup.shown_bands == shown
-
-
-def test_unnamed_bands_may_be_those_of_sentinel_2(tmp_path):
-    for name in "abc":
-        write_tif(tmp_path / "images" / f"{name}.tif", np.ones((13, 32, 32), np.uint16))
-        write_tif(tmp_path / "masks" / f"{name}.tif", labels(0, 1)[None])
-    found = discover(tmp_path)
-    assert found.config["rgb"] == [4, 3, 2]
-    assert any("13 bands without such names are taken for Sentinel-2's" in belief for belief in found.beliefs)
 
 
 @pytest.mark.parametrize(("bands", "dtype"), [(3, np.float32), (2, np.uint8), (5, np.uint8)])

@@ -6,24 +6,21 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 import torch
-from matplotlib.axes import Axes
-from stores import TASK, store_of
 from test_run import folder_data, settings
-from tiny import CONFIGS, checker, coloured, make_scene, write_tif
+from tiny import CONFIGS, checker, coloured, write_tif
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.scene import Scene
 from rsseg.data.windows import GridWindows
 from rsseg.describe.noise import (
-    Crop,
     Doubts,
     SelfConfidence,
     class_probabilities,
     describe_noise,
-    draw_noise,
     find_noise,
     label_planes,
     suspicious_labels,
@@ -111,15 +108,14 @@ def test_flipped_blocks_come_first(tmp_path):
     assert sure.pixels.sum() == label.size  # every pixel once
     doubts = Doubts("mask", task, store, 32, sure.thresholds)
     for number, own, labels in batches():
-        doubts.add(windows, [number], own, own.argmax(dim=1), labels)
+        doubts.add(windows, [number], own, labels)
     doubts.finish()
     assert [row["labelled pixels"] for row in doubts.scenes] == [100 * 130] * 2
     assert doubts.scenes[1]["share"] > 2 * doubts.scenes[0]["share"]
-    ranked = sorted(doubts.patches, key=lambda row: -row["sum"])
+    ranked = pd.concat(doubts.patches).sort_values("sum", ascending=False).to_dict("records")
     first = [row for row in ranked if row["pixels"] > 150]
     assert {(row["scene"], row["row"], row["column"]) for row in first} == {("s1", *place) for place in flipped}
     assert all((task.classes.index(row["suggested"]) + 1) % 3 == task.classes.index(row["labelled"]) for row in first)
-    assert [crop.row for crop in doubts.crops[:2]] == first[:2]
     with rasterio.open(scenes[1].image) as file:
         own = ranked[0]
         assert (own["x"], own["y"]) == pytest.approx(file.xy(own["row"] + 16, own["column"] + 16, offset="ul"))
@@ -191,21 +187,3 @@ def test_what_a_run_has_no_use_for(tmp_path):
     assert "window=64: a run has its own config" in ran.stderr
     with pytest.raises(InputError, match="is no run folder"):
         describe_noise(tmp_path)
-
-
-def test_patches_of_one_picture_share_their_stretch(tmp_path, monkeypatch):
-    """What is dark beside what is light stays dark."""
-    scenes, shown = [], []
-    for name, base in (("dark", 20), ("light", 200)):
-        image = base + np.random.default_rng(0).integers(0, 30, (3, 32, 32), dtype=np.uint8)
-        paths = [write_tif(tmp_path / kind / f"{name}.tif", part) for kind, part in (("i", image), ("m", image[:1] % 2))]
-        scenes.append(make_scene(name, *paths))
-    label = np.zeros((32, 32), np.uint8)
-    row = {"scene": "s", "row": 0, "column": 0, "pixels": 1, "labelled": "a", "suggested": "b", "confidence": 0.9}
-    crops = [Crop(row, scene, label, label, 1 - label) for scene in (0, 1)]
-    doubts = SimpleNamespace(head="mask", task=TASK, crops=crops, store=store_of(scenes, tmp_path / "store"), side=32)
-    monkeypatch.setattr(Axes, "imshow", lambda self, panel, **_: shown.append(panel.mean()))
-    setup = SimpleNamespace(palette=lambda head: None, shown_bands=None)
-    draw_noise(tmp_path / "noise.png", setup, doubts)
-    assert shown[0] < 0.2
-    assert shown[4] > 0.8

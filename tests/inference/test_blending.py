@@ -5,15 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsseg.contract import InputError
-from rsseg.inference.blending import Blend, Grid, Windows, check_blend, place_windows, reflected, starts
+from rsseg.inference.blending import Blend, Grid, Side, Windows, check_windows
 
-KINDS = ("gaussian", "cosine", "none")
+KINDS = ("gaussian", "none")
 
 
 @given(st.integers(1, 300), st.integers(4, 64), st.integers(0, 15))
 def test_every_pixel_lies_in_a_core(length, size, margin):
     margin = min(margin, (size - 1) // 3)
-    at = starts(length, size, margin)
+    at = Side(length, Windows(size, margin, "gaussian", 1)).starts
     covered = {pixel for start in at for pixel in range(start + margin, start + size - margin)}
     assert covered >= set(range(length))
     assert at == sorted(set(at))
@@ -22,28 +22,20 @@ def test_every_pixel_lies_in_a_core(length, size, margin):
         assert at[-1] + size == length + margin
 
 
-@given(st.integers(-40, 40), st.integers(1, 90), st.integers(1, 30))
-def test_reflection_is_numpys(start, size, length):
-    line = np.arange(length)
-    after = max(0, start + size - length)
-    padded = np.pad(line, (max(0, -start), after), mode="reflect") if length > 1 else np.zeros(max(0, -start) + 1 + after, int)
-    first = start + max(0, -start)
-    assert reflected(start, size, length).tolist() == padded[first : first + size].tolist()
-
-
 def swept(shape, windows, planes, predicted):
     """The blended planes of a scene, from what is predicted of each window."""
     grid = Grid(shape, windows)
+    lefts_of_all = grid.columns.starts
     blend, found = Blend(grid, planes, torch.device("cpu")), torch.full((planes, *shape), torch.nan)
     for strip in grid.strips:
         start = 0
-        for first in range(0, len(grid.lefts), windows.batch_size):
-            lefts = grid.lefts[first : first + windows.batch_size]
+        for first in range(0, len(lefts_of_all), windows.batch_size):
+            lefts = lefts_of_all[first : first + windows.batch_size]
             blend.widen(strip, lefts[-1] + windows.size)
             for top in strip.tops:
                 for left in lefts:
                     blend.add(strip, predicted(top, left), top, left)
-            following = grid.lefts[first + len(lefts) :]
+            following = lefts_of_all[first + len(lefts) :]
             stop = max(0, following[0]) if following else shape[1]
             part = found[:, strip.first : strip.below, start:stop]
             assert part.isnan().all()
@@ -58,10 +50,10 @@ def swept(shape, windows, planes, predicted):
 def test_windows_that_agree_stay_as_they_are(kind, shape, batch_size):
     """A field cut into windows and blended is the field again, whatever the weights."""
     field = torch.from_numpy(np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32))
+    padded = torch.from_numpy(np.pad(field.numpy(), ((0, 0), (50, 50), (50, 50)), "reflect"))
 
     def cut(top, left):
-        rows, columns = (torch.from_numpy(reflected(start, 32, side)) for start, side in zip((top, left), shape, strict=True))
-        return field[:, rows][:, :, columns]
+        return padded[:, top + 50 : top + 82, left + 50 : left + 82]
 
     found = swept(shape, Windows(32, 6, kind, batch_size), 2, cut)
     torch.testing.assert_close(found, field, rtol=1e-5, atol=1e-5)
@@ -72,37 +64,32 @@ def test_windows_that_agree_stay_as_they_are(kind, shape, batch_size):
 def test_blended_values_are_the_weighted_mean(shape, batch_size):
     """Against the sum over all windows in NumPy float64."""
     windows, rng = Windows(24, 4, "gaussian", batch_size), np.random.default_rng(1)
-    (tops, down), (lefts, across) = (place_windows(side, *windows[:3]) for side in shape)
+    rows, columns = (Side(length, windows) for length in shape)
+    tops, lefts = rows.starts, columns.starts
     said = {(top, left): rng.normal(size=(24, 24)) for top in tops for left in lefts}
     total, weight = np.zeros((2, 140, 120))
-    for i, top in enumerate(tops):
-        for j, left in enumerate(lefts):
+    for top in tops:
+        for left in lefts:
             place = np.s_[top + 20 : top + 44, left + 20 : left + 44]
-            total[place] += said[top, left] * np.outer(down[i], across[j])
-            weight[place] += np.outer(down[i], across[j])
+            total[place] += said[top, left] * np.outer(rows.weights[top], columns.weights[left])
+            weight[place] += np.outer(rows.weights[top], columns.weights[left])
     inside = np.s_[20 : 20 + shape[0], 20 : 20 + shape[1]]
     found = swept(shape, windows, 1, lambda top, left: torch.from_numpy(said[top, left][None]).float())
     np.testing.assert_allclose(found[0].numpy(), total[inside] / weight[inside], atol=1e-4)
 
 
-def test_cosine_weights_sum_to_one_between_neighbours():
-    _, weights = place_windows(1000, 64, 8, "cosine")
-    np.testing.assert_allclose(weights[0][-16:] + weights[1][:16], 1)
-    assert (weights[0][16:-16] == 1).all()
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((64, 8, "mean"), "blend=mean: gaussian, cosine, none is expected"),
-        ((64, 20, "cosine"), "margin=20: windows of 64 px with blend=cosine have margins from 0 to 16"),
+        ((64, 8, "mean"), "blend=mean: gaussian or none is expected"),
+        ((64, 32, "none"), "margin=32: windows of 64 px with blend=none have margins from 0 to 31"),
         ((64, 32, "gaussian"), "from 0 to 21"),
         ((64, -1, "none"), "margin=-1"),
     ],
 )
 def test_what_is_refused(words, message):
     with pytest.raises(InputError, match=message):
-        check_blend(Windows(*words, 4))
+        check_windows(Windows(*words, 4))
 
 
 @pytest.mark.parametrize("blend", KINDS)
@@ -111,5 +98,5 @@ def test_the_finished_rows_are_each_row_once(height, blend):
     """Scenes of any height, also those a little lower than a window: bands finish rows in order, none twice."""
     grid = Grid((height, 40), Windows(128, 16, blend, 4))
     assert [row for strip in grid.strips for row in range(strip.first, strip.below)] == list(range(height))
-    assert [top for strip in grid.strips for top in strip.tops] == place_windows(height, 128, 16, blend)[0]
+    assert [top for strip in grid.strips for top in strip.tops] == Side(height, Windows(128, 16, blend, 4)).starts
     assert grid.overlap <= 32  # what is kept for the whole width is no more than neighbours ordinarily share

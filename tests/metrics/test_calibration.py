@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import brier_score_loss, log_loss
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
-from rsseg.contract import IGNORE, InputError
+from rsseg.contract import IGNORE
 from rsseg.metrics import calibration, calibration_sums
 from rsseg.metrics.calibration import CENTRES
 from rsseg.metrics.counters import ScoreHistogram
@@ -106,7 +106,5 @@ def test_a_label_without_a_labelled_pixel_is_in_no_mean():
         assert value == pytest.approx(calibration(calibration_sums(both[:, :1], BINARY))[name]), name
 
 
-def test_nothing_labelled_is_nan_and_no_bins_are_refused():
+def test_nothing_labelled_is_nan():
     assert all(math.isnan(value) for value in calibration(calibration_sums(np.zeros((1, 1, 2, 256)), BINARY)).values())
-    with pytest.raises(InputError, match="bin"):
-        calibration_sums(np.zeros((1, 1, 2, 256)), BINARY, bins=0)

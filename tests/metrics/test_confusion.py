@@ -64,7 +64,7 @@ def test_pooled_scores_equal_scikit_learn(seed):
     present = np.unique(true).astype(int)
     iou = jaccard_score(true, guess, labels=present, average=None, zero_division=0)
     np.testing.assert_allclose([result[f"iou/{task.classes[c]}"] for c in present], iou, rtol=1e-12)
-    assert result.iou == pytest.approx(iou.mean())
+    assert result["iou"] == pytest.approx(iou.mean())
     assert result["dice"] == pytest.approx(f1_score(true, guess, labels=present, average="macro", zero_division=0))
     assert result["accuracy"] == pytest.approx((true == guess).mean())
 
@@ -74,7 +74,7 @@ def test_absent_class_is_nan_and_left_out():
     counts = torch.tensor([[[[8, 1, 1], [0, 4, 0], [0, 0, 0]]]])  # c never occurs, though it is predicted once
     result = Scores(counts, task)
     assert math.isnan(result["iou/c"])
-    assert result.iou == pytest.approx((8 / 10 + 4 / 5) / 2)
+    assert result["iou"] == pytest.approx((8 / 10 + 4 / 5) / 2)
     assert [row["pixels"] for row in result.table()] == [10, 4, 0, 14, 14, 14, 14]
 
 
@@ -82,10 +82,10 @@ def test_pooled_and_per_scene_differ_as_they_should():
     task = Binary(("a",))
     counts = torch.tensor([[[[0, 0], [0, 90]]], [[[5, 4], [5, 1]]], [[[9, 1], [0, 0]]]])
     result = Scores(counts, task)
-    assert result.iou == pytest.approx(91 / 101)
+    assert result["iou"] == pytest.approx(91 / 101)
     assert result["scene_iou"] == pytest.approx((1 + 1 / 10) / 2)  # the third scene holds no a: it has no IoU
     of_class = {key: result.table()[0][key] for key in ("class", "iou", "dice", "pixels")}
-    assert of_class == {"class": "a", "iou": result.iou, "dice": pytest.approx(182 / 192), "pixels": 96}
+    assert of_class == {"class": "a", "iou": result["iou"], "dice": pytest.approx(182 / 192), "pixels": 96}
 
 
 def test_all_ignored_counts_nothing():
@@ -93,4 +93,4 @@ def test_all_ignored_counts_nothing():
     confusion = Confusion(task, scenes=1)
     confusion.update(torch.ones(1, 1, 3, 3), torch.full((1, 3, 3), IGNORE, dtype=torch.uint8), torch.tensor([0]))
     assert confusion.compute().sum() == 0
-    assert math.isnan(Scores(confusion.compute(), task).iou)
+    assert math.isnan(Scores(confusion.compute(), task)["iou"])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-from rsseg.metrics import ErrorScores
+from rsseg.metrics import Scores
 from rsseg.metrics.counters import ErrorSums
 from rsseg.task import Regression
 
@@ -32,7 +32,7 @@ def summed(prediction, target, scene):
 @pytest.mark.parametrize("seed", range(3))
 def test_scores_are_those_of_other_libraries(seed):
     prediction, target, scene = batches(seed)
-    found = ErrorScores(summed(prediction, target, scene), TASK)
+    found = Scores(summed(prediction, target, scene), TASK)
     expected = {name: [] for name in ("rmse", "mae", "r2", "bias")}
     for v in range(2):
         known = ~target[:, v].isnan()
@@ -55,7 +55,7 @@ def test_scores_are_those_of_other_libraries(seed):
 def test_what_is_not_known_is_nan_and_left_out():
     prediction, target, scene = batches(0)
     target[:, 1] = torch.nan
-    found = ErrorScores(summed(prediction, target, scene), TASK)
+    found = Scores(summed(prediction, target, scene), TASK)
     assert np.isnan(found.table()[1]["rmse"])
     assert found["rmse"] == found.table()[0]["rmse"]
     assert found.table()[1]["pixels"] == 0
@@ -63,7 +63,7 @@ def test_what_is_not_known_is_nan_and_left_out():
 
 def test_a_constant_target_has_no_r2():
     flat = torch.full((1, 2, 2, 2), 7.0, dtype=torch.float64)
-    found = ErrorScores(summed(flat + 1, flat, torch.tensor([0])), TASK)
+    found = Scores(summed(flat + 1, flat, torch.tensor([0])), TASK)
     assert found["rmse"] == pytest.approx(1)
     assert np.isnan(found["r2"])
 
@@ -71,11 +71,9 @@ def test_a_constant_target_has_no_r2():
 def test_nan_in_a_prediction_shows_where_the_target_is_known():
     prediction, target, scene = batches(0)
     hidden = prediction.masked_fill(target.isnan(), torch.nan)
-    assert (
-        ErrorScores(summed(hidden, target, scene), TASK).means() == ErrorScores(summed(prediction, target, scene), TASK).means()
-    )
+    assert Scores(summed(hidden, target, scene), TASK).means() == Scores(summed(prediction, target, scene), TASK).means()
     prediction[~target.isnan()] = torch.nan
-    assert np.isnan(ErrorScores(summed(prediction, target, scene), TASK)["rmse"])
+    assert np.isnan(Scores(summed(prediction, target, scene), TASK)["rmse"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

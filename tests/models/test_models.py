@@ -125,8 +125,8 @@ def test_bad_weights(tmp_path):
             load_weights(net, str(tmp_path / name))
 
 
-def test_unknown_torchgeo_weight_suggests():
-    with pytest.raises(InputError, match=r"did you mean 'ResNet18_Weights\.SENTINEL2_ALL_MOCO'"):
+def test_unknown_torchgeo_weight_is_told():
+    with pytest.raises(InputError, match=r"neither none, imagenet, a file, nor a torchgeo weight such as ResNet18_Weights"):
         load_weights(network(), "ResNet18_Weights.SENTINEL2_ALL_MOC")
 
 

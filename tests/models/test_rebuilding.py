@@ -43,7 +43,8 @@ def test_windows_show_nothing_of_the_class():
     mask[:, 60:] = 2
 
     def read(scene, top, left, size):
-        return np.zeros((1, size, size)), np.pad(mask, 40)[top + 40 : top + 40 + size, left + 40 : left + 40 + size]
+        part = np.pad(mask, 40)[top + 40 : top + 40 + size, left + 40 : left + 40 + size]
+        return np.zeros((1, size, size)), {"mask": part}
 
     task = Multiclass(("land", "road", "water"))
     sampler = Without(1, np.array([[100, 100]]), 32, task, read, ["water"])

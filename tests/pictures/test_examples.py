@@ -2,41 +2,17 @@
 
 import numpy as np
 import pytest
-import torch
 from matplotlib.colors import to_hex, to_rgb
 from sklearn.metrics import jaccard_score
 
-from rsseg.contract import IGNORE
+from rsseg.comparison.examples import draw_examples, write_examples
+from rsseg.contract import IGNORE, InputError
 from rsseg.pictures.colours import MISSED, WRONG
 from rsseg.pictures.panels import draw_windows
-from rsseg.pictures.windows import Row, disagreement, most_different, window_score
+from rsseg.pictures.windows import Row, disagreement, window_score
 from rsseg.task import Binary, Centres, Multiclass, Multilabel, Regression
 
 TWO = Binary(("water",))
-
-
-class Constant:
-    """Predicts water left of a column."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, column):
-        self.column, self.tasks = column, {"mask": TWO}
-
-    def labels(self, head, logits):
-        return self.tasks[head].predict(logits)
-
-    def logits(self, images):
-        place = torch.arange(images.shape[-1]).expand(len(images), 1, *images.shape[-2:])
-        return {"mask": torch.where(place < self.column, 1.0, -1.0) * images[:, :1]}
-
-
-def window(sign, mask=0, scene=0):
-    return {
-        "image": torch.full((1, 3, 4, 8), sign),
-        "mask": torch.full((1, 4, 8), mask, dtype=torch.uint8),
-        "scene": torch.tensor([scene]),
-    }
 
 
 def test_disagreement_is_of_labelled_pixels():
@@ -52,18 +28,48 @@ def test_disagreement_is_of_labelled_pixels():
     assert disagreement(apart, Regression(("height",))) == 2
 
 
-def test_the_windows_that_differ_most_come_first():
-    windows = [window(0.0), window(1.0, scene=1), window(1.0, IGNORE)]  # at 0 no pixel is water, whichever model
-    found = most_different(windows, "mask", (Constant(column) for column in (2, 6)), 2, ["a", "b"])
-    assert [example.scene for example in found] == ["b", "a"]
-    assert [disagreement(example, TWO) for example in found] == [0.5, 0.0]
-    assert [prediction.sum() for prediction in found[0].predictions] == [8, 24]
+def kept(tmp_path, monkeypatch, predictions, scenes, image=(3, 4, 8)):
+    """What is drawn of windows that some runs kept: predictions ``[runs][windows]``."""
+    told = []
+    monkeypatch.setattr("rsseg.comparison.examples.draw_windows", lambda *given: told.append(given))
+    runs = [tmp_path / f"run{i}" for i in range(len(predictions))]
+    for run, own in zip(runs, predictions, strict=True):
+        target = np.zeros((4, 8), np.uint8)
+        rows = [Row(np.ones(image, np.float32), target, scene, [p]) for scene, p in zip(scenes, own, strict=True)]
+        write_examples(run / "records", {"water": rows, "mask": rows}, {"water": None, "mask": ["#000000", "#ffffff"]}, None)
+    draw_examples(runs, ["ce", "dice"], "mask", TWO, tmp_path / "x.png")
+    ((path, task, palette, drawn, shown, names),) = told
+    assert (path, task, palette, shown, names) == (tmp_path / "x.png", TWO, ["#000000", "#ffffff"], None, ["ce", "dice"])
+    return drawn
 
 
-def test_a_second_window_of_a_scene_comes_after_those_of_others():
-    windows = [window(1.0, scene=0), window(0.9, scene=0), window(0.0, scene=1)]  # the last one is the least different
-    found = most_different(windows, "mask", (Constant(column) for column in (2, 6)), 3, ["a", "b"])
-    assert [example.scene for example in found] == ["a", "b", "a"]
+def left_of(column):
+    return np.tile(np.arange(8) < column, (4, 1)).astype(np.uint8)
+
+
+def test_the_windows_that_differ_most_come_first(tmp_path, monkeypatch):
+    drawn = kept(tmp_path, monkeypatch, [[left_of(2), left_of(2)], [left_of(2), left_of(6)]], ["a", "b"])
+    assert [row.scene for row in drawn] == ["b", "a"]
+    assert [disagreement(row, TWO) for row in drawn] == [0.5, 0.0]
+    assert [prediction.sum() for prediction in drawn[0].predictions] == [8, 24]
+
+
+def test_a_second_window_of_a_scene_comes_after_those_of_others(tmp_path, monkeypatch):
+    differing = [[left_of(2)] * 4, [left_of(7), left_of(6), left_of(2), left_of(3)]]
+    drawn = kept(tmp_path, monkeypatch, differing, ["a", "a", "b", "b"], image=(13, 4, 8))
+    assert [row.scene for row in drawn] == ["a", "b", "a"]
+    assert [row.predictions[1].sum() for row in drawn] == [28, 12, 24]
+    assert drawn[0].image.shape == (3, 4, 8)
+
+
+def test_runs_without_windows_or_with_others_are_named(tmp_path, monkeypatch):
+    kept(tmp_path, monkeypatch, [[left_of(2)], [left_of(3)]], ["a"])
+    with pytest.raises(InputError, match="nowhere kept no windows: train it again"):
+        draw_examples([tmp_path / "run0", tmp_path / "nowhere"], ["ce", "dice"], "mask", TWO, tmp_path / "x.png")
+    other = {"mask": [Row(np.ones((3, 4, 8)), np.ones((4, 8), np.uint8), "a", [left_of(1)])]}
+    write_examples(tmp_path / "run2" / "records", other, {"mask": None}, None)
+    with pytest.raises(InputError, match=r"run2 kept other windows than .*run0"):
+        draw_examples([tmp_path / "run0", tmp_path / "run2"], ["ce", "dice"], "mask", TWO, tmp_path / "x.png")
 
 
 @pytest.mark.parametrize(("models", "grid"), [(2, (1, 4)), (6, (1, 8)), (7, (2, 5)), (22, (3, 8))])

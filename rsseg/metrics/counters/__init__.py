@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rsseg.metrics import SCORES, AnyScores
-from rsseg.metrics.counters.boundary import Boundary, boundary_counts
+import numpy as np
+
+from rsseg.metrics.counters.boundary import Boundary
 from rsseg.metrics.counters.histogram import ScoreHistogram
 from rsseg.metrics.counters.logits import LogitSample
 from rsseg.metrics.counters.matches import ObjectMatches
 from rsseg.metrics.counters.sums import Confusion, ErrorSums
+from rsseg.metrics.split import Scores
 from rsseg.task import Task
 
 SCENE_SUMS: dict[str, type[Confusion | ErrorSums | ObjectMatches]] = {
@@ -17,21 +19,11 @@ SCENE_SUMS: dict[str, type[Confusion | ErrorSums | ObjectMatches]] = {
 """What is counted of each scene, by `Task.counted`."""
 
 
-def score_scenes(sums: Any, task: Task, without: Sequence[str] = ()) -> AnyScores:
+def score_scenes(sums: Any, task: Task, without: Sequence[str] = ()) -> Scores:
     """The scores of what a head's `SCENE_SUMS` have counted."""
-    counts = sums.compute().cpu().numpy()
-    beside = (sums.average_precision,) if isinstance(sums, ObjectMatches) else ()
-    return SCORES[task.counted](counts, task, tuple(without), *beside)
+    counts: np.ndarray[Any, Any] = sums.compute().cpu().numpy()
+    beside = {"ap50": sums.average_precision} if isinstance(sums, ObjectMatches) else {}
+    return Scores(counts, task, tuple(without), beside)
 
 
-__all__ = [
-    "SCENE_SUMS",
-    "Boundary",
-    "Confusion",
-    "ErrorSums",
-    "LogitSample",
-    "ObjectMatches",
-    "ScoreHistogram",
-    "boundary_counts",
-    "score_scenes",
-]
+__all__ = ["SCENE_SUMS", "Boundary", "Confusion", "ErrorSums", "LogitSample", "ObjectMatches", "ScoreHistogram", "score_scenes"]

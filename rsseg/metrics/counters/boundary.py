@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from rsseg.contract import IGNORE, InputError, number
+from rsseg.contract import IGNORE
 from rsseg.metrics.counters.sums import SceneCounts
 from rsseg.task import Task
 
@@ -15,38 +15,55 @@ DISTANCE = 0.02
 """The width of the band as a fraction of the image's diagonal, the paper's choice for large images."""
 
 
-def band_width(height: int, width: int, distance: float) -> int:
-    """The width of the band in pixels, 1 at least.
+class Boundary(SceneCounts):
+    """Counts of the bands along the contours of whole scenes, int64 ``[S, classes, 3]``, see `boundary_counts`."""
+
+    def __init__(self, task: Task, scenes: int) -> None:
+        super().__init__(task, (scenes, task.channels, 3))
+
+    def update(self, predicted: Tensor, target: Tensor, scene: Tensor) -> None:
+        """Count whole scenes of one size: labels as for `boundary_counts`, and the scenes' numbers, int64 ``[B]``."""
+        self.counts.index_add_(0, scene, boundary_counts(predicted, target, self.task))
+
+
+def boundary_counts(predicted: Tensor, target: Tensor, task: Task, distance: float = DISTANCE) -> Tensor:
+    """True positives, false positives and false negatives of the bands of whole scenes, int64 ``[..., classes, 3]``.
+
+    To be summed over scenes, which must come whole: the edge of a window is no contour. TP / (TP + FP + FN) is the boundary IoU
+    ``|G_d & P_d & G & P| / |(G_d & G) | (P_d & P)|`` of Cheng et al. 2021.
+
+    Args:
+        predicted: Labels ``[..., H, W]`` (``[..., L, H, W]`` for multilabel), as `Task.predict` gives them.
+        target: Likewise; `IGNORE` is not counted.
+        task: The head's task.
+        distance: The width of the band as a fraction of the image's diagonal; it is one pixel at least.
 
     Example:
-        >>> band_width(300, 400, 0.02)
-        10
+        >>> mask = torch.zeros(8, 8, dtype=torch.uint8)
+        >>> mask[2:6, 2:6] = 1
+        >>> from rsseg.task import Binary
+        >>> boundary_counts(mask, mask, Binary(("building",)))  # a ring of 4 x 4 without its core
+        tensor([[12,  0,  0]])
     """
-    return max(1, round(distance * math.hypot(height, width)))
+    width = max(1, round(distance * math.hypot(*target.shape[-2:])))
+    valid = target != IGNORE
+    ours, theirs = (inner_band(labels, width, valid) for labels in (predicted, target))
+    both = ours & theirs & (predicted == target)
+    found, there, hits = (_count(labels, band, task) for labels, band in ((predicted, ours), (target, theirs), (target, both)))
+    return torch.stack([hits, found - hits, there - hits], dim=-1)
 
 
-def inner_band(labels: Tensor, width: int, valid: Tensor | None = None) -> Tensor:
+def inner_band(labels: Tensor, width: int, valid: Tensor) -> Tensor:
     """The pixels of each region that are at most `width` away from its contour, counted as a king moves on a chessboard.
 
     All regions at once: a pixel is in the band of its own label if another label lies within reach, so the smallest and the
-    largest one there differ. Like the paper's, the image's border is a contour. The edge of what is not labelled is none:
-    nobody knows whether the region ends there.
-
-    Args:
-        labels: uint8 or bool ``[..., H, W]``.
-        width: 1 or more.
-        valid: bool ``[..., H, W]``, True where labelled; the band is False elsewhere.
-
-    Example:
-        >>> inner_band(torch.ones(5, 5, dtype=torch.bool), 2).int().sum().item()  # all but the centre
-        24
+    largest one there differ. Like the paper's, the image's border is a contour. The edge of what is not `valid` is none: nobody
+    knows whether the region ends there.
     """
-    known = torch.ones_like(labels, dtype=torch.bool) if valid is None else valid
-    largest, smallest = (_largest_near(x.where(known, 0), width) for x in (labels.byte(), 255 - labels.byte()))
-    height, breadth = labels.shape[-2:]
-    row, column = torch.arange(height, device=labels.device)[:, None], torch.arange(breadth, device=labels.device)
-    border = (row < width) | (row >= height - width) | (column < width) | (column >= breadth - width)
-    return known & ((largest != 255 - smallest) | border)
+    largest, smallest = (_largest_near(x.where(valid, 0), width) for x in (labels.byte(), 255 - labels.byte()))
+    border = torch.ones(labels.shape[-2:], dtype=torch.bool, device=labels.device)
+    border[width:-width, width:-width] = False
+    return valid & ((largest != 255 - smallest) | border)
 
 
 def _largest_near(x: Tensor, width: int) -> Tensor:
@@ -63,54 +80,9 @@ def _largest_near(x: Tensor, width: int) -> Tensor:
     return x
 
 
-def boundary_counts(predicted: Tensor, target: Tensor, task: Task, distance: float = DISTANCE) -> Tensor:
-    """True positives, false positives and false negatives of the bands of whole scenes, int64 ``[..., classes, 3]``.
-
-    To be summed over scenes, which must come whole: the edge of a window is no contour. TP / (TP + FP + FN) is the boundary IoU
-    ``|G_d & P_d & G & P| / |(G_d & G) | (P_d & P)|`` of Cheng et al. 2021.
-
-    Args:
-        predicted: Labels ``[..., H, W]`` (``[..., L, H, W]`` for multilabel), as `Task.predict` gives them.
-        target: Likewise; `IGNORE` is not counted.
-        task: The head's task.
-        distance: The width of the band as a fraction of the image's diagonal.
-
-    Raises:
-        InputError: For shapes that differ, or a distance outside 0 to 1.
-
-    Example:
-        >>> mask = torch.zeros(8, 8, dtype=torch.uint8)
-        >>> mask[2:6, 2:6] = 1
-        >>> from rsseg.task import Binary
-        >>> boundary_counts(mask, mask, Binary(("building",)))  # a ring of 4 x 4 without its core
-        tensor([[12,  0,  0]])
-    """
-    if predicted.shape != target.shape:
-        raise InputError(f"prediction and target of one scene differ in shape: {list(predicted.shape)}, {list(target.shape)}")
-    height, breadth = target.shape[-2:]
-    width = band_width(height, breadth, number("distance", distance, high=1.0))
-    valid = target != IGNORE
-    ours, theirs = (inner_band(labels, width, valid) for labels in (predicted, target))
-    both = ours & theirs & (predicted == target)
-    found, there, hits = (_count(labels, band, task) for labels, band in ((predicted, ours), (target, theirs), (target, both)))
-    return torch.stack([hits, found - hits, there - hits], dim=-1)
-
-
 def _count(labels: Tensor, where: Tensor, task: Task) -> Tensor:
     """How often each class occurs there, ``[..., *label_planes, H, W]`` to int64 ``[..., classes]``."""
     planes = zip(labels.flatten(0, -3), where.flatten(0, -3), strict=True) if labels.ndim > 2 else [(labels, where)]
     counts = torch.stack([torch.bincount(plane[there], minlength=task.labels) for plane, there in planes])
     leading = labels.shape[: labels.ndim - 2 - len(task.label_planes)]
     return task.by_class(counts.view(*leading, len(task.matrices), task.labels))
-
-
-class Boundary(SceneCounts):
-    """Counts of the bands along the contours of whole scenes, int64 ``[S, classes, 3]``, see `boundary_counts`."""
-
-    def __init__(self, task: Task, scenes: int, distance: float = DISTANCE) -> None:
-        super().__init__(task, (scenes, task.channels, 3))
-        self.distance = number("distance", distance, high=1.0)
-
-    def update(self, predicted: Tensor, target: Tensor, scene: Tensor) -> None:
-        """Count whole scenes of one size: labels as for `boundary_counts`, and the scenes' numbers, int64 ``[B]``."""
-        self.counts.index_add_(0, scene, boundary_counts(predicted, target, self.task, self.distance))

@@ -20,10 +20,6 @@ def log_odds(logits: Tensor) -> Tensor:
     """Softmax's log-odds of each class against all others, ``z_c - log sum_{j != c} exp z_j``, of logits ``[B, C, ...]``.
 
     In float32; 87 at most, where that ends.
-
-    Example:
-        >>> log_odds(torch.tensor([[0.0, 0.0, 0.0]])).exp()  # 1 : 2
-        tensor([[0.5000, 0.5000, 0.5000]])
     """
     wide = logits.float()
     largest, top = wide.max(dim=1, keepdim=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -26,15 +24,6 @@ class ObjectMatches(torchmetrics.Metric):
     Attributes:
         average_precision: Of each class at an IoU of 0.5, as COCO takes it, once `compute` was called; NaN for a class that is
             absent or has objects without a size.
-
-    Example:
-        >>> matches, target = ObjectMatches(Centres(("car",)), scenes=1), torch.full((1, 5, 8, 8), torch.nan)
-        >>> target[:, 0] = 0
-        >>> target[0, :, 4, 2] = torch.tensor([1.0, 6.0, 3.0, 0.5, 0.5])
-        >>> logits = torch.where(target == 1, 5.0, -5.0)
-        >>> matches.update(logits, target, torch.tensor([0]))
-        >>> matches.compute().tolist()
-        [[[1, 0, 0]]]
     """
 
     full_state_update = False
@@ -71,42 +60,35 @@ class ObjectMatches(torchmetrics.Metric):
 
     def compute(self) -> Tensor:
         """True positives, false positives and false negatives at `SCORE`, int64 ``[S, K, 3]``."""
-        found = suppress(_joined(self.found)).cpu()
-        truth = _joined(self.truth).cpu()
+        none = torch.zeros(0, len(COLUMNS))
+        found, truth = (
+            objects if isinstance(objects, Tensor) else torch.cat([*objects, none.to(self.device)])  # synchronised: one table
+            for objects in (self.found, self.truth)
+        )
+        found, truth = suppress(found).cpu(), truth.cpu()
         self.average_precision = average_precision(found, truth, self.task.channels, self.scenes)
         counts = np.zeros((self.scenes, self.task.channels, 3), dtype=np.int64)
         sure = found[found[:, 2] >= SCORE]
         for scene, label in np.ndindex(*counts.shape[:2]):
-            own, there = (_of(table, scene, label).numpy() for table in (sure, truth))
+            own, there = (table[(table[:, :2] == torch.tensor([scene, label])).all(1)].numpy() for table in (sure, truth))
             hits = len(match(own, there)[0])
             counts[scene, label] = hits, len(own) - hits, len(there) - hits
         return torch.from_numpy(counts)
-
-
-def _joined(tables: Sequence[Tensor] | Tensor) -> Tensor:
-    """Tables as one; synchronised processes have made one already."""
-    if isinstance(tables, Tensor):
-        return tables
-    return torch.cat(list(tables)) if len(tables) else torch.zeros(0, len(COLUMNS))
-
-
-def _of(objects: Tensor, scene: int, label: int) -> Tensor:
-    return objects[(objects[:, 0] == scene) & (objects[:, 1] == label)]
 
 
 def average_precision(found: Tensor, truth: Tensor, classes: int, scenes: int) -> Array:
     """The average precision of each class at an IoU of 0.5 over all scenes, by torchmetrics, of tables of objects."""
     precision = np.full(classes, np.nan)
     for label in range(classes):
-        own, there = (table[table[:, 1] == label] for table in (found, truth))
-        if not len(there) or not known(there).all():
+        tables = [table[table[:, 1] == label] for table in (found, truth)]
+        if not len(tables[1]) or not known(tables[1]).all():
             continue
-        most = max(1, len(own))
-        measured = MeanAveragePrecision(iou_thresholds=[0.5], max_detection_thresholds=[1, 1, most])
+        # of one class at a time: torchmetrics gives the mean of all for more than 100 objects, not that of each class
+        measured = MeanAveragePrecision(iou_thresholds=[0.5], max_detection_thresholds=[1, 1, max(1, len(tables[0]))])
         measured.warn_on_many_detections = False
         for scene in range(scenes):
-            objects = [_of(table, scene, label) for table in (own, there)]
-            named = [{"boxes": boxes(table), "labels": torch.zeros(len(table), dtype=torch.int64)} for table in objects]
-            measured.update([named[0] | {"scores": objects[0][:, 2]}], [named[1]])
+            own, there = (table[table[:, 0] == scene] for table in tables)
+            predicted, labelled = ({"boxes": boxes(table), "labels": 0 * table[:, 1].long()} for table in (own, there))
+            measured.update([predicted | {"scores": own[:, 2]}], [labelled])
         precision[label] = max(0.0, float(measured.compute()["map_50"]))
     return precision

@@ -57,15 +57,7 @@ class Confusion(SceneCounts):
 
 
 class ErrorSums(SceneCounts):
-    """`SUMS`, in the target's unit, float64 ``[S, V, 6]``.
-
-    Example:
-        >>> from rsseg.task import Regression
-        >>> sums = ErrorSums(Regression(("height",)), scenes=1)
-        >>> sums.update(torch.tensor([[[[3.0, 9.0]]]]), torch.tensor([[[[1.0, torch.nan]]]]), torch.tensor([0]))
-        >>> sums.compute().tolist()
-        [[[1.0, 2.0, 2.0, 4.0, 1.0, 1.0]]]
-    """
+    """`SUMS`, in the target's unit, float64 ``[S, V, 6]``."""
 
     def __init__(self, task: Task, scenes: int) -> None:
         super().__init__(task, (scenes, task.channels, len(SUMS)), torch.float64)

@@ -1,0 +1,129 @@
+"""The scores of a split: of what is counted of its scenes, whatever the head's task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from rsseg.metrics.average import Array, present_mean
+from rsseg.metrics.errors import ERRORS, error_metrics
+from rsseg.metrics.metric import Metric, kept_classes
+from rsseg.metrics.scores import CLASS_SCORES, MATCHES, class_counts, label_metrics, match_metrics
+from rsseg.task import Task
+
+METRICS: Mapping[str, tuple[Callable[[Task, Sequence[str]], dict[str, Metric]], tuple[str, ...]]] = {
+    "confusion": (label_metrics, (*CLASS_SCORES,)),
+    "errors": (error_metrics, (*ERRORS,)),
+    "matches": (match_metrics, (*MATCHES,)),
+}
+"""What heads can be scored by, and the scores that tables have, by `Task.counted`."""
+
+AVERAGES = {"macro": ("", ""), "micro": ("", "_micro"), "weighted": ("", "_weighted"), "scenes": ("scene_", "")}
+"""The rows of averages in tables, with what stands before and behind the names of their metrics."""
+
+
+def metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
+    """What a head can be scored by, by name: see `label_metrics`, `error_metrics` and `match_metrics`.
+
+    Classes, or values, of `without` are left out of means.
+
+    Raises:
+        InputError: If there is no such class, or none is left.
+    """
+    return METRICS[task.counted][0](task, without)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of a split, by the names of its `metrics`.
+
+    Attributes:
+        sums: What `rsseg.metrics.counters.SCENE_SUMS` has counted of each scene, ``[S, ...]``.
+        task: The head's task.
+        without: Classes, or values, that are left out of means.
+        beside: Further scores of the whole split, a number ``[K]`` for each class; NaN: it is absent.
+
+    Example:
+        >>> from rsseg.task import Binary
+        >>> Scores(np.array([[[[6, 1], [1, 2]]]]), Binary(("building",)))["iou"]
+        0.5
+    """
+
+    sums: Any
+    task: Task
+    without: tuple[str, ...] = ()
+    beside: Mapping[str, Array] = field(default_factory=dict)
+
+    @cached_property
+    def counts(self) -> Array:
+        """Float64 ``[S, classes, N]``, what the metrics are functions of."""
+        return np.asarray(self.sums, dtype=np.float64) if self.task.real else class_counts(self.sums, self.task)
+
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """What the split can be scored by."""
+        return metrics(self.task, self.without)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The scores that tables have."""
+        return METRICS[self.task.counted][1]
+
+    @property
+    def class_pixels(self) -> Array:
+        """The pixels of each class in the target, or whose value is known, or objects, of each scene: ``[S, classes]``."""
+        return self.metrics[self.columns[0]].pixels(self.counts)
+
+    def __getitem__(self, name: str) -> float:
+        return float(self.metrics[name](self.counts))
+
+    def means(self) -> dict[str, float]:
+        """The scores of the split as a whole, those of `Task.scores` and what is `beside`."""
+        kept = kept_classes(self.task.classes, self.without)
+        beside = {name: float(present_mean(numbers[kept])) for name, numbers in self.beside.items()}
+        return {name: self[name] for name in self.task.scores} | beside
+
+    def logged(self, monitored: Iterable[str] = ()) -> dict[str, float]:
+        """What a validation logs: the means, `Task.class_scores` of each class, and what callbacks monitor beside."""
+        names = [f"{score}/{label}" for score in self.task.class_scores for label in self.task.classes]
+        names += [name for name in monitored if name in self.metrics]
+        return self.means() | {name: self[name] for name in names}
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row per class, with its pixels and the scenes that have it; then, their class empty, one per average."""
+        pixels, rows = self.class_pixels, []
+        for c, label in enumerate(self.task.classes):
+            own = {name: float(numbers[c]) for name, numbers in self.beside.items()}
+            numbers = {"pixels": int(pixels[:, c].sum()), "scenes": int((pixels[:, c] > 0).sum())}
+            rows.append({"class": label, "average": "", **self._row("", f"/{label}"), **numbers, **own})
+        means, numbers = self.means(), {"pixels": int(pixels.sum()), "scenes": int(pixels.any(-1).sum())}
+        for average, affixes in AVERAGES.items():
+            own = {name: means[name] if average == "macro" else float("nan") for name in self.beside}
+            if scores := self._row(*affixes):
+                rows.append({"class": "", "average": average, **scores, **numbers, **own})
+        return rows
+
+    def _row(self, before: str, after: str) -> dict[str, float]:
+        """The metrics of the table's scores with these words around their names, NaN where there is none, if any is."""
+        names = {score: f"{before}{score}{after}" for score in self.columns}
+        found = {score: self[name] if name in self.metrics else float("nan") for score, name in names.items()}
+        return found if any(name in self.metrics for name in names.values()) else {}
+
+    def scene_table(self, scenes: Sequence[str]) -> list[dict[str, Any]]:
+        """One row per scene: its name, and the scores of the scene as a whole."""
+        names = [*self.columns, *[name for name in ("accuracy",) if name in self.metrics]]
+        columns = {name: self.metrics[name].each(self.counts) for name in names}
+        return [{"scene": scene, **{name: float(c[i]) for name, c in columns.items()}} for i, scene in enumerate(scenes)]
+
+    def pair_table(self) -> list[dict[str, Any]]:
+        """One row per cell of the confusion matrices, summed over scenes: labelled as, predicted as, pixels."""
+        return [
+            {"labelled": row, "predicted": column, "pixels": int(self.sums[:, plane, i, j].sum())}
+            for plane, names in enumerate(self.task.matrices)
+            for i, row in enumerate(names)
+            for j, column in enumerate(names)
+        ]
