@@ -91,9 +91,7 @@ def test_one_run_is_scored_bit_by_bit_as_in_training(runs):
                 found["mask"] for found in (evaluate(runs[0], split, threshold), as_training_scores(runs[0], split, threshold))
             )
             assert np.array_equal(ours.sums, theirs.sums)
-    assert not np.array_equal(ours.sums, evaluate(runs[0], "test")["mask"].sums), (
-        "tuned points differ from fixed ones"
-    )
+    assert not np.array_equal(ours.sums, evaluate(runs[0], "test")["mask"].sums), "tuned points differ from fixed ones"
 
 
 @pytest.mark.parametrize("kind", ["heads", "multilabel", "binary"])
