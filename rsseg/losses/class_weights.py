@@ -10,7 +10,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from rsseg.contract import InputError, nearest
+import numpy as np
+
+from rsseg.contract import InputError, nearest, number
 from rsseg.task import Task
 
 EXTREME = 1e3
@@ -71,10 +73,8 @@ def effective_number(counts: Sequence[int], beta: float | None = None) -> list[f
         beta = 1 - len(occurring) / max(1, sum(occurring))
     if not 0 <= beta < 1:
         raise InputError(f"beta of the effective number has to be from 0 up to, not including, 1; found {beta}")
-    if beta == 0:
-        return _weights(lambda _: 1.0, counts)
     # expm1 and log1p: with beta near 1 both differences would lose their digits
-    return _weights(lambda n: (1 - beta) / -math.expm1(n * math.log1p(beta - 1)), counts)
+    return _weights(lambda n: (1 - beta) / -math.expm1(n * math.log1p(beta - 1)) if beta else 1.0, counts)
 
 
 WEIGHTING: Mapping[str, Rule] = {
@@ -116,18 +116,6 @@ def positive_weight(negatives: int, positives: int, rule: Rule = inverse_frequen
     return of_positives / of_negatives
 
 
-def cap_weights(weights: Sequence[float], cap: float) -> list[float]:
-    """Weights of which none is more than `cap`, of 1 or more, times the smallest, and whose mean is as it was.
-
-    Example:
-        >>> [round(weight, 3) for weight in cap_weights([0.02, 0.18, 2.8], cap=10)]
-        [0.15, 1.35, 1.5]
-    """
-    most = cap * min(weights)
-    capped = [min(weight, most) for weight in weights]
-    return [weight * sum(weights) / sum(capped) for weight in capped]
-
-
 def uncounted(task: Task, positives: Sequence[int], valid: Sequence[int]) -> list[int]:
     """The classes whose weight no rule can count: without a pixel, or (binary, multilabel) without one of anything else.
 
@@ -166,37 +154,38 @@ def _positive_weights(counts: Counts, rule: Rule) -> list[float]:
 def counted_weights(term: Mapping[str, Any], where: str, task: Task, counts: Counts | None) -> dict[str, Any]:
     """A term's arguments with what is to be counted as numbers: `priors`, and `class_weights` that name a rule.
 
-    For binary and multilabel tasks that is the rule's weight of positives relative to negatives, as `pos_weight`; 1 for a
-    label that no pixel has or lacks. With `class_weights_cap` no class weighs more than so many times the lightest. The counts
-    are those of the training split; None: weights of 1, to check the rest.
+    For binary and multilabel tasks that is the rule's weight of positives relative to negatives, as `pos_weight`. With
+    `class_weights_cap` no class weighs more than so many times the lightest, and the mean stays. The counts are those of the
+    training split; None: weights of 1, to check the rest.
     """
     if isinstance(priors := term.get("priors"), str):
         if priors != "counted":
             raise InputError(f"{where}.priors={priors}{nearest(priors, ['counted'])}: numbers or counted are expected")
-        term = {**term, "priors": [0.5] * task.channels if counts is None else counted_priors(task, counts)}
-    rule, cap = term.get("class_weights"), term.get("class_weights_cap")
-    rest = {key: value for key, value in term.items() if key not in ("class_weights", "class_weights_cap")}
-    if cap is not None and not (isinstance(cap, int | float) and cap >= 1):
-        raise InputError(f"{where}.class_weights_cap={cap}: a number of 1 or more is expected, or null for no cap")
-    if not isinstance(rule, str):
+        return {**term, "priors": [0.5] * task.channels if counts is None else counted_priors(task, counts)}
+    name, rest = term.get("class_weights"), {key: value for key, value in term.items() if key != "class_weights_cap"}
+    cap = term.get("class_weights_cap")
+    if cap is not None:
+        number(f"{where}.class_weights_cap", cap, low=1.0)
+    if not isinstance(name, str):
         if cap is not None:
-            raise InputError(
-                f"{where}.class_weights_cap={cap} caps counted weights: set class_weights=inverse_frequency, or leave it out"
-            )
-        return rest | ({"class_weights": rule} if "class_weights" in term else {})
-    if rule not in WEIGHTING:
+            raise InputError(f"{where}.class_weights_cap={cap} caps counted weights: set class_weights=inverse_frequency")
+        return rest
+    if name not in WEIGHTING:
         raise InputError(
-            f"{where}.class_weights={rule}{nearest(rule, WEIGHTING)}: numbers, null, {', '.join(WEIGHTING)} are expected"
+            f"{where}.class_weights={name}{nearest(name, WEIGHTING)}: numbers, null, {', '.join(WEIGHTING)} are expected"
         )
     if not task.exclusive and term["_target_"].rpartition(".")[2] not in ("CrossEntropy", "BinaryCrossEntropy"):
         raise InputError(
-            f"{where}.class_weights={rule} of a {task.kind} task weighs positive pixels: only cross-entropy terms do that"
+            f"{where}.class_weights={name} of a {task.kind} task weighs positive pixels: only cross-entropy terms do that"
         )
-    name = "class_weights" if task.exclusive else "pos_weight"
+    del rest["class_weights"]
+    rule, cap = WEIGHTING[name], cap or math.inf
     if counts is None:
-        return {**rest, name: [1.0] * task.channels}
-    if task.exclusive:
-        weights = WEIGHTING[rule](counts.positives)
-        return {**rest, name: weights if cap is None else cap_weights(weights, cap)}
-    positive = _positive_weights(counts, WEIGHTING[rule])
-    return {**rest, name: positive if cap is None else [min(max(weight, 1 / cap), cap) for weight in positive]}
+        found = [1.0] * task.channels
+    elif task.exclusive:
+        weights = np.array(rule(counts.positives))
+        capped = weights.clip(max=cap * weights.min())
+        found = (capped * (weights.sum() / capped.sum())).tolist()
+    else:
+        found = [min(max(weight, 1 / cap), cap) for weight in _positive_weights(counts, rule)]
+    return {**rest, "class_weights" if task.exclusive else "pos_weight": found}

@@ -7,10 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rsseg.contract import IGNORE
-from rsseg.losses.pieces import wide
-from rsseg.task import TASKS
-
 
 def pixel_share(known: Tensor, weight: Tensor | None, dtype: torch.dtype) -> Tensor:
     """What each entry of ``[B, 1 or C, H, W]`` counts for: the weight of its pixel, or 1, where it is known; else 0."""
@@ -44,17 +40,3 @@ class Planes(NamedTuple):
     def other(self) -> Tensor:
         """Bool, which valid pixels do not belong to the class."""
         return (self.share > 0) & ~self.own
-
-
-def class_planes(logits: Tensor, target: Tensor, task: str, ignore_index: int = IGNORE, weight: Tensor | None = None) -> Planes:
-    """Logits and labels as planes; the arguments are those of `rsseg.losses`.
-
-    Ignored logits are replaced, not multiplied by 0: NaN and infinity under ignored pixels reach neither the value nor
-    the gradient.
-    """
-    exclusive = TASKS[task].exclusive
-    labels = target.long().unsqueeze(1) if exclusive else target.long().reshape(logits.shape)
-    positive = torch.arange(logits.shape[1], device=logits.device).view(-1, 1, 1) if exclusive else 1
-    share = pixel_share(labels != ignore_index, weight, wide(logits))
-    clean = torch.where(share > 0, logits.to(share.dtype), 0)
-    return Planes(clean, (labels == positive) & (share > 0), share.expand_as(logits), exclusive)

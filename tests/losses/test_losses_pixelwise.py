@@ -253,7 +253,10 @@ def test_counted_weights_are_capped(rule, cap):
 def test_a_cap_of_nothing_is_refused():
     node = {"_target_": "rsseg.losses.CrossEntropy"}
     for extra, text in (
-        ({"class_weights": "inverse_frequency", "class_weights_cap": 0.5}, "class_weights_cap=0.5: a number of 1 or more"),
+        (
+            {"class_weights": "inverse_frequency", "class_weights_cap": 0.5},
+            "class_weights_cap has to be a number of 1 or more; found 0.5",
+        ),
         ({"class_weights": [1, 2], "class_weights_cap": 2}, "class_weights_cap=2 caps counted weights"),
     ):
         with pytest.raises(InputError, match=rf"loss\.terms\.ce\.{text}"):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from rsseg.collective import global_ratio
 from rsseg.contract import IGNORE, InputError
 from rsseg.losses.checks import RULES, SEGMENTATION, check_weight, check_weight_values, fitting, warn_of_probabilities
-from rsseg.losses.planes import Planes, class_planes
+from rsseg.losses.pieces import wide
+from rsseg.losses.planes import Planes, pixel_share
 from rsseg.losses.sums import COUNT, SOFT, Over, Sum, Sums, over_batch, pixel_sums
 from rsseg.task import TASKS
 
@@ -109,7 +110,7 @@ class Term(nn.Module):
 
     def from_sums(self, found: Sums) -> Tensor:
         """The loss from its `sums`, by name; the number of pixels, `COUNT`, is always there too."""
-        raise InputError(f"{type(self).__name__} has no formula: define `sums` and `from_sums`, or `formula`")
+        raise NotImplementedError
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
         """The loss itself."""
@@ -121,8 +122,15 @@ class Term(nn.Module):
         return images if self.by_image else over_batch(images)
 
     def planes(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Planes:
-        """Logits and labels as planes, for a formula that looks at a pixel's surroundings or order."""
-        return class_planes(logits, target, self.task, self.ignore_index, weight)
+        """Logits and labels as planes, for a formula that looks at a pixel's surroundings or order.
+
+        Ignored logits are replaced, not multiplied by 0, so that NaN and infinity there reach neither value nor gradient.
+        """
+        labels = target.long().unsqueeze(1) if self.exclusive else target.long().reshape(logits.shape)
+        positive = torch.arange(logits.shape[1], device=logits.device).view(-1, 1, 1) if self.exclusive else 1
+        share = pixel_share(labels != self.ignore_index, weight, wide(logits))
+        clean = torch.where(share > 0, logits.to(share.dtype), 0)
+        return Planes(clean, (labels == positive) & (share > 0), share.expand_as(logits), self.exclusive)
 
 
 def is_of_sums(term: nn.Module) -> TypeGuard[Term]:
