@@ -274,3 +274,43 @@ class SeparatePiece(Piece):
     def by_label(self, own: Tensor, other: Tensor) -> Tensor:
         """What two tables ``[B, C]`` hold for each pixel, by its label."""
         return (self.y * (own - other).unsqueeze(-1)).add_(other.unsqueeze(-1))
+
+
+class SeparateShares(Piece):
+    """Of shares of labels each on its own: p and q are the probabilities of the label and of its rest."""
+
+    def read(self, target: Tensor, number: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
+        v = (~number.isnan()).to(number.dtype)
+        return torch.where(v > 0, number, 0), v
+
+    def start(self, target: Tensor) -> None:
+        z = self.clean(self.x.to(self.y.dtype, copy=True))
+        self.log_p_t, self.log_q = F.logsigmoid(z), F.logsigmoid(-z)
+        self.p, self.q = z.sigmoid() * self.v, (-z).sigmoid() * self.v
+        self.other = self.v - self.y
+
+    def sums(self, key: Sum) -> tuple[Tensor, Tensor]:
+        if key.name == "count":
+            return self.total(self.y), self.total(self.other)
+        if key.name == "soft":
+            common = torch.minimum(self.p, self.y)
+            return self.total(common), self.total(self.p - common)
+        if key.name == "spread":
+            return self.total(-self.log_p_t * self.v), self.total(-self.log_q * self.v)
+        own, other = pixel_value(key, self.p, self.log_p_t), pixel_value(key, self.q, self.log_q)
+        return self.total(self.y * own), self.total(self.other * other)
+
+    def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
+        by_log_p, by_log_q = torch.zeros_like(self.p), torch.zeros_like(self.p)
+        for key, g in by.items():
+            own, other = g.unsqueeze(-1)
+            if key.name == "soft":
+                below = (self.y - self.p).sign_().add_(1).div_(2)
+                by_log_p += below.mul_(own - other).add_(other).mul_(self.p)
+            elif key.name == "spread":
+                by_log_p -= own * self.v
+                by_log_q -= other * self.v
+            else:
+                by_log_p += own * self.y * slope(key, self.p, self.log_p_t)
+                by_log_q += other * self.other * slope(key, self.q, self.log_q)
+        return by_log_p.mul_(self.q).sub_(by_log_q.mul_(self.p))

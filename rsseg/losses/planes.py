@@ -21,12 +21,14 @@ class Planes(NamedTuple):
     Attributes:
         logits: float32 or float64, 0 at ignored pixels.
         own: bool, which valid pixels belong to the class.
+        other: bool, which valid pixels do not.
         share: What each pixel counts for, 0 at ignored ones, in the logits' dtype.
         exclusive: Whether the classes exclude each other: softmax, not sigmoid.
     """
 
     logits: Tensor
     own: Tensor
+    other: Tensor
     share: Tensor
     exclusive: bool
 
@@ -35,8 +37,3 @@ class Planes(NamedTuple):
         """Probabilities, 0 where ignored."""
         p = self.logits.softmax(1) if self.exclusive else self.logits.sigmoid()
         return torch.where(self.share > 0, p, 0)
-
-    @property
-    def other(self) -> Tensor:
-        """Bool, which valid pixels do not belong to the class."""
-        return (self.share > 0) & ~self.own

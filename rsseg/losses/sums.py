@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rsseg.collective import global_sums
 from rsseg.contract import IGNORE, InputError
-from rsseg.losses.pieces import Piece, SeparatePiece, parts_of, wide
+from rsseg.losses.pieces import Piece, SeparatePiece, SeparateShares, parts_of
 from rsseg.task import TASKS
 
 
@@ -73,7 +73,11 @@ def pixel_sums(
     plain = sorted({COUNT, *wanted}.difference(levels))
     if levels and target.is_floating_point():
         raise InputError("binned errors need a target of labels; found class shares")
-    table, *counts = _image_sums(logits, target, weight, TASKS[task].exclusive, plain, levels, ignore_index)
+    kind = Piece if TASKS[task].exclusive else SeparateShares if target.is_floating_point() else SeparatePiece
+    labels = target.flatten(-2) if target.ndim == 4 else target.flatten(1).unsqueeze(1)
+    weights = None if weight is None else weight.flatten(1).unsqueeze(1)
+    flat = logits.flatten(2)  # a view for contiguous and channels-last logits
+    table, *counts = _Pass.apply(flat, labels, weights, kind, plain, levels, ignore_index)
     found = dict(zip(plain, table.unbind(), strict=True))
     found[COUNT] = found[COUNT].detach()
     return found | {key: _errors(count) for key, count in zip(levels, counts, strict=True)}
@@ -85,32 +89,6 @@ def over_batch(images: Sums) -> Sums:
     return dict(zip(images, global_sums(parts), strict=True))
 
 
-def _image_sums(
-    logits: Tensor,
-    target: Tensor,
-    weight: Tensor | None,
-    exclusive: bool,
-    plain: Sequence[Sum],
-    levels: Sequence[Sum],
-    ignore: int,
-) -> Sequence[Tensor]:
-    """A table ``[keys, 2, B, C]`` of the plain sums of each image, and ``[2, B, C, number]`` for each histogram."""
-    if target.is_floating_point() and not exclusive:  # a label and its opposite are two classes that exclude each other
-        pairs = torch.stack([torch.zeros_like(logits), logits], 2).flatten(0, 1)
-        exact = target.to(wide(logits))
-        shares = torch.stack([1 - exact, exact], 2).flatten(0, 1)
-        repeated = None if weight is None else weight.repeat_interleave(logits.shape[1], 0)
-        (table,) = _image_sums(pairs, shares, repeated, True, plain, levels, ignore)
-        sums = [row[..., 1] if key == SOFT else row[0].flip(-1).t() for key, row in zip(plain, table, strict=True)]
-        return [torch.stack(sums).view(-1, 2, *logits.shape[:2])]
-    labels = target.flatten(-2) if target.ndim == 4 else target.flatten(1).unsqueeze(1)
-    weights = None if weight is None else weight.flatten(1).unsqueeze(1)
-    kind = Piece if exclusive else SeparatePiece
-    flat = logits.flatten(2)  # a view for contiguous and channels-last logits
-    found: Sequence[Tensor] = _Pass.apply(flat, labels, weights, kind, plain, levels, ignore)
-    return found
-
-
 def _errors(counts: Tensor) -> Tensor:
     """Numbers of pixels ``[2, B, C, number]`` at each level, and the sums of their errors beside them."""
     level = torch.linspace(0, 1, counts.shape[-1], dtype=counts.dtype, device=counts.device)
@@ -119,7 +97,10 @@ def _errors(counts: Tensor) -> Tensor:
 
 
 class _Pass(torch.autograd.Function):
-    """Logits ``[B, C, N]``, target ``[B, 1 or C, N]`` and weights ``[B, 1, N]`` to what `_image_sums` returns."""
+    """Logits ``[B, C, N]``, target ``[B, 1 or C, N]`` and weights ``[B, 1, N]`` to sums.
+
+    That is a table ``[keys, 2, B, C]`` of the plain ones, and ``[2, B, C, number]`` for each histogram.
+    """
 
     @staticmethod
     def forward(

@@ -129,8 +129,9 @@ class Term(nn.Module):
         labels = target.long().unsqueeze(1) if self.exclusive else target.long().reshape(logits.shape)
         positive = torch.arange(logits.shape[1], device=logits.device).view(-1, 1, 1) if self.exclusive else 1
         share = pixel_share(labels != self.ignore_index, weight, wide(logits))
-        clean = torch.where(share > 0, logits.to(share.dtype), 0)
-        return Planes(clean, (labels == positive) & (share > 0), share.expand_as(logits), self.exclusive)
+        valid = share > 0
+        clean, own = torch.where(valid, logits.to(share.dtype), 0), (labels == positive) & valid
+        return Planes(clean, own, valid & ~own, share.expand_as(logits), self.exclusive)
 
 
 def is_of_sums(term: nn.Module) -> TypeGuard[Term]:
