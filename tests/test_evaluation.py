@@ -292,9 +292,9 @@ def test_a_run_without_scaling_is_scored(runs, tmp_path):
     ("content", "said"),
     [
         ("{", "can't be read"),
-        ('{"mask": 3}', "no mapping by head and kind"),
-        ('{"mask": {"temperature": {"scale": [1, 1, 1]}}}', "lacks mask.temperature.shift"),
-        ('{"mask": {"temperature": {"scale": [1, "x", 1], "shift": [0, 0, 0]}}}', "a list of numbers is expected"),
+        ('{"mask": 3}', "lacks a scale and a shift"),
+        ('{"mask": {"temperature": {"scale": [1, 1, 1]}}}', "lacks a scale and a shift"),
+        ('{"mask": {"temperature": {"scale": [1, "x", 1], "shift": [0, 0, 0]}}}', "lacks a scale and a shift"),
         ('{"mask": {"temperature": {"scale": [1, 1], "shift": [0, 0]}}}', "a scale and a shift for each of 3 classes"),
     ],
 )

@@ -167,7 +167,7 @@ def test_objects_are_described(tmp_path, squares_root, mask):
         (["dataset.source.attribute=sort"], "squares.gpkg has no attribute sort"),
         (
             ["dataset.source.values={small: 0, large: 1}"],
-            r"features have the mask value 0 .* classes are numbered from 1: 1 small",
+            r"\.gpkg: \d+ features have the mask value 0, but classes are numbered from 1: 1 small",
         ),
         (
             ["dataset.task=binary", "dataset.classes=[a]", "dataset.size=3", "loss=ce"],

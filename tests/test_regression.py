@@ -94,7 +94,7 @@ def test_the_first_loss_is_that_of_standardised_values(tmp_path, dem_root):
         (["loss=mse", "dataset.units=[m,m]"], "dataset.units lists 2 units, but dataset.classes names 1 values"),
         (["loss=mse", "dataset.fractions=100"], "a target of task=regression holds no class shares"),
         (["loss=huber", "+loss.terms.huber.nodata=-9999"], "loss.terms.huber.nodata=-9999: a run standardises values"),
-        (["loss=mse", "dataset.range=[0,110]"], r"dataset.range=\[0, 110\] is expected"),
+        (["loss=mse", "dataset.range=[0,110]"], r"\.tif: the mask holds 1\d\d, .* dataset.range=\[0, 110\] are expected"),
     ],
 )
 def test_what_is_refused_in_one_line(tmp_path, dem_root, words, message):

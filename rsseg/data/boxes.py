@@ -58,14 +58,14 @@ class Boxes(MaskReader):
             "points, boxes or polygons; for masks take task=binary or multiclass"
         )
 
-    def check_features(self, values: NDArray[np.int32]) -> None:
+    def check_features(self, name: str, values: NDArray[np.int32]) -> None:
         """See `MaskReader`."""
         known = [*range(1, self.task.channels + 1), *self.ignore]
         wrong, counts = np.unique(values[~np.isin(values, known)], return_counts=True)
         if len(wrong):
-            numbered = ", ".join(f"{i} {name}" for i, name in enumerate(self.task.classes, 1))
+            numbered = ", ".join(f"{i} {label}" for i, label in enumerate(self.task.classes, 1))
             raise InputError(
-                f"{counts[0]} features have the mask value {wrong[0]}, but classes are numbered from 1: {numbered}. "
+                f"{name}: {counts[0]} features have the mask value {wrong[0]}, but classes are numbered from 1: {numbered}. "
                 "Name the attribute that holds the class in dataset.source.attribute, give its values numbers in "
                 f"dataset.source.values, or leave features out with dataset.ignore_values={wrong.tolist()}"
             )
@@ -75,7 +75,7 @@ class Boxes(MaskReader):
         from rsseg.data.vector import read_features
 
         shapes, values = read_features(mask, image)
-        self.check_features(values)
+        self.check_features(str(mask.path), values)
         to_ground = open_raster(image).window_transform(window)
         height, width = int(window.height), int(window.width)
         room = 2 * ROOM + (self.size or 0)  # Gaussians are narrower than their boxes, but for the smallest

@@ -109,7 +109,7 @@ class MaskReader(ABC):
                 f"{name} has {bands} bands, but a {task.kind} task{shares} needs {expected}: {', '.join(task.classes)}"
             )
 
-    def check_features(self, values: NDArray[np.int32]) -> None:  # noqa: B027
+    def check_features(self, name: str, values: NDArray[np.int32]) -> None:  # noqa: B027
         """Make sure that features have mask values that can be, as far as that is known before they are decoded."""
 
     def check(self, mask: Mask, image: Path) -> bool:
@@ -123,7 +123,7 @@ class MaskReader(ABC):
             raise InputError(f"{mask.path} has one value a pixel, as vectors have, but {kind} needs {self.mask_bands}")
         from rsseg.data.vector import read_features
 
-        self.check_features(read_features(mask, image)[1])
+        self.check_features(str(mask.path), read_features(mask, image)[1])
         return False
 
     def read(self, mask: Mask, window: Window, image: Path) -> Array:

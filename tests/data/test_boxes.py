@@ -236,8 +236,8 @@ def test_mistakes_in_settings(make, message):
 
 
 def test_a_class_that_is_not_known():
-    Boxes(TWO, ignore=[7]).check_features(np.array([1, 2, 7]))
+    Boxes(TWO, ignore=[7]).check_features("a.gpkg", np.array([1, 2, 7]))
     with pytest.raises(
         InputError, match=r"2 features have the mask value 3, but classes are .*: 1 car, 2 truck\. .*ignore_values=\[3\]"
     ):
-        Boxes(TWO).check_features(np.array([1, 3, 3]))
+        Boxes(TWO).check_features("a.gpkg", np.array([1, 3, 3]))
