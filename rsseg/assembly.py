@@ -215,10 +215,10 @@ def check_run(config: DictConfig, scenes: bool) -> None:
             scenes_of(source, setup.dataset, split)
 
 
-def checkpoint_bytes(setup: Setup, network: nn.Module) -> tuple[float, float]:
-    """About what a checkpoint takes on disk: one with weights alone, and one with the optimizer's state.
+def checkpoint_bytes(setup: Setup, network: nn.Module) -> float:
+    """About what a run's checkpoints take on disk: the best, and two with the optimizer's state.
 
-    The latter is NaN for an optimizer that calls the model.
+    NaN for an optimizer that calls the model.
     """
     one = nn.Parameter(torch.zeros(1000))
     one.grad = torch.zeros_like(one)
@@ -227,13 +227,14 @@ def checkpoint_bytes(setup: Setup, network: nn.Module) -> tuple[float, float]:
     try:
         optimizer.step()
     except TypeError:
-        return weights, math.nan
+        return math.nan
     state = sum(part.nbytes for part in optimizer.state[one].values() if isinstance(part, torch.Tensor)) / one.nbytes
-    return weights, weights + state * sum(tensor.nbytes for tensor in network.parameters() if tensor.requires_grad)
+    trained = sum(tensor.nbytes for tensor in network.parameters() if tensor.requires_grad)
+    return 3 * weights + 2 * state * trained
 
 
 def expected_bytes(config: DictConfig) -> float:
-    """About what a finished run's checkpoints take, the best and the last; NaN where the network needs to see the data.
+    """About what a run's checkpoints take; NaN where the network needs to see the data.
 
     Where the config leaves the bands open, three are assumed.
     """
@@ -242,7 +243,7 @@ def expected_bytes(config: DictConfig) -> float:
         network = (setup if setup.dataset.bands else setup.with_bands([1, 2, 3])).network(pretrained=False)
     except InputError:
         return math.nan
-    return sum(checkpoint_bytes(setup, network))
+    return checkpoint_bytes(setup, network)
 
 
 def warn_of_uncounted(setup: Setup, numbers: TrainStatistics) -> None:

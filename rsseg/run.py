@@ -98,8 +98,7 @@ def _train(config: Any, run: RunFolder, chosen: Chosen, interrupts: Interrupts) 
         setup, module, data = _open(setup)
         if is_main():
             there = sum(path.stat().st_size for path in run.checkpoints.glob("*.ckpt"))
-            weights, state = checkpoint_bytes(setup, module.network)
-            say_space(run.path, weights + 2 * state - there, "Checkpoints take")  # the one before the last too
+            say_space(run.path, checkpoint_bytes(setup, module.network) - there, "Checkpoints take")
         _write_start(setup, run, data, chosen, last is not None)
     with in_one_line(run.path, setup.batch_size, setup.window, f"then go on with {run.resume_word}"):
         with closing(Loop(setup, run, module, data, step, interrupts)) as loop:

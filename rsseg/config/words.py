@@ -158,7 +158,7 @@ def _unreadable(word: str) -> str:
     if value.startswith("{") and not key.endswith(".values"):
         return f"{word}: the keys of a mapping are letters from a to z, digits and _ here; write others into a file of configs/"
     if value.startswith(("[", "{")):
-        items = (item.strip(" \"'") for item in value.strip("[]{}").split(","))
+        items = (re.sub("[\"']", "", item).strip() for item in value.strip("[]{}").split(","))
         return f"""{word}: can't be read as it stands: write '{key}=[{",".join(f'"{item}"' for item in items)}]'"""
     return f"{word}: can't be read as it stands: write '{key}=\"{value.replace(chr(34), chr(92) + chr(34))}\"'"
 

@@ -42,15 +42,15 @@ def around(rng: np.random.Generator, pixel: tuple[int, int], size: NDArray[np.in
 
 
 class Sampler(ABC):
-    """Base of config group `sampler`. rsseg passes whichever of these arguments the constructor names.
+    """Base of config group `sampler`.
+
+    rsseg also passes what the constructor of a subclass names of these: `blocks`, those of all scenes, see
+    `rsseg.data.blocks.Blocks`; `task`, that of the first target; `read`, what reads windows, see `Read`.
 
     Args:
         seed: The run's seed.
         sizes: int64 ``[S, 2]``, height and width of each scene.
         window: The window's side in pixels.
-        blocks: The blocks of all scenes, see `rsseg.data.blocks.Blocks`, for samplers that look at the classes.
-        task: That of the first target.
-        read: What reads windows, see `Read`.
     """
 
     def __init__(self, seed: int, sizes: NDArray[np.int64], window: int) -> None:

@@ -97,8 +97,7 @@ class Composite(nn.Module):
 
     Raises:
         InputError: For weights that are not finite numbers of 0 or more or all 0 at the first step, and for labels that can't
-        be
-            smoothed or have no borders.
+            be smoothed or have no borders.
 
     Example:
         >>> from rsseg.losses import CrossEntropy, Dice

@@ -316,7 +316,6 @@ class Loop:
         means = {head: scores.means() for head, scores in result.items()}
         heads = {"heads": means} if len(means) > 1 else {}
         write_json(self.run.summary_file, means[self.setup.head] | heads | self._ending())
-        self.run.previous.unlink(missing_ok=True)  # for a damaged last one while the run trains
         for split, store in self.data.stores.items():
             if store.skipped:
                 log.warning("%d scenes of the %s split were skipped: see data.json.", len(store.skipped), split)

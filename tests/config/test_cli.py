@@ -78,6 +78,7 @@ def said(*words, **options):
         ("dataset.source.root=/data/a=b", "write 'dataset.source.root=\"/data/a=b\"'"),
         ("dataset.classes=[água,terra]", 'write \'dataset.classes=["água","terra"]\''),
         ("dataset.source.values={Gebäude: 1, a: 2}", """write 'dataset.source.values=["Gebäude: 1","a: 2"]'"""),
+        ('dataset.source.values={"Gebäude": 1, a: 2}', """write 'dataset.source.values=["Gebäude: 1","a: 2"]'"""),
         ("dataset.unlabelled={Köln*: [a]}", "a file of configs/"),
         ("dataset.source.cache=/tmp", "this setting is gone"),
         ("dataset.source.split={val: [2_10,1e3]}", "2_10 is read as the number 210"),
