@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from rsseg.config.arguments import typed
 from rsseg.config.cli import compose, own_part, refuse_sweep
 from rsseg.config.entry import CONFIGS, own_configs, search_path
+from rsseg.config.naming import quoted
 from rsseg.config.provenance import losses_of_heads
 from rsseg.contract import InputError
 
@@ -75,13 +76,13 @@ def hydra_text(value: Any) -> str:
 
     Example:
         >>> print(hydra_text(None), hydra_text(("d4", "1e3")), hydra_text({"sigma": np.float32(2)}), hydra_text(r"C:\it's\\"))
-        null [d4,'1e3'] {sigma:2.0} 'C:\it\'s\\\\'
+        null [d4,"1e3"] {sigma:2.0} "C:\it's\\\\"
     """
     if isinstance(value, os.PathLike):
-        return quoted_text(os.fspath(value))
+        return quoted(os.fspath(value))
     if isinstance(value, str):
         plain = re.fullmatch(r"[A-Za-z_]\w*", value, re.ASCII)
-        return value if plain and value.lower() not in ("null", "true", "false", "nan", "inf") else quoted_text(value)
+        return value if plain and value.lower() not in ("null", "true", "false", "nan", "inf") else quoted(value)
     if isinstance(value, np.ndarray | np.generic):
         return hydra_text(value.tolist())
     if value is None or isinstance(value, bool):
@@ -95,11 +96,6 @@ def hydra_text(value: Any) -> str:
     raise InputError(
         f"{value!r}: a setting is text, a number, true or false, None, a list or a dict, not a {type(value).__name__}"
     )
-
-
-def quoted_text(text: str) -> str:
-    """A text in Hydra's quotes: backslashes count double before a quote alone."""
-    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
 
 
 class Model:

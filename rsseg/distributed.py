@@ -47,7 +47,7 @@ def launched(trainer: Any, folder: Path, trust: Sequence[str] = ()) -> Iterator[
     if trainer.world_size == 1:
         yield
         return
-    words = [ENTRY[1], "train", f"resume={quoted(folder.resolve())}", *([f"trust=[{','.join(trust)}]"] if trust else [])]
+    words = [ENTRY[1], "train", f"resume={quoted(str(folder.resolve()))}", *([f"trust=[{','.join(trust)}]"] if trust else [])]
     end: BaseException | None = None
     script = patch.object(sys.modules["__main__"], "__spec__", None)  # else Lightning starts a module, as ``python -m`` does
     with patch.dict(os.environ), patch.object(sys, "argv", words), script, _no_hydra():

@@ -49,9 +49,11 @@ def duration(seconds: float) -> str:
     """Seconds in a unit that people read.
 
     Example:
-        >>> duration(7.25), duration(99), duration(753), duration(2.5 * 3600)
-        ('7.2 s', '99 s', '13 min', '2 h 30 min')
+        >>> duration(0.034), duration(7.25), duration(99), duration(753), duration(2.5 * 3600)
+        ('34 ms', '7.2 s', '99 s', '13 min', '2 h 30 min')
     """
+    if 0 < seconds < 0.1:
+        return f"{1000 * seconds:.0f} ms"
     minutes = round(seconds / 60)
     if seconds < 100:
         return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{seconds:.0f} s"

@@ -102,7 +102,7 @@ class Race:
             raise InputError(f"a race looks after {FIRST_LOOK} seeds: give more, as in seed=1,2,3,4,5,6,7,8")
         if max(seeds) >= SEARCH_SEED:
             raise InputError(f"a race has no seeds that choose a learning rate: give seeds below {SEARCH_SEED}")
-        self.folder, self.words = folder, [*words, f"hydra.sweep.dir={quoted(folder)}"]
+        self.folder, self.words = folder, [*words, f"hydra.sweep.dir={quoted(str(folder))}"]
         self.rows, self.seeds, self.metric = rows, list(seeds), metric
         self.keys = list(next(iter(rows.values())))  # what is varied beside the seed
         self.equal_within = equal_within

@@ -79,7 +79,7 @@ def _plain(value):
 def test_values_of_numpy_and_paths_are_settings():
     assert hydra_text(np.float64(128)) == "128.0"
     assert hydra_text(np.arange(3)) == "[0,1,2]"
-    assert hydra_text((1, Path("/x y"))) == "[1,'/x y']"
+    assert hydra_text((1, Path("/x y"))) == '[1,"/x y"]'
     with pytest.raises(InputError, match="not a set"):
         hydra_text({1})
 

@@ -50,7 +50,7 @@ def test_faults_of_all_places_are_told_together():
          ["overlap=90", "learning rate", "sampler.kep", "resnt18", "trainer=ddp"]),
         (["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/mask/iou", "seed=-1", "loss=bce"],
          ["monitor=val/mask/iou", "seed=-1", "loss.terms.bce"]),
-        (["dataset.mask_values=['#000000',1,2,3,4]", "optimizer.lrr=1"], ["mix colours and integers", "optimizer.lrr"]),
+        (["dataset.mask_values=['#000000',1,2,3,4]", "optimizer.lrr=1"], ["integers or colours; found a mix", "optimizer.lrr"]),
         (["loss.terms.dice.weight=0", "loss.terms.ce.weight=0", "optimizer.lr=-1"], ["no term has a weight", "learning rate"]),
     ],
 )  # fmt: skip

@@ -81,7 +81,7 @@ def test_records_hold_what_was_scored(tmp_path, folder_root):
     assert {path.name for path in (run / "records").iterdir()} == {
         "records.json", "step-000002.npz", "step-000004.npz", "crossed.npz",
     }  # fmt: skip
-    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     assert records.lost == 0
     assert (records.calibration["ece"][..., 0].sum(-1) == 80 * 96 - 16).all()
 

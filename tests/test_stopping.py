@@ -319,8 +319,9 @@ def test_damaged_checkpoints_say_how_to_make_them_again(tmp_path, folder_root, w
     (run / "summary.json").unlink()
     with pytest.raises(InputError, match=remedy):
         resume(run)
+    damage(run / "checkpoints" / "previous.ckpt", "cut")
     damage(run / "checkpoints" / "last.ckpt", "cut")
-    with pytest.raises(InputError, match=r"last\.ckpt is damaged.*Training gives the same weights again"):
+    with pytest.raises(InputError, match=r"previous\.ckpt is damaged.*Training gives the same weights again"):
         resume(run)
     shutil.rmtree(run / "checkpoints")
     resume(run)  # as the line says

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.config.entry import one_line_errors
@@ -86,10 +86,10 @@ def typed(kind: type[Any], given: Mapping[str, Any]) -> Any:
         except OmegaConfBaseException as error:
             expected = f"{EXPECTED[types[name]]} is expected" if types[name] in EXPECTED else str(error).splitlines()[0]
             raise InputError(f"{name}={value}: {expected}") from None
-    missing = OmegaConf.missing_keys(values)
-    if missing:
-        raise InputError(f"{', '.join(f'{name}=...' for name in types if name in missing)} must be given")
     content: Any = OmegaConf.to_container(values)  # nothing is resolved: an override may refer to another setting
+    missing = [f"{name}=..." for name, value in content.items() if value == MISSING]
+    if missing:
+        raise InputError(f"{', '.join(missing)} must be given")
     return kind(**content)
 
 

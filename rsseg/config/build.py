@@ -152,7 +152,7 @@ def faults(
             found.append(f"{where}.{key} is set by rsseg: remove it")
         elif key not in (*named, *beside):
             known = [*(name for name in named if name not in given), *beside]
-            near, has = nearest(str(key), known), ", ".join(known)
+            near, has = nearest(str(key), known), ", ".join(known) or "none"
             found.append(f"{where}.{key}: {short} has no parameter '{key}'{near}; it has {has}")
     for name in named:
         if parameters[name].default is inspect.Parameter.empty and name not in arguments and name not in given:

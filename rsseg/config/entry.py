@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rsseg.config.naming import quoted
 from rsseg.contract import InputError
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def search_path(folder: Path | None) -> list[str]:
         shipped = CONFIGS / path.relative_to(folder)
         if shipped.is_file() and shipped.read_bytes() != path.read_bytes():
             log.warning("%s is not read: rsseg has a file of this name, which is taken. Give yours another name.", path)
-    return [f"hydra.searchpath=['file://{folder.resolve().as_posix()}']"]
+    return [f"hydra.searchpath=[{quoted(f'file://{folder.resolve().as_posix()}')}]"]
 
 
 @contextmanager

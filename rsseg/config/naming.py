@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,9 @@ def resume_word(folder: Path) -> str:
     """
     if re.fullmatch(r"[\w./:-]*", str(folder)):
         return f"resume={folder}"
-    return f"'resume={quoted(folder)}'"
+    return shlex.quote(f"resume={quoted(str(folder))}")
 
 
-def quoted(folder: Path) -> str:
-    """A folder as Hydra reads it: a quote in its name has a backslash before it."""
-    escaped = str(folder).replace('"', '\\"')
-    return f'"{escaped}"'
+def quoted(text: str) -> str:
+    """A text in Hydra's quotes: backslashes count double before a quote alone."""
+    return '"' + re.sub(r'(\\*)("|\Z)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), text) + '"'

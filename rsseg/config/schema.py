@@ -269,7 +269,8 @@ def _fold_faults(folds: int | str | None, fold: int | None) -> list[str]:
         return [f"dataset.folds={folds}: 2 or more is expected, or groups to leave one group out at a time"]
     if fold is None or fold < 1 or (number and fold > folds):  # type: ignore[operator]
         last = folds if number else "the number of groups"
-        return [f"dataset.fold={fold}: the fold that validates, from 1 to {last}, is expected; -m sweep=kfold runs all"]
+        found = "null" if fold is None else fold
+        return [f"dataset.fold={found}: the fold that validates, from 1 to {last}, is expected; -m sweep=kfold runs all"]
     return []
 
 
@@ -280,7 +281,7 @@ def _device_faults(config: Any, trainer: dict[str, Any]) -> list[str]:
     if not isinstance(times, int) or times < 1:
         faults.append(f"trainer.accumulate_grad_batches={times} has to be a whole number of 1 or more")
     milestones = config.scheduler.get("milestones")
-    if OmegaConf.is_list(milestones) and milestones and max(milestones) >= config.steps:
+    if OmegaConf.is_list(milestones) and any(isinstance(step, int) and step >= config.steps for step in milestones):
         faults.append(f"scheduler.milestones={milestones}: all have to come before the last of steps={config.steps}")
     devices = trainer.get("devices", 1)
     devices = len(devices) if isinstance(devices, list) else devices

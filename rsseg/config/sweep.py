@@ -84,7 +84,7 @@ class Sweep(Callback):
         left_out = {*config.hydra.job.config.override_dirname.exclude_keys, *(o.key_or_group for o in given)} - named
         command = [*typed, *(word for word in config.hydra.overrides.hydra if not word.startswith("hydra.mode="))]
         folder = Path(config.hydra.sweep.dir)  # its default name is told by the words of the sweep, not by those of a run
-        words = [f"hydra.job.config.override_dirname.exclude_keys={sorted(left_out)}", f"hydra.sweep.dir={quoted(folder)}"]
+        words = [f"hydra.job.config.override_dirname.exclude_keys={sorted(left_out)}", f"hydra.sweep.dir={quoted(str(folder))}"]
         if not launcher.endswith(".BasicLauncher"):
             words.append("hydra.job_logging.formatters.simple.format='${hydra.job.override_dirname} | %(message)s'")
         config.hydra.overrides.hydra.extend(words)

@@ -16,12 +16,18 @@ from rsseg.pictures.colours import as_rgb, colours
 from rsseg.pictures.panels import legend
 from rsseg.task import Task
 
+READABLE = 30  # classes whose numbers and names a picture has room for
+
 
 def draw_confusion(path: Path, scores: Scores) -> None:
-    """Write a PNG of pixels by label (rows) and prediction (columns), as shares of each row; independent labels have panels."""
+    """Write a PNG of pixels by label (rows) and prediction (columns), as shares of each row; independent labels have panels.
+
+    More than `READABLE` classes are shown without numbers, and with as many names.
+    """
     planes = np.asarray(scores.sums, dtype=np.float64).sum(0)
     panels = scores.task.matrices
-    side = max(2.6, 0.62 * len(panels[0]) + 1.6)
+    count = len(panels[0])
+    side, every = max(2.6, 0.62 * min(count, READABLE) + 1.6), -(-count // READABLE)
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(side * columns + 1, side * lines), layout="constrained")
@@ -30,15 +36,22 @@ def draw_confusion(path: Path, scores: Scores) -> None:
         total = counts.sum(axis=1, keepdims=True)
         shares = np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
         axis.imshow(np.nan_to_num(shares), cmap="Blues", vmin=0, vmax=1)
-        axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
-        axis.set_yticks(range(len(names)), names)
+        axis.set_xticks(range(0, count, every), names[::every], rotation=45, ha="right", rotation_mode="anchor")
+        axis.set_yticks(range(0, count, every), names[::every])
         axis.set(xlabel="predicted", ylabel="labelled")
+        if every > 1:
+            continue
         for (row, column), share in np.ndenumerate(shares):
             text = "-" if np.isnan(share) else f"{100 * share:.0f}"
             axis.text(column, row, text, ha="center", va="center", fontsize=9, color="white" if share > 0.6 else "#222222")
     for axis in list(axes)[len(panels) :]:
         axis.set_axis_off()
-    figure.suptitle("% of each label's pixels; -: no such pixel", fontsize=10)
+    figure.suptitle(
+        "% of each label's pixels; -: no such pixel"
+        if every == 1
+        else "share of each label's pixels, from white (0) to blue (1)",
+        fontsize=10,
+    )
     save(figure, path, dpi=110)
 
 

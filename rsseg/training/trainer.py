@@ -104,14 +104,14 @@ class ProgressLines(L.Callback):
         self._estimated = True
 
     def _say_unpredicted(self, step: int, head: str, scores: Scores) -> None:
-        hits, wrong, missed, _ = scores.counts.sum(0).T.tolist()
+        hits, wrong, missed, rest = scores.counts.sum(0).T.tolist()
         share = {
-            name: missed[c] / max(sum(hits) + sum(missed), 1)
+            name: missed[c] / (missed[c] + rest[c])
             for c, name in enumerate(scores.task.classes)
             if hits[c] + wrong[c] == 0 and missed[c] > 0
         }
         for name in share.keys() - self._unpredicted.get(head, set()):
-            line = "step %d: no pixel is predicted as '%s', though %.2g %% of the labelled ones are"
+            line = "step %d: no pixel is predicted as '%s', though %.3g %% of the labelled ones are"
             log.warning(line, step, name, 100 * share[name])
         self._unpredicted[head] = set(share)
 

@@ -264,7 +264,7 @@ def looked_at(page, width):
         "page.querySelectorAll('details').forEach(d => d.open = true);"
         "const boxes = [...page.querySelectorAll('div.scroll')]; boxes.forEach(b => b.scrollLeft = 1000);"
         "document.body.dataset.seen = JSON.stringify({scrolled: boxes.map(b => b.scrollLeft),"
-        "moved: boxes.map(b => at(b.querySelector('td')).left - at(b).left),"
+        "moved: boxes.map(b => at(b.querySelector('tbody tr > :first-child')).left - at(b).left),"
         "sizes: [...page.images].map(i => i.naturalWidth * i.naturalHeight),"
         "aside: [...page.images].filter(i => at(i).left > frames[0].innerWidth / 2.5).length,"
         "over: page.documentElement.scrollWidth - frames[0].innerWidth})})</script>"

@@ -95,7 +95,7 @@ def test_build_says_where():
         (["sampler=uniform", "sampler.kep=2"], ["sampler.kep: Uniform has no parameter"]),
         (["loss.terms.dice.wieght=1"], ["loss.terms.dice.wieght: Dice has no parameter"]),
         (["loss=focal", "loss.terms.focal.gama=1"], ["loss.terms.focal.gama: Focal has no parameter"]),
-        (["sampler.blocks=3"], ["sampler.blocks is set by rsseg"]),
+        (["sampler=balanced", "sampler.blocks=3"], ["sampler.blocks is set by rsseg"]),
         (["augment=paste", "augment.paste.classes=[rode]"], ["augment.paste: classes", "did you mean 'road'"]),
         (["augment=paste", "augment.paste.cuont=1"], ["did you mean 'count'"]),
         (["scheduler.T_max=x"], ["scheduler"]),
@@ -185,7 +185,7 @@ def test_script_arguments():
         ("runs=x",): "did you mean 'run'",
         ("x",): "not understood",
         ("run=x", "size=2.5"): r"size=2\.5: a whole number is expected",
-        ("run=x", "deep=maybe"): "deep=maybe: yes or no is expected",
+        ("run=x", "deep=maybe"): "deep=maybe: true or false is expected",
     }.items():
         with pytest.raises(InputError, match=message):
             parse(Arguments, list(words))

@@ -453,5 +453,5 @@ def test_spacenet_roads_without_a_file_of_roads(tmp_path, caplog):
         source_of(settings("spacenet3", root, "dataset.source.on_missing=raise")).scenes("train")
     with pytest.raises(InputError, match=r"6 of 6 train images .* have no mask"):
         source_of(settings("spacenet3", root, "dataset.source.mask='no/{city}_{number}.tif'")).scenes("train")
-    with pytest.raises(InputError, match="buffer=-1: metres"):
+    with pytest.raises(InputError, match="buffer has to be a number of 0 or more; found -1"):
         source_of(settings("spacenet3", root, "dataset.source.buffer=-1"))

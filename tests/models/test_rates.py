@@ -100,8 +100,8 @@ def test_layers_of_other_encoders_and_wrong_factors_are_refused(tmp_path):
         layers_above("mit_b0")
     for word, said in {
         "optimizer.encoder_lr=0": r"optimizer.encoder_lr=0: a factor above 0 is expected",
-        "optimizer.encoder_lr=low": r"optimizer.encoder_lr=low: a factor above 0 is expected",
-        "optimizer.layer_decay=1.5": r"optimizer.layer_decay=1.5: a factor above 0, 1 at most is expected",
+        "optimizer.encoder_lr=low": r"optimizer.encoder_lr has to be a number of 0 or more; found 'low'",
+        "optimizer.layer_decay=1.5": r"optimizer.layer_decay has to be a number from 0 to 1; found 1.5",
         "optimizer.layer_decay=0.75": r"optimizer.layer_decay: .* resnet\d+ is smp's own",
     }.items():
         with pytest.raises(InputError, match=said):
