@@ -145,6 +145,16 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says in its first line, or its type where it says nothing.
+
+    Example:
+        >>> first_line(ValueError("too short: see above")), first_line(KeyError())
+        ('too short: see above', 'KeyError')
+    """
+    return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+
+
 def indices(setting: str, names: Iterable[str], classes: Sequence[str]) -> list[int]:
     """The indices of the named classes.
 

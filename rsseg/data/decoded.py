@@ -39,7 +39,7 @@ MAPS = 40_000  # arrays that are mapped at a time: a process may have 65,530 map
 def store_name(scene: Scene, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> str:
     """What a scene's files in the store begin with: a hash of everything that its pixels depend on."""
     targets = [(d.task.target, d.task.kind, d.task.channels, d.signature) for d in mask_readers]
-    facts = (4, scene.signature(), list(bands), targets)  # 4: those of an earlier version are written over, not left there
+    facts = (5, scene.signature(), list(bands), targets)  # 5: those of an earlier version are written over, not left there
     return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
 
 

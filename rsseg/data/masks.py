@@ -18,7 +18,7 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from rsseg.contract import InputError
-from rsseg.data.raster import bits_of, has_palette, is_warped, masked_out, nodata_of, open_raster, read_bands
+from rsseg.data.raster import Raster, open_raster
 from rsseg.task import Task
 
 VECTORS = frozenset({".gpkg", ".geojson", ".shp", ".fgb"})
@@ -117,7 +117,7 @@ class MaskReader(ABC):
         if not mask.vector:
             bands = value_bands(mask.path, self)
             self.check_bands(str(mask.path), len(bands))
-            return is_warped(mask.path, bands, image)
+            return Raster(mask.path, image).is_warped(bands)
         if self.mask_bands > 1:
             kind = "colours" if self.colours else f"a {self.task.kind} task"
             raise InputError(f"{mask.path} has one value a pixel, as vectors have, but {kind} needs {self.mask_bands}")
@@ -136,15 +136,14 @@ class MaskReader(ABC):
             from rsseg.data.vector import rasterise
 
             return self.decode(rasterise(mask, window, image)[None])
-        path = mask.path
-        bands, nodata = value_bands(path, self), nodata_of(path)
-        raw = read_colours(path, window, image) if self.colours else read_bands(path, bands, window, image)
-        hidden = masked_out(path, bands, window, image)
+        raster, bands = Raster(mask.path, image), value_bands(mask.path, self)
+        raw, nodata = raster.read_colours(window) if self.colours else raster.read(bands, window), raster.nodata
+        hidden = raster.hidden(bands, window)
         if mask.threshold is not None:
             absent = (raw != raw) | (raw == nodata) if nodata else raw != raw  # 0 is the background, whatever the file says
             raw, nodata = np.where(absent, np.nan, np.greater(raw, mask.threshold)), None
         target = self.decode(self.chosen_bands(raw), hidden, nodata)
-        if hidden.any() and is_warped(path, bands, image):
+        if hidden.any() and raster.is_warped(bands):
             target[..., hidden] = self.nothing
         return target
 
@@ -162,17 +161,6 @@ class MaskReader(ABC):
             )
             raise InputError(f"its {len(raw)} bands differ, but one band is expected: {remedy}")
         return raw[: self.mask_bands]
-
-
-def read_colours(path: Path, window: Window, onto: Path | None = None) -> Array:
-    """Red, green and blue ``[3, h, w]`` of a part of a file, whether in bands, in a palette or grey, of 1 bit too."""
-    raster = open_raster(path)
-    if has_palette(raster):
-        return read_bands(path, [1, 2, 3], window, onto, palette=True)
-    pixels: NDArray[Any] = read_bands(path, [1, 2, 3] if raster.count >= 3 else [1], window, onto)
-    if bits_of(raster) < 8:  # then 1 may be white
-        pixels = pixels * np.uint8(255 // (2 ** bits_of(raster) - 1))
-    return np.resize(pixels, (3, *pixels.shape[1:]))
 
 
 def value_bands(path: Path, mask_reader: MaskReader) -> list[int]:

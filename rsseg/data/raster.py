@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,16 @@ from xml.etree import ElementTree
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from rasterio.dtypes import in_dtype_range
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from rsseg.contract import InputError
+from rsseg.contract import InputError, first_line
 from rsseg.data.grids import GDAL_ERRORS, describe_gap, located, same_grid
 from rsseg.files import atomic_write
 
@@ -33,9 +35,6 @@ GDAL = {
     "GDAL_CACHEMAX": 128,  # MB of decoded blocks a process keeps; GDAL's own default is 5 % of the machine's memory
     "GDAL_VRT_ENABLE_PYTHON": "NO",  # functions in a VRT are never run
 }
-
-JPEG = frozenset({".jpg", ".jpeg", ".jfif"})
-"""Decoded by Pillow, as torchgeo and torchvision do: GDAL upsamples the colours of such files in another way."""
 
 ORIENTATION = 0x0112  # the tag of EXIF and TIFF
 
@@ -51,8 +50,8 @@ NAMED_FORMATS = {".vrt": ("VRT",), ".ers": ("ERS",)}
 NAMING = ("ERS", "HFA", "PCIDSK")
 """Formats whose files may name others by any path."""
 
-PILLOW = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000")
-"""What Pillow may find in a file that is called a JPEG. Of its other formats, EPS starts a program."""
+PILLOW = ("JPEG", "PNG", "WEBP")
+"""The formats that Pillow reads. Of its others, EPS starts a program."""
 
 # Plain JPEG and PNG are welcome. Said once and for all: a filter that a thread sets for a while is undone by the next.
 warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -83,8 +82,123 @@ def version(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
+@dataclass(frozen=True)
+class Raster:
+    """A file as it is read: as it is, or warped to the grid of another one.
+
+    Attributes:
+        path: The file.
+        onto: The file whose grid it is read on; None: its own.
+        average: A warp averages neighbours, as for images; else it takes the nearest one, as for masks.
+        untagged: What it holds where there is nothing, if it does not say that itself; None: nothing does.
+    """
+
+    path: Path
+    onto: Path | None = None
+    average: bool = False
+    untagged: float | None = None
+
+    @property
+    def opened(self) -> Any:
+        """The open rasterio dataset, cached per process and thread.
+
+        Raises:
+            InputError: If the file can't be opened as a raster, or not be warped.
+        """
+        try:
+            # neither forks nor threads share handles, nor do versions of a file
+            return _open(self, (os.getpid(), threading.get_ident(), version(self.path)))
+        except (*GDAL_ERRORS, OSError) as error:
+            fault = str(error).rstrip(".")
+            raise InputError(f"{self.path} can't be opened as an image: {fault}. Is the file complete?") from None
+
+    @property
+    def nodata(self) -> float | None:
+        """What stands for no data in the pixels that are read; None: nothing does."""
+        raster = open_raster(self.path)
+        return self.untagged if raster.nodata is None else _black_is_zero(raster, raster.nodata)
+
+    @property
+    def left_out(self) -> float | None:
+        """What a warp does not average; None: nothing."""
+        if not self.average:
+            return None
+        raster, given = open_raster(self.path), self.untagged
+        silent = raster.nodata is None and raster.mask_flag_enums[0] == [MaskFlags.all_valid]
+        if silent and given is not None and in_dtype_range(given, raster.dtypes[0]):
+            return float(_black_is_zero(raster, given))
+        return None if raster.nodata is None else float(raster.nodata)
+
+    def warp(self, **how: Any) -> WarpedVRT:
+        """The file on another grid, as rasterio's `WarpedVRT` takes it."""
+        raster, nodata = open_raster(self.path), self.left_out
+        if self.average and is_coloured(raster):
+            raise InputError(
+                f"{self.path} holds the numbers of colours in a palette, which can't be averaged on another grid: write its "
+                "colours as bands (gdal_translate -expand rgb)"
+            )
+        return WarpedVRT(raster, src_nodata=nodata, nodata=nodata, **how)
+
+    def is_warped(self, bands: Sequence[int]) -> bool:
+        """Whether it is warped, for which its bands must not be alpha."""
+        if not isinstance(self.opened, WarpedVRT):
+            return False
+        alpha = alpha_band(open_raster(self.path))
+        if alpha in bands:
+            raise InputError(
+                f"band {alpha} of {self.path} is marked as alpha, so that a warp to the grid of {self.onto} uses it up: leave "
+                f"it out of the bands, or mark it as one like others (gdal_edit.py -colorinterp_{alpha} undefined)"
+            )
+        return True
+
+    def read(self, bands: Sequence[int], window: Window, palette: bool = False) -> NDArray[np.generic]:
+        """Pixels ``[bands, h, w]`` of a part, in the file's dtype; black is 0, whatever it says.
+
+        Bands are counted from 1. With `palette` they are those of the colours where the file has a palette, not their numbers.
+
+        Raises:
+            InputError: If the pixels can't be decoded, as in a truncated file.
+        """
+        raster, whole = self.opened, open_raster(self.path)
+        with reading(self.path):
+            if raster.driver == "JPEG":
+                rows, columns = window.toslices()
+                return _decode_jpeg(self.path, version(self.path))[[band - 1 for band in bands], rows, columns]
+            if palette and has_palette(whole):
+                colours = np.zeros((np.iinfo(whole.dtypes[0]).max + 1, 3), dtype=np.uint8)
+                for number, colour in whole.colormap(1).items():
+                    colours[number] = colour[:3]
+                expanded: NDArray[np.uint8] = colours[raster.read(1, window=window)].transpose(2, 0, 1)
+                return expanded[[band - 1 for band in bands]]
+            return np.asarray(_black_is_zero(whole, raster.read(indexes=bands, window=window)))
+
+    def read_colours(self, window: Window) -> NDArray[Any]:
+        """Red, green and blue ``[3, h, w]`` of a part, whether in bands, in a palette or grey, of 1 bit too."""
+        raster = open_raster(self.path)
+        if has_palette(raster):
+            return self.read([1, 2, 3], window, palette=True)
+        pixels: NDArray[Any] = self.read([1, 2, 3] if raster.count >= 3 else [1], window)
+        if bits_of(raster) < 8:  # then 1 may be white
+            pixels = pixels * np.uint8(255 // (2 ** bits_of(raster) - 1))
+        return np.resize(pixels, (3, *pixels.shape[1:]))
+
+    def hidden(self, bands: Sequence[int], window: Window) -> NDArray[np.bool_]:
+        """Where its alpha or mask band, or its edge when it was warped, says that there is no pixel: ``[h, w]``."""
+        raster = self.opened
+        alpha = alpha_band(raster)
+        if alpha and alpha not in bands:
+            return np.asarray(self.read([alpha], window)[0] == 0)
+        if alpha or MaskFlags.per_dataset not in raster.mask_flag_enums[0]:
+            return np.zeros((int(window.height), int(window.width)), dtype=bool)
+        with reading(self.path):
+            return np.asarray(raster.read_masks(1, window=window) == 0)
+
+
 @lru_cache(maxsize=128)
-def _open(path: Path, onto: Path | None, bilinear: bool, key: object) -> Any:  # noqa: ARG001
+def _open(file: Raster, key: object) -> Any:  # noqa: ARG001
+    path = file.path
+    if file.onto is not None:
+        return _on_grid(file, file.onto)
     if path.suffix.lower() == ".vrt":
         check_parts(path)
     with rasterio.Env(**GDAL):
@@ -94,9 +208,12 @@ def _open(path: Path, onto: Path | None, bilinear: bool, key: object) -> Any:  #
         far = [name for name in raster.files if os.path.dirname(os.path.abspath(name)) != folder]
         if far:
             raise InputError(f"{path} reads {far[0]}, which is not beside it: write it as a GeoTIFF")
-    if onto is None:
-        return raster
-    grid = open_raster(onto)
+    return raster
+
+
+def _on_grid(file: Raster, onto: Path) -> Any:
+    """A file's open dataset, warped if it does not lie on the grid of another one."""
+    path, raster, grid = file.path, open_raster(file.path), open_raster(onto)
     if same_grid(raster, grid):
         return raster
     bare = [str(p) for p, r in ((path, raster), (onto, grid)) if not located(r)]
@@ -109,48 +226,17 @@ def _open(path: Path, onto: Path | None, bilinear: bool, key: object) -> Any:  #
         )
     if gap := describe_gap(path, raster.crs, raster.bounds, grid):
         raise InputError(gap)
-    if bilinear and is_coloured(raster):
-        raise InputError(
-            f"{path} holds the numbers of colours in a palette, and lies on another grid than {onto}: numbers can't be "
-            "averaged; write its colours as bands (gdal_translate -expand rgb)"
-        )
     grid_of = {"crs": grid.crs, "transform": grid.transform, "width": grid.width, "height": grid.height}
-    if bilinear and raster.nodata is not None:  # what lies outside becomes no-data too, and no-data is not averaged
-        return WarpedVRT(raster, resampling=Resampling.bilinear, **grid_of)
-    outside = {} if alpha_band(raster) else {"add_alpha": True}
-    resampling = Resampling.bilinear if bilinear else Resampling.nearest
-    return WarpedVRT(raster, resampling=resampling, src_nodata=None, nodata=None, **outside, **grid_of)
+    outside = {} if alpha_band(raster) or file.left_out is not None else {"add_alpha": True}
+    return file.warp(resampling=Resampling.bilinear if file.average else Resampling.nearest, **outside, **grid_of)
 
 
 atexit.register(_open.cache_clear)  # files that the interpreter's end finds open give errors of sys.excepthook (Python 3.12)
 
 
-def open_raster(path: Path, onto: Path | None = None, bilinear: bool = False) -> Any:
-    """The open rasterio dataset of a file, cached per process and thread; warped to the grid of `onto`, if it has another.
-
-    A warp averages neighbours with `bilinear`, as for images, or takes the nearest one, as for masks.
-
-    Raises:
-        InputError: If the file can't be opened as a raster, or not be warped.
-    """
-    try:
-        # neither forks nor threads share handles, nor do versions of a file
-        return _open(path, onto, bilinear, (os.getpid(), threading.get_ident(), version(path)))
-    except (*GDAL_ERRORS, OSError) as error:
-        raise InputError(f"{path} can't be opened as an image: {str(error).rstrip('.')}. Is the file complete?") from None
-
-
-def is_warped(path: Path, bands: Sequence[int], onto: Path, bilinear: bool = False) -> bool:
-    """Whether a file has to be warped to another one's grid, for which its bands must not be alpha."""
-    if not isinstance(open_raster(path, onto, bilinear), WarpedVRT):
-        return False
-    alpha = alpha_band(open_raster(path))
-    if alpha in bands:
-        raise InputError(
-            f"band {alpha} of {path} is marked as alpha, so that a warp to the grid of {onto} uses it up: leave it out of the "
-            f"bands, or mark it as one like others (gdal_edit.py -colorinterp_{alpha} undefined)"
-        )
-    return True
+def open_raster(path: Path) -> Any:
+    """The open rasterio dataset of a file, see `Raster.opened`."""
+    return Raster(path).opened
 
 
 def check_parts(path: Path, root: Path | None = None) -> None:
@@ -190,14 +276,15 @@ def georeference(path: Path) -> dict[str, Any]:
 
 def is_turned(path: Path) -> bool:
     """Whether viewers turn a picture, as its EXIF data or its TIFF tag ask them to; its pixels are read as they are stored."""
-    if path.suffix.lower() in (".tif", ".tiff"):  # GDAL does not tell the tag
+    driver = open_raster(path).driver
+    if driver == "GTiff":  # GDAL does not tell the tag
         with reading(path), path.open("rb") as file:
             start = file.read(8)
             tags = ImageFileDirectory_v2(start + file.read(8) if 43 in start[2:4] else start)  # 43: a BigTIFF
             file.seek(tags.next)
             tags.load(file)
             return int(tags.get(ORIENTATION, 1)) != 1
-    if path.suffix.lower() not in JPEG | {".png", ".webp"}:
+    if driver not in PILLOW:
         return False
     with reading(path), Image.open(path, formats=PILLOW) as image:
         # to look for it where it is not announced, Pillow decodes a whole PNG
@@ -257,10 +344,15 @@ def bits_of(raster: Any) -> int:
     return int(raster.tags(1, ns="IMAGE_STRUCTURE").get("NBITS") or 8 * np.dtype(raster.dtypes[0]).itemsize)
 
 
-def _white_is_zero(raster: Any) -> int:
-    """The highest value of a TIFF whose white is 0; 0 for others."""
+def _black_is_zero(raster: Any, values: Any) -> Any:
+    """Values of a raster as those of one whose black is 0, where it is a TIFF whose white is; or back."""
     inverted = raster.driver == "GTiff" and raster.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
-    return int(2 ** bits_of(raster) - 1) if inverted else 0
+    return 2 ** bits_of(raster) - 1 - values if inverted else values
+
+
+def is_jpeg(path: Path) -> bool:
+    """Whether a file is decoded by Pillow, as a whole: GDAL upsamples the colours of a JPEG in another way than torchvision."""
+    return bool(open_raster(path).driver == "JPEG")
 
 
 @lru_cache(maxsize=2)  # a JPEG can only be decoded from its top: its next windows take it from here
@@ -276,9 +368,12 @@ def reading(path: Path) -> Iterator[None]:
     try:
         with rasterio.Env(**GDAL):
             yield
-    except (*GDAL_ERRORS, UnidentifiedImageError, OSError) as error:
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # GDAL's errors, and whatever Pillow raises over damaged files
         raise InputError(
-            f"{path} can't be read ({error.__cause__ or error}): the file is truncated or damaged, fetch or write it again"
+            f"{path} can't be read ({first_line(error.__cause__ or error)}): the file is truncated or damaged, fetch or write "
+            "it again"
         ) from None
 
 
@@ -290,54 +385,6 @@ def find_damage(path: Path) -> str:
     except GDAL_ERRORS as error:
         return str(error.__cause__ or error)
     return ""
-
-
-def read_bands(
-    path: Path, bands: Sequence[int], window: Window, onto: Path | None = None, bilinear: bool = False, palette: bool = False
-) -> NDArray[np.generic]:
-    """Pixels ``[bands, h, w]`` of a part of a file as `open_raster` opens it, in its dtype; black is 0, whatever it says.
-
-    Bands are counted from 1. With `palette` they are those of the colours where the file has a palette, not their numbers.
-
-    Raises:
-        InputError: If the pixels can't be decoded, as in a truncated file.
-    """
-    raster, whole = open_raster(path, onto, bilinear), open_raster(path)
-    with reading(path):
-        if path.suffix.lower() in JPEG and not isinstance(raster, WarpedVRT):
-            rows, columns = window.toslices()
-            return _decode_jpeg(path, version(path))[[band - 1 for band in bands], rows, columns]
-        if palette and has_palette(whole):
-            colours = np.zeros((np.iinfo(whole.dtypes[0]).max + 1, 3), dtype=np.uint8)
-            for number, colour in whole.colormap(1).items():
-                colours[number] = colour[:3]
-            expanded: NDArray[np.uint8] = colours[raster.read(1, window=window)].transpose(2, 0, 1)
-            return expanded[[band - 1 for band in bands]]
-        pixels: NDArray[np.generic] = raster.read(indexes=bands, window=window)
-        highest = _white_is_zero(whole)
-    return np.asarray(highest, pixels.dtype) - pixels if highest else pixels
-
-
-def nodata_of(path: Path) -> float | None:
-    """A file's no-data value, as `read_bands` gives it; None: it has none."""
-    raster = open_raster(path)
-    nodata: float | None = raster.nodata
-    highest = _white_is_zero(raster)
-    return nodata if nodata is None or not highest else highest - nodata
-
-
-def masked_out(
-    path: Path, bands: Sequence[int], window: Window, onto: Path | None = None, bilinear: bool = False
-) -> NDArray[np.bool_]:
-    """Where a file's alpha or mask band, or its edge when it was warped, says that there is no pixel: ``[h, w]``."""
-    raster = open_raster(path, onto, bilinear)
-    alpha = alpha_band(raster)
-    if alpha and alpha not in bands:
-        return np.asarray(read_bands(path, [alpha], window, onto, bilinear)[0] == 0)
-    if alpha or MaskFlags.per_dataset not in raster.mask_flag_enums[0]:
-        return np.zeros((int(window.height), int(window.width)), dtype=bool)
-    with reading(path):
-        return np.asarray(raster.read_masks(1, window=window) == 0)
 
 
 def as_pixel(values: NDArray[np.floating], dtype: np.dtype[Any]) -> NDArray[np.generic]:

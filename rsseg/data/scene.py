@@ -18,7 +18,7 @@ from rsseg.contract import InputError
 from rsseg.data.labels import Weights
 from rsseg.data.masks import Mask, MaskReader
 from rsseg.data.raster import (
-    JPEG,
+    Raster,
     alpha_band,
     as_pixel,
     band_count,
@@ -26,12 +26,9 @@ from rsseg.data.raster import (
     find_missing,
     georeference,
     is_coloured,
+    is_jpeg,
     is_turned,
-    is_warped,
-    masked_out,
-    nodata_of,
     open_raster,
-    read_bands,
     version,
 )
 
@@ -137,11 +134,11 @@ class Scene:
         check_band_numbers(", ".join(map(str, self.images)), sum(counts), bands)
         for path, _, own in self.parts(bands):
             raster = open_raster(path)
-            if path.suffix.lower() not in JPEG:  # those can only be decoded whole: a fault shows when they are
+            if not is_jpeg(path):  # those can only be decoded whole: a fault shows when they are
                 corner = Window(raster.width - 1, raster.height - 1, 1, 1)  # where a truncated file ends early
-                read_bands(path, own, corner, palette=is_coloured(raster))
+                Raster(path).read(own, corner, palette=is_coloured(raster))
             dtypes += ["uint8"] if is_coloured(raster) else [raster.dtypes[band - 1] for band in own]
-            if is_warped(path, own, self.image, bilinear=True):
+            if self.raster(path).is_warped(own):
                 remarks.append((WARPED, path))
             if alpha_band(raster) and alpha_band(raster) not in own:
                 remarks.append((ALPHA, path))
@@ -172,6 +169,10 @@ class Scene:
             return None, None
         whole = place["transform"]
         return place["crs"], whole if self.region is None else transform(self.region, whole)
+
+    def raster(self, path: Path) -> Raster:
+        """One of the image's files on its pixel grid."""
+        return Raster(path, self.image, average=True, untagged=self.nodata)
 
     def counts(self) -> tuple[int, ...]:
         """The number of bands in each of the image's files."""
@@ -283,12 +284,10 @@ class SceneReader:
         shape = int(window.height), int(window.width)
         image, missing = np.empty((len(self.bands), *shape), dtype=self.dtype), np.zeros(shape, dtype=bool)
         for path, places, bands in own.parts(self.bands):
-            coloured, nodata = is_coloured(open_raster(path)), nodata_of(path)
-            pixels = read_bands(path, bands, place, own.image, bilinear=True, palette=coloured)
-            nodata = own.nodata if nodata is None else nodata
-            missing |= find_missing(pixels, None if coloured else nodata)  # it is the number of a colour
-            missing |= masked_out(path, bands, place, own.image, bilinear=True)
-            image[places] = pixels
+            raster, coloured = own.raster(path), is_coloured(open_raster(path))
+            image[places] = pixels = raster.read(bands, place, palette=coloured)
+            missing |= find_missing(pixels, None if coloured else raster.nodata)  # it is the number of a colour
+            missing |= raster.hidden(bands, place)
         if missing.any():
             image = np.where(missing, np.zeros((), self.dtype), image)
         return image, missing
@@ -296,7 +295,7 @@ class SceneReader:
     def block(self) -> tuple[int, int]:
         """Height and width of what is decoded at once: to read a part of it costs as much as the whole."""
         path = self.scene.image
-        if path.suffix.lower() in JPEG:
+        if is_jpeg(path):
             return self.size
         height, width = open_raster(path).block_shapes[0]
         return int(height), int(width)

@@ -18,7 +18,7 @@ from rsseg.data.files import Files
 from rsseg.data.grids import brief_crs
 from rsseg.data.masks import VECTORS
 from rsseg.data.paths import IMAGES, files_below
-from rsseg.data.raster import open_raster, read_bands
+from rsseg.data.raster import Raster, open_raster
 from rsseg.data.splits import FRACTIONS, SPLITS, cut, propose_blocks
 from rsseg.dataset import WINDOW_STEP
 from rsseg.describe.mask_values import MANY, describe_masks, middle, spread_out
@@ -254,7 +254,7 @@ def looks_like_mask(kind: Kind) -> bool:
     path = next(iter(kind.files.values()))
     if kind.vectors:
         return True
-    return bool(open_raster(path).count == 1 and len(np.unique(read_bands(path, [1], middle(path)))) <= MANY)
+    return bool(open_raster(path).count == 1 and len(np.unique(Raster(path).read([1], middle(path)))) <= MANY)
 
 
 def describe_images(paths: Sequence[Path]) -> str:

@@ -11,8 +11,8 @@ import numpy as np
 from rasterio.windows import Window
 
 from rsseg.contract import IGNORE, InputError
-from rsseg.data.masks import VECTORS, read_colours
-from rsseg.data.raster import alpha_band, has_palette, masked_out, nodata_of, open_raster, read_bands
+from rsseg.data.masks import VECTORS
+from rsseg.data.raster import Raster, alpha_band, has_palette, open_raster
 
 LOOKED_AT = 24  # files that are looked into
 SIDE = 2048  # the largest height and width of what is looked at of a mask
@@ -92,9 +92,9 @@ def has_colours(path: Path) -> bool:
     """
     raster = open_raster(path)
     if has_palette(raster):
-        return bool(read_bands(path, [1], middle(path)).max() > MANY)
+        return bool(Raster(path).read([1], middle(path)).max() > MANY)
     bands = [band for band in range(1, raster.count + 1) if band != alpha_band(raster)]
-    pixels = read_bands(path, bands, middle(path))
+    pixels = Raster(path).read(bands, middle(path))
     if not (pixels != pixels[:1]).any():
         return False
     if len(bands) != 3 or pixels.dtype != np.uint8:
@@ -107,14 +107,15 @@ def has_colours(path: Path) -> bool:
 
 def count_values(path: Path, coloured: bool) -> Counter[Any]:
     """How many pixels have each value, or each colour as "#rrggbb"."""
+    raster, window = Raster(path), middle(path)
     if not coloured:
-        pixels, nodata = read_bands(path, [1], middle(path)), nodata_of(path)
+        pixels, nodata = raster.read([1], window), raster.nodata
         known = pixels == pixels
         if nodata is not None and nodata < 0:  # else it may be a label
             known &= pixels != nodata
         values, numbers = np.unique(pixels[known], return_counts=True)
         return Counter(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
-    pixels, hidden = read_colours(path, middle(path)), masked_out(path, [1, 2, 3], middle(path))
+    pixels, hidden = raster.read_colours(window), raster.hidden([1, 2, 3], window)
     if len(np.unique(pixels[:, hidden], axis=1).T) > 1:  # a background has one colour: these are what an editor left there
         pixels = pixels[:, ~hidden]
     colours, numbers = np.unique(pixels.reshape(3, -1), axis=1, return_counts=True)

@@ -12,7 +12,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import rasterio.shutil
 from rasterio.enums import Resampling
-from rasterio.vrt import WarpedVRT
 
 from rsseg.config.arguments import split_places
 from rsseg.contract import InputError
@@ -23,7 +22,7 @@ from rsseg.data.inspection import compare_scenes
 from rsseg.data.labels import make_mask_reader
 from rsseg.data.masks import Mask
 from rsseg.data.paths import IMAGES, files_below
-from rsseg.data.raster import open_raster, reading
+from rsseg.data.raster import Raster, reading
 from rsseg.data.remote import fetch
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.files import is_remote, read_text
@@ -155,13 +154,14 @@ def fit_resolution(scene: Scene, trained: float | None, options: Options, folder
         log.warning("%s.", line)
         return scene
     log.info("%s: resampled from %.3g to %.3g m a pixel, which the map has too.", scene.image, own, trained)
-    raster, factor = open_raster(scene.image), own / trained
+    image, factor = Raster(scene.image, average=True, untagged=scene.nodata), own / trained
+    raster = image.opened
     width, height = (max(1, math.ceil(side * factor)) for side in (raster.width, raster.height))
     transform = raster.transform * raster.transform.scale(raster.width / width, raster.height / height)
     method, path = Resampling.average if factor < 1 else Resampling.bilinear, folder / f"{scene.image.stem}.vrt"
     with (
         reading(scene.image),
-        WarpedVRT(raster, crs=raster.crs, transform=transform, width=width, height=height, resampling=method) as warped,
+        image.warp(crs=raster.crs, transform=transform, width=width, height=height, resampling=method) as warped,
     ):
         rasterio.shutil.copy(warped, path, driver="VRT")
     return replace(scene, image=path)

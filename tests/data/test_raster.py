@@ -101,20 +101,21 @@ def test_windows_of_a_warped_mask_are_warpedvrts(abroad):
         np.testing.assert_array_equal(read_labels(reader, window), expected[rows, columns])
 
 
-@pytest.mark.parametrize("nodata", [None, -9999.0])
-def test_stacked_files_are_warped_bilinearly_and_missing_beyond(tmp_path, nodata):
+@pytest.mark.parametrize(("nodata", "tagged"), [(None, False), (-9999.0, True), (-9999.0, False)])
+def test_stacked_files_are_warped_bilinearly_and_missing_beyond(tmp_path, nodata, tagged):
     first = RNG.integers(0, 3000, (3, 96, 80), dtype=np.uint16)
     image = write_tif(tmp_path / "a.tif", first, transform=GRID)
     other = RNG.normal(100, 20, (2, 25, 30)).astype(np.float32)
     if nodata is not None:
         other[:, 3:6, 4:8] = nodata
     places = {"crs": "EPSG:32633", "transform": from_origin(500200, 4000000 - 100, 20, 20)}
-    stacked = write_tif(tmp_path / "b.tif", other, nodata=nodata, **places)
-    reader = SceneReader(Scene("s", image, stack=(stacked,)), [LABELS], [5, 2, 4])
+    stacked = write_tif(tmp_path / "b.tif", other, nodata=nodata if tagged else None, **places)
+    reader = SceneReader(Scene("s", image, stack=(stacked,), nodata=None if tagged else nodata), [LABELS], [5, 2, 4])
     got, missing = reader.read_pixels(whole(reader))
     assert got.dtype == np.float32
     grid = {"crs": "EPSG:32633", "transform": GRID, "width": 80, "height": 96, "resampling": Resampling.bilinear}
-    with rasterio.open(stacked) as file, WarpedVRT(file, nodata=np.nan if nodata is None else nodata, **grid) as vrt:
+    beyond = np.nan if nodata is None else nodata
+    with rasterio.open(stacked) as file, WarpedVRT(file, src_nodata=nodata, nodata=beyond, **grid) as vrt:
         expected = vrt.read()
     absent = np.isnan(expected[0]) if nodata is None else expected[0] == nodata
     np.testing.assert_array_equal(missing, absent)
@@ -123,6 +124,17 @@ def test_stacked_files_are_warped_bilinearly_and_missing_beyond(tmp_path, nodata
     np.testing.assert_array_equal(got[1][~absent], first[1][~absent])
     np.testing.assert_allclose(got[2][~absent], expected[0][~absent], rtol=1e-5)
     assert (got[:, absent] == 0).all()
+
+
+def test_a_no_data_value_that_a_file_can_not_hold_is_none_of_it(tmp_path):
+    image = write_tif(tmp_path / "a.tif", np.ones((1, 40, 40), np.float32), transform=GRID)
+    place = from_origin(500000 + 200, 4000000, 20, 20)
+    stacked = write_tif(tmp_path / "b.tif", np.full((1, 20, 10), 7, np.uint8), transform=place)
+    reader = SceneReader(Scene("s", image, stack=(stacked,), nodata=-9999), [LABELS], [2])
+    got, missing = reader.read_pixels(whole(reader))
+    assert missing[:, :20].all()
+    assert not missing[:, 20:].any()
+    assert (got[0, :, 20:] == 7).all()
 
 
 def test_files_of_one_band_each_and_of_different_types(tmp_path):
@@ -189,9 +201,9 @@ def test_threads_have_handles_of_their_own_and_read_the_same(abroad):
     def work():
         strips = {top: read_labels(reader, Window(0, top, 200, 50)) for top in range(0, 300, 50)}
         found.extend(bool((strip == expected[top : top + 50]).all()) for top, strip in strips.items())
-        handles.add(id(raster.open_raster(mask_file(abroad), abroad.image)))
+        handles.add(id(raster.Raster(mask_file(abroad), abroad.image).opened))
 
-    keep = raster.open_raster(mask_file(abroad), abroad.image)
+    keep = raster.Raster(mask_file(abroad), abroad.image).opened
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -406,5 +418,23 @@ def test_a_jpeg_starts_no_program(tmp_path):
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n")
     with Image.open(path) as image:
         assert image.format == "EPS"
-    with pytest.raises(InputError, match=r"a\.jpg can't be read"):
+    with pytest.raises(InputError, match=r"a\.jpg can't be opened"):
         raster.is_turned(path)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.jpg", "a.dat"])
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+def test_a_picture_of_another_name_is_read_as_what_it_is(tmp_path, name, mode):
+    pixels = Image.fromarray(RNG.integers(0, 256, (8, 9, 3), dtype=np.uint8)).convert(mode)
+    pixels.save(tmp_path / name, format="PNG")
+    bands = [1] if mode == "L" else [1, 2, 3]
+    reader = SceneReader(Scene("s", tmp_path / name), [LABELS], bands)
+    expected = np.asarray(pixels.convert("RGB")).transpose(2, 0, 1)[: len(bands)]
+    np.testing.assert_array_equal(reader.read_pixels(whole(reader))[0], expected)
+
+
+@pytest.mark.parametrize("error", [SyntaxError("not a TIFF file"), IndexError(), ValueError("two\nlines")])
+def test_whatever_a_decoder_raises_is_one_line_with_the_file(tmp_path, error):
+    said = str(error).partition("\n")[0] or "IndexError"
+    with pytest.raises(InputError, match=rf"a\.tif can't be read \({said}\)"), raster.reading(tmp_path / "a.tif"):
+        raise error
