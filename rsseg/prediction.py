@@ -201,7 +201,7 @@ class Mapper:
         tags = self._tags(scene)
         with _claimed(out), tempfile.TemporaryDirectory(prefix="rsseg-") as scratch:
             files = [file for product, path in zip(self.products, paths, strict=True) for file in product.files(path)]
-            if not self.options.overwrite and _is_made(files, _files_of(scene)):
+            if _is_made(files, _files_of(scene), self.options.overwrite):
                 return out
             with in_one_line(out.parent, self.windows.batch_size, self.windows.size, memory=SCORING):
                 reader = open_scene(scene, self.spec, self.options, Path(scratch))
@@ -263,11 +263,15 @@ def _files_of(scene: Scene) -> str:
     return ",".join(str(image.absolute()) for image in scene.images)
 
 
-def _is_made(files: Sequence[Path], scene: str) -> bool:
-    """Whether the files of a scene are there; refused if the first of them is of another scene."""
-    if (made := made_by(files[0]).get("scene", scene)) != scene:
-        raise InputError(f"{files[0]} is the map of {made}: overwrite=true replaces it; or choose another name")
-    if not all(path.exists() for path in files):
+def _is_made(files: Sequence[Path], scene: str, overwrite: bool) -> bool:
+    """Whether the files of a scene are there and stay; refused if one is not rsseg's, or is to stay and of another scene."""
+    made = {path: made_by(path) for path in files if path.exists()}
+    for path, how in made.items():
+        if not how:
+            raise InputError(f"{path} was not made by rsseg predict and is not overwritten: choose another name or folder")
+        if not overwrite and how.get("scene") != scene:
+            raise InputError(f"{path} is the map of {how.get('scene')}: overwrite=true replaces it; or choose another name")
+    if overwrite or len(made) < len(files):
         return False
     log.info("%s is kept, as it was made; overwrite=true makes it again.", files[0])
     return True
@@ -287,10 +291,10 @@ def _claimed(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def start_others(processes: int) -> Iterator[None]:
+def start_others(processes: int, device: str) -> Iterator[None]:
     """Run this process's command in further processes until the block ends and they do; they share the scenes by locks.
 
-    Process i sees the i-th of this process's GPUs alone, this one the first.
+    On a device that is a GPU process i sees the i-th of this process's GPUs alone, this one the first.
 
     Raises:
         InputError: If one of them fails, or there are fewer GPUs.
@@ -299,14 +303,14 @@ def start_others(processes: int) -> Iterator[None]:
         raise InputError(f"devices={processes}: 1 or more is expected")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     gpus = [str(i) for i in range(torch.cuda.device_count())] if visible == [""] else visible
-    if torch.cuda.is_available() and processes > len(gpus):
+    on_gpus = scoring_accelerator(device) == "cuda"
+    if on_gpus and processes > len(gpus):
         raise InputError(f"devices={processes}: this machine has {len(gpus)} GPUs")
     words = [*ENTRY, "predict", *(word for word in sys.argv[1:] if not word.startswith("devices="))]
     others = []
     for i in range(1, processes):
-        own = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
-        if torch.cuda.is_available():
-            own = {"CUDA_VISIBLE_DEVICES": gpus[i]}
+        share = str(max(1, (os.cpu_count() or 1) // processes))
+        own = {"CUDA_VISIBLE_DEVICES": gpus[i]} if on_gpus else {"OMP_NUM_THREADS": share}
         others.append(subprocess.Popen(words, env={**os.environ, **own}))
     try:
         yield

@@ -4,17 +4,20 @@ import functools
 import http.server
 import json
 import logging
+import os
 import re
 import shutil
 import subprocess
 import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import geopandas
 import numpy as np
 import pytest
 import rasterio
+import torch
 from rasterio.transform import from_origin
 from rasterio.warp import Resampling, reproject
 from shapely.geometry import box
@@ -25,10 +28,11 @@ from rsseg.commands import predict as command
 from rsseg.config.build import plain
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
+from rsseg.data.scene import Scene
 from rsseg.evaluation.scores import evaluate, evaluate_map
 from rsseg.inference.inputs import find_scenes, fit_resolution
 from rsseg.inference.options import Options
-from rsseg.prediction import predict
+from rsseg.prediction import predict, start_others
 from rsseg.run import train
 from rsseg.source import trained_on
 
@@ -232,6 +236,75 @@ def test_resampling_is_gdals(tmp_path):
     )  # fmt: skip
     assert abs(found.astype(int) - expected).max() <= 1
     assert transform.a == pytest.approx(1.3, rel=0.03)
+
+
+def test_no_data_is_not_averaged_with_pixels(tmp_path):
+    image = np.full((1, 60, 60), 100, np.float32)
+    image[:, :31, :31] = -9999
+    path = write_tif(tmp_path / "a.tif", image)
+    coarse = fit_resolution(Scene("a", path, nodata=-9999), 1.0, Options(resample=True), tmp_path)
+    assert sorted(np.unique(read(coarse.image))) == [-9999, 100]
+
+
+def test_numbers_of_colours_are_not_averaged(tmp_path):
+    path = write_tif(tmp_path / "a.tif", np.zeros((1, 8, 8), np.uint8), photometric="palette")
+    with rasterio.open(path, "r+") as raster:
+        raster.write_colormap(1, {0: (255, 0, 0, 255)})
+    with pytest.raises(InputError, match=r"a\.tif holds the numbers of colours in a palette, which can't be averaged"):
+        fit_resolution(Scene("a", path), 1.0, Options(resample=True), tmp_path)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", ["s0.tif", "s0-entropy.tif", "s0-polygons.gpkg"])
+def test_no_file_of_others_is_taken_for_a_map_or_overwritten(tmp_path, runs, scenes, name, overwrite):
+    other = tmp_path / "masks" / name
+    other.parent.mkdir()
+    if other.suffix == ".tif":
+        write_tif(other, np.ones((1, 8, 8), np.uint8))
+    else:
+        geopandas.GeoDataFrame(geometry=[box(0, 0, 1, 1)], crs=32633).to_file(other)
+    before = other.read_bytes()
+    options = Options(overwrite=overwrite, write=["labels", "entropy"], polygons=True)
+    with pytest.raises(InputError, match=rf"{name} was not made by rsseg predict and is not overwritten"):
+        predict(runs[:1], str(scenes / "s0.tif"), other.parent, options)
+    assert other.read_bytes() == before
+    assert [path.name for path in other.parent.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(("device", "own"), [("cpu", "OMP_NUM_THREADS"), ("auto", "CUDA_VISIBLE_DEVICES")])
+def test_processes_share_what_they_compute_on(monkeypatch, device, own):
+    began = []
+
+    class Process:
+        def __init__(self, words, env):
+            began.append(env.keys() - os.environ.keys())
+
+        def wait(self):
+            return 0
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr("rsseg.prediction.scoring_accelerator", lambda name: "cpu" if name == "cpu" else "cuda")
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    with start_others(2, device):
+        assert began == [{own}]
+    if device == "auto":
+        with pytest.raises(InputError, match="devices=3: this machine has 2 GPUs"), start_others(3, device):
+            pass
+    else:
+        with start_others(3, device):
+            pass
+
+
+def test_a_place_that_is_not_read_is_called_as_it_was_given(tmp_path):
+    with pytest.raises(InputError, match=r"^scene=ftp://host/a: ftp:// is not read"):
+        find_scenes("ftp://host/a", [])
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("notes.md", "none")
+    with pytest.raises(InputError, match=r"^scene=.*a\.zip: no file in it is an image to map; it holds notes\.md"):
+        find_scenes(str(tmp_path / "a.zip"), [])
 
 
 def test_other_pixels_are_refused(tmp_path, runs, scenes):

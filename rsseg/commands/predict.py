@@ -61,7 +61,7 @@ def run(arguments: Arguments) -> None:
     from rsseg.prediction import predict, start_others  # torch takes seconds to import: a wrong folder is told before
 
     options = Options(**{item.name: getattr(arguments, item.name) for item in fields(Options)})
-    with start_others(arguments.devices):
+    with start_others(arguments.devices, arguments.device):
         out = Path(arguments.out) if arguments.out else None
         maps = predict(places, arguments.scene, out, options, arguments.trust)
     if maps and maps[0].suffix == ".tif" and RunFolder(places[0]).begun:

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import fsspec
 
-from rsseg.contract import InputError
+from rsseg.contract import InputError, first_line
 from rsseg.data.paths import IMAGES
 from rsseg.data.raster import find_damage, version
 from rsseg.files import atomic_write, read_json, say_space, write_json
@@ -55,7 +55,7 @@ def fetch(root: str, fits: Callable[[str], bool], setting: str = "dataset.source
     Raises:
         InputError: If the root can't be read, holds nothing, or does not fit on the disk.
     """
-    url = url_of(root)
+    url = url_of(root, setting)
     file = Path(url.rpartition("::")[2]).expanduser()
     identity = url, version(file) if file.is_file() else ()  # another version of an archive here is another root
     digest = hashlib.blake2b(repr(identity).encode(), digest_size=6).hexdigest()
@@ -68,7 +68,7 @@ def fetch(root: str, fits: Callable[[str], bool], setting: str = "dataset.source
     except ImportError as error:
         raise InputError(f"{setting}={root} can't be read: {error}") from None
     except Exception as error:  # whatever the libraries behind fsspec raise over networks, rights and damaged archives
-        why = str(error).strip().partition("\n")[0] or type(error).__name__
+        why = first_line(error)
         if "range requests" in why:
             why = "that server gives whole files alone: download it first"
         public = f", or is it public (set {UNSIGNED}=YES)" if bucket_of(url) in ANONYMOUS else ""
@@ -87,7 +87,8 @@ def copy_needed(url: str, root: str, folder: Path, fits: Callable[[str], bool], 
     there = strip_top_folder(whole, fits)
     if not any(map(fits, there)):
         held = f"{', '.join(list(there)[:3]) or 'none'}{', ...' * (len(there) > 3)}"
-        raise InputError(f"{setting}={root}: no file in it fits the patterns of dataset.source; it holds {held}")
+        wanted = "is an image to map" if setting == "scene" else "fits the patterns of dataset.source"
+        raise InputError(f"{setting}={root}: no file in it {wanted}; it holds {held}")
     write_json(listing, whole)
     todo = {name: there[name] for name in needed_files(there, fits) if not is_whole(files / name, there[name][1])}
     files.mkdir(exist_ok=True)
@@ -140,16 +141,14 @@ def bucket_of(url: str) -> str:
     return url.rpartition("::")[2].partition("://")[0]
 
 
-def url_of(root: str) -> str:
-    """A remote root as fsspec writes it, such as zip://train::mine.zip for /vsizip/mine.zip/train."""
+def url_of(root: str, setting: str = "dataset.source.root") -> str:
+    """A remote root, which a setting names, as fsspec writes it, such as zip://train::mine.zip for /vsizip/mine.zip/train."""
     place = root
     while prefix := next((prefix for prefix in PREFIXES if place.startswith(prefix)), None):
         place = PREFIXES[prefix] + place.removeprefix(prefix)
     for protocol in re.findall(r"(?:^|::)(\w+)://", place):
         if protocol not in PROTOCOLS:
-            raise InputError(
-                f"dataset.source.root={root}: {protocol}:// is not read; one of {', '.join(PROTOCOLS)} is expected"
-            )
+            raise InputError(f"{setting}={root}: {protocol}:// is not read; one of {', '.join(PROTOCOLS)} is expected")
     if "::" in place:
         return place
     archive = re.fullmatch(r"(.+?\.(?:zip|(?:tar|tar\.gz|tgz))(?:\?[^/]*)?)(?:/(.*))?", place, re.IGNORECASE)
