@@ -22,7 +22,7 @@ from rsseg.config import build as kinds
 from rsseg.config.build import faults, locate, missing
 from rsseg.config.schema import Cache, cross_check, raise_faults
 from rsseg.config.targets import heads_of
-from rsseg.contract import InputError, nearest
+from rsseg.contract import InputError, first_line, nearest
 from rsseg.data.blocks import SIZE, Blocks
 from rsseg.data.raster import colour_bands
 from rsseg.data.scene import Source
@@ -56,7 +56,7 @@ def make_setup(config: DictConfig, trust: Sequence[str] = ()) -> Setup:
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     except OmegaConfBaseException as error:
-        raise InputError(f"the config can't be resolved: {str(error).splitlines()[0]}") from None
+        raise InputError(f"the config can't be resolved: {first_line(error)}") from None
     raise_faults(missing(config))
     plain.pop("trust")
     found = {"": cross_check(config)} | {

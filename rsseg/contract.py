@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Collection, Iterable, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NotRequired, TypeAlias, TypedDict
@@ -153,6 +154,16 @@ def first_line(error: BaseException) -> str:
         ('too short: see above', 'KeyError')
     """
     return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+
+
+def in_place(fault: str, place: str) -> str:
+    """What is wrong with a target whose settings have this place in the config, from how the short form says it.
+
+    Example:
+        >>> in_place("/dataset.a/1.tif: set dataset.source.attribute, or dataset.task", "dataset.targets.road")
+        '/dataset.a/1.tif: set dataset.targets.road.attribute, or dataset.targets.road.task'
+    """
+    return fault if place == "dataset" else re.sub(r"(?<![\w/\\.-])dataset\.(source\.)?", f"{place}.", fault)
 
 
 def indices(setting: str, names: Iterable[str], classes: Sequence[str]) -> list[int]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rsseg.config.targets import full_names, in_place, targets_of, tasks_of
-from rsseg.contract import InputError, nearest
+from rsseg.config.targets import full_names, place_of, targets_of, tasks_of
+from rsseg.contract import InputError, in_place, nearest
 from rsseg.data.build import open_store
 from rsseg.data.census import Census, absent_classes, check_absent, describe_other_radiometry, robust_statistics
 from rsseg.data.grids import ground_resolution
@@ -20,7 +19,7 @@ from rsseg.data.groups import describe_groups, group_names
 from rsseg.data.labels import make_mask_reader
 from rsseg.data.masks import MaskReader
 from rsseg.data.scene import Scene, Source
-from rsseg.data.splits import SPLITS
+from rsseg.data.splits import SPLITS, fitting
 from rsseg.data.store import Store
 from rsseg.task import Task
 
@@ -65,9 +64,12 @@ class Dataset:
         """The first target's."""
         return self.mask_readers[0].task
 
-    def unlabelled_in(self, scene: str) -> tuple[str, ...]:
-        """The classes that are not labelled in a scene."""
-        return tuple(label for pattern, labels in self.unlabelled.items() if fnmatchcase(scene, pattern) for label in labels)
+    def unlabelled_in(self, scenes: Collection[str]) -> dict[str, tuple[str, ...]]:
+        """The classes that are not labelled in each of some scenes, by the scenes' names."""
+        found = dict[str, tuple[str, ...]].fromkeys(scenes, ())
+        for pattern, labels in self.unlabelled.items():
+            found |= {name: (*found[name], *labels) for name in fitting(pattern, scenes)}
+        return found
 
     def palette(self, target: str) -> list[str] | None:
         """The colours of a target's labels; None: chosen."""
@@ -94,9 +96,11 @@ def make_dataset(config: Mapping[str, Any]) -> Dataset:
         values, ignored, tolerance = target["mask_values"], target["ignore_values"], target["colour_tolerance"] or 0
         real = target["fractions"], target["range"], target["size"]
         try:
-            mask_readers.append(make_mask_reader(tasks[name], values, ignored, *real, tolerance))
+            mask_reader = make_mask_reader(tasks[name], values, ignored, *real, tolerance)
         except InputError as error:
-            raise InputError(in_place(str(error), dataset, name)) from None
+            raise InputError(in_place(str(error), place_of(dataset, name))) from None
+        mask_reader.place = place_of(dataset, name)
+        mask_readers.append(mask_reader)
     return Dataset(
         name=dataset["name"],
         mask_readers=tuple(mask_readers),
@@ -310,7 +314,7 @@ def _warn_of_radiometry(train: Store, numbers: TrainStatistics, other: Store, wh
 def warn_of_misspelt(dataset: Dataset, names: Sequence[str]) -> None:
     """Log which patterns of `Dataset.unlabelled` fit none of the scenes with these names."""
     for pattern in dataset.unlabelled:
-        if not any(fnmatchcase(name, pattern) for name in names):
+        if not fitting(pattern, names):
             log.warning("dataset.unlabelled.%s fits no training or validation scene%s.", pattern, nearest(pattern, names))
 
 
@@ -324,7 +328,8 @@ def scenes_of(source: Source, dataset: Dataset, split: str, needed: bool = True)
             f"the {split} split of dataset {dataset.name} has no scenes: see dataset.source, and whether "
             "the other splits have taken all of them"
         )
-    return [replace(scene, unlabelled=dataset.unlabelled_in(scene.name), nodata=dataset.nodata) for scene in scenes]
+    unlabelled = dataset.unlabelled_in([scene.name for scene in scenes])
+    return [replace(scene, unlabelled=unlabelled[scene.name], nodata=dataset.nodata) for scene in scenes]
 
 
 def open_split(dataset: Dataset, scenes: Sequence[Scene], split: str) -> Store:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from rsseg.contract import InputError
+from rsseg.contract import InputError, first_line
 from rsseg.files import WAYS_OUT, file_error
 
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -60,7 +60,7 @@ def in_one_line(folder: Path, batch_size: int, window: int, way_on: str = "", me
         if reason is None:
             raise
         if is_out_of_memory(reason):
-            first = (str(reason).strip().splitlines() or [type(reason).__name__])[0][:120]
+            first = first_line(reason)[:120]
             line = f"out of memory with {windows} ({first}): {memory}"
         elif isinstance(reason, ValueError) and "more than 1 value per channel" in str(reason):
             line = f"{windows} leave batch normalisation one value per channel: take a larger batch or window"

@@ -13,7 +13,7 @@ from typing import Any
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
-from rsseg.contract import InputError
+from rsseg.contract import InputError, first_line
 from rsseg.files import atomic_write, file_error
 
 log = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ class SideLogger(Logger):
             raise  # a wrong argument, not a server that is away
         except Exception as error:  # whatever a client raises that does not reach its server
             self._failed = True
-            reason = (str(error).strip().splitlines() or [""])[0]
+            reason = first_line(error)
             log.warning(
                 "logger.%s can't be used (%s: %s): the run goes on without it, metrics.csv has everything.",
                 self._name, type(error).__name__, reason[:200],

@@ -19,7 +19,7 @@ from rsseg.config.folder import RunFolder
 from rsseg.config.plan import TRIALS
 from rsseg.config.search import Search
 from rsseg.config.sweep import end_with_parent
-from rsseg.contract import InputError, nearest
+from rsseg.contract import InputError, first_line, nearest
 from rsseg.files import LockedError, lock, write_csv
 from rsseg.progress import estimate
 from rsseg.race import Race
@@ -132,7 +132,7 @@ def open_study(wanted: Search) -> Any:
             if before is None:
                 study.set_user_attr("search", wanted.identity())
     except (ImportError, OSError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
-        shown = str(error).strip().splitlines()[0]
+        shown = first_line(error)
         raise InputError(f"storage={wanted.storage or folder / 'study.db'} can't be opened: {shown}") from None
     if before not in (None, wanted.identity()):
         raise InputError(f"study={wanted.study} searches for something else ({json.dumps(before)}): take another study=...")

@@ -13,7 +13,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.config.entry import one_line_errors
-from rsseg.contract import InputError, nearest
+from rsseg.contract import InputError, first_line, nearest
 
 
 def run_command(arguments: type[Any], action: Callable[[Any], object], words: list[str] | None = None) -> None:
@@ -84,7 +84,7 @@ def typed(kind: type[Any], given: Mapping[str, Any]) -> Any:
         try:
             values[name] = list(value) if isinstance(value, tuple) else value
         except OmegaConfBaseException as error:
-            expected = f"{EXPECTED[types[name]]} is expected" if types[name] in EXPECTED else str(error).splitlines()[0]
+            expected = f"{EXPECTED[types[name]]} is expected" if types[name] in EXPECTED else first_line(error)
             raise InputError(f"{name}={value}: {expected}") from None
     content: Any = OmegaConf.to_container(values)  # nothing is resolved: an override may refer to another setting
     missing = [f"{name}=..." for name, value in content.items() if value == MISSING]

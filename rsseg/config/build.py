@@ -19,7 +19,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rsseg.contract import InputError, nearest
+from rsseg.contract import InputError, first_line, nearest
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def missing(config: DictConfig) -> list[str]:
     try:
         keys = sorted(OmegaConf.missing_keys(config))
     except OmegaConfBaseException as error:  # of what is made of a value that is open
-        raise InputError(f"the config can't be resolved: {str(error).splitlines()[0]}") from None
+        raise InputError(f"the config can't be resolved: {first_line(error)}") from None
     return [f"{key} is not set: give it on the command line, {key}=..." for key in keys]
 
 

@@ -25,7 +25,7 @@ from rsseg.config.entry import CONFIGS, invocation, own_configs, search_path
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import cross_check, raise_faults, register
 from rsseg.config.words import RENAMED, choices, word_faults
-from rsseg.contract import InputError, nearest
+from rsseg.contract import InputError, first_line, nearest
 from rsseg.files import file_error, is_remote
 
 HELP = """\
@@ -178,7 +178,7 @@ def check_early(config: Any) -> None:
         source = plain(config.dataset.source)
         found = cross_check(config)
     except OmegaConfBaseException as error:
-        raise InputError(f"the config can't be resolved: {str(error).splitlines()[0]}") from None
+        raise InputError(f"the config can't be resolved: {first_line(error)}") from None
     root = Path(str(source.get("root", ""))).expanduser()
     if source.get("_target_") == "rsseg.data.files.Files" and not is_remote(str(source["root"])) and not root.is_dir():
         way_out = "set dataset.source.root, or RSSEG_DATA to the folder that holds your datasets"

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.config.schema import Config
-from rsseg.contract import InputError
+from rsseg.contract import InputError, first_line
 from rsseg.files import is_remote
 
 NEEDED = {
@@ -119,7 +119,7 @@ def typed_config(content: Mapping[str, Any]) -> Any:
         config: Any = OmegaConf.merge(schema, content)
     except OmegaConfBaseException as error:
         place = f"{error.full_key}: " if error.full_key else ""
-        raise InputError(place + str(error).splitlines()[0]) from None
+        raise InputError(place + first_line(error)) from None
     lacking = sorted(OmegaConf.missing_keys(config))
     if lacking:
         raise InputError(f"it lacks {', '.join(lacking)}")

@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from rsseg.config.cli import compose, own_part
 from rsseg.config.folder import PLACE_KEYS
 from rsseg.config.naming import folder_name
-from rsseg.contract import InputError
+from rsseg.contract import InputError, first_line
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Search:
         try:
             return list(OverridesParser.create().parse_overrides(list(self.overrides)))
         except HydraException as error:
-            raise InputError(f"an override can't be read: {str(error).splitlines()[0]}") from None
+            raise InputError(f"an override can't be read: {first_line(error)}") from None
 
     def space(self) -> dict[str, Any]:
         """What is searched: for each key Optuna's distribution of its values.

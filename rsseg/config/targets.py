@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rsseg.contract import BESIDE_LAYERS, ONE_TARGET, InputError, nearest
+from rsseg.contract import BESIDE_LAYERS, ONE_TARGET, InputError, first_line, in_place, nearest
 from rsseg.task import Task, make_task
 
 COLOUR = re.compile("#[0-9a-fA-F]{6}")
@@ -152,7 +152,7 @@ def target_faults(dataset: Mapping[str, Any]) -> list[str]:
         found = [f"dataset.{key} is not set: give it as dataset.{key}=..." for key in absent]
         if not absent and isinstance(target["classes"], list):
             found = _faults(name, target)
-        faults += [in_place(fault, dataset, name) for fault in found]
+        faults += [in_place(fault, place_of(dataset, name)) for fault in found]
     for name, node in several.items():
         where = f"dataset.targets.{name}"
         faults += _node_faults(where, node, TargetConfig, "{task: binary, classes: [road], mask: ...}")
@@ -168,9 +168,9 @@ def target_faults(dataset: Mapping[str, Any]) -> list[str]:
     return faults
 
 
-def in_place(fault: str, dataset: Mapping[str, Any], target: str) -> str:
-    """What is wrong with a target, from how the short form says it."""
-    return fault.replace("dataset.", f"dataset.targets.{target}.") if dataset.get("targets") else fault
+def place_of(dataset: Mapping[str, Any], target: str) -> str:
+    """Where a config has the settings of a target: under its name, or in the short form."""
+    return f"dataset.targets.{target}" if dataset.get("targets") else "dataset"
 
 
 def _node_faults(where: str, node: Any, kind: type[Any], example: str) -> list[str]:
@@ -182,7 +182,7 @@ def _node_faults(where: str, node: Any, kind: type[Any], example: str) -> list[s
     try:
         OmegaConf.merge(OmegaConf.structured(kind), {key: value for key, value in node.items() if key in known})
     except OmegaConfBaseException as error:
-        return [*unknown, f"{where}.{error.full_key}: {str(error).splitlines()[0]}"]
+        return [*unknown, f"{where}.{error.full_key}: {first_line(error)}"]
     return unknown
 
 

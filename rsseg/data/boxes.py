@@ -93,7 +93,8 @@ class Boxes(MaskReader):
         lowest = np.full(shape, np.inf)  # of squared distances to centres in units of the Gaussians' spreads
         corners = boxes[:, 1:].reshape(-1, 2, 2)
         sides = np.diff(corners, axis=1)[:, 0]
-        sides[(sides == 0).all(axis=1)] = np.nan if self.size is None else self.size
+        points = (sides == 0).all(axis=1)
+        sides[points] = np.nan if self.size is None else self.size
         radius = whole_radius(*sides.T)
         for label, centre, side, reach in zip(boxes[:, 0], corners.mean(axis=1), sides, radius + ROOM, strict=True):
             if label in self.ignore:
@@ -111,7 +112,10 @@ class Boxes(MaskReader):
             down, across = np.meshgrid(inner[0] - rows - 0.5, inner[1] - columns - 0.5, indexing="ij")
             for plane, value in zip(planes, (label, down, across, *side), strict=True):
                 plane[here][nearest] = np.broadcast_to(value, nearest.shape)[nearest]
-        touched = np.concatenate([np.floor(boxes[:, 1:3]), np.ceil(boxes[:, 3:])], axis=1).clip(min=0).astype(int)
+        around = np.where(points, (self.size or 0) / 2, 0)[:, None]
+        begin = np.floor(corners[:, 0] - around)
+        end = np.maximum(np.ceil(corners[:, 1] + around), begin + 1)  # a point touches a pixel
+        touched = np.concatenate([begin, end], axis=1).clip(min=0).astype(int)
         for top, left, bottom, right in touched[np.isin(boxes[:, 0], self.ignore)]:
             planes[:, top:bottom, left:right] = np.nan
         return planes

@@ -64,6 +64,7 @@ class MaskReader(ABC):
 
     task: Task
     colours: bool = False  # whether the pixels are colours
+    place: str = "dataset"  # where the config says so, for messages, see `in_place`
 
     @property
     def mask_bands(self) -> int:
@@ -114,6 +115,11 @@ class MaskReader(ABC):
 
     def check(self, mask: Mask, image: Path) -> bool:
         """Make sure that a mask can be read on an image's grid; says whether it has to be warped to it."""
+        if mask.threshold is not None and self.colours:
+            raise InputError(
+                f"dataset.source.threshold={mask.threshold:g} is for grey masks; dataset.mask_values lists colours: set one "
+                "of both to null"
+            )
         if not mask.vector:
             bands = value_bands(mask.path, self)
             self.check_bands(str(mask.path), len(bands))

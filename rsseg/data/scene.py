@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from affine import Affine
 from numpy.typing import DTypeLike, NDArray
 from rasterio.windows import Window, transform
 
-from rsseg.contract import InputError
+from rsseg.contract import InputError, in_place
 from rsseg.data.labels import Weights
 from rsseg.data.masks import Mask, MaskReader
 from rsseg.data.raster import (
@@ -149,8 +150,9 @@ class Scene:
         for mask, mask_reader in layers:
             if mask is None:
                 continue
-            if mask_reader.check(mask, self.image):
-                remarks.append((WARPED, mask.path))
+            with naming(mask, mask_reader):
+                if mask_reader.check(mask, self.image):
+                    remarks.append((WARPED, mask.path))
             if mask.vector:
                 from rsseg.data.vector import features_gap
 
@@ -194,6 +196,16 @@ class Scene:
             found |= {first + band: name for band, name in band_names(path).items()}
             first += count
         return found
+
+
+@contextmanager
+def naming(mask: Mask, mask_reader: MaskReader) -> Iterator[None]:
+    """Let errors about a mask name its file, and the settings of its target."""
+    try:
+        yield
+    except InputError as error:
+        said = in_place(str(error), mask_reader.place)
+        raise InputError(said if str(mask.path) in said else f"{mask.path}: {said}") from None
 
 
 def check_band_numbers(image: str, count: int, bands: Sequence[int]) -> None:
@@ -262,10 +274,8 @@ class SceneReader:
 
     def _read(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
         """What a mask's file says in a part of the scene; errors name it."""
-        try:
+        with naming(mask, mask_reader):
             return self._decode(mask, mask_reader, window)
-        except InputError as error:
-            raise error if str(mask.path) in str(error) else InputError(f"{mask.path}: {error}") from None
 
     def _decode(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
         """The same, where errors may not name the file."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import glob
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import pairwise
@@ -143,10 +144,8 @@ class Split:
 
     def _named(self, scenes: Sequence[Scene], pattern: str) -> set[str]:
         """The scenes with a name, or else those whose names fit it as a pattern; with a slash it is the image's path."""
-        wanted = normal(pattern)
-        texts = {s.name: normal(s.image.relative_to(self.root).as_posix() if "/" in wanted else s.name) for s in scenes}
-        called = {name for name, text in texts.items() if text == wanted}
-        return called or {name for name, text in texts.items() if fnmatchcase(text, wanted)}
+        names = {(s.image.relative_to(self.root).as_posix() if "/" in pattern else s.name): s.name for s in scenes}
+        return {names[text] for text in fitting(pattern, names)}
 
     def _listed(self, split: str, asked: str | None, scenes: Sequence[Scene]) -> set[str]:
         """The scenes that the list files of a split name, by their names or those of their files.
@@ -154,8 +153,8 @@ class Split:
         A file in a folder with scenes is about these alone.
         """
         pattern, needed = str(self.parts[split]), split != "test" or asked == "test"
-        paths = sorted(self.root.glob(pattern)) if "*" in pattern else [self.root / pattern]
-        paths = [path for path in paths if path.is_file()]
+        listed = sorted(glob.glob(pattern, root_dir=self.root, recursive=True)) if "*" in pattern else [pattern]
+        paths = [self.root / name for name in listed if (self.root / name).is_file()]
         if not paths and needed:
             raise InputError(
                 f"dataset.source.split.{split}: there is no file {self.root / pattern}; it should list one name a line"
@@ -176,6 +175,18 @@ class Split:
                     raise InputError(fault)
                 log.warning("%s; left out (dataset.source.on_missing=skip).", fault)
         return found
+
+
+def fitting(pattern: str, names: Iterable[str]) -> set[str]:
+    """The names that a user's pattern stands for: that which is it, or else those that fit it.
+
+    Example:
+        >>> sorted(fitting("tile[45]", ["tile4", "tile5"])), fitting("tile[4]", ["tile4", "tile[4]"])
+        (['tile4', 'tile5'], {'tile[4]'})
+    """
+    texts, wanted = {name: normal(name) for name in names}, normal(pattern)
+    called = {name for name, text in texts.items() if text == wanted}
+    return called or {name for name, text in texts.items() if fnmatchcase(text, wanted)}
 
 
 def _kind(part: Any) -> str:
@@ -205,13 +216,18 @@ def rows_of(path: Path, split: str) -> list[list[str]]:
     else:
         lines = read_text(path).splitlines()
         between = next((mark for mark in ",;\t" if lines and mark in lines[0]), ",")
-        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=between, skipinitialspace=True)]
+        try:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=between, skipinitialspace=True)]
+        except csv.Error as error:
+            raise InputError(f"{path} can't be read as a table ({error}): is a quotation mark not closed?") from None
         rows = [row for row in rows if any(row)]
     header = [cell.lower() for cell in rows[0]] if rows else []
     if "split" in header:
         column = header.index("split")
-        rows = [row[:column] + row[column + 1 :] for row in rows[1:] if row[column].lower().startswith(split)]
-    whole = [[",".join(row), *row] if len(row) > 1 else row for row in rows]
+        if short := [row for row in rows if len(row) <= column and row[0][:1] != "#"]:
+            raise InputError(f"{path}: the row '{','.join(short[0])}' has no cell in the column split: add it")
+        rows = [row[:column] + row[column + 1 :] for row in rows[1:] if row[column:] and row[column].lower().startswith(split)]
+    whole = [[",".join(row), *row] if len(row) > 1 else row for row in rows if any(row)]
     return [[*row, *(Path(name.replace("\\", "/")).stem for name in row)] for row in whole]
 
 

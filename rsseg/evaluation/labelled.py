@@ -76,7 +76,7 @@ def labelled_scene(setup: Setup, target: str, image: Path | None, mask: Path | N
     own = setup.dataset
     place = list(own.tasks).index(target)
     burnt, mask_reader = _mask_of(setup, target, mask, own.mask_readers[place])
-    scene = Scene(image.stem, image, (burnt,), unlabelled=own.unlabelled_in(image.stem), nodata=own.nodata)
+    scene = Scene(image.stem, image, (burnt,), unlabelled=own.unlabelled_in([image.stem])[image.stem], nodata=own.nodata)
     return replace(own, mask_readers=(mask_reader,), palettes=(own.palettes[place],)), scene
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save
 
-from rsseg.contract import InputError
+from rsseg.contract import InputError, first_line
 from rsseg.files import atomic_write, file_error, read_json, write_json
 from rsseg.inference.trained import Head, Spec, TrainedModel
 from rsseg.models import Architecture
@@ -91,7 +91,7 @@ def load_exported(folder: Path) -> TrainedModel:
         load_inference_state(network, load_file(weights))
         return TrainedModel(network, spec)
     except Exception as error:  # smp, timm and safetensors raise anything
-        said = f"it lacks {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0][:200]
+        said = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)[:200]
         raise InputError(f"{path} can't be used ({said}): {AGAIN}") from None
 
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rsseg.contract import InputError
+from rsseg.contract import InputError, first_line
 from rsseg.files import atomic_write
 from rsseg.inference.ensemble import Ensemble
 from rsseg.inference.export import spec_record
@@ -201,7 +201,6 @@ def _exporting(what: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise InputError(f"the network can't be written as {what}: {lines[0][:200]}") from error
+        raise InputError(f"the network can't be written as {what}: {first_line(error)[:200]}") from error
     finally:
         logging.disable(logging.NOTSET)

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from rsseg.contract import first_line
+
 log = logging.getLogger(__name__)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -41,7 +43,7 @@ def compiled_on_gpu(function: Function) -> Function:
             try:
                 return compiled[0](*arguments, logits=logits, **named)
             except Exception as error:  # whatever compilers raise; if it is not theirs, the function raises it again
-                said = (str(error).strip().splitlines() or [""])[0]
+                said = first_line(error)
                 log.warning("losses run without torch.compile, which fails here: %s: %s", type(error).__name__, said)
                 compiled[0] = function
         return function(*arguments, logits=logits, **named)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rsseg.contract import IGNORE, InputError, known
+from rsseg.contract import IGNORE, InputError, first_line, known
 from rsseg.losses.checks import check_weight, check_weight_values
 from rsseg.losses.pieces import wide
 from rsseg.losses.planes import pixel_share
@@ -159,7 +159,7 @@ class Foreign(nn.Module):
         file = getattr(sys.modules.get(type(self.loss).__module__), "__file__", None)
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
         place = f", {Path(str(file)).name} line {lines[-1]}" if lines else ""
-        said = (str(error).strip().splitlines() or [""])[0]
+        said = first_line(error)
         return InputError(f"{self.where}: {self.name} failed {when}{place}: {type(error).__name__}: {said}")
 
     def _no_gradient(self) -> InputError:

@@ -13,7 +13,7 @@ import torch
 from segmentation_models_pytorch.base import SegmentationModel
 from torch import nn
 
-from rsseg.contract import InputError, nearest
+from rsseg.contract import InputError, first_line, nearest
 from rsseg.errors import is_out_of_memory
 from rsseg.models.network import Network, Rebuilding
 from rsseg.models.siamese import bands_of_a_date, siamese_encoder
@@ -169,7 +169,7 @@ def freeze_idle(network: Network, bands: int, size: int) -> None:
         if is_out_of_memory(error):
             raise
         raise InputError(
-            f"model.net can't take windows of {size} px ({str(error).splitlines()[0]}): take a larger window, other "
+            f"model.net can't take windows of {size} px ({first_line(error)}): take a larger window, other "
             "arguments or another model"
         ) from None
     for parameter in network.parameters():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rsseg.checkpoints import is_sealed
-from rsseg.contract import InputError
+from rsseg.contract import InputError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def _from_file(path: Path) -> dict[str, Tensor]:
         is_sealed(path)  # a run's checkpoint that is damaged is not read
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever the unpickler does
-        raise InputError(f"model.weights={path} can't be read as weights: {str(error).splitlines()[0]}") from None
+        raise InputError(f"model.weights={path} can't be read as weights: {first_line(error)}") from None
     saved = saved.get("state_dict", saved) if isinstance(saved, dict) else saved
     if not isinstance(saved, dict) or not all(isinstance(value, Tensor) for value in saved.values()):
         raise InputError(f"model.weights={path} holds no state dict: save model.state_dict()")

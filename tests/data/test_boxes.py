@@ -208,6 +208,14 @@ def test_ignored_features_are_unknown_boxes(tmp_path, scene):
     assert len(table(torch.from_numpy(planes)[None])) == 1
 
 
+@pytest.mark.parametrize("centre", [10.5, 10.0])
+def test_an_ignored_point_is_unknown_as_the_box_that_it_stands_for(centre):
+    point, around = (np.array([[9, *[centre - half] * 2, *[centre + half] * 2]]) for half in (0, 3))
+    found, expected = (np.isnan(Boxes(TWO, size=6, ignore=[9]).draw(boxes, (20, 20))) for boxes in (point, around))
+    np.testing.assert_array_equal(found, expected)
+    assert np.isnan(Boxes(TWO, ignore=[9]).draw(point, (20, 20)))[0].nonzero() == (np.array([10]), np.array([10]))
+
+
 def test_objects_are_counted_where_their_centres_lie():
     boxes = random_boxes(np.random.default_rng(4), 30, 96)
     target = Boxes(TWO).draw(boxes, (96, 96))

@@ -190,3 +190,10 @@ def test_nan_is_not_labelled(tmp_path):
     expected = np.where(np.isnan(values), IGNORE, TRUTH)
     for ignore in ((), (float("nan"),)):
         assert (read(tmp_path, "m.tif", Labels(TWO, None, ignore), values[None]) == expected).all()
+
+
+def test_colours_have_no_threshold(tmp_path):
+    with pytest.raises(
+        InputError, match=r"m\.png: dataset\.source\.threshold=127 is for grey masks; dataset\.mask_values lists"
+    ):
+        read(tmp_path, "m.png", Labels(BUILDING, ["#000000", "#ff0000"]), threshold=127, image=Image.new("RGB", (N, N)))

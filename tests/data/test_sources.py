@@ -1,11 +1,13 @@
 import os
 import unicodedata
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import mask_file, write_tif
+from tiny import compose, mask_file, write_tif
 
+from rsseg.assembly import make_setup
 from rsseg.contract import InputError
 from rsseg.data.files import Files
 from rsseg.data.paths import find, path_pattern
@@ -282,6 +284,44 @@ def test_a_name_with_brackets_is_a_name_first(tmp_path):
     two_folders(tmp_path, ["tile[4]", "tile4", "b"])
     assert names_of(tmp_path, {"val": ["tile[4]"]})["val"] == ["tile[4]"]
     assert names_of(tmp_path, {"val": ["tile[45]"]})["val"] == ["tile4"]
+    assert names_of(tmp_path, {"val": ["images/tile[[]*"]})["val"] == ["tile[4]"]
+    apart = unicodedata.normalize("NFD", "São")
+    dataset = make_setup(compose(["dataset=synthetic"])).dataset
+    dataset = replace(dataset, unlabelled={"tile[4]": ("mask/a",), "São": ("mask/b",), "tile*": ("mask/c",)})
+    assert dataset.unlabelled_in(["tile[4]", "tile4", apart, "b"]) == {
+        "tile[4]": ("mask/a", "mask/c"),
+        "tile4": ("mask/c",),
+        apart: ("mask/b",),
+        "b": (),
+    }
+
+
+@pytest.mark.parametrize("pattern", ["{root}/lists/va*.txt", "lists/**.txt", "**/val.txt"])
+def test_list_files_are_found_by_any_pattern(tmp_path, pattern):
+    two_folders(tmp_path)
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/val.txt").write_text("c\n")
+    assert names_of(tmp_path, {"val": pattern.format(root=tmp_path)})["val"] == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,split\na,train\nb\n", r"list\.csv: the row 'b' has no cell in the column split: add it"),
+        ('name,split\na,train\nb,"' + 140_000 * "x", r"list\.csv can't be read as a table \(.*\): is a quotation mark not"),
+    ],
+)
+def test_tables_that_are_broken(tmp_path, text, message):
+    two_folders(tmp_path, ("a", "b"))
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        names_of(tmp_path, {"train": "list.csv", "val": "list.csv"})
+
+
+def test_a_row_without_a_name_names_nothing(tmp_path):
+    two_folders(tmp_path, ("a", "b"))
+    (tmp_path / "list.csv").write_text("name,split\na,train\n# those that validate\n,val\nb,val\n")
+    assert names_of(tmp_path, {"train": "list.csv", "val": "list.csv"}) == {"train": ["a"], "val": ["b"]}
 
 
 def test_the_rest_trains_of_fractions_and_lists_as_of_patterns(tmp_path):

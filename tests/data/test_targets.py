@@ -1,15 +1,19 @@
 """Several targets of a scene from their files to windows and counts; classes that are not labelled in some scenes."""
 
+import geopandas
 import numpy as np
 import pytest
-from tiny import checker, coloured, write_tif
+from rasterio.windows import Window
+from shapely.geometry import box
+from tiny import checker, coloured, compose, write_tif
 
+from rsseg.assembly import make_setup
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.build import open_store
 from rsseg.data.files import Files
 from rsseg.data.labels import Labels, Values
 from rsseg.data.masks import Mask
-from rsseg.data.scene import Scene
+from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.sources import Synthetic
 from rsseg.data.synthetic import CLASSES, SceneRecipe, generate
 from rsseg.data.windows import GridWindows
@@ -112,6 +116,22 @@ def test_a_class_that_is_not_labelled_in_a_scene(tmp_path):
     assert (
         store_of([whole], tmp_path / "store", [Labels(task) for task, _ in kinds]).pixel_hash != store.pixel_hash
     )  # another tile
+
+
+def test_messages_name_the_settings_of_the_target(tmp_path, truth):
+    place = geopandas.GeoSeries([box(500_000, 3_999_990, 500_010, 4_000_000)], crs=32633)
+    geopandas.GeoDataFrame({"kind": ["x"]}, geometry=place).to_file(tmp_path / "areas.gpkg")
+    cover = {"task": "multiclass", "classes": ["land", "road"], "mask": "masks/{name}.tif"}
+    area = {"task": "binary", "classes": ["area"], "mask": "areas.gpkg", "attribute": "sort"}
+    config = compose(["dataset=geotiff", f"dataset.source.root={tmp_path}", "dataset.source.mask=null", "dataset.task=null"])
+    config.dataset.targets, config.model.heads = {"cover": cover, "area": area}, {"cover": {"loss": "${loss}"}}
+    setup = make_setup(config)
+    scene, readers = setup.source().scenes("train")[0], setup.dataset.mask_readers
+    reader = SceneReader(scene, readers[:1], [1])
+    with pytest.raises(InputError, match=r"by dataset\.targets\.cover\.mask_values=\[0, 1\] and dataset\.targets\.cover\.ign"):
+        reader.read_mask(Window(0, 0, 90, 70))
+    with pytest.raises(InputError, match=r"areas\.gpkg has no attribute sort: set dataset\.targets\.area\.attribute to one"):
+        SceneReader(scene, readers, [1])
 
 
 def test_vectors_and_values_of_a_target(tmp_path, truth):

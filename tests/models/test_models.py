@@ -289,3 +289,19 @@ def test_all_heads_depend_on_the_shared_weight(model):
 def test_a_model_without_a_decoder_has_no_shared_weight():
     with pytest.raises(InputError, match=r"Conv2d with .* has none that is trained: take balancing=uncertainty or dwa"):
         _ = Network(torch.nn.Conv2d(3, 4, 1), TASKS).shared_weight
+
+
+@pytest.mark.parametrize("error", [RuntimeError(), AssertionError("\n\ntwo\nlines")])
+def test_errors_of_others_are_one_line_whatever_they_say(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    said = "RuntimeError" if isinstance(error, RuntimeError) else "two"
+    monkeypatch.setattr(torch, "load", fail)
+    (tmp_path / "own.pth").touch()
+    with pytest.raises(InputError, match=rf"own\.pth can't be read as weights: {said}$"):
+        load_weights(torch.nn.Conv2d(1, 1, 1), str(tmp_path / "own.pth"))
+    network = torch.nn.Identity()
+    network.outputs = fail
+    with pytest.raises(InputError, match=rf"windows of 64 px \({said}\): take a larger"):
+        freeze_idle(network, 3, 64)
