@@ -164,6 +164,8 @@ class Model:
             )
         if pixels.dtype.kind not in "uif":
             raise InputError(f"pixels of dtype {pixels.dtype}: numbers are expected, as in training ({self.spec.dtype})")
+        if pixels.dtype.kind == "f" and pixels.itemsize not in (4, 8):  # of which there are no files
+            pixels = pixels.astype(np.float32)
         given = typed(Options, {**options, "write": [kind], "dtype": "float16", "scaling": self.scaling})
         given.head = given.head or next(iter(self.spec.heads))
         if given.head in self.spec.heads and isinstance(self.spec.heads[given.head].task, Centres):

@@ -66,7 +66,7 @@ class Dataset:
 
     def unlabelled_in(self, scenes: Collection[str]) -> dict[str, tuple[str, ...]]:
         """The classes that are not labelled in each of some scenes, by the scenes' names."""
-        found = dict[str, tuple[str, ...]].fromkeys(scenes, ())
+        found: dict[str, tuple[str, ...]] = dict.fromkeys(scenes, ())
         for pattern, labels in self.unlabelled.items():
             found |= {name: (*found[name], *labels) for name in fitting(pattern, scenes)}
         return found

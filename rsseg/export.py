@@ -19,7 +19,6 @@ from rsseg.comparison.records import RecordError, Records, load_records
 from rsseg.config.folder import RunFolder
 from rsseg.config.targets import side_of_blocks
 from rsseg.contract import InputError, check_choice
-from rsseg.data.scene import SceneReader
 from rsseg.dataset import scenes_of
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation.loading import known_head, load_trained
@@ -117,7 +116,7 @@ def example_windows(setup: Setup, spec: Spec) -> NDArray[np.float32]:
     scenes, size, found = scenes_of(setup.source(), setup.dataset, "val"), spec.window, []
     for place in range(WINDOWS):
         scene = scenes[place * len(scenes) // WINDOWS]
-        reader = SceneReader(replace(scene, masks=(), weight=None), (), spec.bands)
+        reader = replace(scene, masks=(), weight=None).reader(setup.dataset.mask_readers, spec.bands)
         reader.fill = np.array(spec.mean)
         top, left = (max(0, (side - size) * (place + 1) // (WINDOWS + 1)) for side in reader.size)
         found.append(reader.read_image(top, left, size)[0].astype(np.float32))

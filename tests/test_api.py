@@ -41,6 +41,13 @@ def test_a_model_labels_arrays_as_it_maps_files(run, folder_root, tmp_path):
         np.testing.assert_array_equal(file.read(1), labels)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.longdouble])
+def test_numbers_that_files_do_not_hold_are_mapped_as_others(run, dtype):
+    model, pixels = rsseg.load(run), np.random.default_rng(0).integers(0, 255, (3, 40, 50)).astype(np.float32)
+    found, expected = (model.predict(pixels.astype(kind), allow_different=True) for kind in (dtype, np.float32))
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_losses_are_compared(tmp_path):
     for loss, seed in itertools.product(("ce", "dice"), (1, 2)):
         records = make_records(FOUR, loss, seed)

@@ -299,7 +299,7 @@ def find_split(root: Path, image: Kind, labelled: Collection[tuple[str, ...]]) -
     folders = {} if at is None else {part_of(key[at]): key[at] for key in image.files}
     masked = set() if at is None else {part_of(key[at]) for key in labelled}
     if "train" in folders and len(folders) > 1:
-        before, _, after = (re.sub(r"\{\w+\}", "*", text) for text in str(Path(image.path).parent).partition("{part}"))
+        before, _, after = (re.sub(r"\{\w+\}", "*", text) for text in str(PurePosixPath(image.path).parent).partition("{part}"))
         split = {part: [f"{before}{folders[part]}{after}/*"] for part in SPLITS if part in masked}
         if len(split) == 1:
             return None, folders["train"], f"Only {folders['train']} has masks, of it {IN_FRACTIONS}."

@@ -22,6 +22,7 @@ from rasterio.transform import xy
 from torch import Tensor
 
 from rsseg.assembly import make_setup
+from rsseg.config.entry import invocation
 from rsseg.config.folder import RunFolder
 from rsseg.contract import IGNORE, Batch, InputError, layers_of
 from rsseg.data.store import Store
@@ -212,6 +213,8 @@ def describe_noise(run: Path, split: str = "val", trust: Sequence[str] = ()) -> 
     quiet()
     folder, path = RunFolder(run), run / f"noise{f'-{split}' * (split != 'val')}.csv"
     setup = make_setup(folder.config(), trust)
+    if not folder.finished:
+        raise InputError(f"{run} is not finished: go on with {invocation('train')} {folder.resume_word}")
     with in_one_line(run, setup.batch_size, setup.window, memory=SCORING):
         module, store = open_labelled(folder, setup, split)
         if split == "train":

@@ -174,7 +174,8 @@ class Composite(nn.Module):
             edges = self.edge_weight(TASKS[self.task].hard_labels(target), self.ignore_index)
             weight = edges if weight is None else weight * edges
         if self.label_smoothing:
-            soft = smoothed(target, logits.shape[1], self.task, self.label_smoothing, self.ignore_index)
+            dtype = torch.promote_types(logits.dtype, torch.float32)
+            soft = smoothed(target, logits.shape[1], self.task, self.label_smoothing, self.ignore_index, dtype)
         for term in self.terms.values():  # those of the one pass check nothing themselves
             if isinstance(term, Term) and (term.sums or self.check_targets):
                 term.check(logits, target, weight, self.check_targets)

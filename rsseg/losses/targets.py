@@ -88,11 +88,13 @@ class EdgeWeight:
         return 1 + self.amount * torch.exp(squares / (-2 * self.sigma**2))
 
 
-def smoothed(target: Tensor, classes: int, task: str, amount: float, ignore_index: int = IGNORE) -> Tensor:
+def smoothed(
+    target: Tensor, classes: int, task: str, amount: float, ignore_index: int = IGNORE, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """The shares of a target, a part of them dealt out evenly among the classes (Szegedy et al. 2016).
 
-    ``(1 - amount) y + amount / C`` for C exclusive classes, else ``(1 - amount) y + amount / 2``; float32 ``[B, C, H, W]``, NaN
-    where ignored.
+    ``(1 - amount) y + amount / C`` for C exclusive classes, else ``(1 - amount) y + amount / 2``; ``[B, C, H, W]`` of the dtype
+    that is given, NaN where ignored.
 
     Example:
         >>> smoothed(torch.tensor([[[1, 255]]]), classes=2, task="multiclass", amount=0.1).flatten(2)
@@ -101,11 +103,11 @@ def smoothed(target: Tensor, classes: int, task: str, amount: float, ignore_inde
     """
     exclusive = TASKS[task].exclusive
     if holds_reals(target):
-        shares = target
+        shares = target.to(dtype)
     else:
         planes = target.long() if target.ndim == 4 else target.long().unsqueeze(1)
         positive_label = torch.arange(classes, device=target.device).view(-1, 1, 1) if exclusive else 1
-        shares = (planes == positive_label).float().masked_fill(planes == ignore_index, math.nan)
+        shares = (planes == positive_label).to(dtype).masked_fill(planes == ignore_index, math.nan)
     return shares * (1 - amount) + amount / (classes if exclusive else 2)
 
 

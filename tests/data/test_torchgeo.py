@@ -2,6 +2,7 @@
 
 import multiprocessing
 import shutil
+from types import SimpleNamespace
 
 import layouts
 import numpy as np
@@ -22,6 +23,7 @@ from rsseg.data.labels import Labels
 from rsseg.data.samples import _joined, grouped_keys, planes_of
 from rsseg.data.torchgeo import TorchGeo
 from rsseg.dataset import open_split
+from rsseg.export import example_windows
 from rsseg.task import Binary, Centres, Multiclass, Multilabel
 
 
@@ -57,6 +59,17 @@ def test_samples_with_the_classes_own_splits(tmp_path, loveda):
             np.testing.assert_array_equal(mask, theirs[i]["mask"].numpy())
     assert [mask_file(scene) for scene in source.scenes("test")] == [None, None]
     assert {path.name for path in (tmp_path / "out" / "cache").iterdir()} == {"store"}
+
+
+def test_windows_of_samples_serve_an_export(tmp_path, loveda):
+    classes = "dataset.classes=[none,background,building,road,water,barren,forest,agriculture]"
+    setup = make_setup(settings(tmp_path, "LoveDA", f"dataset.args.root={loveda}", classes)).with_bands([3, 1])
+    found = example_windows(setup, SimpleNamespace(window=16, bands=[3, 1], mean=[0.0, 0.0]))
+    theirs = [sample["image"].numpy() for sample in tg.LoveDA(str(loveda), split="val")]
+    for place, window in enumerate(found):
+        image = theirs[place * len(theirs) // len(found)]
+        top, left = ((side - 16) * (place + 1) // (len(found) + 1) for side in image.shape[1:])
+        np.testing.assert_array_equal(window, image[[2, 0], top : top + 16, left : left + 16])
 
 
 def test_a_class_without_validation_holds_some_out(tmp_path):

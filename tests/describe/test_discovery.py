@@ -1,5 +1,7 @@
 """What a folder holds, found by looking: layouts of known structure, and that the config which is written trains."""
 
+from pathlib import Path, PureWindowsPath
+
 import geopandas
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from rsseg.config.cli import compose
 from rsseg.config.entry import invocation
 from rsseg.contract import InputError
 from rsseg.data.files import Files
+from rsseg.describe import discovery
 from rsseg.describe.discovery import discover, find_group, part_of
 
 RNG = np.random.default_rng(0)
@@ -315,3 +318,10 @@ def test_bands_of_masks_that_are_no_colours(tmp_path, bands, dtype):
     with pytest.raises(InputError, match=rf"masks/a\.tif has {bands} bands of .* that differ and are no colours") as caught:
         discover(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_patterns_have_the_slashes_of_configs_on_any_system(monkeypatch):
+    files = {(part, "a"): Path(f"{part}/images/a.tif") for part in ("train", "val")}
+    monkeypatch.setattr(discovery, "Path", PureWindowsPath)
+    split, *_ = discovery.find_split(Path(), discovery.Kind("{part}/images/{name}.tif", files), files)
+    assert split == {"train": ["train/images/*"], "val": ["val/images/*"]}

@@ -13,6 +13,8 @@ import torch
 from test_run import folder_data, settings
 from tiny import CONFIGS, checker, coloured, write_tif
 
+from rsseg.config.build import plain
+from rsseg.config.folder import RunFolder
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.scene import Scene
 from rsseg.data.windows import GridWindows
@@ -186,4 +188,9 @@ def test_what_a_run_has_no_use_for(tmp_path):
     assert ran.returncode == 1
     assert "window=64: a run has its own config" in ran.stderr
     with pytest.raises(InputError, match="is no run folder"):
+        describe_noise(tmp_path)
+    RunFolder(tmp_path).write_config(plain(settings(tmp_path, "dataset=synthetic")))
+    RunFolder(tmp_path).checkpoints.mkdir()
+    RunFolder(tmp_path).best.touch()
+    with pytest.raises(InputError, match=r"is not finished: go on with .* resume="):
         describe_noise(tmp_path)

@@ -124,6 +124,16 @@ def test_softened_labels_train_as_pytorch_smooths_them(amount):
     torch.testing.assert_close(loss(logits[:, :2].double(), both).total, expected, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_softened_labels_are_as_exact_as_logits(dtype):
+    labels, logits = torch.tensor([[[0, 2]]]), torch.zeros(1, 3, 1, 2, dtype=dtype)
+    loss = Composite({"ce": (1.0, CrossEntropy("multiclass"))}, task="multiclass", label_smoothing=0.1)
+    shares = loss.given(logits, labels).soft
+    assert shares.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    expected = np.array([0.9, 0, 0]) + 0.1 / 3
+    np.testing.assert_allclose(shares[0, :, 0, 0], expected, rtol=4 * torch.finfo(shares.dtype).eps)
+
+
 def test_softened_labels_by_their_formula():
     labels = torch.tensor([[[0, 2, IGNORE]]])
     shares = smoothed(labels, 3, "multiclass", 0.3)
