@@ -121,13 +121,11 @@ class Raster:
     @property
     def left_out(self) -> float | None:
         """What a warp does not average; None: nothing."""
-        if not self.average:
+        raster, nodata = open_raster(self.path), self.nodata
+        masked = raster.nodata is None and raster.mask_flag_enums[0] != [MaskFlags.all_valid]
+        if not self.average or nodata is None or masked or not in_dtype_range(nodata, raster.dtypes[0]):
             return None
-        raster, given = open_raster(self.path), self.untagged
-        silent = raster.nodata is None and raster.mask_flag_enums[0] == [MaskFlags.all_valid]
-        if silent and given is not None and in_dtype_range(given, raster.dtypes[0]):
-            return float(_black_is_zero(raster, given))
-        return None if raster.nodata is None else float(raster.nodata)
+        return float(_black_is_zero(raster, nodata))
 
     def warp(self, **how: Any) -> WarpedVRT:
         """The file on another grid, as rasterio's `WarpedVRT` takes it."""
@@ -159,17 +157,15 @@ class Raster:
         Raises:
             InputError: If the pixels can't be decoded, as in a truncated file.
         """
-        raster, whole = self.opened, open_raster(self.path)
+        raster, whole, places = self.opened, open_raster(self.path), [band - 1 for band in bands]
         with reading(self.path):
             if raster.driver == "JPEG":
-                rows, columns = window.toslices()
-                return _decode_jpeg(self.path, version(self.path))[[band - 1 for band in bands], rows, columns]
+                return _decode_jpeg(self.path, version(self.path))[places, *window.toslices()]
             if palette and has_palette(whole):
                 colours = np.zeros((np.iinfo(whole.dtypes[0]).max + 1, 3), dtype=np.uint8)
                 for number, colour in whole.colormap(1).items():
                     colours[number] = colour[:3]
-                expanded: NDArray[np.uint8] = colours[raster.read(1, window=window)].transpose(2, 0, 1)
-                return expanded[[band - 1 for band in bands]]
+                return colours[raster.read(1, window=window)].transpose(2, 0, 1)[places]
             return np.asarray(_black_is_zero(whole, raster.read(indexes=bands, window=window)))
 
     def read_colours(self, window: Window) -> NDArray[Any]:

@@ -76,7 +76,7 @@ class Regression(Task):
 
     @classmethod
     def check_shapes(cls, logits: Tensor, target: Tensor) -> None:
-        """See `Target`; a target holds real numbers of any dtype, and for one value may lack its dimension of 1."""
+        """See `Task`; a target holds real numbers of any dtype, and for one value may lack its dimension of 1."""
         shape, found = list(logits.shape), list(target.shape)
         if not logits.is_floating_point() or len(shape) != 4:
             raise InputError(f"a regression loss needs a floating-point prediction [B, C, H, W]; found {logits.dtype} {shape}")
