@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NotRequired, TypeAlias, TypedDict
 
@@ -164,6 +165,16 @@ def in_place(fault: str, place: str) -> str:
         '/dataset.a/1.tif: set dataset.targets.road.attribute, or dataset.targets.road.task'
     """
     return fault if place == "dataset" else re.sub(r"(?<![\w/\\.-])dataset\.(source\.)?", f"{place}.", fault)
+
+
+@contextmanager
+def naming(what: object = "", place: str = "dataset") -> Iterator[None]:
+    """Let an `InputError` of the block name what it is about, and settings by their place, see `in_place`."""
+    try:
+        yield
+    except InputError as error:
+        fault = in_place(str(error), place)
+        raise InputError(fault if str(what) in fault else f"{what}: {fault}") from None
 
 
 def indices(setting: str, names: Iterable[str], classes: Sequence[str]) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rsseg.config.targets import full_names, place_of, targets_of, tasks_of
-from rsseg.contract import InputError, in_place, nearest
+from rsseg.contract import InputError, naming, nearest
 from rsseg.data.build import open_store
 from rsseg.data.census import Census, absent_classes, check_absent, describe_other_radiometry, robust_statistics
 from rsseg.data.grids import ground_resolution
@@ -95,12 +95,9 @@ def make_dataset(config: Mapping[str, Any]) -> Dataset:
     for name, target in targets.items():
         values, ignored, tolerance = target["mask_values"], target["ignore_values"], target["colour_tolerance"] or 0
         real = target["fractions"], target["range"], target["size"]
-        try:
-            mask_reader = make_mask_reader(tasks[name], values, ignored, *real, tolerance)
-        except InputError as error:
-            raise InputError(in_place(str(error), place_of(dataset, name))) from None
-        mask_reader.place = place_of(dataset, name)
-        mask_readers.append(mask_reader)
+        with naming(place=place_of(dataset, name)):
+            mask_readers.append(make_mask_reader(tasks[name], values, ignored, *real, tolerance))
+        mask_readers[-1].place = place_of(dataset, name)
     return Dataset(
         name=dataset["name"],
         mask_readers=tuple(mask_readers),

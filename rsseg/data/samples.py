@@ -20,7 +20,7 @@ from rasterio.windows import Window
 from shapely.geometry import box
 from torchgeo.datasets import GeoDataset, IntersectionDataset
 
-from rsseg.contract import InputError
+from rsseg.contract import InputError, naming
 from rsseg.data.grids import TOLERANCE
 from rsseg.data.masks import Mask, MaskReader
 from rsseg.data.raster import find_missing
@@ -101,10 +101,8 @@ class Sample(Scene):
 
     def reader(self, mask_readers: Sequence[MaskReader], bands: Sequence[int], facts: Facts | None = None) -> SampleReader:
         """See `Scene`."""
-        try:
+        with naming(self.image):
             return SampleReader(self, mask_readers, bands)
-        except InputError as error:
-            raise error if str(self.image) in str(error) else InputError(f"{self.image}: {error}") from None
 
     def place(self) -> tuple[Any, Affine | None]:
         """See `Scene`: of plain images nothing is known."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from affine import Affine
 from numpy.typing import DTypeLike, NDArray
 from rasterio.windows import Window, transform
 
-from rsseg.contract import InputError, in_place
+from rsseg.contract import InputError, naming
 from rsseg.data.labels import Weights
 from rsseg.data.masks import Mask, MaskReader
 from rsseg.data.raster import (
@@ -150,7 +149,7 @@ class Scene:
         for mask, mask_reader in layers:
             if mask is None:
                 continue
-            with naming(mask, mask_reader):
+            with naming(mask.path, mask_reader.place):
                 if mask_reader.check(mask, self.image):
                     remarks.append((WARPED, mask.path))
             if mask.vector:
@@ -196,16 +195,6 @@ class Scene:
             found |= {first + band: name for band, name in band_names(path).items()}
             first += count
         return found
-
-
-@contextmanager
-def naming(mask: Mask, mask_reader: MaskReader) -> Iterator[None]:
-    """Let errors about a mask name its file, and the settings of its target."""
-    try:
-        yield
-    except InputError as error:
-        said = in_place(str(error), mask_reader.place)
-        raise InputError(said if str(mask.path) in said else f"{mask.path}: {said}") from None
 
 
 def check_band_numbers(image: str, count: int, bands: Sequence[int]) -> None:
@@ -274,7 +263,7 @@ class SceneReader:
 
     def _read(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
         """What a mask's file says in a part of the scene; errors name it."""
-        with naming(mask, mask_reader):
+        with naming(mask.path, mask_reader.place):
             return self._decode(mask, mask_reader, window)
 
     def _decode(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
