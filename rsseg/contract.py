@@ -161,10 +161,11 @@ def in_place(fault: str, place: str) -> str:
     """What is wrong with a target whose settings have this place in the config, from how the short form says it.
 
     Example:
-        >>> in_place("/dataset.a/1.tif: set dataset.source.attribute, or dataset.task", "dataset.targets.road")
-        '/dataset.a/1.tif: set dataset.targets.road.attribute, or dataset.targets.road.task'
+        >>> in_place("my dataset.a/1.tif: set dataset.source.attribute, or dataset.task", "dataset.targets.road")
+        'my dataset.a/1.tif: set dataset.targets.road.attribute, or dataset.targets.road.task'
     """
-    return fault if place == "dataset" else re.sub(r"(?<![\w/\\.-])dataset\.(source\.)?", f"{place}.", fault)
+    setting = r"(?<![\w/\\.-])dataset\.(source\.)?(?=[a-z_]+\b(?![/\\]))"  # not in a path
+    return fault if place == "dataset" else re.sub(setting, f"{place}.", fault)
 
 
 @contextmanager
