@@ -159,7 +159,7 @@ class Raster:
         """
         raster, whole, places = self.opened, open_raster(self.path), [band - 1 for band in bands]
         with reading(self.path):
-            if raster.driver == "JPEG":
+            if raster.driver == "JPEG":  # as torchgeo and torchvision do: GDAL upsamples its colours in another way
                 return _decode_jpeg(self.path, version(self.path))[places, *window.toslices()]
             if palette and has_palette(whole):
                 colours = np.zeros((np.iinfo(whole.dtypes[0]).max + 1, 3), dtype=np.uint8)
@@ -344,11 +344,6 @@ def _black_is_zero(raster: Any, values: Any) -> Any:
     """Values of a raster as those of one whose black is 0, where it is a TIFF whose white is; or back."""
     inverted = raster.driver == "GTiff" and raster.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
     return 2 ** bits_of(raster) - 1 - values if inverted else values
-
-
-def is_jpeg(path: Path) -> bool:
-    """Whether a file is decoded by Pillow, as a whole: GDAL upsamples the colours of a JPEG in another way than torchvision."""
-    return bool(open_raster(path).driver == "JPEG")
 
 
 @lru_cache(maxsize=2)  # a JPEG can only be decoded from its top: its next windows take it from here

@@ -26,7 +26,6 @@ from rsseg.data.raster import (
     find_missing,
     georeference,
     is_coloured,
-    is_jpeg,
     is_turned,
     open_raster,
     version,
@@ -134,7 +133,7 @@ class Scene:
         check_band_numbers(", ".join(map(str, self.images)), sum(counts), bands)
         for path, _, own in self.parts(bands):
             raster = open_raster(path)
-            if not is_jpeg(path):  # those can only be decoded whole: a fault shows when they are
+            if raster.driver != "JPEG":  # those can only be decoded whole: a fault shows when they are
                 corner = Window(raster.width - 1, raster.height - 1, 1, 1)  # where a truncated file ends early
                 Raster(path).read(own, corner, palette=is_coloured(raster))
             dtypes += ["uint8"] if is_coloured(raster) else [raster.dtypes[band - 1] for band in own]
@@ -293,10 +292,8 @@ class SceneReader:
 
     def block(self) -> tuple[int, int]:
         """Height and width of what is decoded at once: to read a part of it costs as much as the whole."""
-        path = self.scene.image
-        if is_jpeg(path):
-            return self.size
-        height, width = open_raster(path).block_shapes[0]
+        raster = open_raster(self.scene.image)
+        height, width = raster.shape if raster.driver == "JPEG" else raster.block_shapes[0]
         return int(height), int(width)
 
     def read_image(self, top: int, left: int, size: int) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
