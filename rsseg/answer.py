@@ -24,6 +24,7 @@ from rsseg.comparison.report import write_across, write_report
 from rsseg.comparison.runs import Run, find_runs
 from rsseg.comparison.selection import Comparison, gather, refuse_other_data
 from rsseg.config.folder import RunFolder
+from rsseg.config.plan import read_plan
 from rsseg.contract import InputError, nearest
 from rsseg.files import UnwritableError, read_json, write_json
 from rsseg.metrics.average import Array
@@ -121,15 +122,24 @@ def places_by_dataset(places: Sequence[Path]) -> dict[str, list[Path]]:
     """Folders by the dataset that the runs in them are of; of a folder that holds several datasets', the folders in it."""
     found: dict[str, list[Path]] = {}
     for place in places:
-        first = {run.parent: run for run in reversed(find_runs([place]))}  # the runs of a sweep are of one dataset
+        first = {run.parent: run for run in reversed(find_runs([place]))}
         if not first and len(places) > 1:
             raise InputError(f"no run in {place}: leave it out, or train there first")
-        names = {folder: str(RunFolder(run).config().dataset.name) for folder, run in sorted(first.items())}
+        parts = {folder: run for parent, run in sorted(first.items()) for folder, run in _of_one_dataset(parent, run).items()}
+        names = {folder: str(RunFolder(run).config().dataset.name) for folder, run in parts.items()}
         if len({*names.values()}) < 2:
             names = {place: next(iter(names.values()), "")}
         for folder, name in names.items():
             found.setdefault(name, []).append(folder)
     return found
+
+
+def _of_one_dataset(folder: Path, run: Path) -> dict[Path, Path]:
+    """A folder with one of its runs, or all its runs with themselves where its plan varies the dataset."""
+    plan = read_plan(folder)
+    if plan and {"dataset", "dataset.name"} & {*plan.varied}:
+        return {own: own for own in find_runs([folder])}
+    return {folder: run}
 
 
 def compare_one(places: Sequence[Path], question: Question, out: Path) -> Findings:
