@@ -17,7 +17,7 @@ class Arguments:
                                scene_recall; of a regression rmse (the default), mae, r2, absolute_bias; of a value: rmse/height
     head=NAME                  of runs with several heads, the one that is compared; default: the first
     without=CLASS[,CLASS...]   classes that are left out of mean scores; default: as the runs were trained (metrics.without)
-    split=test                 score the best checkpoints on the test split; default: val, by those chosen on its other half
+    split=test                 score the best checkpoints on the test split; default: val, by checkpoints of the other half
     equal_within=0.01          losses whose scores differ by less are practically equal
     allow_different=true       compare runs that differ in what no sweep varies all the same: settings, training data, code
     trust=PACKAGE[,PACKAGE...] packages of your own that the runs were trained with: their code runs
