@@ -86,7 +86,7 @@ def count_ensemble(setup: Setup, ensemble: Ensemble, store: Store) -> list[Count
     models: Any = list(ensemble.models)
     kinds = {head: ensemble.kinds(head) for head in ensemble.tasks}
     without = {head: setup.without_of(head) for head in ensemble.tasks}
-    alone: Any = [Ensemble([model], heads=list(kinds)) for model in models if len(models) > 1]  # type: ignore[list-item]
+    alone: Any = [Ensemble([model], heads=list(kinds)) for model in models if len(models) > 1]
     together, *members = [Counted(each, len(store), kinds, without) for each in (ensemble, *alone)]
     for each, batch in predict_scenes(setup, models, GridWindows(store, setup.window, setup.overlap)):
         together.update(each, batch)
