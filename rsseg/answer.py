@@ -18,7 +18,8 @@ import pandas as pd
 
 from rsseg.apart import call_apart
 from rsseg.comparison.datasets import across_datasets
-from rsseg.comparison.findings import EQUAL, Findings
+from rsseg.comparison.findings import Findings
+from rsseg.comparison.question import Question
 from rsseg.comparison.records import RecordError, load_records
 from rsseg.comparison.report import write_across, write_report
 from rsseg.comparison.runs import Run, find_runs
@@ -30,33 +31,11 @@ from rsseg.files import UnwritableError, read_json, write_json
 from rsseg.metrics.average import Array
 from rsseg.quiet import quiet
 from rsseg.source import scenes_version
-from rsseg.task import TASKS
 
 DATA = ("train", "val")
 """The splits that data.json has facts of."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked of a comparison."""
-
-    metric: str = ""  # what losses are ranked by, see rsseg.comparison.measures.measures; empty: Task.score, IoU or RMSE
-    head: str = ""  # the head that is compared; empty: the first of each run
-    without: Sequence[str] = ()  # classes that are left out of means; empty: those that the runs leave out
-    split: str = "val"  # the scenes that score the chosen checkpoints: each half of val by those of the other, or test
-    equal_within: float = EQUAL  # losses whose scores differ by less are practically equal
-    allow_different: bool = False  # compare runs that differ in what no plan varies all the same
-    trust: Sequence[str] = ()  # packages whose classes the runs' configs may name
-
-    @property
-    def folder(self) -> str:
-        """What the folder of its answer is called."""
-        metric = "" if self.metric in {task.score for task in TASKS.values()} else self.metric
-        without = "_".join(["without", *self.without]) if self.without else ""
-        words = ["comparison", self.head, metric, without, "" if self.split == "val" else self.split]
-        return "_".join(filter(None, words)).replace("/", "_")
 
 
 @dataclass(frozen=True)

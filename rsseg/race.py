@@ -22,8 +22,9 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from scipy.stats import norm
 
-from rsseg.comparison.findings import EQUAL, Findings
+from rsseg.comparison.findings import Findings
 from rsseg.comparison.intervals import Interval
+from rsseg.comparison.question import EQUAL
 from rsseg.comparison.selection import gather
 from rsseg.config.arguments import typed
 from rsseg.config.cli import compose

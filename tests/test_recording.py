@@ -14,8 +14,9 @@ from test_run import SPLIT, folder_data, settings, weights
 from tiny import compose, map_scene, power_cut
 
 import rsseg.training.scoring as scoring
-from rsseg.answer import Question, is_counted
+from rsseg.answer import is_counted
 from rsseg.assembly import make_setup
+from rsseg.comparison.question import Question
 from rsseg.comparison.recorder import Recorder
 from rsseg.comparison.records import load_records, read_arrays
 from rsseg.comparison.runs import Run

@@ -1,13 +1,14 @@
 """Compare losses: rsseg compare runs=runs/sweep/synthetic"""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from rsseg.comparison.question import Question
 from rsseg.config.arguments import split_places
 
 
-@dataclass
-class Arguments:
+@dataclass(kw_only=True)
+class Arguments(Question):
     """Compare finished runs: which loss serves which metric, by how much, how surely and why, as report.html.
 
     runs=FOLDER[,FOLDER...]    a sweep's folder, or several run folders
@@ -25,19 +26,10 @@ class Arguments:
 
     runs: str
     out: str | None = None
-    metric: str = ""
-    split: str = "val"
-    equal_within: float = 0.01
-    allow_different: bool = False
-    head: str = ""
-    without: list[str] = field(default_factory=list)
-    trust: list[str] = field(default_factory=list)
 
 
 def run(arguments: Arguments) -> None:
     """Compare as the command line says."""
-    from rsseg.answer import Question, compare
+    from rsseg.answer import compare  # SciPy takes a second to import: a wrong word is told before
 
-    asked = vars(arguments) | {"trust": tuple(arguments.trust), "without": tuple(arguments.without)}
-    places, out = split_places(asked.pop("runs")), asked.pop("out")
-    compare(places, Question(**asked), Path(out) if out else None)
+    compare(split_places(arguments.runs), arguments, Path(arguments.out) if arguments.out else None)

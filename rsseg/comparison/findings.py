@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from rsseg.comparison.chances import Chances, Reach, reach, shrink
 from rsseg.comparison.intervals import RARE, Estimates, Interval, effective_groups, estimate, sum_groups
 from rsseg.comparison.measures import measures, of_metric, of_tuning, rank_alignment
+from rsseg.comparison.question import EQUAL
 from rsseg.comparison.records import PLACES
 from rsseg.comparison.runs import Run
 from rsseg.comparison.selection import Comparison
@@ -20,9 +21,6 @@ from rsseg.config.targets import side_of_blocks
 from rsseg.contract import InputError
 from rsseg.metrics import metrics
 from rsseg.metrics.average import Array, present_mean, ratio
-
-EQUAL = 0.01
-"""Losses whose scores differ by less are practically equal, unless the user says otherwise."""
 
 TUNED, GAIN = "tuned", "gain"
 """The names of the score at tuned thresholds, or biases, and of what tuning adds to it."""

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from run_folders import BINARY, FOUR, make_records, make_sweep, write_run
 
-from rsseg.answer import Question, places_by_dataset, score_runs
+from rsseg.answer import places_by_dataset, score_runs
+from rsseg.comparison.question import Question
 from rsseg.comparison.records import RecordError
 from rsseg.comparison.selection import full_grid, gather
 from rsseg.config.arguments import parse, split_places
