@@ -26,7 +26,7 @@ from rsseg.comparison.runs import Run, find_runs
 from rsseg.comparison.selection import Comparison, gather, refuse_other_data
 from rsseg.config.folder import RunFolder
 from rsseg.config.plan import read_plan
-from rsseg.contract import InputError, nearest
+from rsseg.contract import InputError, check_choice, number
 from rsseg.files import UnwritableError, read_json, write_json
 from rsseg.metrics.average import Array
 from rsseg.quiet import quiet
@@ -78,10 +78,8 @@ def compare(places: Sequence[Path], question: Question | None = None, out: Path 
     """
     quiet()
     question = question or Question()
-    if question.split not in ("val", "test"):
-        raise InputError(f"split={question.split}{nearest(question.split, ['val', 'test'])}: val or test is expected")
-    if not question.equal_within >= 0:
-        raise InputError(f"equal_within={question.equal_within}: a number of 0 or more is expected")
+    check_choice("split", question.split, ("val", "test"))
+    number("equal_within", question.equal_within)
     out = out or places[0] / question.folder
     if out.exists() and not out.is_dir():
         raise InputError(f"out={out} is a file: give a folder to write the comparison into")

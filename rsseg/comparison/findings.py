@@ -233,11 +233,6 @@ class Findings:
         """By loss, step and term: its share of the gradient at each of `PLACES`, its one-step gain; see `term_shares`."""
         return term_shares(self.comparison)
 
-    @cached_property
-    def cosines(self) -> pd.DataFrame:
-        """By loss of several terms and pair of them: the cosine of their gradients at each of `PLACES`, mean over the run."""
-        return term_cosines(self.comparison)
-
     def _each(self, value: Callable[[Run], Array | float]) -> Array:
         return np.array([[value(run) for run in row] for row in self.comparison.runs], dtype=np.float64)
 
