@@ -18,44 +18,24 @@ import pandas as pd
 
 from rsseg.apart import call_apart
 from rsseg.comparison.datasets import across_datasets
-from rsseg.comparison.findings import EQUAL, Findings
+from rsseg.comparison.findings import Findings
+from rsseg.comparison.question import Question
 from rsseg.comparison.records import RecordError, load_records
 from rsseg.comparison.report import write_across, write_report
 from rsseg.comparison.runs import Run, find_runs
 from rsseg.comparison.selection import Comparison, gather, refuse_other_data
 from rsseg.config.folder import RunFolder
-from rsseg.contract import InputError, nearest
+from rsseg.config.plan import read_plan
+from rsseg.contract import InputError, check_choice, number
 from rsseg.files import UnwritableError, read_json, write_json
 from rsseg.metrics.average import Array
 from rsseg.quiet import quiet
 from rsseg.source import scenes_version
-from rsseg.task import TASKS
 
 DATA = ("train", "val")
 """The splits that data.json has facts of."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked of a comparison."""
-
-    metric: str = ""  # what losses are ranked by, see rsseg.comparison.measures.measures; empty: Task.score, IoU or RMSE
-    head: str = ""  # the head that is compared; empty: the first of each run
-    without: Sequence[str] = ()  # classes that are left out of means; empty: those that the runs leave out
-    split: str = "val"  # the scenes that score the chosen checkpoints: each half of val by those of the other, or test
-    equal_within: float = EQUAL  # losses whose scores differ by less are practically equal
-    allow_different: bool = False  # compare runs that differ in what no plan varies all the same
-    trust: Sequence[str] = ()  # packages whose classes the runs' configs may name
-
-    @property
-    def folder(self) -> str:
-        """What the folder of its answer is called."""
-        metric = "" if self.metric in {task.score for task in TASKS.values()} else self.metric
-        without = "_".join(["without", *self.without]) if self.without else ""
-        words = ["comparison", self.head, metric, without, "" if self.split == "val" else self.split]
-        return "_".join(filter(None, words)).replace("/", "_")
 
 
 @dataclass(frozen=True)
@@ -98,10 +78,8 @@ def compare(places: Sequence[Path], question: Question | None = None, out: Path 
     """
     quiet()
     question = question or Question()
-    if question.split not in ("val", "test"):
-        raise InputError(f"split={question.split}{nearest(question.split, ['val', 'test'])}: val or test is expected")
-    if not question.equal_within >= 0:
-        raise InputError(f"equal_within={question.equal_within}: a number of 0 or more is expected")
+    check_choice("split", question.split, ("val", "test"))
+    number("equal_within", question.equal_within)
     out = out or places[0] / question.folder
     if out.exists() and not out.is_dir():
         raise InputError(f"out={out} is a file: give a folder to write the comparison into")
@@ -121,15 +99,24 @@ def places_by_dataset(places: Sequence[Path]) -> dict[str, list[Path]]:
     """Folders by the dataset that the runs in them are of; of a folder that holds several datasets', the folders in it."""
     found: dict[str, list[Path]] = {}
     for place in places:
-        first = {run.parent: run for run in reversed(find_runs([place]))}  # the runs of a sweep are of one dataset
+        first = {run.parent: run for run in reversed(find_runs([place]))}
         if not first and len(places) > 1:
             raise InputError(f"no run in {place}: leave it out, or train there first")
-        names = {folder: str(RunFolder(run).config().dataset.name) for folder, run in sorted(first.items())}
+        parts = {folder: run for parent, run in sorted(first.items()) for folder, run in _of_one_dataset(parent, run).items()}
+        names = {folder: str(RunFolder(run).config().dataset.name) for folder, run in parts.items()}
         if len({*names.values()}) < 2:
             names = {place: next(iter(names.values()), "")}
         for folder, name in names.items():
             found.setdefault(name, []).append(folder)
     return found
+
+
+def _of_one_dataset(folder: Path, run: Path) -> dict[Path, Path]:
+    """A folder with one of its runs, or all its runs with themselves where its plan varies the dataset."""
+    plan = read_plan(folder)
+    if plan and {"dataset", "dataset.name"} & {*plan.varied}:
+        return {own: own for own in find_runs([folder])}
+    return {folder: run}
 
 
 def compare_one(places: Sequence[Path], question: Question, out: Path) -> Findings:

@@ -13,7 +13,6 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,13 +195,11 @@ def compare(runs: Places, out: Place | None = None, **question: Any) -> Answer:
     Raises:
         InputError: If there is nothing to compare, or the runs can't be compared.
     """
-    from rsseg.answer import Answer, Question
+    from rsseg.answer import Answer
     from rsseg.answer import compare as compare_runs
-    from rsseg.commands.compare import Arguments
+    from rsseg.comparison.question import Question
 
-    given = typed(Arguments, {**question, "runs": ""})
-    asked = {item.name: getattr(given, item.name) for item in fields(Question)}
-    return Answer(compare_runs(as_paths(runs), Question(**asked), None if out is None else Path(out)))
+    return Answer(compare_runs(as_paths(runs), typed(Question, question), None if out is None else Path(out)))
 
 
 def as_paths(places: Places | Iterable[Place]) -> list[Path]:

@@ -80,7 +80,7 @@ def steps_done(step: int | None) -> int | None:
 
 
 def earlier_rows(path: Path, step: int) -> list[dict[str, str]]:
-    """The rows of a metrics file that were logged up to a step; a line that a killed process has left half written is none.
+    """The rows of a metrics file that were logged up to a step; an incomplete last line is ignored.
 
     Raises:
         InputError: If the file can't be read.

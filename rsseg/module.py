@@ -213,10 +213,6 @@ class SegmentationModule(L.LightningModule):
             self.split_losses[name].update(logits[name], target, batch["scene"], layers.get("weight"))
         return dict(logits)
 
-    def predict_step(self, batch: Batch) -> dict[str, Tensor]:
-        """The logits of a batch by head, of which nothing is counted."""
-        return dict(self(batch["image"]))
-
     def _scene_sums(self) -> Iterator[tuple[str, Metric]]:
         for name, sums in self.scene_sums.items():
             yield name, cast(Metric, sums)

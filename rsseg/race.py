@@ -11,6 +11,7 @@ import logging
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -21,16 +22,18 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from scipy.stats import norm
 
-from rsseg.comparison.findings import EQUAL, Findings
+from rsseg.comparison.findings import Findings
 from rsseg.comparison.intervals import Interval
+from rsseg.comparison.question import EQUAL
 from rsseg.comparison.selection import gather
+from rsseg.config.arguments import typed
 from rsseg.config.cli import compose
 from rsseg.config.entry import CONFIGS, ENTRY, invocation, search_path
 from rsseg.config.folder import RunFolder
 from rsseg.config.naming import quoted
 from rsseg.config.plan import FOLD, SEARCH_SEED, SEED, read_plan
 from rsseg.config.sweep import value_text
-from rsseg.contract import InputError
+from rsseg.contract import InputError, number
 from rsseg.files import read_json, write_json
 
 FILE = "race.json"
@@ -42,6 +45,14 @@ FIRST_LOOK = 3
 """Seeds before the first look: with two, a spread is hardly known."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class Options:
+    """The words of a race beside those of rsseg train."""
+
+    race: bool = True
+    equal_within: float = EQUAL
 
 
 class Decision(NamedTuple):
@@ -114,15 +125,15 @@ class Race:
             InputError: If the folder holds another race, or a run fails.
         """
         looks, left = self.begun(), list(self.rows)
-        for number, seed in enumerate(self.seeds, start=1):
-            if number > len(looks):
+        for count, seed in enumerate(self.seeds, start=1):
+            if count > len(looks):
                 self.train(left, seed)
-                looks.append(self.look(left, self.seeds[:number]))
+                looks.append(self.look(left, self.seeds[:count]))
                 write_json(self.folder / FILE, self.identity() | {"looks": looks})
                 log_look(looks[-1], len(self.seeds))
-            gone = [*looks[number - 1]["failed"], *(drop["row"] for drop in looks[number - 1]["dropped"])]
+            gone = [*looks[count - 1]["failed"], *(drop["row"] for drop in looks[count - 1]["dropped"])]
             left = [name for name in left if name not in gone]
-            if len(left) < 2 or looks[number - 1]["equal"]:
+            if len(left) < 2 or looks[count - 1]["equal"]:
                 break
         equal = ", practically equal" * looks[-1]["equal"]
         log.info("The race is over. Left%s: %s.", equal, "; ".join(left) or "none")
@@ -223,12 +234,11 @@ def race(words: Sequence[str]) -> None:
     own = dict(word.split("=", 1) for word in flags.overrides if word.startswith(("race=", "equal_within=")))
     if not flags.multirun:
         raise InputError("race=true is many runs: add -m")
+    if flags.cfg or flags.info:
+        raise InputError("race=true trains: leave out --cfg and --info, or race=true")
     given = [word for word in flags.overrides if word.partition("=")[0] not in own]
     given += search_path(Path(flags.config_dir) if flags.config_dir else None)
-    try:
-        equal_within = float(own.get("equal_within", EQUAL))
-    except ValueError:
-        raise InputError(f"equal_within={own['equal_within']}: a number is expected") from None
+    equal_within = number("equal_within", typed(Options, own).equal_within)
     config = compose(CONFIGS, given, multirun=True)
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     parsed = OverridesParser.create().parse_overrides([*params, *given])
@@ -236,7 +246,9 @@ def race(words: Sequence[str]) -> None:
     for override in parsed[len(params) :]:
         if not override.is_sweep_override():
             swept.pop(override.get_key_element(), None)  # the command line fixes what the sweep's file varies
-    seeds = [int(seed) for seed in swept.pop(SEED, ())]
+    seeds = swept.pop(SEED, [])
+    if not all(seed.isdecimal() for seed in seeds):
+        raise InputError(f"seed={','.join(seeds)}: whole numbers are expected")
     if FOLD in swept:
         raise InputError(f"race=true races settings over seeds: {FOLD} can't be varied beside them")
     several = {key: values for key, values in swept.items() if len(values) > 1}
@@ -248,8 +260,8 @@ def race(words: Sequence[str]) -> None:
         name = values[0] if len(row) == 1 else ",".join(f"{key}={value}" for key, value in row.items())
         rows[name] = row
     apart = (*several, SEED, "hydra.sweep.dir")
-    common = [word for word in given if word.lstrip("+").partition("=")[0] not in apart]
-    Race(Path(config.hydra.sweep.dir), common, rows, seeds, equal_within=equal_within).run()
+    common = [word for word in given if word.partition("=")[0] not in apart]
+    Race(Path(config.hydra.sweep.dir), common, rows, list(map(int, seeds)), equal_within=equal_within).run()
 
 
 def log_look(look: Mapping[str, Any], seeds: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from rsseg.comparison.runs import find_runs
+from rsseg.config.contents import flat
 from rsseg.config.folder import RunFolder
 from rsseg.config.provenance import Chosen, provenance
 from rsseg.contract import InputError
@@ -50,26 +51,32 @@ def reproduce(folder: Path, out: Path | None = None, trust: Sequence[str] = ()) 
     causes += changed_data(before.data(), after.data())
     why = f"; what differs: {'; '.join(causes)}" if causes else "; code, versions and data are the same"
     scores, again = _scores(before.summary()), _scores(after.summary())
-    gap = max(abs(again.get(name, math.inf) - value) for name, value in scores.items())
-    if gap == 0 and same_weights(before, after):
+    gaps = {name: abs(again.get(name, math.inf) - value) for name, value in scores.items()}
+    if not any(gaps.values()) and same_weights(before, after):
         log.info("Identical: %d scores and all weights of the best checkpoint.", len(scores))
         return True
-    first, noise = next(iter(scores)), seed_noise(before, next(iter(scores)))
-    said = f"{first} was {scores[first]:.4f} and is {again.get(first, math.nan):.4f}"
-    said += f"; the largest difference of {len(scores)} scores is {gap:.2g}"
-    if noise is None:
+    noise = seed_noise(before)
+
+    def deviations(name: str) -> float:
+        """How many standard deviations of other seeds a score has moved by."""
+        if not gaps[name]:
+            return 0.0
+        return gaps[name] / noise[name] if noise.get(name) else math.inf
+
+    worst = max(gaps, key=deviations)
+    said = f"of {len(scores)} scores {worst} differs most: it was {scores[worst]:.4f} and is {again.get(worst, math.nan):.4f}"
+    if not noise:
         log.info("Different: %s. There are no runs of other seeds beside it to say how much that is%s.", said, why)
         return False
-    within = gap <= 2 * noise
+    within = deviations(worst) <= 2
     verdict = "Within the noise" if within else "Different"
-    log.info("%s: %s; runs of other seeds deviate by %.2g%s.", verdict, said, noise, why)
+    log.info("%s: %s; runs of other seeds deviate by %.2g%s.", verdict, said, noise.get(worst, 0), why)
     return within
 
 
 def _scores(summary: Mapping[str, Any]) -> dict[str, float]:
-    """The scores of a summary that are known, without what the run took."""
-    numbers = {name: value for name, value in summary.items() if isinstance(value, float) and not math.isnan(value)}
-    return {name: value for name, value in numbers.items() if "second" not in name and "hours" not in name}
+    """The scores of a summary that are known, of all heads, without what the run took."""
+    return {name: x for name, x in flat(summary).items() if isinstance(x, float) and not math.isnan(x) and name != "seconds"}
 
 
 def changed_environment(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
@@ -96,10 +103,11 @@ def same_weights(before: RunFolder, after: RunFolder) -> bool:
     return old.keys() == new.keys() and all(torch.equal(weights, new[name]) for name, weights in old.items())
 
 
-def seed_noise(run: RunFolder, score: str) -> float | None:
-    """The standard deviation of a score over the runs beside a run that differ in the seed alone; None: fewer than two."""
-    config, found = run.config(), dict[int, float]()
+def seed_noise(run: RunFolder) -> dict[str, float]:
+    """The standard deviation of each score over the runs beside a run that differ in the seed alone, where two have it."""
+    config, found = run.config(), dict[str, list[float]]()
     for other in map(RunFolder, find_runs([run.path.parent])):
-        if other.finished and set(other.differences(config)) == {"seed"} and score in (known := _scores(other.summary())):
-            found[other.config().seed] = known[score]
-    return stdev(found.values()) if len(found) > 1 else None
+        if other.finished and set(other.differences(config)) == {"seed"}:
+            for name, value in _scores(other.summary()).items():
+                found.setdefault(name, []).append(value)
+    return {name: stdev(values) for name, values in found.items() if len(values) > 1}

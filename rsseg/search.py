@@ -19,7 +19,7 @@ from rsseg.config.folder import RunFolder
 from rsseg.config.plan import TRIALS
 from rsseg.config.search import Search
 from rsseg.config.sweep import end_with_parent
-from rsseg.contract import InputError, first_line, nearest
+from rsseg.contract import InputError, check_choice, first_line
 from rsseg.files import LockedError, lock, write_csv
 from rsseg.progress import estimate
 from rsseg.race import Race
@@ -98,10 +98,8 @@ def check_search(wanted: Search, processes: int) -> None:
             f"a search is for scores of labels; compare losses of a {setup.task.kind} task by a sweep: "
             f"{invocation('train')} -m sweep=losses"
         )
-    known = [*Task.scores, "boundary_iou"]
     for name in wanted.objectives:
-        if name not in known:
-            raise InputError(f"objectives={name}: no run scores that{nearest(name, known)}; there are {', '.join(known)}")
+        check_choice("objectives", name, [*Task.scores, "boundary_iou"])
     if min(wanted.trials, processes) < 1:
         raise InputError(f"trials={wanted.trials} and processes={processes} must be at least 1")
     devices = setup.plain["trainer"].get("devices", 1)

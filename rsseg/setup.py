@@ -18,7 +18,7 @@ from rsseg.config import build as kinds
 from rsseg.config.build import Kind, build, locate
 from rsseg.config.schema import Cache, RecordConfig
 from rsseg.config.targets import has_loss, heads_of, no_such_target, tasks_of
-from rsseg.contract import InputError, nearest, number
+from rsseg.contract import InputError, check_choice, nearest, number
 from rsseg.data.blocks import Blocks
 from rsseg.data.sampling import Places, Read
 from rsseg.data.scene import Source
@@ -267,8 +267,7 @@ class Setup:
         Raises:
             InputError: For a setting that goes neither with the heads nor with the terms.
         """
-        if self.between not in ("heads", "terms"):
-            raise InputError(f"balancing.between={self.between}: heads or terms is expected")
+        check_choice("balancing.between", self.between, ("heads", "terms"))
         parts, signed = dict[str, str](), list[str]()  # by part its head
         for head, (where, terms) in loss_places(self.plain).items():
             for name, node in terms.items():

@@ -20,12 +20,13 @@ from test_heads import words as heads_words
 from test_run import folder_data, multilabel_root, settings  # noqa: F401
 from tiny import map_scene, write_tif
 
-from rsseg.assembly import make_setup
+from rsseg.assembly import make_module, make_setup
 from rsseg.comparison.intervals import estimate, sum_groups
 from rsseg.comparison.measures import measures, of_tuning
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.windows import Batches, GridWindows
+from rsseg.dataset import TrainStatistics
 from rsseg.evaluation.gains import ensemble_gain
 from rsseg.evaluation.labelled import open_labelled
 from rsseg.evaluation.loading import load_trained
@@ -34,7 +35,7 @@ from rsseg.inference.ensemble import pooled_logits
 from rsseg.metrics import Scores, metrics
 from rsseg.run import train
 from rsseg.task import Binary, Centres, Multiclass, Multilabel, Regression
-from rsseg.training.scoring import feed, name_means, score, score_rows
+from rsseg.training.scoring import feed, load_checkpoint, name_means, score_rows, scoring_trainer
 
 pytestmark = pytest.mark.usefixtures("no_charts")
 
@@ -76,12 +77,17 @@ def as_training_scores(run, split, threshold):
     """The scores by head as a validation in training counts them."""
     folder = RunFolder(run)
     setup = make_setup(folder.config())
-    module, store = open_labelled(folder, setup, split)
+    _, store = open_labelled(folder, setup, split)
+    numbers = TrainStatistics.read(folder.data(), setup.dataset.tasks)
+    module = make_module(setup, setup.network(pretrained=False), numbers, len(store))
+    load_checkpoint(module, folder)
     if threshold == "tuned":
         labelled = {head: task for head, task in setup.tasks.items() if not task.real}
         for head, tuned in folder.thresholds(labelled).items():
             module.scene_sums[head].threshold = tuned
-    return score(setup, module, GridWindows(store, setup.window, setup.overlap))
+    windows = GridWindows(store, setup.window, setup.overlap)
+    scoring_trainer(setup).validate(module, feed(setup, windows, Batches(len(windows), setup.batch_size)), verbose=False)
+    return module.scores
 
 
 def test_one_run_is_scored_bit_by_bit_as_in_training(runs):

@@ -12,8 +12,9 @@ import torch
 from test_run import SPLIT, settings
 from tiny import checker, coloured, compose, map_scene, write_tif
 
-from rsseg.answer import Question, compare
+from rsseg.answer import compare
 from rsseg.assembly import make_module, make_setup
+from rsseg.comparison.question import Question
 from rsseg.comparison.records import load_records
 from rsseg.comparison.runs import Run
 from rsseg.config.cli import check_early

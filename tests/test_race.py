@@ -155,7 +155,10 @@ def test_a_row_that_diverged_is_out_and_named(tmp_path, rounds):
         (["seed=1,2,3,1001"], "give seeds below 1000"),
         (["dataset.folds=5", "dataset.fold=1,2"], "dataset.fold can't be varied"),
         (["loss=ce"], "varies none"),
-        (["equal_within=x"], "a number is expected"),
+        (["equal_within=x"], "equal_within=x: a number is expected"),
+        (["equal_within=-1"], "equal_within has to be a number of 0 or more"),
+        (["seed=a,b,c,d"], "seed=a,b,c,d: whole numbers are expected"),
+        (["--cfg", "job"], "leave out --cfg"),
     ],
 )
 def test_what_can_not_be_raced_is_refused(tmp_path, words, message):
@@ -169,7 +172,7 @@ def test_all_combinations_of_what_is_varied_are_raced(tmp_path):
     rows = {f"{loss},{lr}": {"loss": loss, "optimizer.lr": lr} for loss in ("ce", "dice") for lr in ("0.1", "0.2")}
     raced = rsseg.race.Race(tmp_path / "a b", ["steps=2"], rows, [1, 2, 3, 4])
     first, second = raced.sweeps(["ce,0.1", "ce,0.2", "dice,0.2"], 3)
-    start = ["-m", "steps=2", f"hydra.sweep.dir={quoted(tmp_path / 'a b')}"]
+    start = ["-m", "steps=2", f"hydra.sweep.dir={quoted(str(tmp_path / 'a b'))}"]
     assert first == [*start, "loss=choice(ce)", "optimizer.lr=choice(0.1,0.2)", "seed=3"]
     assert second == [*start, "loss=choice(dice)", "optimizer.lr=choice(0.2)", "seed=3"]
 

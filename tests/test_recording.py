@@ -14,8 +14,9 @@ from test_run import SPLIT, folder_data, settings, weights
 from tiny import compose, map_scene, power_cut
 
 import rsseg.training.scoring as scoring
-from rsseg.answer import Question, is_counted
+from rsseg.answer import is_counted
 from rsseg.assembly import make_setup
+from rsseg.comparison.question import Question
 from rsseg.comparison.recorder import Recorder
 from rsseg.comparison.records import load_records, read_arrays
 from rsseg.comparison.runs import Run
@@ -106,14 +107,19 @@ def test_each_half_is_counted_by_the_checkpoint_that_the_other_chose(tmp_path, f
 def test_logits_of_the_last_validation_need_no_second_pass(tmp_path, folder_root, monkeypatch, halves):
     """Whatever the halves choose: the counts are those of predicting each half by its checkpoint in a pass of its own."""
     passes = []
-    count_scenes = scoring.count_scenes
+    predict_scenes = scoring.predict_scenes
+
+    def noted(setup, models, windows):
+        passes.append(windows)
+        return predict_scenes(setup, models, windows)
+
     monkeypatch.setattr(Recorder, "chosen", halves)
-    monkeypatch.setattr(scoring, "count_scenes", lambda *given: (passes.append(given[2]), count_scenes(*given)))
+    monkeypatch.setattr(scoring, "predict_scenes", noted)
     common = [*folder_data(folder_root), *QUICK, "steps=4", "validations=2"]
     train(settings(tmp_path, *common), tmp_path / "kept")
     best = load_records(tmp_path / "kept").best_index
     free = {4} | ({2} if best == 0 else set())  # the best checkpoint is scored anyway where it is not the last
-    assert len(passes) == len(set(halves) - free)
+    assert len(passes) == len(set(halves) - free) + (best == 0)
     monkeypatch.setattr("rsseg.comparison.recorder.KEPT", 0)
     train(settings(tmp_path, *common), tmp_path / "again")
     one, two = (read_arrays(tmp_path / run / "records" / "crossed.npz") for run in ("kept", "again"))

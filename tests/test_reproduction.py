@@ -28,7 +28,7 @@ def test_the_same_code_and_data_give_the_same_run(finished, tmp_path, caplog):
     assert "Different" not in caplog.text
 
 
-@pytest.mark.parametrize(("shift", "outcome"), [(1e-9, "Within the noise"), (0.5, "Different: iou was")])
+@pytest.mark.parametrize(("shift", "outcome"), [(1e-9, "Within the noise"), (0.5, "Different: of ")])
 def test_other_scores_are_judged_by_those_of_other_seeds(shift, outcome, finished, tmp_path, caplog):
     caplog.set_level("INFO")
     runs = shutil.copytree(finished, tmp_path / "runs")
@@ -39,7 +39,19 @@ def test_other_scores_are_judged_by_those_of_other_seeds(shift, outcome, finishe
     origin.write_text(json.dumps(json.loads(origin.read_text()) | {"python": "2.7.18"}))
     assert reproduce(runs / "seed=1", tmp_path / "again") == (outcome == "Within the noise")
     assert outcome in caplog.text
+    assert "iou differs most: it was " in caplog.text
     assert "Different from then: Python 2.7.18 -> 3." in caplog.text
+
+
+def test_each_score_is_judged_by_its_own_noise(finished, tmp_path, caplog):
+    """One that other seeds hardly change may differ less than another."""
+    caplog.set_level("INFO")
+    runs = shutil.copytree(finished, tmp_path / "runs")
+    for seed in (1, 2, 3):
+        path = runs / f"seed={seed}/summary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"kappa": 0.1 + 1e-4 * seed}))
+    assert not reproduce(runs / "seed=1", tmp_path / "again")
+    assert "kappa differs most: it was 0.1001 and is" in caplog.text
 
 
 def test_changed_data_are_named(finished, folder_root, tmp_path, caplog):

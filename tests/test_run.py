@@ -17,8 +17,9 @@ import rasterio
 import torch
 from tiny import CONFIGS, checker, coloured, compose, map_scene, power_cut, write_tif
 
-from rsseg.answer import Question, compare
+from rsseg.answer import compare
 from rsseg.assembly import check_machine, make_setup
+from rsseg.comparison.question import Question
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import load

@@ -53,7 +53,7 @@ def test_a_trial_is_the_run_that_train_makes_of_its_overrides(wanted):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"objectives": ("iuo",)}, "no run scores that.*did you mean 'iou'"),
+        ({"objectives": ("iuo",)}, "objectives=iuo.*did you mean 'iou'"),
         ({"objectives": ("iou", "boundary_io")}, "did you mean 'boundary_iou'"),
         ({"trials": 0}, "at least 1"),
         ({"overrides": ("loss=ce",)}, "nothing is searched"),

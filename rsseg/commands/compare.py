@@ -1,13 +1,14 @@
 """Compare losses: rsseg compare runs=runs/sweep/synthetic"""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from rsseg.comparison.question import Question
 from rsseg.config.arguments import split_places
 
 
-@dataclass
-class Arguments:
+@dataclass(kw_only=True)
+class Arguments(Question):
     """Compare finished runs: which loss serves which metric, by how much, how surely and why, as report.html.
 
     runs=FOLDER[,FOLDER...]    a sweep's folder, or several run folders
@@ -17,7 +18,7 @@ class Arguments:
                                scene_recall; of a regression rmse (the default), mae, r2, absolute_bias; of a value: rmse/height
     head=NAME                  of runs with several heads, the one that is compared; default: the first
     without=CLASS[,CLASS...]   classes that are left out of mean scores; default: as the runs were trained (metrics.without)
-    split=test                 score the best checkpoints on the test split; default: val, by those chosen on its other half
+    split=test                 score the best checkpoints on the test split; default: val, by checkpoints of the other half
     equal_within=0.01          losses whose scores differ by less are practically equal
     allow_different=true       compare runs that differ in what no sweep varies all the same: settings, training data, code
     trust=PACKAGE[,PACKAGE...] packages of your own that the runs were trained with: their code runs
@@ -25,19 +26,10 @@ class Arguments:
 
     runs: str
     out: str | None = None
-    metric: str = ""
-    split: str = "val"
-    equal_within: float = 0.01
-    allow_different: bool = False
-    head: str = ""
-    without: list[str] = field(default_factory=list)
-    trust: list[str] = field(default_factory=list)
 
 
 def run(arguments: Arguments) -> None:
     """Compare as the command line says."""
-    from rsseg.answer import Question, compare
+    from rsseg.answer import compare  # SciPy takes a second to import: a wrong word is told before
 
-    asked = vars(arguments) | {"trust": tuple(arguments.trust), "without": tuple(arguments.without)}
-    places, out = split_places(asked.pop("runs")), asked.pop("out")
-    compare(places, Question(**asked), Path(out) if out else None)
+    compare(split_places(arguments.runs), arguments, Path(arguments.out) if arguments.out else None)

@@ -22,15 +22,15 @@ def _sample(found: Findings) -> list[str]:
     if unfinished := found.comparison.unfinished:
         each, planned = listed([f"{label} {many}" for label, many in unfinished.items()]), len(found.comparison.plan.runs)
         notes.append(
-            f"An early look: {sum(unfinished.values())} of {planned} planned runs are not finished ({each}). Who looks often "
-            "finds differences by chance: decide when the sweep is finished."
+            f"An early look: {sum(unfinished.values())} of {planned} planned runs are not finished ({each}). Repeated looks "
+            "find differences by chance: decide when the sweep is finished."
         )
     if CLAIMED <= seeds < SEEDS:
         notes.append(
             f"Exploratory: {seeds} seeds per loss say little about others. Train {SEEDS} or more.{more_seeds(found, SEEDS)}"
         )
     if groups == 1:
-        chose = ", and every score is of the scenes that chose the checkpoint" * found.validated
+        chose = ", and scores are of the scenes that chose the checkpoint, so too high" * found.validated
         notes.append(
             f"All scenes lie in one area: no interval can be given{chose}. Score more areas, or name them by "
             "dataset.source.group."

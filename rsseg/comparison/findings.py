@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from rsseg.comparison.chances import Chances, Reach, reach, shrink
 from rsseg.comparison.intervals import RARE, Estimates, Interval, effective_groups, estimate, sum_groups
 from rsseg.comparison.measures import measures, of_metric, of_tuning, rank_alignment
+from rsseg.comparison.question import EQUAL
 from rsseg.comparison.records import PLACES
 from rsseg.comparison.runs import Run
 from rsseg.comparison.selection import Comparison
@@ -20,9 +21,6 @@ from rsseg.config.targets import side_of_blocks
 from rsseg.contract import InputError
 from rsseg.metrics import metrics
 from rsseg.metrics.average import Array, present_mean, ratio
-
-EQUAL = 0.01
-"""Losses whose scores differ by less are practically equal, unless the user says otherwise."""
 
 TUNED, GAIN = "tuned", "gain"
 """The names of the score at tuned thresholds, or biases, and of what tuning adds to it."""
@@ -234,11 +232,6 @@ class Findings:
     def terms(self) -> pd.DataFrame:
         """By loss, step and term: its share of the gradient at each of `PLACES`, its one-step gain; see `term_shares`."""
         return term_shares(self.comparison)
-
-    @cached_property
-    def cosines(self) -> pd.DataFrame:
-        """By loss of several terms and pair of them: the cosine of their gradients at each of `PLACES`, mean over the run."""
-        return term_cosines(self.comparison)
 
     def _each(self, value: Callable[[Run], Array | float]) -> Array:
         return np.array([[value(run) for run in row] for row in self.comparison.runs], dtype=np.float64)

@@ -47,8 +47,8 @@ class Records:
     """What a run recorded of one head, V validations of S scenes; the runs of all folds may be one.
 
     At `POINTS`, `chosen` holds the counts of each scene by the checkpoint, and thresholds, that were chosen on the half that it
-    is not in; NaN where a point was not counted. Of ``split="test"`` it is of the best checkpoint on the test scenes, at the
-    thresholds of ``threshold.json``, and so are `scenes`, `groups` and `calibration`.
+    is not in; NaN where a point was not counted. With ``split="test"``, `chosen`, `scenes`, `groups` and `calibration` describe
+    the test split, scored by the best checkpoint at the thresholds of ``threshold.json``.
     """
 
     scenes: list[str]  # the names of the validation scenes
@@ -78,7 +78,7 @@ class Records:
 
     @property
     def last_is_best(self) -> bool:
-        """Whether the score was still rising: the best checkpoint is the last, of folds that of half of them or more."""
+        """Whether the score was still rising: the best checkpoint is the last; of folds, in at least half of them."""
         runs = self.folds or (self,)
         return 2 * sum(run.best_index == len(run.steps) - 1 for run in runs) >= len(runs)
 

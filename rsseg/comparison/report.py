@@ -26,7 +26,7 @@ from rsseg.metrics.average import Array
 from rsseg.progress import duration
 from rsseg.table import print_table
 
-UNPRINTED = ("gained by tuning", "better where it chose the checkpoint", "best checkpoint is the last", "time")
+UNPRINTED = ("gained by tuning", "optimism", "best checkpoint is the last", "time")
 """The columns of the ranking that a terminal has no room for."""
 
 MOST_SCENES = 15
@@ -129,7 +129,7 @@ def ranking(found: Findings) -> Cells:
     if chances is not None and found.ranked.claims:
         table[f"probability of being the best{used}"] = [percent(chance) for chance in chances.best]
         table[f"expected on new {area_word(found)}{used}"] = [number(mean) for mean in chances.mean]
-    table["better where it chose the checkpoint"] = with_spans(over_seeds(found.optimism), sign=True)
+    table["optimism"] = with_spans(over_seeds(found.optimism), sign=True)
     table["best checkpoint is the last"] = [f"{last} of {len(found.seeds)}" for last in found.last_is_best.sum(1)]
     collapsed = [f"{len(found.seeds)}" + f"\n{many} collapsed" * bool(many) for many in found.collapsed.sum(1)]
     failed = [found.comparison.failed.get(label, 0) for label in found.labels]
@@ -171,7 +171,7 @@ def ranking_note(found: Findings) -> str:
         said += f", scene by scene, of the {_scored_scenes(found)} that have a score"
     if np.isnan(found.ranked.score.low).all():
         return f"{said}. No intervals can be given."
-    sure = "those of what is behind the best, or gained, hold for all losses at once"
+    sure = "those of differences to the best, and of gains, hold for all losses together"
     return f"{said}. Below: 95 % intervals; {sure if found.ranked.claims else 'so few seeds tell no losses apart'}."
 
 
@@ -240,8 +240,8 @@ def _differences(leads: Sequence[Interval], down: Sequence[str], across: Sequenc
 def regrets(found: Findings) -> Cells:
     """What tuning gains, what is left then, what a choice by validation loss costs, and how that loss ranks checkpoints."""
     columns = {
-        "gained by tuning": found.gain.values if found.gain else found.residual,
-        "then left to the best known": found.residual,
+        "gained by tuning": found.gain.values if found.gain else np.full_like(found.residual, np.nan),
+        "tuned: below the expected best": found.residual,
         "cost of choosing by validation loss": found.selection_regret,
         "rank correlation of loss and score": found.tau,
     }

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from rsseg.comparison.findings import Findings
+from rsseg.comparison.findings import Findings, term_cosines
 from rsseg.comparison.intervals import sum_groups
 from rsseg.metrics import metrics
 from rsseg.metrics.average import Array, present_mean
@@ -21,7 +21,7 @@ def all_tables(found: Findings) -> dict[str, pd.DataFrame]:
         "classes": classes(found),
         "scenes": scenes(found),
         "terms": found.terms.set_index("loss"),
-        "cosines": found.cosines.set_index("loss"),
+        "cosines": term_cosines(found.comparison).set_index("loss"),
         "checkpoints": checkpoints(found).set_index("run"),
         "runs": runs(found).set_index("run"),
         "left_out": left_out(found).set_index("run"),
@@ -45,11 +45,8 @@ def losses(found: Findings) -> pd.DataFrame:
     for name, ends in {"behind": lead.value, "behind_low": lead.low, "behind_high": lead.high}.items():
         columns[name] = ends + 0.0  # no -0.0
     if found.chances is not None:
-        columns["p_best"], columns["expected"], columns["expected_regret"] = (
-            found.chances[1],
-            found.chances[0],
-            found.chances[2],
-        )
+        columns["p_best"], columns["expected"] = found.chances.best, found.chances.mean
+        columns["expected_regret"] = found.chances.regret
         columns["used_tuned"] = np.full(len(found.labels), found.tune)
     each = {
         "optimism": found.optimism,

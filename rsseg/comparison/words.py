@@ -10,6 +10,7 @@ from rsseg.comparison.chances import MOST, Reach
 from rsseg.comparison.findings import Findings
 from rsseg.comparison.intervals import CLAIMED, SEEDS
 from rsseg.comparison.runs import NO_HEAD
+from rsseg.contract import counted
 
 NAMED = 4
 """Of more losses some are told in full, and the others are only named or counted."""
@@ -241,12 +242,12 @@ def more_seeds(found: Findings, seeds: int) -> str:
 def _holds_for(found: Findings) -> str:
     """What was trained, on what, and what else that says something of."""
     runs = found.comparison.all_runs
-    trained = len(runs[0].data["scenes"]["train"])
-    fold = ", less a fold" * bool(found.comparison.plan.folds)
+    trained = counted(len(runs[0].data["scenes"]["train"]), "training scene")
+    fold = " (less a fold)" * bool(found.comparison.plan.folds)
     rates = sorted({run.rate for run in runs if not np.isnan(run.rate)})
     rate = f" at a learning rate of {rates[0]:g}" if len(rates) == 1 else " at each loss's learning rate" if rates else ""
     steps = listed([str(n) for n in sorted({int(run.summary["steps"]) for run in runs})], "or")
     return (
-        f"This holds for models trained on these training scenes ({trained}{fold}) for {steps} steps{rate}, and for areas like "
-        f"those that score them ({found.group_count})."
+        f"This holds for models trained on {trained}{fold} for {steps} steps{rate}, and for areas like the "
+        f"{found.group_count} that {'score' if found.group_count > 1 else 'scores'} them."
     )

@@ -39,7 +39,7 @@ RENAMED = {  # arguments of older versions, and what they are called now
     "blend=cosine": "blend=gaussian",
     "resample=refuse": "resample=false, or leave it out",
 }
-EXPECTED: dict[Any, str] = {int: "a whole number", bool: "true or false"}  # what messages call the values of a field's type
+EXPECTED: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false"}  # by the type of a field
 
 
 def parse(kind: type[Any], words: Sequence[str]) -> Any:

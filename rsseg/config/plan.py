@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -172,7 +172,7 @@ def common(configs: Sequence[Mapping[str, str]]) -> dict[str, str]:
     return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
 
 
-def within(key: str, nodes: Sequence[str]) -> bool:
+def within(key: str, nodes: Iterable[str]) -> bool:
     """Whether a key is one of some nodes of the config, or lies in one.
 
     Example:

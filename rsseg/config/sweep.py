@@ -29,9 +29,10 @@ from rsseg.config.cli import check_early, own_part, refuse_foreign, refusing
 from rsseg.config.entry import invocation
 from rsseg.config.folder import ANOTHER_FOLDER, RunFolder
 from rsseg.config.naming import quoted
-from rsseg.config.plan import EXPERIMENT, LOSS, SEED, Plan, as_text, common, read_plan, settings
+from rsseg.config.plan import EXPERIMENT, LOSS, SEED, Plan, as_text, common, read_plan, settings, within
 from rsseg.contract import InputError
 from rsseg.files import lock, say_space
+from rsseg.quiet import quiet
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +172,9 @@ def write_plan(folder: Path, plan: Plan) -> None:
     with lock(folder / "sweep.lock", wait=True):
         before = read_plan(folder)
         if before and any(RunFolder(run).begun for run in before.runs):
-            changed = [key for key, value in before.common.items() if plan.common.get(key, value) != value]
+            varied = {key.lstrip("+") for values in (*before.runs.values(), *plan.runs.values()) for key in values}
+            kept = {key: value for key, value in before.common.items() if not within(key, varied)}
+            changed = [key for key, value in kept.items() if plan.common.get(key, value) != value]
             if changed:
                 told = ", ".join(f"{key}: {before.common[key]} -> {plan.common[key]}" for key in changed[:5])
                 raise InputError(f"{folder} holds runs of another config ({told}): {ANOTHER_FOLDER}")
@@ -198,6 +201,7 @@ def check_runs(runs: Runs, jobs: Sequence[Sequence[str]], thorough: bool) -> Non
             distinct.setdefault(" ".join(word for word in words if not word.startswith("seed=")), (folder.name, config))
     if thorough and not faults:
         assembly, datasets = import_module("rsseg.assembly"), set[str]()  # by name, and late: it imports torch
+        quiet()
         for name, config in distinct.values():
             with _noted(faults, name):
                 assembly.check_run(config, scenes=str(config.dataset) not in datasets)

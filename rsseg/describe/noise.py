@@ -9,7 +9,7 @@ it does not know at all nearly none would do: what is suggested has to be more p
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,13 @@ from torch import Tensor
 from rsseg.assembly import make_setup
 from rsseg.config.entry import invocation
 from rsseg.config.folder import RunFolder
-from rsseg.contract import IGNORE, Batch, InputError, layers_of
+from rsseg.contract import IGNORE, InputError, layers_of
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows, StoreWindows
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation.labelled import open_labelled
 from rsseg.files import write_table
-from rsseg.module import SegmentationModule
+from rsseg.inference.trained import TrainedModel
 from rsseg.pictures.panels import draw_windows
 from rsseg.pictures.windows import of_head, predict_windows
 from rsseg.quiet import quiet
@@ -38,7 +38,7 @@ from rsseg.setup import Setup
 from rsseg.table import print_table
 from rsseg.task import Task
 from rsseg.training.recording import labelled_tasks
-from rsseg.training.scoring import count_scenes
+from rsseg.training.scoring import predict_scenes
 
 log = logging.getLogger(__name__)
 
@@ -163,40 +163,33 @@ class Doubts:
         self._scene = -1
 
 
-def find_noise(setup: Setup, module: SegmentationModule, store: Store, side: int) -> dict[str, Doubts]:
+def find_noise(setup: Setup, model: TrainedModel, store: Store, side: int) -> dict[str, Doubts]:
     """The suspicious labels of scenes, by head with labels; the scenes are predicted twice, first for the thresholds."""
     tasks = labelled_tasks(setup)
     if not tasks:
         raise InputError(f"a {setup.task.kind} run predicts no classes: label noise is looked for in masks of labels")
     windows = GridWindows(store, setup.window, setup.overlap)
     sure = {head: SelfConfidence(task) for head, task in tasks.items()}
-
-    def measure(logits: Mapping[str, Tensor], batch: Batch) -> None:
+    for (logits,), batch in predict_scenes(setup, [model], windows):
         for head, task in tasks.items():
             sure[head].add(class_probabilities(task, logits[head]), label_planes(task, layers_of(batch)[task.target]))
-
-    count_scenes(setup, module, windows, measure)
     doubts = {head: Doubts(head, task, store, side, sure[head].thresholds) for head, task in tasks.items()}
-
-    def doubt(logits: Mapping[str, Tensor], batch: Batch) -> None:
-        numbers = batch["k"].tolist()
+    for (logits,), batch in predict_scenes(setup, [model], windows):
         for head, task in tasks.items():
             label = label_planes(task, layers_of(batch)[task.target])
-            doubts[head].add(windows, numbers, logits[head], label)
-
-    count_scenes(setup, module, windows, doubt)
+            doubts[head].add(windows, batch["k"].tolist(), logits[head], label)
     for own in doubts.values():
         own.finish()
     return doubts
 
 
-def draw_noise(path: Path, setup: Setup, module: SegmentationModule, store: Store, head: str, patches: pd.DataFrame) -> None:
+def draw_noise(path: Path, setup: Setup, model: TrainedModel, store: Store, head: str, patches: pd.DataFrame) -> None:
     """Write a PNG of a head's first patches, of which there is one at least: image, label, prediction and errors."""
     first = patches.drop_duplicates(["number", "row", "column"]).head(DRAWN)
     places = [*first[["number", "row", "column"]].itertuples(index=False, name=None)]
     windows = StoreWindows(store, setup.window, places.__getitem__)
     batches = [windows.batch([k]) for k in range(len(places))]
-    rows = predict_windows(module, batches, [scene.name for scene in store.scenes])[head]
+    rows = predict_windows(model, batches, [scene.name for scene in store.scenes])[head]
     rows = [replace(row, scene=f"{rank}. {row.scene}") for rank, row in zip(first.index, rows, strict=True)]
     draw_windows(path, setup.tasks[head], setup.palette(head), rows, setup.shown_bands)
 
@@ -216,7 +209,7 @@ def describe_noise(run: Path, split: str = "val", trust: Sequence[str] = ()) -> 
     if not folder.finished:
         raise InputError(f"{run} is not finished: go on with {invocation('train')} {folder.resume_word}")
     with in_one_line(run, setup.batch_size, setup.window, memory=SCORING):
-        module, store = open_labelled(folder, setup, split)
+        model, store = open_labelled(folder, setup, split)
         if split == "train":
             log.warning(
                 "The model has trained on these labels and may have learnt their faults: what it contradicts all the same is "
@@ -228,13 +221,13 @@ def describe_noise(run: Path, split: str = "val", trust: Sequence[str] = ()) -> 
         if score is not None:
             line = "Its validation %s is %.4f: a model that is often wrong is often wrong with confidence."
             log.info(line, setup.task.score_name, score)
-        write_noise(setup, module, store, path)
+        write_noise(setup, model, store, path)
     return path
 
 
-def write_noise(setup: Setup, module: SegmentationModule, store: Store, path: Path) -> None:
+def write_noise(setup: Setup, model: TrainedModel, store: Store, path: Path) -> None:
     """Rank scenes and patches by their suspicious labels: print the first, and write tables and a picture per head."""
-    doubts = find_noise(setup, module, store, setup.window)
+    doubts = find_noise(setup, model, store, setup.window)
     scenes = pd.DataFrame([row for own in doubts.values() for row in own.scenes])
     scenes = scenes.sort_values("share", ascending=False, kind="stable")
     found = pd.concat([patches for own in doubts.values() for patches in own.patches])
@@ -254,7 +247,7 @@ def write_noise(setup: Setup, module: SegmentationModule, store: Store, path: Pa
         picture, patches = of_head(path.with_suffix(".png"), head, doubts), found[found["head"] == head]
         picture.unlink(missing_ok=True)  # that of an earlier call
         if len(patches):
-            draw_noise(picture, setup, module, store, head, patches)
+            draw_noise(picture, setup, model, store, head, patches)
     print_table(scenes.head(PRINTED).to_dict("records"), "Scenes by their share of suspicious labels")
     if len(found):
         columns = ["scene", "row", "column", "labelled", "suggested", "pixels", "confidence"]

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from rsseg.comparison.measures import Measure, calibration_measure, calibration_measures, measures
 from rsseg.contract import Batch, layers_of
 from rsseg.data.store import Store
-from rsseg.data.windows import Batches, GridWindows
+from rsseg.data.windows import GridWindows
 from rsseg.evaluation.gains import ensemble_gain
 from rsseg.files import write_csv
 from rsseg.inference.ensemble import Ensemble
@@ -24,9 +23,8 @@ from rsseg.metrics.counters import SCENE_SUMS, Confusion, ScoreHistogram, score_
 from rsseg.pictures.diagnostics import draw_confusion
 from rsseg.pictures.panels import draw_windows
 from rsseg.pictures.windows import of_head, pick_windows, predict_windows
-from rsseg.progress import progress
 from rsseg.setup import Setup
-from rsseg.training.scoring import cache_scenes, confusion_rows, feed, scene_rows, score_rows, scoring_trainer
+from rsseg.training.scoring import confusion_rows, predict_scenes, scene_rows, score_rows
 
 
 class Counted:
@@ -85,23 +83,15 @@ def count_ensemble(setup: Setup, ensemble: Ensemble, store: Store) -> list[Count
     Returns:
         What is counted of the ensemble, then, if it has several members, of each for itself.
     """
-    windows, trainer = GridWindows(store, setup.window, setup.overlap), scoring_trainer(setup)
-    device, models = trainer.strategy.root_device, list(ensemble.models)
-    cache_scenes(setup, [store], trainer)
-    for model in models:
-        trainer.precision_plugin.convert_module(model.to(device))
+    models: Any = list(ensemble.models)
     kinds = {head: ensemble.kinds(head) for head in ensemble.tasks}
     without = {head: setup.without_of(head) for head in ensemble.tasks}
-    alone: Any = [Ensemble([model], heads=list(kinds)) for model in models if len(models) > 1]  # type: ignore[list-item]
+    alone: Any = [Ensemble([model], heads=list(kinds)) for model in models if len(models) > 1]
     together, *members = [Counted(each, len(store), kinds, without) for each in (ensemble, *alone)]
-    batches: Any = feed(setup, windows, Batches(len(windows), setup.batch_size))
-    with torch.inference_mode(), trainer.precision_plugin.forward_context(), progress(batches, "scoring") as steps:
-        for given in steps:
-            batch: Any = {key: value if key == "k" else value.to(device) for key, value in given.items()}
-            each = [model(batch["image"]) for model in models]
-            together.update(each, batch)
-            for counted, logits in zip(members, each, strict=False):
-                counted.update([logits], batch)
+    for each, batch in predict_scenes(setup, models, GridWindows(store, setup.window, setup.overlap)):
+        together.update(each, batch)
+        for counted, logits in zip(members, each, strict=False):
+            counted.update([logits], batch)
     return [together, *members]
 
 

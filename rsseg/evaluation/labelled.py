@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from rasterio.windows import Window
 
-from rsseg.assembly import make_module
 from rsseg.config.folder import RunFolder
 from rsseg.config.targets import FROM_FILES, targets_of
 from rsseg.contract import InputError, known, unknown
@@ -19,15 +18,15 @@ from rsseg.data.labels import make_mask_reader
 from rsseg.data.masks import Mask, MaskReader
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.data.store import Store
-from rsseg.dataset import Dataset, TrainStatistics, open_split, scenes_of
+from rsseg.dataset import Dataset, open_split, scenes_of
+from rsseg.evaluation.loading import load_trained
 from rsseg.inference.scene import blocks
+from rsseg.inference.trained import TrainedModel
 from rsseg.metrics import Scores
 from rsseg.metrics.pixels import count_pairs, sum_errors
-from rsseg.module import SegmentationModule
 from rsseg.progress import progress
 from rsseg.setup import Setup
 from rsseg.task import Centres
-from rsseg.training.scoring import load_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -46,19 +45,17 @@ def labelled_scenes(setup: Setup, split: str) -> list[Scene]:
     return scenes
 
 
-def open_labelled(run: RunFolder, setup: Setup, split: str) -> tuple[SegmentationModule, Store]:
-    """A run's module with its best weights, in evaluation mode, and the scenes of a split.
+def open_labelled(run: RunFolder, setup: Setup, split: str) -> tuple[TrainedModel, Store]:
+    """A run's network with its best weights, and the scenes of a split.
 
     Raises:
         InputError: If they can't be used, or some scenes have no labels.
     """
     scenes = labelled_scenes(setup, split)
-    numbers = TrainStatistics.read(run.data(), setup.dataset.tasks)
-    module = make_module(setup, setup.network(pretrained=False), numbers, len(scenes)).eval()
-    load_checkpoint(module, run)  # before any scene is decoded
+    model = load_trained(run, setup)  # before any scene is decoded
     store = open_split(setup.dataset, scenes, split)
-    store.fill = module.mean.numpy().ravel()
-    return module, store
+    store.fill = np.array(model.spec.mean)
+    return model, store
 
 
 def labelled_scene(setup: Setup, target: str, image: Path | None, mask: Path | None) -> tuple[Dataset, Scene]:

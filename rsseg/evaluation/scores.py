@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 from collections.abc import Sequence
@@ -177,10 +176,9 @@ def record_splits(runs: Sequence[Path], split: str = "test", trust: Sequence[str
             folder = RunFolder(run)
             setup = make_setup(folder.config(), trust)
             with in_one_line(run, setup.batch_size, setup.window, memory=SCORING):
-                module, store = open_labelled(folder, setup, split)
+                model, store = open_labelled(folder, setup, split)
                 version = scenes_version(run, split, trust)
-                score_split(setup, folder, module, store, folder.records / f"{split}.npz", version)
-            gc.collect()  # a module refers to itself
+                score_split(setup, folder, model, store, folder.records / f"{split}.npz", version)
 
 
 def _setup(folder: RunFolder, trust: Sequence[str], without: Sequence[str]) -> Setup:

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class CheckpointFiles(CheckpointIO):
-    """Reads and writes checkpoints for Lightning: weights and step alone but of the last one; the one before that is kept.
+    """Reads and writes checkpoints for Lightning. Only ``last.ckpt`` holds the full state; the one before it is kept.
 
     Lightning's `save_weights_only` would leave out what callbacks put in: averaged weights.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,21 +12,24 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-from lightning.pytorch.callbacks import LambdaCallback
+import torch
+from torch import Tensor
 
 from rsseg.checkpoints import fill
 from rsseg.comparison.recorder import HALVES, Recorder
 from rsseg.comparison.records import POINTS, write_arrays
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import Cache
-from rsseg.contract import InputError, counted
+from rsseg.contract import Batch, InputError, counted, layers_of
 from rsseg.data.store import Store, load
 from rsseg.data.windows import Batches, GridWindows, Loader, StoreWindows, thread_count
 from rsseg.devices import choose_precision, scoring_accelerator
+from rsseg.inference.trained import TrainedModel
 from rsseg.metrics import Scores
+from rsseg.metrics.counters import SCENE_SUMS, score_scenes
 from rsseg.metrics.scores import overlap
 from rsseg.module import SegmentationModule
-from rsseg.progress import shows_bars
+from rsseg.progress import progress
 from rsseg.setup import Setup
 from rsseg.table import print_table
 from rsseg.training.counting import PointCounts, Thresholds
@@ -51,46 +54,55 @@ def load_checkpoint(module: SegmentationModule, run: RunFolder, name: str = "bes
     return step
 
 
-def scoring_trainer(setup: Setup, callbacks: Sequence[L.Callback] = ()) -> L.Trainer:
-    """The trainer that scores and predicts in this process, in the run's precision, on its accelerator or the one there is."""
+def predict_scenes(
+    setup: Setup, models: Sequence[SegmentationModule | TrainedModel], windows: GridWindows
+) -> Iterator[tuple[list[dict[str, Tensor]], Batch]]:
+    """The logits by head of each model for the windows of whole scenes, batch by batch, in this process alone.
+
+    On the run's accelerator or the one there is, in the run's precision; models are put into evaluation mode.
+    """
+    trainer = scoring_trainer(setup)
+    device, precision = trainer.strategy.root_device, trainer.precision_plugin
+    cache_scenes(setup, [windows.store], trainer)
+    for model in models:
+        precision.convert_module(model.to(device)).eval()
+    batches: Any = feed(setup, windows, Batches(len(windows), setup.batch_size))
+    with progress(batches, "scoring") as steps:
+        for given in steps:
+            batch: Any = {key: value if key == "k" else value.to(device) for key, value in given.items()}
+            with torch.inference_mode(), precision.forward_context():
+                found = [model.logits(batch["image"]) for model in models]
+            yield found, batch
+
+
+def scoring_trainer(setup: Setup) -> L.Trainer:
+    """What knows the accelerator that scores, the run's or the one there is, and the run's precision on it."""
     settings, accelerator = setup.plain["trainer"], scoring_accelerator(setup.accelerator)
     devices = settings.get("devices", 1)
     return L.Trainer(
         accelerator=accelerator,
         devices=devices[:1] if isinstance(devices, list) and accelerator != "cpu" else 1,
         precision=choose_precision(settings.get("precision", "auto"), accelerator),
-        callbacks=list(callbacks),
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=shows_bars(),
+        enable_progress_bar=False,
     )
 
 
-def score(setup: Setup, module: SegmentationModule, windows: GridWindows, counters: Sequence[Count] = ()) -> dict[str, Scores]:
-    """Score whole scenes in this process, and give their batches of logits by head to `counters`; scores by head."""
-
-    def give(*given: Any) -> None:
+def score(
+    setup: Setup, model: SegmentationModule | TrainedModel, windows: GridWindows, counters: Sequence[Count] = ()
+) -> dict[str, Scores]:
+    """Score whole scenes, by head, and give their batches of logits to `counters`."""
+    sums: dict[str, Any] = {name: SCENE_SUMS[task.counted](task, len(windows.store)) for name, task in setup.tasks.items()}
+    for (outputs,), batch in predict_scenes(setup, [model], windows):
+        layers = layers_of(batch)
+        for name, task in setup.tasks.items():
+            logits, target = outputs[name], task.standardise(layers[task.target])
+            sums[name].to(logits.device).update(logits, target, batch["scene"], batch.get("corner"))
         for count in counters:
-            count(given[2], given[3])
-
-    trainer, batches = _over_scenes(setup, windows, LambdaCallback(on_validation_batch_end=give))
-    trainer.validate(module, batches, verbose=False)
-    return dict(module.scores)
-
-
-def count_scenes(setup: Setup, module: SegmentationModule, windows: GridWindows, count: Count) -> None:
-    """Predict whole scenes in this process, and give the batches of logits by head to `count`."""
-    counter = LambdaCallback(on_predict_batch_end=lambda *given: count(given[2], given[3]))
-    trainer, batches = _over_scenes(setup, windows, counter)
-    trainer.predict(module, batches, return_predictions=False)
-
-
-def _over_scenes(setup: Setup, windows: GridWindows, callback: L.Callback) -> tuple[L.Trainer, Loader]:
-    """A trainer with a callback, and the batches of whole scenes for it."""
-    trainer = scoring_trainer(setup, [callback])
-    cache_scenes(setup, [windows.store], trainer)
-    return trainer, feed(setup, windows, Batches(len(windows), setup.batch_size))
+            count(outputs, batch)
+    return {name: score_scenes(own, setup.tasks[name], setup.without_of(name)) for name, own in sums.items()}
 
 
 def score_best(
@@ -123,7 +135,9 @@ def score_best(
             if at != held:
                 held = load_checkpoint(module, run, name)
             own = GridWindows(store, setup.window, setup.overlap, crossing.scenes(at))
-            count_scenes(setup, module, own, crossing.counter(at, own.cores))
+            count = crossing.counter(at, own.cores)
+            for (outputs,), batch in predict_scenes(setup, [module], own):
+                count(outputs, batch)
     if held != best:
         load_checkpoint(module, run)
     crossed = crossing.write()
@@ -140,7 +154,7 @@ def score_best(
     }
 
 
-def score_split(setup: Setup, run: RunFolder, module: SegmentationModule, store: Store, path: Path, version: str) -> None:
+def score_split(setup: Setup, run: RunFolder, model: TrainedModel, store: Store, path: Path, version: str) -> None:
     """Count a run's best checkpoint on other scenes as comparisons need it, and write that into the run's records.
 
     Tuned points, those of IoU and of Dice alike, are at the thresholds of ``threshold.json``. `version` is what
@@ -156,7 +170,7 @@ def score_split(setup: Setup, run: RunFolder, module: SegmentationModule, store:
     windows = GridWindows(store, setup.window, setup.overlap)
     counts = PointCounts(tasks, store.sizes, thresholds)
     everything = np.ones(len(store), dtype=bool)
-    result = score(setup, module, windows, [partial(counts.count, cores=windows.cores, wanted=everything)])
+    result = score(setup, model, windows, [partial(counts.count, cores=windows.cores, wanted=everything)])
     step = run.load_state()[1]
     arrays: dict[str, Any] = {"scenes": np.array(split.scenes), "groups": np.array(split.groups), "version": np.array(version)}
     for name, scores in result.items():

@@ -9,7 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from stores import folder_scenes, store_of, whole_scene
 from tiny import checker, coloured, write_tif
 
-from rsseg.answer import Question, count_baselines
+from rsseg.answer import count_baselines
+from rsseg.comparison.question import Question
 from rsseg.contract import IGNORE
 from rsseg.data.files import Files
 from rsseg.data.labels import make_mask_reader

@@ -325,7 +325,7 @@ def test_shares_are_means_over_all_seeds_of_each_seeds_share(tmp_path, monkeypat
     assert shares["ce"].tolist() == pytest.approx([(0.25 + 0.75 + 0.5) / 3, (0.5 + 0.5 + 0.25) / 3])
     assert terms["gain"].tolist() == [2] * 4
     assert found.terms[found.terms["loss"] == "ce"]["gain"].isna().all()
-    assert found.cosines[["logits", "layer"]].to_numpy() == pytest.approx(0.6)
+    assert term_cosines(found.comparison)[["logits", "layer"]].to_numpy() == pytest.approx(0.6)
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")

@@ -97,7 +97,7 @@ def test_baselines_follow_the_losses():
 
 
 @pytest.mark.parametrize(
-    ("seeds", "said"), [(1, "No intervals"), (2, "tell no losses apart"), (3, "hold for all losses at once")]
+    ("seeds", "said"), [(1, "No intervals"), (2, "tell no losses apart"), (3, "hold for all losses together")]
 )
 def test_what_intervals_there_are_is_said(seeds, said):
     found = of_label(steady([0.6, 0.4], seeds=seeds), labels=["ce", "dice"])
@@ -133,7 +133,7 @@ def test_a_cell_is_coloured_where_its_interval_excludes_0():
 def test_what_tuning_gains_what_is_left_and_the_range_over_seeds():
     found = of_label(steady([0.5, 0.6]), tuned=steady([0.62, 0.61]), labels=["ce", "dice"])
     text, _ = regrets(found)
-    for column, values in (("gained by tuning", found.gain.values), ("then left to the best known", found.residual)):
+    for column, values in (("gained by tuning", found.gain.values), ("tuned: below the expected best", found.residual)):
         for label, seeds in zip(found.labels, values, strict=True):
             assert text.loc[label, column] == f"{number(seeds.mean())}\n{span(seeds.min(), seeds.max())}"
     assert "rank correlation of loss and score" not in text  # of two validations

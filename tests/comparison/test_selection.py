@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from run_folders import BINARY, FOUR, make_records, make_sweep, write_run
 
-from rsseg.answer import Question, places_by_dataset, score_runs
+from rsseg.answer import places_by_dataset, score_runs
+from rsseg.comparison.question import Question
 from rsseg.comparison.records import RecordError
 from rsseg.comparison.selection import full_grid, gather
 from rsseg.config.arguments import parse, split_places
@@ -639,6 +641,19 @@ def test_a_folder_with_runs_of_several_datasets_is_taken_apart(tmp_path):
     assert places_by_dataset([tmp_path]) == {"inria": [a, c], "dubai": [b]}
     assert places_by_dataset([a, c]) == {"inria": [a, c]}
     assert places_by_dataset([a / "seed=1", b]) == {"inria": [a / "seed=1"], "dubai": [b]}
+
+
+def test_a_sweep_over_datasets_is_taken_apart(tmp_path):
+    runs = {}
+    for dataset, seed in product(("inria", "dubai"), (1, 2)):
+        run = tmp_path / f"dataset={dataset},seed={seed}"
+        write_run(run, FOUR, "ce", seed, make_records(FOUR, "ce", seed))
+        config = run / "config.yaml"
+        config.write_text(re.sub(r"(dataset:\n(?:  .*\n)*?  name: ).*", rf"\g<1>{dataset}", config.read_text()))
+        runs[run] = {"loss": "ce", "dataset": dataset, "seed": str(seed)}
+    Plan(runs, {}).write(tmp_path)
+    dubai, inria = ([run for run in sorted(runs) if dataset in run.name] for dataset in ("dubai", "inria"))
+    assert places_by_dataset([tmp_path]) == {"dubai": dubai, "inria": inria}
 
 
 @pytest.mark.parametrize(

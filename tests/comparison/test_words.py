@@ -169,8 +169,8 @@ def test_one_area_has_no_interval():
     )
     assert any(note.startswith("All scenes lie in one area: no interval can be given") for note in caveats(found))
     assert statistics(found) == [
-        "This holds for models trained on these training scenes (3) for 400 steps at a learning rate of 0.001, and for areas "
-        "like those that score them (1)."
+        "This holds for models trained on 3 training scenes for 400 steps at a learning rate of 0.001, and for areas like "
+        "the 1 that scores them."
     ]
     assert "one area" not in " ".join(caveats(of_label(steady([0.6, 0.4]))))
 
@@ -380,8 +380,8 @@ def test_scores_of_another_split():
 def test_what_it_holds_for():
     found = of_label(steady([0.6, 0.5]), groups=list("aabbccdd"))
     assert statistics(found)[-1] == (
-        "This holds for models trained on these training scenes (3) for 400 steps at a learning rate of 0.001, and for areas "
-        "like those that score them (4)."
+        "This holds for models trained on 3 training scenes for 400 steps at a learning rate of 0.001, and for areas like "
+        "the 4 that score them."
     )
     rows = [list(row) for row in found.comparison.runs]
     for i, run in enumerate(rows[1]):
@@ -396,7 +396,7 @@ def test_what_it_holds_for():
         [changed(run, rate=np.nan, data=run.data | {"scenes": run.data["scenes"] | {"train": ["a"]}}) for run in row]
         for row in rows
     ]
-    assert " on these training scenes (1) for 300 or 400 steps, and" in statistics(Findings(made_comparison(rows)))[-1]
+    assert " on 1 training scene for 300 or 400 steps, and" in statistics(Findings(made_comparison(rows)))[-1]
 
 
 # What weakens the answer
@@ -426,7 +426,7 @@ def test_few_areas_are_named():
 def test_an_early_look_is_labelled():
     found = of_label(steady([0.6, 0.5]), unfinished={"ce": 1, "dice": 3})
     assert caveats(found)[0] == (
-        "An early look: 4 of 10 planned runs are not finished (ce 1 and dice 3). Who looks often finds differences by chance: "
+        "An early look: 4 of 10 planned runs are not finished (ce 1 and dice 3). Repeated looks find differences by chance: "
         "decide when the sweep is finished."
     )
     assert "early look" not in " ".join(caveats(of_label(steady([0.6, 0.5]))))

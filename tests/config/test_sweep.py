@@ -314,6 +314,18 @@ def test_a_plan_grows_with_its_sweep(tmp_path, folder_root):
     assert "optimizer.lr" not in found.common
 
 
+def test_a_race_s_sweeps_share_a_folder(tmp_path, folder_root):
+    """Each varies the last key alone; what the others differ in is varied by their plans together."""
+    data, folder = folder_data(folder_root), tmp_path / "raced"
+    for rate in ("0.1", "0.2"):
+        words = [f"optimizer.lr=choice({rate})", "loss=choice(ce,dice)", "seed=1", f"hydra.sweep.dir={folder}"]
+        plan(tmp_path, *data, *words)
+        begun(folder / f"loss=ce,optimizer.lr={rate},seed=1", tmp_path, *data, f"optimizer.lr={rate}", "loss=ce", "seed=1")
+    assert len(set(read_plan(folder).labels.values())) == 4
+    with pytest.raises(SystemExit, match="holds runs of another config"):
+        plan(tmp_path, *data, "loss=choice(ce)", "seed=1", "steps=9", f"hydra.sweep.dir={folder}")
+
+
 def test_a_recipe_is_a_row_of_its_own_name(tmp_path, folder_root):
     words = ["sweep=imbalance", "experiment=imbalance/ce,imbalance/oversample", "seed=1,2"]
     plan(tmp_path, *folder_data(folder_root), *words)

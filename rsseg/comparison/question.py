@@ -1,0 +1,31 @@
+"""What is asked of a comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rsseg.task import TASKS
+
+EQUAL = 0.01
+"""Losses whose scores differ by less are practically equal, unless the user says otherwise."""
+
+
+@dataclass(kw_only=True)
+class Question:
+    """The settings of a comparison; ``rsseg compare --help`` explains them."""
+
+    metric: str = ""  # what losses are ranked by, see rsseg.comparison.measures.measures; empty: Task.score, IoU or RMSE
+    head: str = ""  # the head that is compared; empty: the first of each run
+    without: list[str] = field(default_factory=list)  # classes that means leave out; empty: those that the runs leave out
+    split: str = "val"  # the scenes that score the chosen checkpoints: each half of val by those of the other, or test
+    equal_within: float = EQUAL  # losses whose scores differ by less are practically equal
+    allow_different: bool = False  # compare runs that differ in what no plan varies all the same
+    trust: list[str] = field(default_factory=list)  # packages whose classes the runs' configs may name
+
+    @property
+    def folder(self) -> str:
+        """What the folder of its answer is called."""
+        metric = "" if self.metric in {task.score for task in TASKS.values()} else self.metric
+        without = "_".join(["without", *self.without]) if self.without else ""
+        words = ["comparison", self.head, metric, without, "" if self.split == "val" else self.split]
+        return "_".join(filter(None, words)).replace("/", "_")
