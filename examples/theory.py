@@ -27,7 +27,6 @@ from scipy.special import expit, xlogy
 from torch import Tensor, nn
 from torch.optim import LBFGS, SGD, Adam, Optimizer, RMSprop
 
-from rsseg.comparison.gradients import norms_and_cosines
 from rsseg.comparison.tuning import tune_threshold
 from rsseg.config.arguments import run_command
 from rsseg.contract import InputError
@@ -38,6 +37,7 @@ from rsseg.metrics.average import Array
 from rsseg.metrics.counters import Confusion
 from rsseg.metrics.scores import class_counts, overlap, pooled
 from rsseg.task import Binary
+from rsseg.training.gradients import norms_and_cosines
 
 # The closed forms
 

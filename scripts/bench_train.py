@@ -122,8 +122,8 @@ def watch() -> Spent:
     from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 
     from rsseg import run
-    from rsseg.comparison.recorder import Recorder
     from rsseg.training import checkpointing
+    from rsseg.training.recorder import Recorder
     from rsseg.training.trainer import Loop
 
     spent = Spent()

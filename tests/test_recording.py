@@ -17,7 +17,6 @@ import rsseg.training.scoring as scoring
 from rsseg.answer import is_counted
 from rsseg.assembly import make_setup
 from rsseg.comparison.question import Question
-from rsseg.comparison.recorder import Recorder
 from rsseg.comparison.records import load_records, read_arrays
 from rsseg.comparison.runs import Run
 from rsseg.comparison.tuning import tune
@@ -28,6 +27,7 @@ from rsseg.evaluation.scores import evaluate, record_splits
 from rsseg.metrics.scores import overlap, pooled
 from rsseg.run import train
 from rsseg.task import Multiclass
+from rsseg.training.recorder import Recorder
 from rsseg.training.recording import panel_facts
 
 pytestmark = pytest.mark.usefixtures("no_charts")
@@ -120,7 +120,7 @@ def test_logits_of_the_last_validation_need_no_second_pass(tmp_path, folder_root
     best = load_records(tmp_path / "kept").best_index
     free = {4} | ({2} if best == 0 else set())  # the best checkpoint is scored anyway where it is not the last
     assert len(passes) == len(set(halves) - free) + (best == 0)
-    monkeypatch.setattr("rsseg.comparison.recorder.KEPT", 0)
+    monkeypatch.setattr("rsseg.training.recorder.KEPT", 0)
     train(settings(tmp_path, *common), tmp_path / "again")
     one, two = (read_arrays(tmp_path / run / "records" / "crossed.npz") for run in ("kept", "again"))
     assert one.keys() == two.keys()

@@ -454,7 +454,7 @@ def test_cache_changes_nothing(tmp_path, folder_root, monkeypatch):
     """`gpu` is the device that trains, here the CPU."""
     common = [*folder_data(folder_root), "pictures=1", "trainer.log_every_n_steps=1"]
     held = []
-    monkeypatch.setattr("rsseg.comparison.recorder.KEPT", 0)
+    monkeypatch.setattr("rsseg.training.recorder.KEPT", 0)
     monkeypatch.setattr(scoring, "load", lambda stores, device: held.append(device) or load(stores, device))
     for where in ("disk", "ram", "gpu"):
         train(settings(tmp_path, *common, f"cache={where}"), tmp_path / where)

@@ -14,8 +14,8 @@ import torch
 from test_run import command, folder_data, settings
 from tiny import map_scene
 
-import rsseg.comparison.recorder as recorder
 import rsseg.data.build as build
+import rsseg.training.recorder as recorder
 import rsseg.training.scoring as scoring
 from rsseg.config.folder import RunFolder
 from rsseg.config.naming import run_folder

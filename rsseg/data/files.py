@@ -136,8 +136,8 @@ class Files(Source):
         self.root = fetch(root, fits) if is_remote(root) else Path(root).expanduser()
         if not self.root.is_dir():
             raise InputError(
-                f"there is no folder {self.root}: set dataset.source.root, of a finished run in its config.yaml, or RSSEG_DATA to "
-                f"the folder that holds {self.root.name}"
+                f"there is no folder {self.root}: set dataset.source.root, of a finished run in its config.yaml, or RSSEG_DATA "
+                f"to the folder that holds {self.root.name}"
             )
         self.split = Split(split, self.root, self.skip)
         if group is not None and self.split.side and self.split.buffer:

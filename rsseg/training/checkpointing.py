@@ -15,9 +15,9 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 
 from rsseg.checkpoints import read_checkpoint, write_checkpoint
-from rsseg.comparison.recorder import Recorder
 from rsseg.config.folder import RunFolder
 from rsseg.files import UnwritableError, atomic_write
+from rsseg.training.recorder import Recorder
 from rsseg.training.signals import Interrupts
 
 STATE = ("best_model_score", "_any", "_ended", "_validated")  # what `Checkpoints` keeps of itself

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsseg.comparison.recorder import Panel, Recorder, Split
 from rsseg.comparison.records import of_head, read_arrays, write_arrays
 from rsseg.comparison.tuning import Overlap, shared, threshold_facts, tune
 from rsseg.config.build import TERM, build
@@ -32,6 +31,7 @@ from rsseg.pictures.windows import pick_windows
 from rsseg.setup import Setup
 from rsseg.task import Task
 from rsseg.training.counting import PointCounts, Thresholds
+from rsseg.training.recorder import Panel, Recorder, Split
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from rsseg.checkpoints import fill
-from rsseg.comparison.recorder import HALVES, Recorder
 from rsseg.comparison.records import POINTS, write_arrays
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import Cache
@@ -33,6 +32,7 @@ from rsseg.progress import progress
 from rsseg.setup import Setup
 from rsseg.table import print_table
 from rsseg.training.counting import PointCounts, Thresholds
+from rsseg.training.recorder import HALVES, Recorder
 from rsseg.training.recording import Count, Crossing, keep_tuned, labelled_tasks, recorded_split
 
 log = logging.getLogger(__name__)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from rsseg.comparison.gradients import norms_and_cosines, one_step_gain
 from rsseg.comparison.measures import CHECKPOINTS, rank_alignment
 from rsseg.comparison.tables import mean_ranks
 from rsseg.losses import Composite, CrossEntropy, Dice
 from rsseg.losses.balancing import term_gradients
+from rsseg.training.gradients import norms_and_cosines, one_step_gain
 
 
 def test_ranks_are_averaged_over_seeds_and_shared_by_ties():

@@ -10,12 +10,12 @@ from networks import ARCHITECTURES, TASKS, network
 from torch import nn
 from torch.nn import functional as F
 
-from rsseg.comparison.gradients import probe
 from rsseg.config.schema import ModelConfig
 from rsseg.contract import Batch, InputError
 from rsseg.losses import Composite, CrossEntropy
 from rsseg.models import build_network, freeze_idle, load_weights
 from rsseg.module import SegmentationModule
+from rsseg.training.gradients import probe
 
 
 def own(*heads):

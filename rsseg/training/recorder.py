@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from rsseg.comparison.gradients import probe
 from rsseg.comparison.records import ABOUT, FORMAT, chosen_index, half_quality, read_arrays, write_arrays
 from rsseg.comparison.tuning import halves
 from rsseg.contract import Batch
@@ -22,6 +21,7 @@ from rsseg.metrics import Sample, metrics
 from rsseg.metrics.counters import LogitSample
 from rsseg.metrics.scores import class_counts
 from rsseg.module import SegmentationModule
+from rsseg.training.gradients import probe
 
 HALVES = ("first", "second")
 """What the checkpoints are called that are the best on each half of the scenes."""

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from rsseg.comparison.gradients import probe
 from rsseg.contract import IGNORE, Batch
 from rsseg.losses import Composite, CrossEntropy, Dice
 from rsseg.module import SegmentationModule
 from rsseg.task import Binary
+from rsseg.training.gradients import probe
 
 WEIGHTS = torch.tensor([0.7, -0.4])
 BIAS = 0.1
@@ -72,7 +72,7 @@ def test_norms_and_cosines_are_those_of_the_closed_form():
 def test_gain_is_that_of_a_step_and_the_weights_stay(monkeypatch):
     """One pixel is positive and called so by a margin that one step of the cross-entropy takes away."""
     trainer, module, windows, _, _ = setting()
-    monkeypatch.setattr("rsseg.comparison.gradients.STEP", 10.0)
+    monkeypatch.setattr("rsseg.training.gradients.STEP", 10.0)
     negative = [{**w, "mask": torch.where(w["mask"] == 1, 0, w["mask"])} for w in windows]
     before = {name: value.clone() for name, value in module.state_dict().items()}
     positive = [{**w, "mask": torch.where(w["mask"] == 0, 1, w["mask"])} for w in windows]
