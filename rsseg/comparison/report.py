@@ -26,8 +26,8 @@ from rsseg.metrics.average import Array
 from rsseg.progress import duration
 from rsseg.table import print_table
 
-UNPRINTED = ("gained by tuning", "optimism", "best checkpoint is the last", "time")
-"""The columns of the ranking that a terminal has no room for."""
+UNPRINTED = ("gained by tuning", "expected", "optimism", "best checkpoint", "time")
+"""How those columns of the ranking begin that a terminal has no room for."""
 
 MOST_SCENES = 15
 """Rows of the table of scenes in the page; ``scenes.csv`` holds all."""
@@ -105,7 +105,8 @@ def write_across(across: AcrossDatasets, out: Path) -> Path:
 
 def say(found: Findings) -> None:
     """Print the ranking, the answer and what weakens it."""
-    shown = ranking(found).text.drop(columns=list(UNPRINTED), errors="ignore").reset_index(names="loss")
+    ranked = ranking(found).text
+    shown = ranked.loc[:, ~ranked.columns.str.startswith(UNPRINTED)].reset_index(names="loss")
     print_table(shown.to_dict("records"), ranking_note(found))
     for sentence in [*answer(found), *statistics(found)]:
         log.info("%s", sentence)
