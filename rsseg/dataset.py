@@ -322,8 +322,8 @@ def scenes_of(source: Source, dataset: Dataset, split: str, needed: bool = True)
     scenes = source.scenes(split)
     if not scenes and needed:
         raise InputError(
-            f"the {split} split of dataset {dataset.name} has no scenes: see dataset.source, and whether "
-            "the other splits have taken all of them"
+            f"the {split} split of dataset {dataset.name} has no scenes: see dataset.source.split, and whether the other "
+            f"splits have taken all of them{'; or take split=val' * (split == 'test')}"
         )
     unlabelled = dataset.unlabelled_in([scene.name for scene in scenes])
     return [replace(scene, unlabelled=unlabelled[scene.name], nodata=dataset.nodata) for scene in scenes]

@@ -75,6 +75,8 @@ def predict(
     mapper = Mapper(load_models(runs, trust), options)
     scenes, folder = find_scenes(scene, mapper.spec.image, options.stack), out or Path(runs[0]) / "maps"
     single = not folder.is_dir() and folder.suffix.lower() in (*MAPS, *OBJECTS)
+    if folder.is_file() and not single:
+        raise InputError(f"out={out} is a file: name a folder, or a map that ends in {' or '.join((*MAPS, *OBJECTS))}")
     if single and len(scenes) > 1:
         raise InputError(f"out={out}: there are {len(scenes)} scenes; name a folder for their maps")
     found, failed, elsewhere = list[Path](), list[str](), 0
@@ -201,7 +203,7 @@ class Mapper:
         tags = self._tags(scene)
         with _claimed(out), tempfile.TemporaryDirectory(prefix="rsseg-") as scratch:
             files = [file for product, path in zip(self.products, paths, strict=True) for file in product.files(path)]
-            if _is_made(files, _files_of(scene), self.options.overwrite):
+            if _is_made(files, json.loads(tags["RSSEG"]), self.options.overwrite):
                 return out
             with in_one_line(out.parent, self.windows.batch_size, self.windows.size, memory=SCORING):
                 reader = open_scene(scene, self.spec, self.options, Path(scratch))
@@ -254,7 +256,9 @@ def _check(options: Options) -> None:
     check_choice("dtype", options.dtype, ("uint8", "float16"))
     for kind in options.write or [""]:
         check_choice("write", kind, KINDS)
-    if options.area and not (Path(options.area).is_file() and Mask(Path(options.area)).vector):
+    if options.area and not Path(options.area).is_file():
+        raise InputError(f"area={options.area}: there is no such file")
+    if options.area and not Mask(Path(options.area)).vector:
         raise InputError(f"area={options.area}: a vector file is expected ({', '.join(sorted(VECTORS))})")
 
 
@@ -263,17 +267,22 @@ def _files_of(scene: Scene) -> str:
     return ",".join(str(image.absolute()) for image in scene.images)
 
 
-def _is_made(files: Sequence[Path], scene: str, overwrite: bool) -> bool:
-    """Whether the files of a scene are there and stay; refused if one is not rsseg's, or is to stay and of another scene."""
+def _is_made(files: Sequence[Path], asked: Mapping[str, Any], overwrite: bool) -> bool:
+    """Whether the files of a scene are there and stay; refused if one is not rsseg's, or is to stay and of another scene.
+
+    What is `asked` for is told where it differs from how they were made.
+    """
     made = {path: made_by(path) for path in files if path.exists()}
     for path, how in made.items():
         if not how:
             raise InputError(f"{path} was not made by rsseg predict and is not overwritten: choose another name or folder")
-        if not overwrite and how.get("scene") != scene:
+        if not overwrite and how.get("scene") != asked["scene"]:
             raise InputError(f"{path} is the map of {how.get('scene')}: overwrite=true replaces it; or choose another name")
     if overwrite or len(made) < len(files):
         return False
-    log.info("%s is kept, as it was made; overwrite=true makes it again.", files[0])
+    other = {f"{key}={how.get(key)}": None for how in made.values() for key in asked if how.get(key) != asked[key]}
+    said = f"it was made with {', '.join(other)}" if other else "as it was made"
+    log.info("%s is kept, %s; overwrite=true makes it again.", files[0], said)
     return True
 
 

@@ -44,7 +44,9 @@ def reproduce(folder: Path, out: Path | None = None, trust: Sequence[str] = ()) 
     origin, config = before.origin(), before.config()
     config.trust = list(trust)
     chosen = Chosen(list(origin["overrides"]), str(origin["loss"]), dict(origin.get("losses") or {}))
-    causes = list(changed_environment(origin, provenance(chosen)))
+    extended = [entry for entry in origin.get("continued", []) if entry["new_schedule"]]
+    causes = [f"it went on from step {entry['step']} with {' '.join(entry['overrides'])}" for entry in extended]
+    causes += changed_environment(origin, provenance(chosen))
     for cause in causes:
         log.info("Different from then: %s", cause)
     train(config, after.path, chosen.overrides, chosen.loss, chosen.of_heads)

@@ -35,7 +35,7 @@ from rsseg.inference.ensemble import pooled_logits
 from rsseg.metrics import Scores, metrics
 from rsseg.run import train
 from rsseg.task import Binary, Centres, Multiclass, Multilabel, Regression
-from rsseg.training.scoring import feed, load_checkpoint, name_means, score_rows, scoring_trainer
+from rsseg.training.scoring import feed, load_checkpoint, name_means, score, score_rows, scoring_trainer
 
 pytestmark = pytest.mark.usefixtures("no_charts")
 
@@ -114,6 +114,10 @@ def test_every_kind_of_head_is_scored_as_in_training(tmp_path, kind, request):
     assert ours.keys() == theirs.keys()
     for head in ours:
         np.testing.assert_array_equal(ours[head].counts, theirs[head].counts)
+    fixed, setup = evaluate(run, "val"), make_setup(RunFolder(run).config())
+    model, store = open_labelled(RunFolder(run), setup, "val")
+    for head, scores in score(setup, model, GridWindows(store, setup.window, setup.overlap)).items():
+        np.testing.assert_array_equal(scores.counts, fixed[head].counts)
     rows = read(run / "evaluation-val-calibration.csv")
     assert {(row["head"], row["scaling"]) for row in rows} == {
         (head, scaling) for head in ours if head != "height" for scaling in ("none", "temperature", "vector")

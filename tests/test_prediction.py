@@ -144,6 +144,8 @@ def test_a_batch_goes_on_where_it_stopped(tmp_path, runs, scenes, caplog):
     assert [path.name for path in predict(runs[:1], str(scenes), tmp_path / "maps")] == ["s0.tif", "s1.tif", "s2.tif"]
     assert {name: (tmp_path / "maps" / name).stat().st_mtime_ns for name in made} == made
     assert "s0.tif is kept, as it was made; overwrite=true makes it again" in caplog.text
+    predict(runs[:1], str(scenes / "s0.tif"), tmp_path / "maps", Options(margin=8))
+    assert "s0.tif is kept, it was made with margin=" in caplog.text
     predict(runs[:1], str(scenes / "s0.tif"), tmp_path / "maps", Options(overwrite=True))
     assert (tmp_path / "maps" / "s0.tif").stat().st_mtime_ns > made["s0.tif"]
 
@@ -201,7 +203,7 @@ def test_nothing_is_mapped_outside_the_area(tmp_path, runs, scenes):
     assert (labels[:20, :40] != 255).all()
     assert (labels[20:] == 255).all()
     assert (labels[:, 40:] == 255).all()
-    with pytest.raises(InputError, match=r"no\.gpkg: a vector file is expected"):
+    with pytest.raises(InputError, match=r"no\.gpkg: there is no such file"):
         map_scene(runs[0], scenes / "s0.tif", tmp_path / "n.tif", area=str(tmp_path / "no.gpkg"))
 
 

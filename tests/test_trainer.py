@@ -471,7 +471,7 @@ def test_a_run_without_a_terminal_says_how_far_it_is(tmp_path, folder_root, capl
     lines = [message for message in caplog.messages if re.match(r"step \d of 4: ", message)]
     assert [line.split()[1] for line in lines if " train/loss " in line] == ["3", "4"]  # the first steps are measured
     assert sum(" val/iou " in line for line in lines) == 1
-    assert all(" s gone, about " in line for line in lines)
+    assert all("s gone, about " in line for line in lines)
     assert [bool(re.search(r"\(.* m?s a step, .* m?s a validation\)$", line)) for line in lines] == [True, False, False]
     assert sum(bool(re.match(r"Checkpoints take about \d+ MB, and .* has ", message)) for message in caplog.messages) == 1
     said = capsys.readouterr()

@@ -50,17 +50,13 @@ def _classes(found: Findings) -> list[str]:
     pixels = metrics(task)[task.score].pixels(found.counts[0, 0]).sum(0)
     absent = [name for name, many in zip(task.classes, pixels, strict=True) if many == 0]
     notes = [f"{kind} {name} does not occur in the scenes that are scored: it is in no mean." for name in absent]
-    for name in found.lone:
-        known = ""
-        if found.leaves_out and found.metric in found.metrics:
-            metric = metrics(task, found.without)[found.metric]
-            with_it = metric(found.counts).mean(1)
-            each = [f"{number(with_it[i])} for {found.labels[i]}" for i in found.order[:3]]
-            known = f" With it, {metric.label} is {listed(each)}."
-        notes.append(
-            f"{kind} {name} lies, nearly or as a whole, in one of {found.group_count} {area_word(found)}: how its score varies "
-            f"can't be known, and it is in no mean.{known}"
-        )
+    why = f"lies, nearly or as a whole, in one of {found.group_count} {area_word(found)}: how its score varies can't be known"
+    notes += [f"{kind} {name} {why}, and it is in no mean." for name in found.lone]
+    if found.lone and found.leaves_out and found.metric in found.metrics:
+        metric = metrics(task, found.without)[found.metric]
+        whole = metric(found.counts).mean(1)
+        each = [f"{number(whole[i])} for {found.labels[i]}" for i in found.order[:3]]
+        notes[-1] += f" With {listed(found.lone)}, {metric.label} is {listed(each)}."
     return notes
 
 

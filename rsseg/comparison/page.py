@@ -23,12 +23,15 @@ def grid(table: pd.DataFrame, kinds: pd.DataFrame | None = None, title: str = ""
     if not table.index.is_unique:
         table = table.reset_index()
     classes = pd.DataFrame("", index=table.index, columns=table.columns) if kinds is None else kinds
-    if kinds is None:
-        classes[[name for name in table if not pd.api.types.is_numeric_dtype(table[name])]] = "text"
+    texts = [name for name in table if kinds is None and not pd.api.types.is_numeric_dtype(table[name])]
+    classes[texts] = "text"
     html = table.style.format(precision=3, na_rep="-", thousands="\u202f", escape="html").set_td_classes(classes)
     html.format_index(escape="html", axis=0).format_index(escape="html", axis=1).hide(axis="index", names=True)
     if isinstance(table.index, pd.RangeIndex):
         html.hide(axis="index")
+    if not any(table.columns):
+        html.hide(axis="columns")
+    html.set_table_styles({name: [{"selector": "th", "props": "text-align: left"}] for name in texts})
     html.cell_ids = False
     shown = f"<p><strong>{escape(title)}</strong></p>" if title else ""
     return f'{shown}<div class="scroll">{html.to_html()}</div>'

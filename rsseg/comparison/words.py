@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rsseg.comparison.chances import MOST, Reach
+from rsseg.comparison.chances import Reach
 from rsseg.comparison.findings import Findings
 from rsseg.comparison.intervals import CLAIMED, SEEDS
 from rsseg.comparison.runs import NO_HEAD
@@ -227,7 +227,7 @@ def _what_decides(found: Findings, known: Reach) -> list[str]:
     enough = [f"about {known.seeds} seeds per loss"] if known.seeds else []
     enough += [f"about {known.groups} {areas}"] if known.groups else []
     if not enough:
-        return [f"Neither more seeds alone nor more {areas} alone would tell {pair} apart, up to {MOST}."]
+        return [f"More seeds alone, or more {areas} alone, would not tell {pair} apart: it takes both."]
     how = more_seeds(found, known.seeds) if known.seeds and known.seeds <= AFFORDABLE * len(found.seeds) else ""
     return [f"If {pair} differ as they seem to, {listed(enough, 'or')} would tell them apart.{how}"]
 

@@ -109,7 +109,8 @@ class RunFolder:
     def config(self) -> Any:
         """The config of the run, typed by the schema. Nothing in it is resolved; keys that the schema lacks are kept."""
         if not self.begun:
-            raise InputError(f"{self} is no run folder: it has no config.yaml")
+            why = "it has no config.yaml" if self.path.is_dir() else "it is a file" if self.path.exists() else "it is not there"
+            raise InputError(f"{self} is no run folder: {why}")
         try:
             content: Any = OmegaConf.to_container(OmegaConf.load(self.config_file), resolve=False)
             if wrong := fault(self.config_file.name, content):

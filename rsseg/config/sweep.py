@@ -207,7 +207,7 @@ def check_runs(runs: Runs, jobs: Sequence[Sequence[str]], thorough: bool) -> Non
                 assembly.check_run(config, scenes=str(config.dataset) not in datasets)
             datasets.add(str(config.dataset))
     if faults:
-        raise InputError("\n  ".join(f"{name}: {fault}" for fault, name in list(faults.items())[:5]))
+        raise InputError("\n  ".join(list(faults.values())[:5]))
     if thorough and new:
         sizes, need = dict[str, float](), 0.0
         for config in new:
@@ -223,4 +223,4 @@ def _noted(faults: dict[str, str], name: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        faults.setdefault(str(error), name)
+        faults.setdefault(str(error).replace(name, "..."), f"{name}: {error}")

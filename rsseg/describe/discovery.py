@@ -45,7 +45,7 @@ LISTED = 5  # names of files in a sentence
 IN_FRACTIONS = "70 % train, 15 % validate, 15 % test, by groups"
 
 AREAS = {
-    r"([^/]+?)[_-](?:r?\d+[_-]c?\d+|part[_-]?\d+|\d+)(?:[_-][A-Za-z]+)?\.\w+$": "what stands before the number in the name",
+    r"([^/]+?)[ _-](?:r?\d+[ _-]c?\d+|part[ _-]?\d+|\d+)(?:[ _-][A-Za-z]+)?\.\w+$": "what stands before the number in the name",
     r"([A-Za-z-]{3,})\d+\.\w+$": "the word in the name",
 }
 """What the names of scenes of one area share: expressions for `dataset.source.group`, and the same in words."""
@@ -202,7 +202,7 @@ def says(name: str, words: Iterable[str]) -> bool:
 
 def tail(stem: str) -> str:
     """What stands at the end of a name and says what the file is, as in x_sat and x_mask; empty: nothing."""
-    found = re.search(r"[_-][A-Za-z0-9]+$", stem)
+    found = re.search(r"[ _-][A-Za-z0-9]+$", stem)
     return found[0] if found and says(found[0], (*MASK_WORDS, *IMAGE_WORDS)) else ""
 
 
@@ -241,8 +241,8 @@ def find_pair(root: Path, kinds: Sequence[Kind]) -> tuple[Kind, Kind]:
     if not pairs:
         there = "; ".join(f"{len(kind.files)} {kind.path}" for kind in kinds[:LISTED])
         raise InputError(
-            f"{root}: no images and masks of equal names are found ({there or 'no images at all'}): name both, as in "
-            "dataset=folder dataset.source.root=... 'dataset.source.image=\"images/{name}.tif\"' dataset.source.mask=..."
+            f"{root}: no images and masks of equal names are found ({there or 'no images at all'}): rename them, as x.tif and "
+            "x_mask.tif or in folders images and masks; or write a config with their patterns, from configs/dataset/folder.yaml"
         )
     most = max(likely[2] for likely, *_ in pairs)
     _, image, mask = max(pairs, key=lambda pair: (2 * pair[0][2] >= most, *pair[0]))

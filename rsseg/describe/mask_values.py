@@ -17,6 +17,7 @@ from rsseg.data.raster import Raster, alpha_band, has_palette, open_raster
 LOOKED_AT = 24  # files that are looked into
 SIDE = 2048  # the largest height and width of what is looked at of a mask
 MANY = 32  # more values than these are no labels
+STRAY = 1e-5  # the share of pixels below which a colour is taken for a slip of the pen
 UNLISTED = 0.02  # the share of pixels whose colours need not be among the labels where masks are blurred, as in a JPEG
 
 
@@ -64,13 +65,17 @@ def describe_masks(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
 def describe_colours(counts: Counter[Any], some: str) -> tuple[dict[str, Any], list[str]]:
     """The same of masks in colours, from the pixels of each."""
     blurred = len(counts) > MANY
-    least = UNLISTED * counts.total() * blurred
+    least = (UNLISTED if blurred else STRAY) * counts.total()
     chosen = sorted(colour for colour, number in counts.most_common(MANY) if number > least)
+    stray = [] if blurred else sorted(counts.keys() - {*chosen})
     classes = [f"colour_{colour[1:]}" for colour in chosen]
-    config = {"task": "multiclass", "classes": classes, "palette": chosen, "mask_values": chosen, "ignore_values": []}
+    config = {"task": "multiclass", "classes": classes, "palette": chosen, "mask_values": chosen, "ignore_values": stray}
     near = ", and many near them, as JPEG leaves them" * blurred
-    belief = f"Masks hold colours, {list_shares(counts, chosen)} {some}{near}."
-    return config | {"colour_tolerance": 60 if blurred else None}, [belief]
+    beliefs = [f"Masks hold colours, {list_shares(counts, chosen)} {some}{near}."]
+    if stray:
+        few = ", ".join(f"{colour} ({counts[colour]} px)" for colour in stray)
+        beliefs.append(f"Hardly any pixel is {few}: taken for not labelled. If it is a class, move it to mask_values.")
+    return config | {"colour_tolerance": 60 if blurred else None}, beliefs
 
 
 def list_shares(counts: Counter[Any], values: Iterable[Any]) -> str:

@@ -146,7 +146,7 @@ class Doubts:
         pixels = pd.DataFrame(np.transpose(doubted), columns=["plane", "row", "column"])
         pixels[["row", "column"]] = pixels[["row", "column"]] // side * side
         pixels["labelled"], pixels["suggested"] = label[doubted], suggested[doubted]
-        groups = pixels.assign(confidence=confidence[doubted]).groupby([*pixels.columns])["confidence"]
+        groups = pixels.assign(confidence=confidence[doubted].astype(np.float64)).groupby([*pixels.columns])["confidence"]
         found = groups.agg(pixels="size", confidence="mean", sum="sum").reset_index().round({"confidence": 4})
         for column in ("labelled", "suggested"):
             places = zip(found["plane"], found[column], strict=True)

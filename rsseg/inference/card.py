@@ -12,7 +12,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 
 from rsseg.comparison.intervals import estimate, sum_groups
-from rsseg.comparison.measures import Measure, calibration_measures, measures, of_metric
+from rsseg.comparison.measures import Measure, measures, of_metric
 from rsseg.comparison.records import Records
 from rsseg.comparison.words import of_blocks
 from rsseg.contract import ENOUGH_GROUPS, counted
@@ -98,7 +98,6 @@ def _shown(task: Task, without: Sequence[str]) -> list[Measure]:
     """The scores of a card: means, calibration, tuned, and the first score of each class."""
     known, found = metrics(task, without), list(measures(task, without).values())
     if not task.real:
-        found += calibration_measures(task).values()
         found.append(of_metric(known[task.score], task.score, f"{task.score_name} at tuned {task.all_tuned}"))
     classes = [label for label in task.classes if f"{task.score}/{label}" in known and task.channels > 1]
     return found + [of_metric(known[f"{task.score}/{label}"], label=f"{task.score_name} of {label}") for label in classes]

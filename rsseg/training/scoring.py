@@ -94,15 +94,16 @@ def score(
     setup: Setup, model: SegmentationModule | TrainedModel, windows: GridWindows, counters: Sequence[Count] = ()
 ) -> dict[str, Scores]:
     """Score whole scenes, by head, and give their batches of logits to `counters`."""
-    sums: dict[str, Any] = {name: SCENE_SUMS[task.counted](task, len(windows.store)) for name, task in setup.tasks.items()}
+    tasks = model.tasks  # they know the units of real values
+    sums: dict[str, Any] = {name: SCENE_SUMS[task.counted](task, len(windows.store)) for name, task in tasks.items()}
     for (outputs,), batch in predict_scenes(setup, [model], windows):
         layers = layers_of(batch)
-        for name, task in setup.tasks.items():
+        for name, task in tasks.items():
             logits, target = outputs[name], task.standardise(layers[task.target])
             sums[name].to(logits.device).update(logits, target, batch["scene"], batch.get("corner"))
         for count in counters:
             count(outputs, batch)
-    return {name: score_scenes(own, setup.tasks[name], setup.without_of(name)) for name, own in sums.items()}
+    return {name: score_scenes(own, tasks[name], setup.without_of(name)) for name, own in sums.items()}
 
 
 def score_best(

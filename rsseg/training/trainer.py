@@ -264,9 +264,10 @@ class Loop:
             within = f" in {counted(areas, 'area')}" if areas < len(store) else ""
             scenes.append(counted(len(store), f"{word} scene") + within)
         log.info(
-            "%s: %s, %d steps of %d windows of %d px on %s in %s%s%s",
-            setup.dataset.name, " and ".join(scenes), setup.steps, setup.batch_size * setup.accumulate, setup.window,
-            trainer.strategy.root_device, trainer.precision, f", {trainer.world_size} processes" * (trainer.world_size > 1),
+            "%s: %s, %s of %d windows of %d px on %s in %s%s%s",
+            setup.dataset.name, " and ".join(scenes), counted(setup.steps, "step"),
+            setup.batch_size * setup.accumulate, setup.window, trainer.strategy.root_device, trainer.precision,
+            f", {trainer.world_size} processes" * (trainer.world_size > 1),
             f", going on from step {self.step}" if self.step else "",
         )  # fmt: skip
         if setup.accumulate > 1:

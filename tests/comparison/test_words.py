@@ -338,7 +338,7 @@ def test_seeds_or_areas_would_decide():
 
 def test_neither_would_decide_and_what_is_decided_needs_nothing():
     close = of_label(steady([0.60, 0.5999], of_seeds=0.02, of_scenes=0.03))
-    assert statistics(close)[1] == "Neither more seeds alone nor more scenes alone would tell ce and dice apart, up to 1000."
+    assert statistics(close)[1] == "More seeds alone, or more scenes alone, would not tell ce and dice apart: it takes both."
     decided = " ".join(statistics(of_label(steady([0.60, 0.5]))))
     assert "tell them apart" not in decided
     assert "practically equal" not in decided
@@ -463,11 +463,11 @@ def test_a_lone_class_is_left_out_and_shown_beside():
     assert found.ranked.mean.value == pytest.approx([0.6, 0.5])
     assert (
         "Class dam lies, nearly or as a whole, in one of 8 scenes: how its score varies can't be known, and it is in no mean. "
-        "With it, IoU is 0.433 for ce and 0.367 for dice."
+        "With dam, IoU is 0.433 for ce and 0.367 for dice."
     ) in caveats(found)
     pixels[3, 2] = 50
     assert any(note.startswith("Class dam lies, nearly or as a whole, in one of 8") for note in caveats(of_three(pixels)))
-    assert "With it, recall is" in " ".join(caveats(of_three(pixels, metric="recall")))
+    assert "With dam, recall is" in " ".join(caveats(of_three(pixels, metric="recall")))
     assert "lies, nearly" not in " ".join(caveats(of_three(np.full((8, 3), 1000))))
 
 

@@ -1,5 +1,6 @@
 """What a folder holds, found by looking: layouts of known structure, and that the config which is written trains."""
 
+from itertools import product
 from pathlib import Path, PureWindowsPath
 
 import geopandas
@@ -213,6 +214,29 @@ def test_bands_and_places_are_told(tmp_path):
     said = " ".join(discover(tmp_path).beliefs)
     assert "4 bands of uint16" in said
     assert "32 x 32 px, EPSG:32633" in said
+
+
+def test_names_with_spaces(tmp_path):
+    for tile, part in product("123", "0123"):
+        png(tmp_path / f"photos/Tile {tile} part {part}.png", picture())
+        png(tmp_path / f"labels/Tile {tile} part {part} mask.png", labels(0, 1, 2))
+    found = discover(tmp_path)
+    assert found.config["source"]["mask"] == "labels/{name} mask.png"
+    assert "3 areas, such as Tile " in " ".join(found.beliefs)
+
+
+def test_a_slip_of_the_pen_is_no_class(tmp_path):
+    for name in "abcd":
+        png(tmp_path / f"images/{name}.png", np.zeros((300, 300, 3), np.uint8))
+        colours = np.full((300, 300, 3), (255, 0, 0), np.uint8)
+        colours[:100] = 0, 255, 0
+        if name == "a":
+            colours[200, 200] = 1, 2, 3
+        png(tmp_path / f"masks/{name}.png", colours)
+    found = discover(tmp_path)
+    assert found.config["mask_values"] == ["#00ff00", "#ff0000"]
+    assert found.config["ignore_values"] == ["#010203"]
+    assert "Hardly any pixel is #010203 (1 px): taken for not labelled" in " ".join(found.beliefs)
 
 
 def test_nothing_that_belongs_together(tmp_path):
