@@ -88,7 +88,7 @@ def unlearnt(found: Findings) -> list[str]:
     name, score = max(better.items(), key=lambda item: sign * item[1])
     return [
         f"No loss to choose yet: none is better than the baseline {name} ({score_name(found)} {quantity(found, score)}). "
-        "Train longer."
+        "Train longer (steps=...)."
     ]
 
 

@@ -63,7 +63,8 @@ def parse(kind: type[Any], words: Sequence[str]) -> Any:
     elif others:
         near = nearest(others[0].partition("=")[0], known)
         several = ", several folders as one word with commas" if {"run", "runs"} & known.keys() else ""
-        raise InputError(f"'{others[0]}' is not understood{near}: write key=value with {', '.join(known)}{several}")
+        fault = "there is no such setting" if "=" in others[0] else "it is not understood"
+        raise InputError(f"{others[0]}: {fault}{near}: write key=value with {', '.join(known)}{several}")
     return typed(kind, given)
 
 

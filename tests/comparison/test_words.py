@@ -536,12 +536,12 @@ def test_blocks_are_not_called_independent():
 def test_where_no_loss_beats_a_baseline_there_is_no_answer_yet():
     found, headline = of_label(steady([0.60, 0.50])), "No loss to choose yet: none is better than the baseline majority class"
     said = answer(changed(found, baselines={"majority class": 0.65, "all positive": 0.61}))
-    assert said[0] == f"{headline} (IoU 0.650). Train longer."
+    assert said[0] == f"{headline} (IoU 0.650). Train longer (steps=...)."
     assert said[1] == "So far ce comes first: its IoU is 0.600."
     assert said[2].startswith("dice is surely behind it, by ")
     assert "Train with" not in " ".join(said)
     few = changed(of_label(steady([0.60, 0.50], seeds=2)), baselines={"majority class": 0.65})
-    assert answer(few)[0] == f"{headline} (IoU 0.650). Train longer."
+    assert answer(few)[0] == f"{headline} (IoU 0.650). Train longer (steps=...)."
     assert answer(few)[1].startswith("So far ce comes first")
     tuned = of_label(steady([0.60, 0.50]), tuned=steady([0.62, 0.50]))
     assert answer(changed(tuned, baselines={"majority class": 0.65}))[1] == (
