@@ -154,8 +154,8 @@ def refusing() -> Iterator[None]:
         if name in RENAMED:
             raise InputError(f"{group}={name}: {name} is called {RENAMED[name]} now") from None
         raise InputError(
-            f"{group}={name}: there is no such choice{nearest(name, known)}; there are {', '.join(known)}, and files of your own "
-            f"in configs/{group} of the working folder"
+            f"{group}={name}: there is no such choice{nearest(name, known)}; there are {', '.join(known)}, and files of your "
+            f"own in configs/{group} of the working folder"
         ) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(_one_line(error)) from None

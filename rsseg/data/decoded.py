@@ -32,6 +32,7 @@ SUM = 16  # bytes of the check sum that follows
 BLOCK = 1 << 16  # bytes of a file of pixels that have a check sum of their own
 SAMPLED = 8  # blocks of a file that are looked at when it is opened
 PART = 1 << 20  # pixels that a thread decodes at a time
+BUFFER = 8 << 20  # bytes of a file that are written at once: what lies together in memory is mapped in larger pieces
 LARGE = 1 << 30  # bytes of a file from which on it is mapped in another way
 MAPS = 40_000  # arrays that are mapped at a time: a process may have 65,530 maps, unless its kernel was told otherwise
 
@@ -88,7 +89,7 @@ class ArrayFile:
     """A .npy file, written part by part; the rest is 0. An image ``[H, W, C]`` has one plane, of pixels of C numbers."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], image: bool) -> None:
-        self.file = path.open("wb")
+        self.file = path.open("wb", buffering=BUFFER)
         header = {"shape": shape, "fortran_order": False, "descr": np.lib.format.dtype_to_descr(dtype)}
         np.lib.format.write_array_header_1_0(self.file, header)
         self.start, self.dtype = self.file.tell(), dtype
@@ -102,7 +103,8 @@ class ArrayFile:
         for i, plane in enumerate(planes):
             for j, rows in enumerate([plane] if whole else plane):
                 place = (i * self.height + window.row_off + j) * self.width + window.col_off
-                self.file.seek(self.start + place * self.pixel)
+                if self.file.tell() != (begin := self.start + place * self.pixel):  # to seek empties the buffer
+                    self.file.seek(begin)
                 self.file.write(np.ascontiguousarray(rows, self.dtype).data)
 
 

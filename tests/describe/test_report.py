@@ -153,7 +153,7 @@ def test_large_splits_are_looked_at_in_part():
 
 @pytest.mark.parametrize(("word", "said"), [
     ("dataset=inri", "did you mean 'inria'?"), ("windw=64", "did you mean 'window'?"), ("a={b", "a={b"),
-    ("-m", "-m: it is not understood"),
+    ("-m", "'-m' is not understood"),
 ])  # fmt: skip
 def test_a_mistake_is_one_line(word, said):
     command = [sys.executable, str(CONFIGS.parent / "scripts/describe.py"), word]
