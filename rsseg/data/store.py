@@ -81,7 +81,7 @@ class Store:
         self._dtypes = [known[text] for text in index["dtypes"].view("S3").ravel().tolist()]
         self._lengths: list[int] = index["lengths"].tolist()
         self._sums, self._ends = index["sums"], np.cumsum(-(-index["lengths"] // BLOCK))
-        self._opened = bytearray(len(self.scenes))
+        self._opened: dict[int, list[tuple[str, str, int, tuple[int, ...], np.dtype[Any]]]] = {}  # see `_check`
         self.dtype = np.result_type(*{self._dtypes[first] for first in self._first})
         self.layers = {name: Layer(task.planes, task.dtype, default=task.unknown) for name, task in self.tasks.items()}
         if any(scene.weight is not None for scene in scenes):
@@ -134,20 +134,19 @@ class Store:
         """The pixels of a scene, which must not be written to; decoded again where they are damaged."""
         if self._loaded:
             return self._loaded[scene]
-        if not self._opened[scene]:
-            self._check(scene)
-        height, width, _ = self._layout[scene]
         arrays: dict[str, Any] = {}
-        for kind, (place, path) in self._files(scene).items():
-            planes = self.layers[kind].planes if kind in self.layers else ()
-            shape = (height, width, len(self.fill)) if kind == "image" else (*planes, height, width)
-            if not has_size(path, self._lengths[place]):  # it had when the scene was opened first: to read its map is a SIGBUS
+        for kind, path, length, shape, dtype in self._opened.get(scene) or self._check(scene):
+            if not has_size(path, length):  # it had when the scene was opened first: to read its map is a SIGBUS
                 self._check(scene)
-            arrays[kind] = map_array(path, shape, self._dtypes[place])
+            arrays[kind] = map_array(path, shape, dtype)
         return arrays.pop("image"), arrays, arrays.pop("missing", None)
 
-    def _check(self, scene: int) -> None:
-        """Look at a scene that is opened for the first time; decode it again if it is not what was written."""
+    def _check(self, scene: int) -> list[tuple[str, str, int, tuple[int, ...], np.dtype[Any]]]:
+        """Look at a scene that is opened for the first time; decode it again if it is not what was written.
+
+        Returns:
+            Its files, kept for the next time: what each holds, its path and length, and the array's shape and dtype.
+        """
         own = self.scenes[scene]
         if self._fault(scene, self._full):
             with REPAIR:
@@ -162,7 +161,14 @@ class Store:
                             f"scene {own.name}: decoding again gave other pixels than recorded (changed library version or "
                             "faulty disk?). Run the same command again to accept the new pixels."
                         )
-        self._opened[scene] = True
+        height, width, _ = self._layout[scene]
+        shapes = {kind: (*layer.planes, height, width) for kind, layer in self.layers.items()}
+        shapes |= {"image": (height, width, len(self.fill)), "missing": (height, width)}
+        self._opened[scene] = [
+            (kind, path, self._lengths[place], shapes[kind], self._dtypes[place])
+            for kind, (place, path) in self._files(scene).items()
+        ]
+        return self._opened[scene]
 
     def _fault(self, scene: int, full: bool) -> str:
         """What is wrong with a scene's files; empty: nothing was found."""
