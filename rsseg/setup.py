@@ -77,7 +77,9 @@ def places(plain: Mapping[str, Any]) -> Iterator[Place]:
     for name, node in plain["callbacks"].items():
         yield Place(f"callbacks.{name}", node, kinds.CALLBACK)
     for name, node in plain["logger"].items():
-        yield Place(f"logger.{name}", node, kinds.LOGGER, tuple(given_to_logger(node, Path()) if isinstance(node, Mapping) else ()))
+        yield Place(
+            f"logger.{name}", node, kinds.LOGGER, tuple(given_to_logger(node, Path()) if isinstance(node, Mapping) else ())
+        )
     for where, terms in loss_places(plain).values():
         for name, node in terms.items():
             given = tuple(given_to_loss(node if isinstance(node, Mapping) else {}))
