@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
@@ -235,6 +235,8 @@ def register() -> None:
 
 def cross_check(config: Any) -> list[str]:
     """The faults that concern single numbers and pairs of fields, one sentence each; an empty list if there are none."""
+    if nested := _nested_lists(config):
+        return nested
     faults = _unknown_keys(config)
     for name, (low, high) in RANGES.items():
         value = OmegaConf.select(config, name)
@@ -249,7 +251,7 @@ def cross_check(config: Any) -> list[str]:
     dataset, model = plain["dataset"], plain["model"]
     faults += head_faults(plain) + target_faults(dataset) + _device_faults(config, plain["trainer"])
     faults += _fold_faults(dataset["folds"], dataset["fold"])
-    if set(model["freeze"]) - {"encoder", "decoder"}:
+    if any(part not in ("encoder", "decoder") for part in model["freeze"]):
         faults.append(f"model.freeze={model['freeze']}: a list of encoder and decoder is expected")
     if config.model.fusion != ModelConfig.fusion and not config.model.siamese:
         faults.append(f"model.fusion={config.model.fusion} is about two dates: set model.siamese=true too")
@@ -272,6 +274,18 @@ def _fold_faults(folds: int | str | None, fold: int | None) -> list[str]:
         found = "null" if fold is None else fold
         return [f"dataset.fold={found}: the fold that validates, from 1 to {last}, is expected; -m sweep=kfold runs all"]
     return []
+
+
+def _nested_lists(config: Any) -> list[str]:
+    """Lists of texts or numbers that hold lists or mappings, which OmegaConf lets pass."""
+    found = []
+    for name, schema in SCHEMAS.items():
+        for key, kind in get_type_hints(schema).items():
+            value = config[name].get(key)
+            flat = list[str] in (kind, *get_args(kind)) or list[int] in (kind, *get_args(kind))
+            if flat and OmegaConf.is_list(value) and any(map(OmegaConf.is_config, value)):
+                found.append(f"{name}.{key}={value}: a list within a list, or a mapping, is not expected")
+    return found
 
 
 def _device_faults(config: Any, trainer: dict[str, Any]) -> list[str]:

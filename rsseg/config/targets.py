@@ -132,7 +132,7 @@ def heads_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     targets, heads = list(targets_of(config["dataset"])), {}
     for name, node in config["model"]["heads"].items():
         given = node if isinstance(node, Mapping) else {}
-        target = given.get("target") or (targets[0] if len(targets) == 1 else name)
+        target = str(given.get("target") or (targets[0] if len(targets) == 1 else name))
         if name == ONE_TARGET and len(targets) > 1 and name not in targets and not given.get("target"):
             continue
         heads[name] = {"weight": 1.0, **given, "target": target}
