@@ -95,7 +95,7 @@ def test_build_says_where():
         (["sampler=uniform", "sampler.kep=2"], ["sampler.kep: Uniform has no parameter"]),
         (["loss.terms.dice.wieght=1"], ["loss.terms.dice.wieght: Dice has no parameter"]),
         (["loss=focal", "loss.terms.focal.gama=1"], ["loss.terms.focal.gama: Focal has no parameter"]),
-        (["dataset.bands=[[1]]", "model.freeze=[[encoder]]"], ["dataset.bands=[[1]]: a list within", "model.freeze=[['encoder']]"]),
+        (["dataset.bands=[[1]]", "model.freeze=[[encoder]]"], ["dataset.bands=[[1]]: a list within", "model.freeze="]),
         (["+logger.new=1e9"], ["logger.new has no _target_: found 1000000000.0"]),
         (["sampler=balanced", "sampler.blocks=3"], ["sampler.blocks is set by rsseg"]),
         (["augment=paste", "augment.paste.classes=[rode]"], ["augment.paste: classes", "did you mean 'road'"]),
