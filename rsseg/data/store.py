@@ -41,6 +41,16 @@ class Layer(NamedTuple):
     default: float  # what windows hold of a scene that has no such layer
 
 
+class StoredFile(NamedTuple):
+    """A file of a scene in the store: what it holds, its length in bytes, and its array's shape and dtype."""
+
+    kind: str
+    path: str
+    length: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
 class Store:
     """The decoded scenes of a split, as `rsseg.data.build.open_store` gives them.
 
@@ -81,7 +91,7 @@ class Store:
         self._dtypes = [known[text] for text in index["dtypes"].view("S3").ravel().tolist()]
         self._lengths: list[int] = index["lengths"].tolist()
         self._sums, self._ends = index["sums"], np.cumsum(-(-index["lengths"] // BLOCK))
-        self._opened: dict[int, list[tuple[str, str, int, tuple[int, ...], np.dtype[Any]]]] = {}  # see `_check`
+        self._opened: dict[int, list[StoredFile]] = {}  # by scene that was opened, its files
         self.dtype = np.result_type(*{self._dtypes[first] for first in self._first})
         self.layers = {name: Layer(task.planes, task.dtype, default=task.unknown) for name, task in self.tasks.items()}
         if any(scene.weight is not None for scene in scenes):
@@ -135,18 +145,14 @@ class Store:
         if self._loaded:
             return self._loaded[scene]
         arrays: dict[str, Any] = {}
-        for kind, path, length, shape, dtype in self._opened.get(scene) or self._check(scene):
-            if not has_size(path, length):  # it had when the scene was opened first: to read its map is a SIGBUS
+        for file in self._opened.get(scene) or self._check(scene):
+            if not has_size(file.path, file.length):  # it had when the scene was opened: to read a shorter map is a SIGBUS
                 self._check(scene)
-            arrays[kind] = map_array(path, shape, dtype)
+            arrays[file.kind] = map_array(file.path, file.shape, file.dtype)
         return arrays.pop("image"), arrays, arrays.pop("missing", None)
 
-    def _check(self, scene: int) -> list[tuple[str, str, int, tuple[int, ...], np.dtype[Any]]]:
-        """Look at a scene that is opened for the first time; decode it again if it is not what was written.
-
-        Returns:
-            Its files, kept for the next time: what each holds, its path and length, and the array's shape and dtype.
-        """
+    def _check(self, scene: int) -> list[StoredFile]:
+        """The files of a scene, looked at when it is opened for the first time; decoded again if they are not as written."""
         own = self.scenes[scene]
         if self._fault(scene, self._full):
             with REPAIR:
@@ -165,7 +171,7 @@ class Store:
         shapes = {kind: (*layer.planes, height, width) for kind, layer in self.layers.items()}
         shapes |= {"image": (height, width, len(self.fill)), "missing": (height, width)}
         self._opened[scene] = [
-            (kind, path, self._lengths[place], shapes[kind], self._dtypes[place])
+            StoredFile(kind, path, self._lengths[place], shapes[kind], self._dtypes[place])
             for kind, (place, path) in self._files(scene).items()
         ]
         return self._opened[scene]
