@@ -151,7 +151,7 @@ def rank_main(rank, store, folder):
 @pytest.mark.slow
 def test_batch_statistics_are_those_of_both_processes(tmp_path):
     """Against torch's own layer on the whole batch."""
-    torch.multiprocessing.start_processes(rank_main, (tmp_path / "store", tmp_path), nprocs=2, start_method="fork")
+    torch.multiprocessing.start_processes(rank_main, (tmp_path / "store", tmp_path), nprocs=2, start_method="spawn")
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     whole = step(norms(), images())
     torch.testing.assert_close(torch.cat([rank[0] for rank in ranks]), whole[0])

@@ -311,7 +311,7 @@ def batches():
 
 @pytest.mark.slow
 def test_two_processes_find_the_weights_of_one(tmp_path):
-    torch.multiprocessing.start_processes(rank_main, (tmp_path / "store", tmp_path), nprocs=2, start_method="fork")
+    torch.multiprocessing.start_processes(rank_main, (tmp_path / "store", tmp_path), nprocs=2, start_method="spawn")
     one = balanced(batches(), 1)
     for rank in range(2):
         torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), one)

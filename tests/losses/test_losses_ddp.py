@@ -75,7 +75,7 @@ def rank_main(rank, store, folder):
 
 @pytest.mark.slow
 def test_two_ranks_are_one_process(tmp_path):
-    torch.multiprocessing.start_processes(rank_main, (tmp_path / "store", tmp_path), nprocs=2, start_method="fork")
+    torch.multiprocessing.start_processes(rank_main, (tmp_path / "store", tmp_path), nprocs=2, start_method="spawn")
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for case in CASES:
         for rank in ranks:
