@@ -8,7 +8,7 @@ __all__ = ["Model", "__version__", "compare", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    """What `rsseg.api` has, imported when it is first asked for."""
+    """Import a name of `rsseg.api` when it is first asked for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from rsseg import api

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Answer:
-    """What a comparison of losses wrote.
+    """The files that a comparison wrote.
 
     Attributes:
         folder: Its folder.

@@ -17,7 +17,7 @@ from rsseg.contract import InputError
 
 
 def call_apart(module: str, function: str, *given: Any) -> Any:
-    """What a function returns that needs torch: called in a process of its own, or here where torch is imported already.
+    """Call a function that needs torch: in a process of its own, or here where torch is imported already.
 
     Torch and the libraries around it take most of a gigabyte, and what imports them keeps it until it ends.
 

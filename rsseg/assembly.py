@@ -176,7 +176,7 @@ def _once(faults: Sequence[str]) -> list[str]:
 
 
 def _callback_faults(setup: Setup, callbacks: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What of the callbacks does not go together with the rest."""
+    """The faults of callbacks that do not fit the rest of the config."""
     found = []
     names = logged_names(setup.tasks, {head: list(terms) for head, (_, terms) in loss_places(setup.plain).items()})
     schedule = str(setup.plain["scheduler"].get("_target_")).rpartition(".")[2]

@@ -60,7 +60,7 @@ def write_checkpoint(path: Path, content: Mapping[str, Any], previous: Path | No
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds, its tensors in memory.
+    """Read a checkpoint, its tensors into memory.
 
     Raises:
         DamagedError: If it is cut, empty, or a bit of it has changed.

@@ -17,7 +17,7 @@ IGNORE = 255
 """The label that means "do not train on and do not score this pixel", in every mask inside rsseg."""
 
 Layers: TypeAlias = "dict[str, Tensor]"
-"""What goes with an image, pixel by pixel: its targets by name and, where there is one, its ``weight``, as in a `Batch`."""
+"""The pixelwise layers of an image: its targets by name and, where there is one, its ``weight``, as in a `Batch`."""
 
 ONE_TARGET = "mask"
 """The name of the target of a dataset that has one only."""
@@ -38,7 +38,7 @@ class InputError(Exception):
 
 
 class Batch(TypedDict):
-    """What a loader yields and the module consumes.
+    """A batch, as a loader yields it and the module consumes it.
 
     A dataset with several targets has an entry for each, by its name, instead of the mask. A target that a window's scene lacks
     is known nowhere in it.
@@ -73,12 +73,12 @@ def holds_reals(values: Any) -> bool:
 
 
 def unknown(values: Any) -> float:
-    """What a layer of this dtype holds where nothing is known: NaN among real numbers, `IGNORE` among labels."""
+    """The value for "not known" in a layer of this dtype: NaN among real numbers, `IGNORE` among labels."""
     return math.nan if holds_reals(values) else IGNORE
 
 
 def known(values: Any) -> Any:
-    """Where a layer, a tensor or an array, says something: bool of its shape.
+    """The known values of a layer, a tensor or an array: bool of its shape.
 
     Example:
         >>> import numpy as np
@@ -99,7 +99,7 @@ def labelled(layers: Layers) -> Tensor:
 
 
 def log_name(stage: str, head: str, value: str, heads: Collection[str]) -> str:
-    """What a head's value is logged as; only where there are several heads does their name show.
+    """The name under which a head's value is logged; the head's name is in it only where there are several.
 
     Example:
         >>> log_name("val", "mask", "iou", ["mask"]), log_name("val", "road", "iou", ["road", "height"])
@@ -148,7 +148,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says in its first line, or its type where it says nothing.
+    """The first line of an error's message, or its type where it has none.
 
     Example:
         >>> first_line(ValueError("too short: see above")), first_line(KeyError())
@@ -158,7 +158,7 @@ def first_line(error: BaseException) -> str:
 
 
 def in_place(fault: str, place: str) -> str:
-    """What is wrong with a target whose settings have this place in the config, from how the short form says it.
+    """A fault of a target, told with its place in the config instead of that of the short form.
 
     Example:
         >>> in_place("my dataset.a/1.tif: set dataset.source.attribute, or dataset.task", "dataset.targets.road")

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a config says of a dataset.
+    """A dataset, as a config describes it.
 
     Attributes:
         name: Used in folder names.
@@ -83,7 +83,7 @@ class Dataset:
 
 
 def make_dataset(config: Mapping[str, Any]) -> Dataset:
-    """What a config, as plain values, says of its dataset.
+    """Make the dataset of a config of plain values.
 
     Raises:
         InputError: For a task or masks that can't be.
@@ -113,7 +113,7 @@ def make_dataset(config: Mapping[str, Any]) -> Dataset:
 
 
 def _unlabelled(dataset: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[str, tuple[str, ...]]:
-    """By pattern of scene names, the classes that are not labelled there, each as ``target/class``."""
+    """The classes that are not labelled, as ``target/class``, by pattern of scene names."""
     known = {f"{name}/{label}" for name, task in tasks.items() for label in task.classes}
     return {
         pattern: tuple(full for label in labels for full in full_names(str(label), tasks) if full in known)
@@ -123,7 +123,7 @@ def _unlabelled(dataset: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[s
 
 @dataclass(frozen=True)
 class TargetStatistics:
-    """What the training split's census says of a target."""
+    """Statistics of a target over the training split."""
 
     positives: list[int]  # training pixels of each class
     valid: list[int]  # labelled training pixels, per class
@@ -144,7 +144,7 @@ class TargetStatistics:
 
 @dataclass(frozen=True)
 class TrainStatistics:
-    """What the training split's censuses say; plain numbers, kept in the run folder."""
+    """Statistics of the training split; plain numbers, kept in the run folder."""
 
     mean: list[float]  # per band
     std: list[float]
@@ -163,7 +163,7 @@ class TrainStatistics:
         return task.scaled(known.value_mean, known.value_std)
 
     def record(self) -> dict[str, Any]:
-        """What data.json holds of them: the first target's beside the bands', then further ones by name."""
+        """The statistics in data.json: the first target's beside the bands', then further ones by name."""
         (_, first), *further = self.targets.items()
         others = {"targets": {name: asdict(target) for name, target in further}} if further else {}
         return {"mean": self.mean, "std": self.std, **asdict(first), **others}
@@ -184,7 +184,7 @@ class Data:
     numbers: TrainStatistics
 
     def record(self) -> dict[str, Any]:
-        """What data.json holds: the numbers; per split scenes, groups, fingerprints of labels and pixels, what was skipped."""
+        """The content of data.json: statistics; per split scenes, groups, fingerprints of labels and pixels, skipped scenes."""
         names = {split: [scene.name for scene in store.scenes] for split, store in self.stores.items()}
         return self.numbers.record() | {
             "dtype": str(self.stores["train"].dtype),

@@ -1,4 +1,4 @@
-"""Which device trains, in which precision, and what it cannot do."""
+"""Devices: choice, precision and limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rsseg.contract import InputError
 
 
 def choose_accelerator(name: str) -> str:
-    """What a name stands for: "gpu" for whatever accelerator is found, an NVIDIA, AMD or Apple GPU; "auto" for that or the CPU.
+    """The accelerator of a name: "gpu" for whatever is found, an NVIDIA, AMD or Apple GPU; "auto" for that or the CPU.
 
     Raises:
         InputError: If it is not found.
@@ -53,7 +53,7 @@ def choose_precision(precision: str | int, accelerator: str) -> Any:
 
 
 def device_faults(trainer: Mapping[str, Any], on_device: bool, batch_size: int) -> list[str]:
-    """What the device that a config asks for is not, or cannot do; found before data are read.
+    """The faults of the device that a config asks for: it is missing, or lacks an ability; found before data are read.
 
     Args:
         trainer: The config's node of that name.

@@ -146,7 +146,7 @@ SHARED = {
     "cpu": {nn.BatchNorm2d: GlobalBatchNorm2d, BatchNormAct2d: GlobalBatchNormAct2d},
     "cuda": {nn.BatchNorm2d: nn.SyncBatchNorm, BatchNormAct2d: SyncBatchNormAct},
 }
-"""What batch normalisations become: the same weights and statistics, another forward."""
+"""The synchronised forms of batch normalisations: the same weights and statistics, another forward."""
 
 
 class SyncBatchNorm(TorchSyncBatchNorm):

@@ -1,4 +1,4 @@
-"""What a machine may lack while a run trains (memory, disk), told in one line."""
+"""Messages, in one line, for what a machine lacks while a run trains: memory, disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCORING = (
     "both are the run's and stay: free memory, or take a machine with more; CUDA_VISIBLE_DEVICES= before the command computes "
     "on the CPU"
 )
-"""What helps where memory runs out."""
+"""The remedy where memory runs out."""
 
 log = logging.getLogger(__name__)
 

@@ -38,7 +38,7 @@ WAYS_OUT = {
     errno.ENOTDIR: "give another folder: a part of this path is a file",
     errno.EISDIR: "give another name: this one is a folder",
 }
-"""What to do about an error of the file system, by its number."""
+"""The remedy for an error of the file system, by its number."""
 
 
 class LockedError(InputError):

@@ -25,7 +25,7 @@ from rsseg.task import Task
 
 
 def logged_names(tasks: Mapping[str, Task], terms: Mapping[str, Sequence[str]]) -> list[str]:
-    """What a callback can monitor: all that a run logs at every validation, and what it logs there if it is monitored."""
+    """The names that a callback can monitor: all values that a run logs at every validation."""
     found = ["val/loss"]
     for name, task in tasks.items():
         values = [*metrics(task), *(f"loss/{term}{kind}" for term in terms.get(name, ()) for kind in ("", ".weighted"))]
@@ -149,7 +149,7 @@ class SegmentationModule(L.LightningModule):
         return total, values
 
     def _beside(self, outputs: Mapping[str, Tensor], batch: Batch, done: float) -> dict[tuple[str, str], Tensor]:
-        """By head and kind (aux, classifier), the losses of what a network gives beside logits, see `Network.outputs`."""
+        """The losses of a network's further outputs, by head and kind (aux, classifier); see `Network.outputs`."""
         layers, found = layers_of(batch), {}
         for head, task in self.tasks.items():
             target, weight = layers[task.target], layers.get("weight")

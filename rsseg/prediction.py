@@ -46,7 +46,7 @@ from rsseg.version import __version__
 log = logging.getLogger(__name__)
 
 MAPS, OBJECTS = (".tif", ".tiff"), (".gpkg",)
-"""What files are called that are written; other names are those of folders."""
+"""The endings of the files that are written; other names are those of folders."""
 
 
 def predict(

@@ -31,7 +31,7 @@ def shows_bars() -> bool:
 
 
 def estimate(done: int, total: int, seconds: float) -> str:
-    """How far a loop is and how long the rest takes.
+    """The progress of a loop, and the estimate of the remaining time.
 
     Args:
         done: Steps since the clock was started.

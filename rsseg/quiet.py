@@ -1,4 +1,4 @@
-"""What libraries say, and users need not read."""
+"""Silence for the messages of libraries that users need not read."""
 
 from __future__ import annotations
 

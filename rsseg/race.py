@@ -39,7 +39,7 @@ from rsseg.files import read_json, write_json
 FILE = "race.json"
 
 ALPHA = 0.05
-"""How many of all races between equally good rows may drop one."""
+"""The share of all races between equally good rows that may drop one."""
 
 FIRST_LOOK = 3
 """Seeds before the first look: with two, a spread is hardly known."""
@@ -73,7 +73,7 @@ def spent(share: float, alpha: float = ALPHA) -> float:
 
 
 def decide(leads: Callable[[float], Interval], alpha: float, equal_within: float) -> Decision:
-    """What to do at a look, which may spend an error rate of `alpha`.
+    """The decision at a look, which may spend an error rate of `alpha`.
 
     How much better each row is than each other is told in intervals ``[L, L]`` that hold together with a confidence. That the
     rest is equal is told at `ALPHA`: to end a race early by mistake costs seeds, and drops none.
@@ -153,7 +153,7 @@ class Race:
             raise InputError(f"{lacking} of {len(names)} runs of seed {seed} did not finish; the same command goes on")
 
     def finished(self, names: Sequence[str], seed: int) -> int:
-        """How many runs of some rows and a seed are finished."""
+        """The number of finished runs of some rows and a seed."""
         return sum(RunFolder(folder).finished for folder in self.runs(names, [seed]))
 
     def sweeps(self, names: Sequence[str], seed: int) -> list[list[str]]:
@@ -191,7 +191,7 @@ class Race:
         return told | {"level": alpha, "scores": means, "dropped": dropped, "equal": decision.equal}
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same for two races to be one."""
+        """The facts in which two races have to agree to be one."""
         varied = {"varied": ", ".join(self.keys), "values": list(self.rows), "seeds": self.seeds}
         return varied | {"equal_within": self.equal_within, "alpha": ALPHA}
 

@@ -60,7 +60,7 @@ def reproduce(folder: Path, out: Path | None = None, trust: Sequence[str] = ()) 
     noise = seed_noise(before)
 
     def deviations(name: str) -> float:
-        """How many standard deviations of other seeds a score has moved by."""
+        """The distance of a score from the recorded one, in standard deviations of other seeds."""
         if not gaps[name]:
             return 0.0
         return gaps[name] / noise[name] if noise.get(name) else math.inf
@@ -82,7 +82,7 @@ def _scores(summary: Mapping[str, Any]) -> dict[str, float]:
 
 
 def changed_environment(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """What differs between the code, the libraries and the machine of two records, one text each."""
+    """The differences between the code, libraries and machine of two records, one text each."""
     names = {"code": "rsseg's code", "python": "Python", "platform": "the platform"}
     old, new = ({name: record.get(key) for key, name in names.items()} | record["libraries"] for record in (then, now))
     for name in [*names.values(), *sorted(then["libraries"].keys() | now["libraries"].keys())]:
@@ -91,7 +91,7 @@ def changed_environment(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iter
 
 
 def changed_data(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What of which split is another."""
+    """The differences between the data of two records, one text for each split."""
     changed = []
     for what, name in (("pixels", "images"), ("fingerprint", "labels")):
         old, new = then.get(what) or {}, now.get(what) or {}

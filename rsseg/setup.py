@@ -87,7 +87,7 @@ def places(plain: Mapping[str, Any]) -> Iterator[Place]:
 
 
 def loss_places(plain: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """By head, the place of its loss in the config, and the loss's terms; ``loss`` for a head that has no loss of its own.
+    """The place of each head's loss in the config, and its terms; ``loss`` for a head that has no loss of its own.
 
     Heads without a loss are left out: `cross_check` names them.
     """
@@ -103,7 +103,7 @@ def weight_of(node: Mapping[str, Any]) -> Weight:
 
 
 def given_to_logger(node: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """What rsseg adds to a logger's arguments: the run folder, unless it has a place of its own."""
+    """The arguments that rsseg adds to a logger's: the run folder, unless it has a place of its own."""
     return {} if "tracking_uri" in node else {"save_dir": str(folder)}
 
 
@@ -198,7 +198,7 @@ class Setup:
         return build(node, where, place.kind, self.trust, **given)
 
     def source(self) -> Source:
-        """Where the scenes lie; files are listed, no pixels are read.
+        """The source of the scenes; files are listed, no pixels are read.
 
         Raises:
             InputError: If they can't be found.
@@ -207,7 +207,7 @@ class Setup:
 
     @property
     def model(self) -> ModelFacts:
-        """What the config says of the model."""
+        """The settings of the model."""
         known = {item.name for item in fields(ModelFacts)}  # what else stands there is a fault that is told
         return ModelFacts(**{key: value for key, value in self.plain["model"].items() if key in known})
 
@@ -264,7 +264,7 @@ class Setup:
         return adapted(loss, where, task, node.get("pixels", False))
 
     def balancing(self) -> Balancing:
-        """What puts the losses of the heads, or their terms, together: two at least, which may have to be 0 or more.
+        """The balancing of the losses of heads, or of their terms: two at least; some methods need losses of 0 or more.
 
         Raises:
             InputError: For a setting that goes neither with the heads nor with the terms.
@@ -305,7 +305,7 @@ class Setup:
         return self.make(f"augment.{name}", seed=self.seed, task=tasks[0], tasks=tasks)
 
     def sampler(self, sizes: NDArray[np.int64], blocks: Blocks, read: Read) -> Places:
-        """What says where each training window lies, from the scenes' heights and widths ``[S, 2]`` and their blocks."""
+        """The places of the training windows, from the scenes' heights and widths ``[S, 2]`` and their blocks."""
         given = {"sizes": sizes, "window": self.window, "blocks": blocks, "task": self.dataset.task, "read": read}
         places: Places = self.make("sampler", seed=self.seed, **given)
         return places

@@ -1,4 +1,4 @@
-"""Where the scenes of a config lie: its source, made without torch, so that it can be looked at before that is imported."""
+"""The source of a config's scenes, made without torch, so that it can be looked at before torch is imported."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def make_source(config: Mapping[str, Any], trust: Sequence[str]) -> Source:
 
 
 def given_to_source(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """What a source is given: of several targets what holds each of them, by name."""
+    """The arguments of a source: of several targets, the settings of each by name."""
     if not plain["dataset"].get("targets"):
         return {}
     targets = targets_of(plain["dataset"])
@@ -64,7 +64,7 @@ def scenes_version(run: Path, split: str, trust: Sequence[str] = ()) -> str:
 
 
 def trained_on(run: Path, images: Iterable[Path], trust: Sequence[str] = ()) -> str:
-    """Which of some image files a run was trained on, as a clause: scores there say little of other images.
+    """The image files that a run was trained on, as a clause: scores there say little of other images.
 
     Returns:
         Empty if it was trained on none of them, or its training images are not files below a local folder any more.

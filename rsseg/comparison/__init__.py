@@ -1,1 +1,1 @@
-"""What runs record, which are compared, how surely they differ, and the report of it; `rsseg.answer` puts it together."""
+"""Comparison of runs: their records, statistics and report; `rsseg.answer` puts them together."""

@@ -1,4 +1,4 @@
-"""What weakens the answer of a comparison: a sentence each, with what to do."""
+"""Caveats: the weaknesses of a comparison's answer, one sentence each, with the remedy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rsseg.metrics import metrics
 
 
 def caveats(found: Findings) -> list[str]:
-    """What weakens the answer, one sentence each, with what to do."""
+    """All weaknesses of the answer, one sentence each, with the remedy."""
     return [*_sample(found), *_classes(found), *_training(found), *_runs(found)]
 
 
@@ -80,7 +80,7 @@ def _training(found: Findings) -> list[str]:
 
 
 def _runs(found: Findings) -> list[str]:
-    """What runs differ in beside their plan, and which there are not."""
+    """Runs that are left out or missing, and differences between runs beside their plan."""
     comparison, notes = found.comparison, []
     if comparison.different:
         notes.append(f"The rows differ in {listed(comparison.different)} as well: a lead may not be the loss's.")

@@ -1,4 +1,4 @@
-"""Which loss is probably the best one, what choosing it costs, and what would tell the best two apart."""
+"""The probability that a loss is the best, its expected regret, and the sample size that would decide."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST = 1000
 
 
 class Chances(NamedTuple):
-    """What shrinkage makes of the losses' means ``[L]``, calibrated on average over how much losses may differ.
+    """Shrunken estimates of the losses' means ``[L]``, calibrated on average over how much losses may differ.
 
     If all losses are equally good, about a third of the winner's curse remains among eight of them, and half between two.
     """
@@ -26,7 +26,7 @@ class Chances(NamedTuple):
 
 
 def shrink(found: Estimates, draws: int = 8000, seed: int = 0) -> Chances | None:
-    """How probably each loss is the best one, and what choosing it costs: a normal hierarchical model of the losses' means.
+    """Each loss's expected score, probability of being the best and regret: a normal hierarchical model of the losses' means.
 
     The true means are a sample of a normal distribution whose centre and width are not known; the ratio of its variance to
     theirs is uniform (Daniels 1999). Of observed means that differ no more than by chance little is believed, so that the
@@ -98,7 +98,7 @@ def reach(found: Estimates, groups: int) -> Reach | None:
     of_seeds, of_groups = (share, due), (1 - share, 1 / freedom - due)
 
     def enough(now: int, own: tuple[float, float], other: tuple[float, float]) -> int | None:
-        """How many instead of `now` make the interval narrower than the gap, where `own` part of the variance shrinks."""
+        """The smallest number from `now` on whose interval is narrower than the gap, as `own` part of the variance shrinks."""
         number = np.arange(now, MOST)
         times = number / now
         left = own[0] / times + other[0]

@@ -103,7 +103,7 @@ def across_datasets(found: Mapping[str, Findings]) -> AcrossDatasets:
 
 
 def turns(across: AcrossDatasets) -> list[tuple[str, str, str, str]]:
-    """Where the order surely turns: two losses, a dataset where the first is surely ahead, and one where the second is."""
+    """Pairs of losses whose order surely turns, with a dataset where the first is ahead and one where the second is."""
     sure: dict[tuple[str, str], list[str]] = {}
     for name, each in across.found.items():
         low = each.ranked.lead().low
@@ -115,7 +115,7 @@ def turns(across: AcrossDatasets) -> list[tuple[str, str, str, str]]:
 
 
 def across_answer(across: AcrossDatasets) -> list[str]:
-    """Which loss is ahead over all datasets, in words."""
+    """The loss that leads over all datasets, in words."""
     best, *others = across.order
     label, measure, names = across.labels[best], next(iter(across.found.values())).ranked.measure, list(across.found)
     ranks = ", ".join(f"{across.labels[i]} {across.ranks[i].mean():.1f}" for i in across.order)

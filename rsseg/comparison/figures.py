@@ -51,7 +51,7 @@ def draw_all(found: Findings, tables: Mapping[str, pd.DataFrame]) -> dict[str, F
 
 
 def draw_forest(found: Findings) -> Figure:
-    """How much worse every loss is than the best, before tuning and after it, with intervals that hold together."""
+    """The difference of every loss to the best, before and after tuning, with simultaneous intervals."""
     order, first = found.advised.order, found.order[0]
     series, best = [(found.ranked.lead()[order, first], "o", found.task.untuned)], found.labels[first]
     if found.tuned is not None and found.metric == found.tuned_for:
@@ -75,7 +75,7 @@ def draw_forest(found: Findings) -> Figure:
 
 
 def draw_across(across: AcrossDatasets) -> Figure:
-    """How much worse every loss is than the best over all datasets: on each of them, and over datasets like these."""
+    """The difference of every loss to the best: on each dataset, and over datasets like these."""
     order, best = across.order, across.order[0]
     names, measure = [across.labels[i] for i in order], next(iter(across.found.values())).ranked.measure
     titles = [*across.found, "datasets like these"]

@@ -1,4 +1,4 @@
-"""What a comparison found: the numbers that all words, tables and figures are made of."""
+"""Findings: the numbers of a comparison, from which words, tables and figures are made."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TUNED, GAIN = "tuned", "gain"
 
 
 class Findings:
-    """What a comparison found, computed when it is first asked for. L losses, R seeds, S scenes, G groups, C classes.
+    """The results of a comparison, each computed on first use. L losses, R seeds, S scenes, G groups, C classes.
 
     Every score is of scenes that did not choose the checkpoint: see `rsseg.comparison.records.Records.at`.
 
@@ -93,7 +93,7 @@ class Findings:
 
     @cached_property
     def estimates(self) -> dict[str, Estimates]:
-        """By measure that every run recorded: every loss, and every loss against every other."""
+        """Estimates of every loss and of all differences, by measure, for the measures that every run recorded."""
         found = {}
         for name, measure in self.measures.items():
             each = [[measure.recorded(run.records) for run in row] for row in self.comparison.runs]
@@ -113,7 +113,7 @@ class Findings:
 
     @property
     def gain(self) -> Estimates | None:
-        """What that tuning adds to each loss."""
+        """The change of each loss's score by that tuning."""
         return self.estimates.get(GAIN)
 
     @property
@@ -135,7 +135,7 @@ class Findings:
 
     @cached_property
     def gained(self) -> Interval:
-        """What tuning adds to each loss, in intervals that hold for all losses together (Bonferroni)."""
+        """The change of each loss's score by tuning, with intervals that hold for all losses together (Bonferroni)."""
         gain = self.estimates[GAIN]
         whole = gain.mean.interval(level=1 - 0.05 / len(self.labels))
         return whole if gain.claims else Interval.unknown(whole.value)
@@ -147,7 +147,7 @@ class Findings:
 
     @property
     def group_count(self) -> int:
-        """How many independent areas are scored."""
+        """The number of independent areas that are scored."""
         return len(set(self.groups))
 
     @property
@@ -157,7 +157,7 @@ class Findings:
 
     @cached_property
     def chances(self) -> Chances | None:
-        """How probably each loss is the best one, as it is best used, and what choosing it costs."""
+        """Each loss's probability of being the best, as it is best used, and its expected regret."""
         return shrink(self.advised)
 
     @cached_property
@@ -167,7 +167,7 @@ class Findings:
 
     @cached_property
     def residual(self) -> Array:
-        """How far each tuned run stays below the expected score of the best loss, ``[L, R]``; NaN where some are not tuned."""
+        """The expected score of the best loss minus each tuned run's, ``[L, R]``; NaN where some are not tuned."""
         if self.tuned is None:
             return np.full(self.ranked.values.shape, np.nan)
         found = shrink(self.tuned)
@@ -176,7 +176,7 @@ class Findings:
 
     @cached_property
     def optimism(self) -> Array:
-        """How much better each run looks on the scenes that chose its checkpoint, ``[L, R]``; NaN of another split's scenes."""
+        """Each run's excess score on the scenes that chose its checkpoint, ``[L, R]``; NaN of another split's scenes."""
         if self.metric not in self.metrics or not self.validated:
             return np.full(self.ranked.values.shape, np.nan)
         metric = self.metrics[self.metric]
@@ -208,7 +208,7 @@ class Findings:
 
     @cached_property
     def selection_regret(self) -> Array:
-        """What choosing each run's checkpoint by its validation loss costs, ``[L, R]``: the function of this name for each."""
+        """The cost of choosing each run's checkpoint by its validation loss, ``[L, R]``; see the function of this name."""
         quality = self.metrics[self.tuned_for].quality
         return self._each(lambda run: selection_regret(run.records.own, run.records.counts, run.records.first, quality))
 
@@ -230,7 +230,7 @@ class Findings:
 
     @cached_property
     def terms(self) -> pd.DataFrame:
-        """By loss, step and term: its share of the gradient at each of `PLACES`, its one-step gain; see `term_shares`."""
+        """Each term's share of the gradient at each of `PLACES` and its one-step gain, by loss and step; see `term_shares`."""
         return term_shares(self.comparison)
 
     def _each(self, value: Callable[[Run], Array | float]) -> Array:
@@ -240,7 +240,7 @@ class Findings:
 def selection_regret(
     losses: ArrayLike, counts: ArrayLike, first: NDArray[np.bool_], quality: Callable[[Array], Array]
 ) -> float:
-    """What choosing the checkpoint by its validation loss costs in a metric.
+    """The cost, in a metric, of choosing the checkpoint by its validation loss.
 
     On one half of the scenes a checkpoint is chosen by the loss and another by the metric; both are scored on the other
     half; the halves are swapped and the differences averaged. The choice by metric is the one that a user could make, so
@@ -268,7 +268,7 @@ def selection_regret(
 
 
 def term_shares(comparison: Comparison) -> pd.DataFrame:
-    """By loss, step and term: its share of the gradient's norm at each of `PLACES`, its one-step gain; means over seeds.
+    """Each term's share of the gradient's norm at each of `PLACES` and its one-step gain, by loss and step; means over seeds.
 
     Of the validations that all seeds have; a gain that was not recorded is NaN.
     """
@@ -286,7 +286,7 @@ def term_shares(comparison: Comparison) -> pd.DataFrame:
 
 
 def term_cosines(comparison: Comparison) -> pd.DataFrame:
-    """By loss and pair of its terms: the cosine of their gradients at each of `PLACES`, mean over validations and seeds."""
+    """The cosine of two terms' gradients at each of `PLACES`, by loss and pair; mean over validations and seeds."""
     rows = []
     for row in comparison.runs:
         terms = row[0].records.terms

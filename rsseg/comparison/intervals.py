@@ -1,4 +1,4 @@
-"""How surely one loss is better than another, by sums over independent groups of scenes.
+"""Confidence intervals of losses and of their differences, from sums over independent groups of scenes.
 
 Seeds and groups are crossed: every seed is scored on the same groups, and a hard group is hard for all. So both are drawn,
 independently, and one draw of groups serves all seeds and losses (Owen and Eckles 2012). A score is computed anew from the
@@ -104,7 +104,7 @@ class Spread:
 
 
 INVERSE = np.linspace(0, 1, 13) ** 2
-"""Where the studentized range is computed, by one over its degrees of freedom: it is smooth between, and each takes 0.1 s."""
+"""One over the degrees of freedom at which the studentized range is computed (0.1 s each); it is smooth between them."""
 
 
 @lru_cache(maxsize=64)
@@ -114,7 +114,7 @@ def _log_quantile(losses: int, level: float) -> CubicSpline:
 
 
 def critical(losses: int, freedom: ArrayLike, level: float = 0.95) -> Array:
-    """How many standard deviations wide to either side all pairwise differences' intervals are, so that they hold together.
+    """The half width, in standard deviations, at which the intervals of all pairwise differences hold together.
 
     Tukey's studentized range with each pair's own degrees of freedom (Games and Howell 1976), interpolated in one over these.
 
@@ -183,7 +183,7 @@ class Estimates:
         return replace(found, low=np.maximum(found.low, low), high=np.minimum(found.high, high))
 
     def lead(self, level: float = 0.95, pooled: bool = True) -> Interval:
-        """How much better the row's loss is, above 0 where it is: intervals that hold together; NaN with too few seeds.
+        """The lead of the row's loss over the column's, above 0 where it is better: simultaneous intervals; NaN of few seeds.
 
         Degrees of freedom are those of all pairs together. By their own alone, not `pooled`, intervals are wider, and hold
         where losses vary very differently.
@@ -285,7 +285,7 @@ def _of_differences(covariance: Array) -> Array:
 def _spread(
     value: Array, groups: Array, seeds: int, by_seed: Array, drawn: Array, widened_seeds: Array, shares: Array
 ) -> Spread:
-    """What is known of means over parts, by their effective groups ``[P]`` and the variances that `estimate` finds."""
+    """The value and variances of means over parts, from effective groups ``[P]`` and the covariances of `estimate`."""
     of_seeds, of_groups = np.minimum(by_seed, drawn), np.maximum(shares.sum(-1) - widened_seeds, 0)
     variance, counted = of_seeds + of_groups, np.maximum(shares, 0)
     squared = of_groups**2 * ratio((counted**2 / (groups - 1)).sum(-1), counted.sum(-1) ** 2)

@@ -1,4 +1,4 @@
-"""By what losses are compared: scores as functions of sums over scenes, and how a loss ranks checkpoints."""
+"""Measures: scores as functions of sums over scenes, and the rank correlation of loss and score."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Measure(Metric):
     sums: Callable[[Records], Array | None]  # [S, ...], what is added up over scenes; None or NaN: it was not recorded
 
     def recorded(self, records: Records) -> Array | None:
-        """What is added up over scenes, ``[S, ...]``; None where some of it was not recorded."""
+        """The sums of each scene, ``[S, ...]``; None where some of them were not recorded."""
         sums = self.sums(records)
         return None if sums is None or np.isnan(sums).any() else sums
 
@@ -36,7 +36,7 @@ class Measure(Metric):
 
     @property
     def sign(self) -> int:
-        """What the score is multiplied by for more to be better."""
+        """1 where more is better, else -1."""
         return -1 if self.higher_is_better is False else 1
 
 
@@ -54,7 +54,7 @@ def of_metric(metric: Metric, point: str = "fixed", label: str = "") -> Measure:
 
 
 def of_tuning(metric: Metric, point: str) -> Measure:
-    """What tuning adds to a score, drawn together: sums are counts before and after, ``[S, 2, classes, 3]``."""
+    """The change of a score by tuning, drawn together: sums are counts before and after, ``[S, 2, classes, 3]``."""
     return replace(
         of_metric(metric, point, f"{metric.label} gained by tuning"),
         sums=lambda records: np.stack([records.at("fixed"), records.at(point)], axis=1)[..., metric.classes, :],
@@ -65,7 +65,7 @@ def of_tuning(metric: Metric, point: str) -> Measure:
 
 
 def calibration_measures(task: Task) -> dict[str, Measure]:
-    """By what losses are compared, but not ranked: calibration errors and the Brier score, see `rsseg.metrics.calibration`.
+    """Measures that compare losses but do not rank them: calibration errors and Brier score, see `rsseg.metrics.calibration`.
 
     Of exclusive classes ``ece`` is of the probability of the predicted class, else of those of the labels; ``class_ece`` is
     the mean over classes, where there are several.
@@ -95,11 +95,11 @@ USUAL = {
     "errors": ("rmse", "mae", "r2", "absolute_bias", "scene_rmse"),
     "matches": ("f1", "precision", "recall", "f1_micro", "scene_f1"),
 }
-"""By what losses are always compared, by `Task.counted`."""
+"""The metrics by which losses are always compared, by `Task.counted`."""
 
 
 def measures(task: Task, without: Sequence[str] = (), ranked_by: str = "") -> dict[str, Measure]:
-    """What losses are compared by, by name: the usual scores, and the one that they are ranked by.
+    """The measures of a comparison by name: the usual scores, and the one that ranks the losses.
 
     Args:
         task: The head's task.
@@ -131,7 +131,7 @@ CHECKPOINTS = 6
 
 
 def rank_alignment(losses: ArrayLike, scores: ArrayLike) -> float:
-    """How far a falling loss means a rising metric: Kendall's tau-b over a run's checkpoints, NaN left out.
+    """The rank correlation of a falling loss and a rising metric: Kendall's tau-b over a run's checkpoints, NaN left out.
 
     1: the loss orders them as the metric does. NaN for fewer than `CHECKPOINTS` checkpoints, or where one never changes.
     Checkpoints of one run are no sample: the spread over several runs says how sure it is.

@@ -12,7 +12,7 @@ from rsseg.comparison.runs import Run, grouped
 from rsseg.config.plan import FOLD, LOSS, SEED, Plan, as_text, read_plan
 
 CODE = "code of rsseg"
-"""What the table of differences calls the code that runs were made by."""
+"""The row of the table of differences for the code that made a run."""
 
 
 def plans_of(runs: Iterable[Run]) -> dict[Path, Plan]:
@@ -34,7 +34,7 @@ def differing(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def differences(runs: Sequence[Run], plans: Mapping[Path, Plan]) -> pd.DataFrame:
-    """What runs differ in that their plans do not vary: settings, training data, code and libraries.
+    """The differences of runs that their plans do not vary: settings, training data, code and libraries.
 
     A setting is varied by design where every run has a plan that varies it, and runs of one row share it.
     """
@@ -54,7 +54,7 @@ def differences(runs: Sequence[Run], plans: Mapping[Path, Plan]) -> pd.DataFrame
 
 
 def validated_on(run: Run) -> dict[str, str]:
-    """What a run was validated on."""
+    """The data that a run was validated on."""
     records, of_fold = run.records, _of_fold(run)
     pairs = sorted(zip(records.scenes, records.groups.tolist(), strict=True))
     digest = hashlib.blake2b(repr((records.scenes, pairs)).encode(), digest_size=4).hexdigest()
@@ -68,7 +68,7 @@ def validated_on(run: Run) -> dict[str, str]:
 
 
 def made_by(run: Run) -> dict[str, str]:
-    """What a run was trained on and by beside its settings."""
+    """The data, code and libraries of a run, beside its settings."""
     of_fold = _of_fold(run)
     stopped = run.summary["steps"] < int(run.config.steps)
     git = run.origin["git"]
@@ -89,7 +89,7 @@ def _of_fold(run: Run) -> str:
 
 
 def table_of(different: pd.DataFrame, most: int = 12) -> str:
-    """What runs differ in, as text: a setting, its values, the usual one first, and how many runs have each."""
+    """Differences of runs as text: each setting's values, the usual one first, and how many runs have them."""
     rows = [("setting", "value", "runs")]
     for key in different.columns[:most]:
         by_value = [(str(value), list(some)) for value, some in different.index.groupby(different[key]).items()]

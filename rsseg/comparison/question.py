@@ -1,4 +1,4 @@
-"""What is asked of a comparison."""
+"""The question that a comparison answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Question:
 
     @property
     def folder(self) -> str:
-        """What the folder of its answer is called."""
+        """The name of the folder of the answer."""
         metric = "" if self.metric in {task.score for task in TASKS.values()} else self.metric
         without = "_".join(["without", *self.without]) if self.without else ""
         words = ["comparison", self.head, metric, without, "" if self.split == "val" else self.split]

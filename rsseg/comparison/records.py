@@ -1,4 +1,4 @@
-"""What a run records of itself, and how it is read again. docs/runs.md says what is recorded."""
+"""Records of a run: counts, losses and gradients of every validation, as arrays and files. See docs/runs.md."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ABOUT = "records.json"
 FORMAT = 2
 
 PLACES = ("logits", "layer")
-"""Where gradients are taken: at the logits, and at the last layer that all terms share."""
+"""The places of gradients: the logits, and the last layer that all terms share."""
 
 CALIBRATED = ("ece", "class_ece", "brier")
 """The further arrays of heads with labels at the chosen checkpoints; see `rsseg.metrics.calibration.calibration_sums`."""
@@ -44,7 +44,7 @@ class RecordError(InputError):
 
 @dataclass(frozen=True)
 class Records:
-    """What a run recorded of one head, V validations of S scenes; the runs of all folds may be one.
+    """The records of one head of a run, V validations of S scenes; the runs of all folds may be one.
 
     At `POINTS`, `chosen` holds the counts of each scene by the checkpoint, and thresholds, that were chosen on the half that it
     is not in; NaN where a point was not counted. With ``split="test"``, `chosen`, `scenes`, `groups` and `calibration` describe

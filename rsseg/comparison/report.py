@@ -27,7 +27,7 @@ from rsseg.progress import duration
 from rsseg.table import print_table
 
 UNPRINTED = ("gained by tuning", "expected", "optimism", "best checkpoint", "time")
-"""How those columns of the ranking begin that a terminal has no room for."""
+"""Beginnings of the ranking's columns that a terminal has no room for."""
 
 MOST_SCENES = 15
 """Rows of the table of scenes in the page; ``scenes.csv`` holds all."""
@@ -160,7 +160,7 @@ def over_seeds(values: Array) -> Interval:
 
 
 def ranking_note(found: Findings) -> str:
-    """What the numbers of the ranking are, and those in the second line of its cells."""
+    """The explanation of the ranking's numbers, and of those in the second line of its cells."""
     metric, without = found.metrics.get(found.metric, found.metrics[found.tuned_for]), listed(found.leaves_out)
     areas = counted(len(found.scenes), "block" if found.blocks else "scene")
     if found.group_count < len(found.scenes):
@@ -177,13 +177,13 @@ def ranking_note(found: Findings) -> str:
 
 
 def _scored_scenes(found: Findings) -> str:
-    """How many of the scenes have a score: those that hold what it is of."""
+    """The number of scenes that have a score: those that hold a scored class."""
     scored = int((~np.isnan(found.scene_metric.each(found.counts[0, 0]))).sum())
     return f"{scored} of {counted(len(found.scenes), 'scene')}"
 
 
 def sections(found: Findings, tables: Mapping[str, pd.DataFrame], pictures: Mapping[str, str]) -> dict[str, list[str]]:
-    """What is folded below the first screen, by its title: tables and figures."""
+    """The tables and figures that are folded below the first screen, by title."""
     coloured = SURE if found.ranked.claims else "Nothing is coloured: fewer than three seeds tell no losses apart."
     metric, runs = found.ranked.measure.label, tables["runs"].reset_index(drop=True)
     every = {
@@ -216,7 +216,7 @@ def sections(found: Findings, tables: Mapping[str, pd.DataFrame], pictures: Mapp
 
 
 def pairs(found: Findings) -> Cells:
-    """How much better each loss is than each other."""
+    """The lead of each loss over each other."""
     lead, order = found.ranked.lead(), found.order
     labels = [found.labels[i] for i in order]
     return _differences([lead[i, order] for i in order], labels, labels)
@@ -239,7 +239,7 @@ def _differences(leads: Sequence[Interval], down: Sequence[str], across: Sequenc
 
 
 def regrets(found: Findings) -> Cells:
-    """What tuning gains, what is left then, what a choice by validation loss costs, and how that loss ranks checkpoints."""
+    """Gain by tuning, remaining regret, cost of choosing by validation loss, and rank correlation of loss and score."""
     columns = {
         "gained by tuning": found.gain.values if found.gain else np.full_like(found.residual, np.nan),
         "tuned: below the expected best": found.residual,
@@ -262,7 +262,7 @@ def where(found: Findings, tables: Mapping[str, pd.DataFrame]) -> list[str]:
 
 
 def protocol(found: Findings) -> pd.DataFrame:
-    """What was compared, and how it was made."""
+    """The data, settings, code and machines of a comparison."""
     comparison = found.comparison
     first, runs = comparison.runs[0][0], comparison.all_runs
 

@@ -19,10 +19,10 @@ from rsseg.contract import InputError, nearest
 from rsseg.task import Task
 
 NO_HEAD = "it has no head"
-"""How the reason begins why a run of other heads is left out."""
+"""The beginning of the reason why a run of other heads is left out."""
 
 LOWER_RATE = "train it again at a lower learning rate (optimizer.lr)"
-"""What to do about a run that has diverged."""
+"""The remedy for a run that has diverged."""
 
 Key = TypeVar("Key", bound=Hashable)
 

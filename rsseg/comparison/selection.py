@@ -1,4 +1,4 @@
-"""Which runs are compared: rows by what the plan varies, with the same seeds; whatever is left out is named.
+"""The selection of runs: rows by the settings that the plan varies, with the same seeds; the others are named.
 
 Runs are compared where rows and seeds are crossed: every row with every seed. What they differ in beside loss and seed is
 varied by their plan, or asked for. In a sweep over learning rates some seeds choose each row's rate, the one with the best mean
@@ -24,7 +24,7 @@ from rsseg.config.plan import Plan, common
 from rsseg.contract import InputError
 
 Rates = dict[str, tuple[float, list[float]]]
-"""By row, the learning rate that the search seeds chose, and all that were tried."""
+"""The learning rate that the search seeds chose, and all that were tried, by row."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Comparison:
 
     @property
     def labels(self) -> list[str]:
-        """What the rows are called."""
+        """The names of the rows."""
         return [row[0].label for row in self.runs]
 
     @property

@@ -1,4 +1,4 @@
-"""How much of a metric is a matter of the threshold: tuned on one half of the scenes, scored on the other.
+"""Thresholds and biases, tuned on one half of the scenes and scored on the other.
 
 For multiclass heads a threshold's counterpart is a bias per class, added to the logits before the argmax. Both are tuned on a
 stratified sample of logits: pixels of rare classes are kept more often, and weigh less in turn.
@@ -19,14 +19,14 @@ from rsseg.metrics.scores import overlap, pooled
 from rsseg.task import Task
 
 Overlap: TypeAlias = Literal["iou", "dice"]
-"""What thresholds and biases are tuned for."""
+"""The scores that thresholds and biases are tuned for."""
 
 LEAST = 5e-4
 """A round of all biases that adds less to the mean score is the last."""
 
 
 def halves(holds: ArrayLike, groups: Sequence[str], seed: int = 0, tries: int = 50) -> NDArray[np.bool_]:
-    """Which scenes belong to the first half, at random, the same for every run on the same scenes.
+    """Deal scenes to two halves at random, the same for every run on the same scenes.
 
     Groups are dealt whole. Each class's groups are dealt to both sides in turn, the rarest class first (Sechidis et al. 2011);
     of some such deals the one is taken that leaves fewest classes on one side, and of these the one with the most equal sides.
@@ -71,7 +71,7 @@ def _deal(holds: NDArray[np.bool_], order: NDArray[np.intp]) -> NDArray[np.bool_
 
 
 def shared(holds: ArrayLike, first: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which classes occur on both sides, and can be tuned on the one and scored on the other: bool ``[classes]``.
+    """The classes on both sides, which can be tuned on the one and scored on the other: bool ``[classes]``.
 
     Where there is no other side, all that occur can be tuned.
     """
@@ -188,7 +188,7 @@ def _two_best(z: Array) -> tuple[NDArray[np.intp], Array]:
 def _best_shift(
     own: Array, two: NDArray[np.intp], top: Array, y: NDArray[np.integer], w: Array, c: np.intp, metric: Overlap
 ) -> float:
-    """What has to be added to class c's logits, `own`, for the best score along it; 0 where nothing is gained."""
+    """The shift of class c's logits, `own`, that gives the best score along it; 0 where nothing is gained."""
     first = two[0] == c
     rival, gap = np.where(first, two[1], two[0]), np.where(first, top[1], top[0]) - own  # c overtakes where more is added
     order = np.argsort(gap)
@@ -232,7 +232,7 @@ def _sums(values: Array) -> Array:
 def threshold_facts(
     sample: Sample, task: Task, step: int, classes: NDArray[np.bool_], counts: Array | None = None
 ) -> dict[str, Any]:
-    """What ``threshold.json`` holds of a head: the thresholds, or biases, for the pooled mean IoU of all scenes.
+    """The content of ``threshold.json`` for a head: thresholds, or biases, for the pooled mean IoU of all scenes.
 
     What tuning gains is told by `counts` ``[2, S, classes, 4]``, each scene's at the fixed threshold and at what was tuned on
     the half that it is not in; NaN without them.

@@ -46,7 +46,7 @@ def listed(words: Sequence[str], last: str = "and") -> str:
 
 
 def score_name(found: Findings) -> str:
-    """What people call the score that losses are ranked by."""
+    """The name of the score that ranks the losses."""
     return found.ranked.measure.label
 
 
@@ -56,12 +56,12 @@ def quantity(found: Findings, value: float) -> str:
 
 
 def area_word(found: Findings) -> str:
-    """What the groups are called: where each scene is one, scenes or blocks."""
+    """The word for groups: scenes or blocks where each is one of them."""
     return "areas" if found.group_count < len(found.scenes) else "blocks" if found.blocks else "scenes"
 
 
 def of_blocks(side: int) -> str:
-    """What scores say of other places, where scenes are blocks of images."""
+    """The limit of scores where scenes are blocks of images."""
     return (
         f"The scenes are blocks of {side} px of the images that train: scores hold for other parts of these images, not for "
         "other places."
@@ -69,7 +69,7 @@ def of_blocks(side: int) -> str:
 
 
 def answer(found: Findings) -> list[str]:
-    """What to train with, and whether to tune the threshold: the first screen."""
+    """The first screen: the loss to train with, and whether to tune its threshold."""
     if len(found.labels) < 2:
         return [f"There is only one loss, {found.labels[0]}: train others to compare it with, such as loss=ce,dice."]
     early = unlearnt(found)
@@ -80,7 +80,7 @@ def answer(found: Findings) -> list[str]:
 
 
 def unlearnt(found: Findings) -> list[str]:
-    """That there is no loss to choose yet, where a baseline is as good as every one."""
+    """The sentence that there is no loss to choose yet, where a baseline is as good as every one."""
     sign, best = found.ranked.measure.sign, found.advised.mean.value[found.advised.order[0]]
     better = {name: score for name, score in found.baselines.items() if sign * (score - best) >= 0}
     if not better:
@@ -93,14 +93,14 @@ def unlearnt(found: Findings) -> list[str]:
 
 
 def _leads(found: Findings) -> str:
-    """Which loss is the best so far."""
+    """The loss that is the best so far."""
     best, tuned = found.advised.order[0], f", {found.task.all_tuned} tuned" * found.tune
     score = quantity(found, found.advised.mean.value[best])
     return f"So far {found.labels[best]} comes first{tuned}: its {score_name(found)} is {score}."
 
 
 def _so_far(found: Findings) -> str:
-    """Which loss leads, and why that can't be called sure."""
+    """The loss that leads, and the reason why its lead is not sure."""
     seeds = len(found.seeds)
     if not found.ranked.claims:
         return (
@@ -166,7 +166,7 @@ def _absent(found: Findings) -> list[str]:
 
 
 def _tuning(found: Findings) -> list[str]:
-    """What tuning gains, beside what the losses differ by."""
+    """The gain by tuning, beside the differences between losses."""
     if found.gain is None:
         return []
     best, metric = found.advised.order[0], found.metrics[found.tuned_for].label
@@ -183,7 +183,7 @@ def _tuning(found: Findings) -> list[str]:
 
 
 def _expected(found: Findings) -> list[str]:
-    """How probably the advised loss is the best one, and what it will score."""
+    """The probability that the advised loss is the best, and its expected score."""
     if found.chances is None:
         return []
     best, tuned, chances = found.advised.order[0], ", tuned," * found.tune, found.chances
@@ -196,7 +196,7 @@ def _expected(found: Findings) -> list[str]:
 
 
 def statistics(found: Findings) -> list[str]:
-    """What a statistician asks about: what could be seen, what would decide, and what the figures hold for."""
+    """Details for a statistician: the detectable difference, the sample size that would decide, and the scope."""
     said, known = [], found.reach
     if known is not None and found.ranked.claims:
         limit = f"{len(found.seeds)} seeds" if known.limit == "seeds" else f"{found.group_count} {area_word(found)}"
@@ -216,7 +216,7 @@ def statistics(found: Findings) -> list[str]:
 
 
 def _what_decides(found: Findings, known: Reach) -> list[str]:
-    """How many more seeds or areas would separate the best two losses."""
+    """The number of further seeds or areas that would separate the best two losses."""
     first, second, *_ = found.advised.order
     _, low, high = found.advised.lead().at(first, second)
     pair, areas = f"{found.labels[first]} and {found.labels[second]}", area_word(found)
@@ -240,7 +240,7 @@ def more_seeds(found: Findings, seeds: int) -> str:
 
 
 def _holds_for(found: Findings) -> str:
-    """What was trained, on what, and what else that says something of."""
+    """The scope of the results: what was trained, and on what."""
     runs = found.comparison.all_runs
     trained = counted(len(runs[0].data["scenes"]["train"]), "training scene")
     fold = " (less a fold)" * bool(found.comparison.plan.folds)

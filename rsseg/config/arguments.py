@@ -121,5 +121,5 @@ def split_places(text: str) -> list[Path]:
 
 
 def _longest(words: Sequence[str]) -> int:
-    """How many of the first words make the longest path that exists."""
+    """The number of first words that make the longest path that exists."""
     return max((i for i in range(1, len(words) + 1) if os.path.exists(",".join(words[:i]))), default=0)

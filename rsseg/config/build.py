@@ -24,7 +24,7 @@ from rsseg.contract import InputError, first_line, nearest
 
 @dataclass(frozen=True)
 class Kind:
-    """What a place of the config accepts: classes that derive from a base. Names are dotted: they are imported when needed.
+    """The classes that a place of the config accepts: those of a base. Names are dotted: they are imported when needed.
 
     Of `libraries` those classes are accepted that derive from `trusted_base` and are defined in the modules that are named with
     each: what a library merely imports is none of them.
@@ -129,7 +129,7 @@ def faults(
     given: Collection[str] = (),
     beside: Collection[str] = (),
 ) -> list[str]:
-    """What keeps a node from being built: a target of another kind, unknown and missing parameters, here and in nodes below.
+    """The faults of a node: a target of another kind, unknown and missing parameters, here and in nodes below.
 
     `given` are the parameters that `build` will be passed beside the config's; `beside` are keys that the node may hold for
     rsseg, such as a term's weight: the target is not given them.
@@ -259,7 +259,7 @@ def _look_for_own_code() -> None:
 
 
 def _named(path: str) -> Any:
-    """What a dotted path names; modules are imported on the way, nothing else runs."""
+    """Import the object of a dotted path; nothing but modules is imported on the way."""
     parts = path.split(".")
     found: Any = import_module(parts[0])
     for i, part in enumerate(parts[1:], start=2):

@@ -60,7 +60,7 @@ ALLOWED_HYDRA_TARGETS: dict[str, tuple[str, ...]] = {
     "class": ("logging.FileHandler", "logging.StreamHandler"),
     "()": (),
 }
-"""What Hydra, and for it Python's logging, may make of its node of the config, by the keys that name it."""
+"""The classes that Hydra, and Python's logging for it, may make of its node of the config, by the keys that name them."""
 
 
 def prepare(configs: Path, words: list[str]) -> None:
@@ -188,7 +188,7 @@ def check_early(config: Any) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    """What Hydra or OmegaConf says, without its advice to add an unknown key with a plus."""
+    """A message of Hydra or OmegaConf without its advice to add an unknown key with a plus."""
     said = f"{error}\n{error.__cause__ or ''}"
     for pattern, words in (
         (r"Could not override '(.+?)'.*", r"\1: there is no such setting"),
@@ -240,7 +240,7 @@ def _leaves(node: Any, where: str) -> Iterator[tuple[str, Any]]:
 
 
 def help_text(configs: Path) -> str:
-    """What `--help` prints: what rsseg does, examples, and the choices of each group, made from the files."""
+    """The text of `--help`: purpose, examples, and the choices of each group, listed from the files."""
     defaults = OmegaConf.load(configs / "train.yaml").defaults
     chosen = {group: default for entry in defaults if OmegaConf.is_dict(entry) for group, default in entry.items()}
     places, lines = [place for place in (configs, own_configs()) if place], []

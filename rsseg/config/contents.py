@@ -1,4 +1,4 @@
-"""What the files of a run folder have to hold."""
+"""The required contents of a run folder's files."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ NEEDED = {
     },
     "summary.json": {"finished": "text", "steps": "a number", "seconds": "a number"},
 }  # fmt: skip
-"""What each file of a run has to hold, by dotted keys, and as what. What a config holds is typed by the schema."""
+"""The required keys of each file of a run, dotted, with their kinds. The schema types those of a config."""
 
 SCORES = (("rmse", "mae"), ("f1", "precision", "recall"), ("iou", "dice", "scene_iou", "scene_dice"))
-"""What a run may be scored by: a file that holds the first of some scores has to hold all of them; the last are expected."""
+"""The scores of a run: a file that holds the first of a row has to hold all of them; the last row is expected."""
 
 
 def _is_number(value: Any) -> bool:
@@ -51,7 +51,7 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "a list of text": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
     "a list of numbers": lambda value: isinstance(value, list) and all(map(_is_number, value)),
 }
-"""What values may be expected to be, in words."""
+"""The names of kinds of values in messages."""
 
 ROOT_KEYS = ("dataset.source.root", "dataset.args.root")  # the settings that say where data lie
 
@@ -61,7 +61,7 @@ ABSENT = object()  # what a key that is not there gives, as null is a value
 
 
 def fault(name: str, content: Any) -> str:
-    """What is wrong with what a file of a run holds; empty if nothing is.
+    """The fault of the content of a run's file; empty if there is none.
 
     Example:
         >>> fault("summary.json", {"diverged": {"step": "many"}})
@@ -81,7 +81,7 @@ def fault(name: str, content: Any) -> str:
 
 
 def look_up(node: Any, key: str) -> Any:
-    """What a nested mapping holds under a dotted key, or `ABSENT`."""
+    """The value of a dotted key in a nested mapping, or `ABSENT`."""
     for name in key.split("."):
         if not isinstance(node, Mapping) or name not in node:
             return ABSENT
@@ -130,7 +130,7 @@ def typed_config(content: Mapping[str, Any]) -> Any:
 
 
 def _find_moved(config: Any, key: str) -> None:
-    """Where data do not lie any more where a config says, take the folder of that name in RSSEG_DATA."""
+    """Replace a data folder that is gone by the folder of its name in RSSEG_DATA."""
     root, place = OmegaConf.select(config, key), os.environ.get("RSSEG_DATA")
     if isinstance(root, str) and place and not is_remote(root) and not Path(root).expanduser().is_dir():
         moved = Path(place).expanduser() / Path(root).name

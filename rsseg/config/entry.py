@@ -1,4 +1,4 @@
-"""Where rsseg's commands and configs are, in a checkout or in an installed package; and how a command ends."""
+"""Commands and configs in a checkout or an installed package, and the errors and exit codes of a command."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ INSTALLED = (PACKAGE / "configs").is_dir()
 CONFIGS = (PACKAGE if INSTALLED else CHECKOUT) / "configs"
 
 ENTRY = (sys.executable, str(PACKAGE / "__main__.py"))
-"""What starts rsseg in a further process; the command and its words follow."""
+"""The words that start rsseg in a further process; the command and its words follow."""
 
 
 def invocation(command: str) -> str:
-    """What a user types to start a command here.
+    """The words that a user types here to start a command.
 
     Example:
         >>> invocation("compare") in ("rsseg compare", "python scripts/compare.py")

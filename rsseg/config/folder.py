@@ -120,17 +120,17 @@ class RunFolder:
             raise self._unusable(self.config_file, str(error)) from None
 
     def origin(self) -> dict[str, Any]:
-        """What ``run.json`` says: overrides, code, libraries, machine."""
+        """The content of ``run.json``: overrides, code, libraries, machine."""
         return self._json(self.run_file)
 
     def data(self) -> dict[str, Any]:
-        """What ``data.json`` says: scenes, fingerprints, and the training images' statistics."""
+        """The content of ``data.json``: scenes, fingerprints, and the training images' statistics."""
         if not self.data_file.is_file() and not self.last.is_file():
             raise InputError(f"{self} holds a run that never started training: go on with {self.resume_word}")
         return self._json(self.data_file)
 
     def summary(self) -> dict[str, Any]:
-        """What ``summary.json`` says: the scores of the best checkpoint, NaN where there is none; or where it `diverged`."""
+        """The content of ``summary.json``: scores of the best checkpoint, NaN where there is none; or where it `diverged`."""
         return {name: math.nan if value is None else value for name, value in self._json(self.summary_file).items()}
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -317,6 +317,6 @@ def check_places(places: Sequence[Path]) -> None:
 
 
 def _absolute(root: str) -> str:
-    """Where a folder lies, from wherever one looks; one that is not there stays as it is written."""
+    """The absolute path of a folder; one that is not there stays as it is written."""
     path = Path(root).expanduser()
     return str(path.absolute()) if path.exists() else root

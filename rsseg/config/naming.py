@@ -1,4 +1,4 @@
-"""What run folders are called, and how a command line names one."""
+"""Names of run folders, and how a command line quotes them."""
 
 from __future__ import annotations
 

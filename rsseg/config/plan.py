@@ -24,7 +24,7 @@ LOSS, EXPERIMENT, SEED, RATE, FOLD = "loss", "experiment", "seed", "optimizer.lr
 SEARCH_SEED = 1000  # in a sweep over learning rates the seeds from here on choose each loss's rate
 
 APART = (LOSS, SEED, FOLD, "record", "dataset.palette", "dataset.rgb", *PLACE_KEYS)
-"""What `settings` leave out: loss, seed and fold, which plans name, and what training does not depend on."""
+"""Settings that `settings` leaves out: loss, seed and fold, which plans name, and those that do not affect training."""
 
 ROOTS = ("root", "paths")  # keys that hold the folder of a dataset; its fingerprint and statistics identify the data in it
 
@@ -77,7 +77,7 @@ class Plan:
 
     @property
     def labels(self) -> dict[Path, str]:
-        """What the row of each run is called: its loss, or the experiment that is varied, then whatever else is varied."""
+        """The row label of each run: its loss, or the experiment that is varied, then the other varied settings."""
         apart = {LOSS, SEED, FOLD, *([RATE] if self.search_seeds else [])}
         keys = [key for key in self.varied if key not in apart]
         short = {key: _shortened([values[key] for values in self.runs.values() if key in values]) for key in keys}

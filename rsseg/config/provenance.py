@@ -1,4 +1,4 @@
-"""What made a run: code, versions, machine, choices."""
+"""Provenance of a run: code, versions, machine, choices."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def code_hash(package: Path) -> str:
 
 
 class Chosen(NamedTuple):
-    """What the user chose of a run, for the record."""
+    """The user's choices for a run, for the record."""
 
     overrides: list[str]  # the command line's overrides
     loss: str  # the name of the loss composition
@@ -55,7 +55,7 @@ class Chosen(NamedTuple):
 
 
 def losses_of_heads(choices: Mapping[str, str | None]) -> dict[str, str]:
-    """By head, the loss that was chosen for it alone, among Hydra's choices.
+    """The loss that was chosen for a head alone, by head, among Hydra's choices.
 
     Example:
         >>> losses_of_heads({"loss": "ce", "loss@model.heads.water.loss": "focal_dice"})

@@ -19,7 +19,7 @@ from rsseg.contract import InputError, nearest
 
 
 class Cache(StrEnum):
-    """Where decoded scenes lie while a run trains.
+    """The place of decoded scenes while a run trains.
 
     * ``disk``: in the store, mapped into memory; the system keeps in memory what it has room for.
     * ``ram``: in memory, copied there at the start, once per device.
@@ -32,16 +32,16 @@ class Cache(StrEnum):
 
 
 Fusion = StrEnum("Fusion", {"concat": "concat", "difference": "difference"})
-"""How the features of two dates are fused: concatenated, or their absolute difference."""
+"""The fusion of the features of two dates: concatenation, or absolute difference."""
 
 OnNonFinite = StrEnum("OnNonFinite", {"stop": "stop", "skip": "skip"})
-"""What is done about a loss or gradient that is not finite: stop the run, or leave the step out."""
+"""The response to a loss or gradient that is not finite: stop the run, or leave the step out."""
 
 Verify = StrEnum("Verify", {"sampled": "sampled", "full": "full"})
-"""What of a decoded scene is compared with its check sums when a run opens it first: a few blocks of each file, or all."""
+"""The part of a decoded scene that is compared with its check sums on first use: a few blocks of each file, or all."""
 
 OnBadScene = StrEnum("OnBadScene", {"raise": "raise", "skip": "skip"})
-"""What is done about a scene that can't be decoded: stop, or leave it out."""
+"""The response to a scene that can't be decoded: stop, or leave it out."""
 
 
 @dataclass
@@ -141,7 +141,7 @@ class LossConfig:
 
 @dataclass
 class RecordConfig:
-    """What a run records of itself for comparisons of losses.
+    """Records that a run keeps for comparisons of losses.
 
     Attributes:
         enabled: Record at all.
@@ -154,7 +154,7 @@ class RecordConfig:
 
 @dataclass
 class MetricsConfig:
-    """How a run is scored.
+    """Settings of a run's scores.
 
     Attributes:
         without: Classes that are left out of mean scores, and so of the choice of the best checkpoint; not of training.
@@ -164,7 +164,7 @@ class MetricsConfig:
 
 
 UNBALANCED = {"_target_": "rsseg.losses.balancing.Fixed", "between": "heads"}
-"""What `balancing=fixed` is, and so every run that was trained before there was a choice."""
+"""The node of `balancing=fixed`, and of every run that was trained before there was a choice."""
 
 
 @dataclass
@@ -263,7 +263,7 @@ def cross_check(config: Any) -> list[str]:
 
 
 def _fold_faults(folds: int | str | None, fold: int | None) -> list[str]:
-    """What is wrong with the folds of a cross-validation, one sentence at most."""
+    """The fault of the folds of a cross-validation, one sentence at most."""
     if folds is None:
         return [] if fold is None else [f"dataset.fold={fold} says which fold validates: set dataset.folds=5, or groups, too"]
     number = isinstance(folds, int)
@@ -289,7 +289,7 @@ def _nested_lists(config: Any) -> list[str]:
 
 
 def _device_faults(config: Any, trainer: dict[str, Any]) -> list[str]:
-    """What does not go together in steps, batches and devices."""
+    """The faults of steps, batches and devices that do not go together."""
     faults = []
     times = trainer.get("accumulate_grad_batches", 1)
     if not isinstance(times, int) or times < 1:
@@ -305,7 +305,7 @@ def _device_faults(config: Any, trainer: dict[str, Any]) -> list[str]:
 
 
 def _unknown_keys(config: Any) -> list[str]:
-    """What was added with a "+", as Hydra advises for misspelt keys, but nothing reads."""
+    """Settings that were added with a "+", as Hydra advises for misspelt keys, but that nothing reads."""
     found = []
     for name, schema in {"": Config, **SCHEMAS}.items():
         known = [item.name for item in fields(schema)]

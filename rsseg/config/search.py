@@ -1,4 +1,4 @@
-"""What a search tries: overrides of which some have many values."""
+"""The space of a search: overrides, some of which have several values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rsseg.contract import InputError, first_line
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched for, and where.
+    """The settings of a search.
 
     Overrides with several values are searched: ``x=interval(0,1)`` for numbers between two, ``x=tag(log,interval(0.01,10))``
     for those drawn by their logarithm, ``x=a,b,c`` for choices; the others are as for train.py.
@@ -41,7 +41,7 @@ class Search:
             raise InputError(f"an override can't be read: {first_line(error)}") from None
 
     def space(self) -> dict[str, Any]:
-        """What is searched: for each key Optuna's distribution of its values.
+        """Optuna's distribution of values by key.
 
         Raises:
             InputError: If Optuna is missing, nothing is searched, or an interval is none.
@@ -96,6 +96,6 @@ class Search:
         return self.folder / folder_name(",".join(sorted(f"{key}={value}" for key, value in params.items())))
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same for two searches to be one."""
+        """The facts in which two searches have to agree to be one."""
         kept = [str(o.input_line) for o in self.parsed() if o.key_or_group.split(".")[0] not in PLACE_KEYS]
         return {"overrides": sorted(kept), "objectives": list(self.objectives)}

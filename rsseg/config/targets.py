@@ -1,4 +1,4 @@
-"""What a config says of a dataset's targets and of the heads that learn them."""
+"""A dataset's targets in a config, and the heads that learn them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class HeadConfig:
 
 @dataclass
 class TargetFacts:
-    """What a dataset says of a target.
+    """The settings of a target of a dataset.
 
     Attributes:
         task: What a mask says about a pixel: binary, multiclass, multilabel, or regression (real values); or centres (objects).
@@ -95,7 +95,7 @@ FROM_FILES = tuple(item.name for item in fields(TargetConfig) if item.name not i
 
 
 def targets_of(dataset: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What a dataset's plain node says of each of its targets, by name; the short form says it of one.
+    """The settings of each target by name, from a dataset's plain node; the short form has one target.
 
     Example:
         >>> targets_of({"task": "binary", "classes": ["road"], "targets": {}})["mask"]["classes"]
@@ -140,7 +140,7 @@ def heads_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def target_faults(dataset: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a dataset's targets, one sentence each."""
+    """The faults of a dataset's targets, one sentence each."""
     targets, several = targets_of(dataset), dataset.get("targets") or {}
     faults = []
     for name in SHORT_FORM if several else ():
@@ -169,12 +169,12 @@ def target_faults(dataset: Mapping[str, Any]) -> list[str]:
 
 
 def place_of(dataset: Mapping[str, Any], target: str) -> str:
-    """Where a config has the settings of a target: under its name, or in the short form."""
+    """The place of a target's settings in the config: under its name, or in the short form."""
     return f"dataset.targets.{target}" if dataset.get("targets") else "dataset"
 
 
 def _node_faults(where: str, node: Any, kind: type[Any], example: str) -> list[str]:
-    """What keeps a node from being of a kind: it is no mapping, has an unknown setting, or one of another type."""
+    """The faults of a node of a kind: it is no mapping, has an unknown setting, or one of another type."""
     if not isinstance(node, Mapping):
         return [f"{where}={node}: a mapping such as {example} is expected"]
     known = [item.name for item in fields(kind)]
@@ -187,12 +187,12 @@ def _node_faults(where: str, node: Any, kind: type[Any], example: str) -> list[s
 
 
 def full_names(label: str, targets: Mapping[str, Any]) -> list[str]:
-    """How a class that a user names is called with its target: as given, or of each target."""
+    """The full names that a user's name of a class may stand for: as given, or with each target before it."""
     return [label, *(f"{name}/{label}" for name in targets)]
 
 
 def _faults(name: str, target: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a target, called as in the short form."""
+    """The faults of a target, with the names of the short form."""
     try:
         task = _task(name, target)
     except InputError as error:
@@ -212,7 +212,7 @@ def _faults(name: str, target: Mapping[str, Any]) -> list[str]:
 
 
 def head_faults(config: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a config's heads, one sentence each."""
+    """The faults of a config's heads, one sentence each."""
     targets, heads = targets_of(config["dataset"]), heads_of(config)
     faults = []
     for name, head in heads.items():
@@ -235,7 +235,7 @@ def head_faults(config: Mapping[str, Any]) -> list[str]:
 
 
 def no_such_target(head: str, target: Any, targets: Collection[str]) -> str:
-    """What is wrong with a head that learns what the dataset does not have."""
+    """The message for a head whose target the dataset does not have."""
     return f"model.heads.{head}.target={target}{nearest(str(target), targets)}: the targets are {', '.join(targets)}"
 
 

@@ -71,7 +71,7 @@ ELSEWHERE = {
     STEPS: "epochs epoch max_epochs num_epochs n_epochs trainer.max_epochs",
     GONE: "loss.backend dataset.source.cache",
 }
-"""What to write, and how it is called elsewhere or was called before. What ends with "=" takes the value that was given."""
+"""Correct names by those of other programs and of earlier versions. One that ends with "=" takes the given value."""
 
 SYNONYMS = {name: target for target, names in ELSEWHERE.items() for name in names.split()}
 
@@ -85,7 +85,7 @@ RENAMED = {
 
 
 def word_faults(configs: Path, words: Sequence[str], multirun: bool = False) -> dict[str, str]:
-    """What is wrong with the words of a command line, by word: unknown settings, and what can't be read.
+    """The faults of a command line's words, by word: unknown settings, and words that can't be read.
 
     Example:
         >>> word_faults(Path("configs"), ["lr=0.01"])
@@ -122,7 +122,7 @@ def _values(override: Override) -> list[Any]:
 
 
 def _setting_fault(override: Override) -> str | None:
-    """What is wrong with the name of a setting."""
+    """The fault of the name of a setting."""
     key = override.key_or_group
     root, *below = key.split("/")[0].split(".")
     if root in ("hydra", "experiment", "sweep"):
@@ -149,7 +149,7 @@ def _number_fault(override: Override) -> str | None:
 
 
 def _unreadable(word: str) -> str:
-    """How to write a word that Hydra's grammar does not take."""
+    """The correct spelling of a word that Hydra's grammar does not take."""
     key, equals, value = word.partition("=")
     if not equals or not re.fullmatch(r"[+~]*[\w./@:-]+", key):
         return f"'{word}' is not understood: write key=value"
