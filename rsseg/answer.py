@@ -66,7 +66,7 @@ def compare(places: Sequence[Path], question: Question | None = None, out: Path 
 
     Args:
         places: Run folders, or folders that hold them.
-        question: What is asked.
+        question: The settings of the comparison.
         out: Where to write; None: ``comparison`` in the first folder, or ``comparison_dice``, ``comparison_water`` and the like
             by metric and head.
 

@@ -19,7 +19,7 @@ from rsseg.contract import InputError
 def call_apart(module: str, function: str, *given: Any) -> Any:
     """Call a function that needs torch: in a process of its own, or here where torch is imported already.
 
-    Torch and the libraries around it take most of a gigabyte, and what imports them keeps it until it ends.
+    Torch and the libraries around it take most of a gigabyte, and a process that imports them keeps it until it ends.
 
     Raises:
         InputError: As the function does, or if the process was killed, as for want of memory.

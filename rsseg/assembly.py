@@ -48,7 +48,7 @@ def make_setup(config: DictConfig, trust: Sequence[str] = ()) -> Setup:
 
     Args:
         config: As Hydra composes it, or as a run folder holds it.
-        trust: Packages whose classes it may name, as the user says at the command line; what the config says of it is left out.
+        trust: Packages whose classes it may name, as the user trusts them at the command line; the config's value is ignored.
 
     Raises:
         InputError: All faults that can be found without reading data, together.
@@ -104,7 +104,7 @@ def _try_parts(setup: Setup, found: dict[str, list[str]]) -> None:
         attempt(where, setup.composite, head, where, terms)
     attempt("balancing", setup.balancing)
     attempt("optimizer", setup.optimizer, [nn.Parameter(torch.zeros(1))])
-    if not found.get("optimizer") and setup.steps > 0:  # what it is made with
+    if not found.get("optimizer") and setup.steps > 0:  # the scheduler is made with it
         attempt("scheduler", _try_scheduler, setup)
 
 
@@ -119,7 +119,7 @@ def _try_metrics(setup: Setup) -> None:
 
 
 def _try_architecture(setup: Setup) -> None:
-    """Look whether the smp class has what the other settings of the model ask for."""
+    """Check that the smp class supports the other settings of the model."""
     kind = locate(setup.plain["model"]["net"]["_target_"], "model.net", kinds.MODEL, setup.trust)
     check_architecture(kind, setup.model, setup.tasks)
     if setup.model.siamese and setup.dataset.bands is not None:
@@ -194,7 +194,7 @@ def _callback_faults(setup: Setup, callbacks: Mapping[str, Mapping[str, Any]]) -
 
 
 def check_machine(setup: Setup) -> None:
-    """Find what this machine lacks to train a setup: a GPU, a logger's package.
+    """Check that this machine can train a setup: its GPU, the packages of loggers.
 
     Raises:
         InputError: All that is missing, together.
@@ -206,7 +206,7 @@ def check_machine(setup: Setup) -> None:
 
 
 def check_run(config: DictConfig, scenes: bool) -> None:
-    """Refuse what can be found before a run of a sweep: faults of the config, of the machine and, if asked, missing scenes."""
+    """Refuse faults that show before a run of a sweep: of the config, of the machine and, if asked, missing scenes."""
     setup = make_setup(config, config.trust)
     check_machine(setup)
     if scenes:
@@ -216,7 +216,7 @@ def check_run(config: DictConfig, scenes: bool) -> None:
 
 
 def checkpoint_bytes(setup: Setup, network: nn.Module) -> float:
-    """About what a run's checkpoints take on disk: the best, and two with the optimizer's state.
+    """The approximate size of a run's checkpoints on disk: the best, and two with the optimizer's state.
 
     NaN for an optimizer that calls the model.
     """
@@ -234,7 +234,7 @@ def checkpoint_bytes(setup: Setup, network: nn.Module) -> float:
 
 
 def expected_bytes(config: DictConfig) -> float:
-    """About what a run's checkpoints take; NaN where the network needs to see the data.
+    """The approximate size of a run's checkpoints; NaN where the network depends on the data.
 
     Where the config leaves the bands open, three are assumed.
     """
@@ -299,7 +299,7 @@ def make_module(setup: Setup, network: nn.Module, numbers: TrainStatistics, scen
 
 
 def fit_augmentations(module: SegmentationModule, data: Data) -> None:
-    """Give the augmentations what they need of the training split: its pixels and labels, its blocks and its statistics."""
+    """Fit the augmentations to the training split: its pixels and labels, its blocks and its statistics."""
     train, numbers = data.stores["train"], data.numbers
     for augmentation in module.augmentations:
         augmentation.fit(train.read, train.census.blocks, numbers.mean, numbers.std)

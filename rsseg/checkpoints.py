@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole, read with their check sum, and read without running what they hold."""
+"""Checkpoint files: written whole, read with their check sum and without running code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLAIN: tuple[Any, ...] = (bool, int, float, complex, str, bytes)
 
 
 class DamagedError(InputError):
-    """A checkpoint is not what was written."""
+    """A checkpoint is damaged."""
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any], previous: Path | None = None) -> None:
@@ -137,11 +137,11 @@ def _check_records(path: Path) -> None:
 
 
 def plain_values(value: Any, where: str = "the checkpoint") -> Any:
-    """A value made of tensors and of what Python itself has, as it can be read again without running anything.
+    """A value of tensors and Python's own types, which can be read again without running code.
 
     Args:
         value: NumPy's numbers and enumerations become Python's, mappings become dictionaries.
-        where: What it is called in messages.
+        where: Its name in messages.
 
     Raises:
         InputError: If it holds anything else.

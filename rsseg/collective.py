@@ -1,4 +1,4 @@
-"""Sums over the global batch: what makes two ranks give the loss, and the normalisation, of one process."""
+"""Sums over the global batch, by which two ranks give the loss, and the normalisation, of one process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def ranks() -> int:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """While this is open, sums are this process's own: for what one process looks at while the others wait for it."""
+    """While this is open, sums are this process's own: for work of one process while the others wait."""
     _apart.append(True)
     try:
         yield
@@ -100,7 +100,7 @@ class _AllGather(torch.autograd.Function):
 def global_cat(x: Tensor) -> Tensor:
     """The concatenation of all ranks' tensors along the first dimension, differentiable; the tensor itself in one process.
 
-    For what no sum can stand for, such as an order of all errors. The gradients are to be read as in `global_sum`.
+    For values that are no sums, such as an order of all errors. The gradients are to be read as in `global_sum`.
 
     Args:
         x: ``[N, ...]``; N may differ between ranks.

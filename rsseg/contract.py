@@ -23,7 +23,7 @@ ONE_TARGET = "mask"
 """The name of the target of a dataset that has one only."""
 
 ENOUGH_GROUPS = 6
-"""Fewer independent areas, such as towns, say little about what a score would be in others."""
+"""Fewer independent areas, such as towns, say little about scores in others."""
 
 BESIDE_LAYERS = ("image", "scene", "k", "corner")
 """The entries of a `Batch` that are no layers, which no target can be called as."""
@@ -47,7 +47,7 @@ class Batch(TypedDict):
         image: ``[B, C, H, W]``, in the stored dtype until it is normalised on the device, float32 afterwards.
         mask: Labels, uint8 ``[B, H, W]`` (binary, multiclass) or ``[B, L, H, W]`` (multilabel), `IGNORE` where not labelled; or
             class shares or real values, float32 ``[B, C, H, W]``, NaN where not known.
-        weight: float32 ``[B, H, W]``, what a pixel counts for in the loss; absent: 1.
+        weight: float32 ``[B, H, W]``, the weight of a pixel in the loss; absent: 1.
         scene: int64 ``[B]``, the number of the scene that the window was cut from.
         corner: int64 ``[B, 2]``, the scene's row and column that the window begins in.
         k: int64 ``[B]``, the number of the window in the stream; seeds its augmentation.
@@ -170,7 +170,7 @@ def in_place(fault: str, place: str) -> str:
 
 @contextmanager
 def naming(what: object = "", place: str = "dataset") -> Iterator[None]:
-    """Let an `InputError` of the block name what it is about, and settings by their place, see `in_place`."""
+    """Let an `InputError` of the block name its subject, and settings by their place, see `in_place`."""
     try:
         yield
     except InputError as error:
@@ -205,8 +205,8 @@ def number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> f
     """A finite number between two bounds, themselves allowed.
 
     Args:
-        name: What the user calls it.
-        value: What the user gave.
+        name: Its name for the user.
+        value: The user's value.
         low: The least number.
         high: The greatest.
 

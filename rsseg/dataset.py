@@ -1,4 +1,4 @@
-"""A dataset: what a config says of it, and its scenes, found and decoded."""
+"""A dataset: its description in a config, and its scenes, found and decoded."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Dataset:
         mask_readers: How the masks of each target are decoded; samplers, augmentations and descriptions go by the first.
         bands: The image bands to read, counted from 1; None until the data are seen.
         rgb: The bands that pictures show; None: the first three.
-        nodata: What images without a no-data value of their own hold where there is nothing; None: nothing does.
+        nodata: The no-data value of images that state none; None: every pixel of them is valid.
         palettes: The colours of the labels of each target; None: chosen.
         unlabelled: By pattern of scene names, the classes that are not labelled there, as ``target/class``.
         store: The folder of its decoded scenes.
@@ -201,7 +201,7 @@ class Data:
 
 
 LOOKED_AT = 20  # scenes whose resolution and scale are looked at
-SAMPLE = 256  # the side of what is looked at of a scene, in pixels
+SAMPLE = 256  # the side of the part of a scene that is looked at, in pixels
 OTHER_SCALE = 50  # highest values that differ by this factor are of another scale
 WINDOW_STEP = 32  # a window's side is a multiple of it
 
@@ -250,7 +250,7 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
 def open_test(dataset: Dataset, source: Source, data: Data) -> Store | None:
     """The scenes of the test split that have masks, decoded and checked as the other splits are; None: there are none.
 
-    Nothing else needs the test split, so that what is wrong with it is logged.
+    Nothing else needs the test split, so its faults are logged.
     """
     try:
         scenes = scenes_of(source, dataset, "test", needed=False)
@@ -316,7 +316,7 @@ def warn_of_misspelt(dataset: Dataset, names: Sequence[str]) -> None:
 
 
 def scenes_of(source: Source, dataset: Dataset, split: str, needed: bool = True) -> list[Scene]:
-    """The scenes of a split, with what is not labelled in them; one at least, if that is needed."""
+    """The scenes of a split, with the classes that are not labelled in them; one at least, if that is needed."""
     if split not in SPLITS:
         raise InputError(f"split={split}{nearest(split, SPLITS)}: there are {', '.join(SPLITS)}")
     scenes = source.scenes(split)

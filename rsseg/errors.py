@@ -47,7 +47,7 @@ def in_one_line(folder: Path, batch_size: int, window: int, way_on: str = "", me
         batch_size: The windows of a batch.
         window: Their side, in pixels.
         way_on: How to go on once it is mended.
-        memory: What helps where memory runs out.
+        memory: The remedy where memory runs out.
 
     Raises:
         InputError: In place of the error.

@@ -124,7 +124,7 @@ def example_windows(setup: Setup, spec: Spec) -> NDArray[np.float32]:
 
 
 def _describe(run: RunFolder, setup: Setup, model: TrainedModel, out: Path, licence: str) -> None:
-    """Write the card and the item of what lies in a folder."""
+    """Write the card and the item of the files in a folder."""
     saved, summary = run.data(), run.summary() if run.finished else {}
     network: Any = model.network
     records = dict[tuple[str, str], Records]()

@@ -161,13 +161,13 @@ LARGER = "set output=... to a larger disk, or free some space"
 
 
 def say_space(folder: Path, need: float, what: str, way_out: str = LARGER) -> None:
-    """Log what something takes and what a disk has left, and refuse one that is too small.
+    """Log the need of something and the free space of a disk, and refuse a disk that is too small.
 
     Args:
         folder: Where it is to lie; the folder may not be there yet.
         need: Bytes; none, or NaN for an unknown number: nothing is said.
         what: What takes them, such as ``3 scenes take``.
-        way_out: What to do where they do not fit.
+        way_out: The remedy where they do not fit.
 
     Raises:
         InputError: If they do not fit.

@@ -106,7 +106,7 @@ class TrackioLogger(Logger):
     Args:
         project: The project's name.
         folder: The database's folder, unless the environment has a TRACKIO_DIR.
-        save_dir: The run folder, which names the run; a run that goes on adds to what it has logged.
+        save_dir: The run folder, which names the run; a run that goes on adds to its log.
 
     Attributes:
         experiment: Trackio's own run.
@@ -194,7 +194,7 @@ class SideLogger(Logger):
         self._try(lambda inner: inner.finalize(status))
 
     def close(self) -> None:
-        """Let the inner logger write what it holds back and end: the next run of a sweep gets one of its own."""
+        """Let the inner logger write its buffers and end: the next run of a sweep gets one of its own."""
         if self.inner is not None:
             self._try(_close)
 

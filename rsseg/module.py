@@ -39,7 +39,7 @@ class SegmentationModule(L.LightningModule):
     Logged per head (see `log_name`): ``{stage}/loss/{term}`` and ``.../{term}.weighted`` for every term, ``{stage}/loss`` for
     the sum, in training ``train/loss/aux`` and ``.../classifier`` where the network gives more than logits (`Network.outputs`),
     and for validation ``val/{score}`` for each of `Task.scores`, per class ``val/{score}/{class}`` for each of
-    `Task.class_scores`, and what is monitored.
+    `Task.class_scores`, and monitored values.
     """
 
     mean: Tensor
@@ -50,12 +50,12 @@ class SegmentationModule(L.LightningModule):
         network: nn.Module,
         losses: Mapping[str, Composite],  # the composition of each head
         tasks: Mapping[str, Task],  # each head's task
-        mean: Sequence[float],  # per band, what is subtracted from stored pixels
-        std: Sequence[float],  # per band, what they are divided by then
+        mean: Sequence[float],  # per band, subtracted from stored pixels
+        std: Sequence[float],  # per band, the divisor then
         scenes: int,  # the number of scenes that are scored
         steps: int = 0,  # optimiser steps, which weights of terms may depend on in training; 0: all have the full weights
         balancing: Balancing | None = None,  # puts losses together in training; None: their sum, as in validation
-        between: str = "heads",  # what it puts together, ``heads`` or ``terms``
+        between: str = "heads",  # the parts that it balances, ``heads`` or ``terms``
         seed: int = 0,  # that of the run; dropout at step s is a function of (seed, s)
         augmentations: Sequence[Augmentation] = (),  # applied in turn to normalised training batches
         optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,  # makes it from the parameters
@@ -74,7 +74,7 @@ class SegmentationModule(L.LightningModule):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
         self.steps, self.seed = steps, seed
-        self.lr: float | None = None  # where Lightning's LearningRateFinder leaves what it found
+        self.lr: float | None = None  # Lightning's LearningRateFinder leaves its result here
         self.terms: dict[str, Tensor] = {}  # the losses of the last training batch, by their names in the log
         self.gradient_norm: Tensor | None = None  # of the step that is about to be taken, if a callback has taken it
         self.augmentations, self._optimizer, self._scheduler = list(augmentations), optimizer, scheduler
@@ -126,7 +126,7 @@ class SegmentationModule(L.LightningModule):
         return self(self.normalise(pixels))
 
     def _loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a training batch, from what the network gives in training, and all losses by their names in the log."""
+        """The loss of a training batch, from the network's outputs in training, and all losses by their names in the log."""
         done = self.global_step / self.steps if self.steps else 1.0
         layers = layers_of(batch)
         losses: dict[str, CompositeValue] = {

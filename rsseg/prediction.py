@@ -133,7 +133,7 @@ class Mapper:
     """Maps scenes with the mean of some networks, one scene after the other.
 
     Attributes:
-        spec: What is known of the first network.
+        spec: The description of the first network.
         products: The files that are made of each scene.
         windows: How scenes are cut.
         forward: The ensemble on its device, in its precision.

@@ -89,8 +89,8 @@ def progress(items: Sequence[Item], title: str) -> Iterator[Iterator[Item]]:
     a later bar, then waits for ever.
 
     Args:
-        items: What to go through.
-        title: What the bar says.
+        items: The items to go through.
+        title: The label of the bar.
 
     Example:
         >>> with progress([1, 2], "adding") as steps:

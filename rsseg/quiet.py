@@ -7,11 +7,11 @@ import warnings
 
 
 def quiet() -> None:
-    """Leave out what the libraries say at every start and no user can act on.
+    """Silence messages that libraries print at every start and that no user can act on.
 
     Lightning sets up its loggers when it is imported: who imports it calls this afterwards.
     """
-    logging.raiseExceptions = False  # of a full disk, what can't be written tells once, not each line of the log
+    logging.raiseExceptions = False  # a full disk is told once, by the file that can't be written, not by each line of the log
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch").propagate = False  # it has a handler of its own
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
@@ -26,6 +26,6 @@ def quiet() -> None:
         ".*isinstance.treespec.*",
         ".*module.s. in eval mode.*",  # frozen parts
         ".*srun.*",  # beside a cluster's programs, outside of a job
-        ".*sync_dist=True.*",  # what is logged is the same in all processes already
+        ".*sync_dist=True.*",  # logged values are the same in all processes already
     ):
         warnings.filterwarnings("ignore", message)

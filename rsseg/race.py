@@ -1,4 +1,4 @@
-"""A race: a sweep seed by seed, in which what is surely behind is not trained on further seeds.
+"""A race: a sweep seed by seed, in which rows that are surely behind are not trained on further seeds.
 
 After three seeds and after each one more all pairs of the rows that are still in are compared. A row is dropped where its
 difference to another one is surely below 0. The looks share one error rate, `ALPHA`, by a spending function. In simulated races
@@ -91,9 +91,9 @@ class Race:
     Args:
         folder: The sweep's folder.
         words: The words of rsseg train that all runs share beside the folder.
-        rows: By name, what a row gives of each key that is varied beside the seed, as words of the command line; the same keys.
+        rows: By name, a row's value of each key that is varied beside the seed, as words of the command line; the same keys.
         seeds: All seeds.
-        metric: What rows are compared by; empty: `Task.score`.
+        metric: The measure that ranks the rows; empty: `Task.score`.
         equal_within: A difference of no practical use.
 
     Raises:
@@ -115,11 +115,11 @@ class Race:
             raise InputError(f"a race has no seeds that choose a learning rate: give seeds below {SEARCH_SEED}")
         self.folder, self.words = folder, [*words, f"hydra.sweep.dir={quoted(str(folder))}"]
         self.rows, self.seeds, self.metric = rows, list(seeds), metric
-        self.keys = list(next(iter(rows.values())))  # what is varied beside the seed
+        self.keys = list(next(iter(rows.values())))  # the keys that are varied beside the seed
         self.equal_within = equal_within
 
     def run(self) -> None:
-        """Race, and write ``race.json`` after each look; what an earlier call has raced is not raced again.
+        """Race, and write ``race.json`` after each look; runs of an earlier call are not raced again.
 
         Raises:
             InputError: If the folder holds another race, or a run fails.
@@ -228,7 +228,7 @@ def race(words: Sequence[str]) -> None:
         words: The command line of rsseg train, with race=true and perhaps equal_within=0.01.
 
     Raises:
-        InputError: For what can't be raced, and where a run fails.
+        InputError: For settings that can't be raced, and where a run fails.
     """
     flags = get_args_parser().parse_args(list(words))
     own = dict(word.split("=", 1) for word in flags.overrides if word.startswith(("race=", "equal_within=")))
@@ -245,7 +245,7 @@ def race(words: Sequence[str]) -> None:
     swept = {o.get_key_element(): list(o.sweep_string_iterator()) for o in parsed if o.is_sweep_override()}
     for override in parsed[len(params) :]:
         if not override.is_sweep_override():
-            swept.pop(override.get_key_element(), None)  # the command line fixes what the sweep's file varies
+            swept.pop(override.get_key_element(), None)  # the command line fixes a key that the sweep's file varies
     seeds = swept.pop(SEED, [])
     if not all(seed.isdecimal() for seed in seeds):
         raise InputError(f"seed={','.join(seeds)}: whole numbers are expected")

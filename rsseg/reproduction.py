@@ -1,4 +1,4 @@
-"""A run trained again from its own record, and whether it gives what it gave."""
+"""Reproduction: a run is trained again from its own record, and its results are compared."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def reproduce(folder: Path, out: Path | None = None, trust: Sequence[str] = ()) 
         log.info("Different from then: %s", cause)
     train(config, after.path, chosen.overrides, chosen.loss, chosen.of_heads)
     causes += changed_data(before.data(), after.data())
-    why = f"; what differs: {'; '.join(causes)}" if causes else "; code, versions and data are the same"
+    why = f"; differences: {'; '.join(causes)}" if causes else "; code, versions and data are the same"
     scores, again = _scores(before.summary()), _scores(after.summary())
     gaps = {name: abs(again.get(name, math.inf) - value) for name, value in scores.items()}
     if not any(gaps.values()) and same_weights(before, after):
@@ -77,7 +77,7 @@ def reproduce(folder: Path, out: Path | None = None, trust: Sequence[str] = ()) 
 
 
 def _scores(summary: Mapping[str, Any]) -> dict[str, float]:
-    """The scores of a summary that are known, of all heads, without what the run took."""
+    """The scores of a summary that are known, of all heads, without times and steps."""
     return {name: x for name, x in flat(summary).items() if isinstance(x, float) and not math.isnan(x) and name != "seconds"}
 
 

@@ -51,7 +51,7 @@ def train(
     loss: str = "",
     of_heads: Mapping[str, str] | None = None,
 ) -> float:
-    """Train one model, or go on with a run that was begun, or say what a finished one gave.
+    """Train one model, or go on with a run that was begun, or give the score of a finished one.
 
     Args:
         config: The composed config.
@@ -129,7 +129,7 @@ def _open(setup: Setup) -> tuple[Setup, SegmentationModule, Data]:
 
 
 def _write_start(setup: Setup, run: RunFolder, data: Data, chosen: Chosen, resumed: bool) -> None:
-    """Write what the run is made of."""
+    """Write the config, provenance and data facts of the run."""
     record = data.record()
     if resumed:
         before = run.data()

@@ -41,12 +41,12 @@ def search(wanted: Search, processes: int, finalists: int = 0) -> None:
     from its last checkpoint. The same call elsewhere, on the same storage and folder, helps.
 
     Args:
-        wanted: What is searched for.
+        wanted: The settings of the search.
         processes: How many trials run at once on this machine.
         finalists: How many of the best trials are raced afterwards on seeds that the search has not seen; 0: none.
 
     Raises:
-        InputError: For anything that can't be used, and for what a trial finds wrong.
+        InputError: For settings that can't be used, and for faults that a trial finds.
     """
     check_search(wanted, processes)
     if finalists and (finalists < 2 or len(wanted.objectives) > 1):
@@ -90,7 +90,7 @@ def race_best(study: Any, wanted: Search, finalists: int) -> None:
 
 
 def check_search(wanted: Search, processes: int) -> None:
-    """Refuse what is wrong with a search before it starts."""
+    """Check a search before it starts."""
     config, _ = wanted.config(wanted.first())
     setup = make_setup(config, config.trust)
     if setup.task.real:
@@ -138,7 +138,7 @@ def open_study(wanted: Search) -> Any:
 
 
 def release_dead_trials(study: Any, wanted: Search) -> None:
-    """Propose again what a killed process was trying: nobody holds the run's folder any more."""
+    """Propose again the trials of a killed process: nobody holds the run's folder any more."""
     from optuna.trial import TrialState
 
     for trial in study.get_trials(states=(TrialState.RUNNING,)):

@@ -1,4 +1,4 @@
-"""A composed config as one frozen object that makes what the config describes."""
+"""A composed config as one frozen object that makes the parts of a run."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class Place(NamedTuple):
     """A node that is built."""
 
     where: str  # its place in the config
-    node: Any  # what stands there
-    kind: Kind  # what it has to be
+    node: Any  # its content
+    kind: Kind  # the classes that it accepts
     given: tuple[str, ...] = ()  # the arguments that rsseg adds
     beside: tuple[str, ...] = ()  # keys that the node may hold for rsseg, such as a term's weight: its target is not given them
 
@@ -118,7 +118,7 @@ class Setup:
     Scalars have the names that they have in the config; `configs/train.yaml` explains them.
     """
 
-    plain: dict[str, Any]  # the resolved config as plain values: what config.yaml holds
+    plain: dict[str, Any]  # the resolved config as plain values, as in config.yaml
     dataset: Dataset
     tasks: dict[str, Task]  # the task of each head, by name
     seed: int
@@ -208,7 +208,7 @@ class Setup:
     @property
     def model(self) -> ModelFacts:
         """The settings of the model."""
-        known = {item.name for item in fields(ModelFacts)}  # what else stands there is a fault that is told
+        known = {item.name for item in fields(ModelFacts)}  # other keys are faults, told elsewhere
         return ModelFacts(**{key: value for key, value in self.plain["model"].items() if key in known})
 
     def network(self, pretrained: bool = True) -> Network:
@@ -366,7 +366,7 @@ class Setup:
         return logger
 
     def trainer(self, **given: Any) -> L.Trainer:
-        """Lightning's trainer; `given` replaces what the config says."""
+        """Lightning's trainer; `given` replaces settings of the config."""
         node = {key: value for key, value in self.plain["trainer"].items() if key not in given}
         return build(node, "trainer", kinds.TRAINER, self.trust, **given)
 

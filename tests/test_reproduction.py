@@ -64,7 +64,7 @@ def test_changed_data_are_named(finished, folder_root, tmp_path, caplog):
     (run / "summary.json").write_text(json.dumps(summary | {"iou": 0.99}))
     assert not reproduce(run, tmp_path / "again")
     assert "no runs of other seeds" in caplog.text
-    assert "what differs: the labels of the train split" in caplog.text
+    assert "differences: the labels of the train split" in caplog.text
 
 
 def test_versions_that_differ_are_named():

@@ -61,7 +61,7 @@ def _classes(found: Findings) -> list[str]:
 
 
 def _training(found: Findings) -> list[str]:
-    """Whether runs are trained to the end, and what is not known of tuning."""
+    """Runs that are not trained to the end, and the reason why the gain by tuning is not known."""
     notes, last, runs = [], int(found.last_is_best.sum()), found.last_is_best.size
     if 2 * last > runs:
         notes.append(
@@ -72,7 +72,7 @@ def _training(found: Findings) -> list[str]:
         why = next(
             (run.records.untuned for run in found.comparison.all_runs if run.records.untuned), "a run has no tuned counts"
         )
-        notes.append(f"What tuning gains is not known: {why}.")
+        notes.append(f"The gain by tuning is not known: {why}.")
     elif found.metric != found.tuned_for and found.tuned is not None:
         tuned, what = found.task.all_tuned.capitalize(), found.metrics[found.tuned_for].label
         notes.append(f"{tuned} are tuned for {what}: what tuning does to {score_name(found)} is not known.")

@@ -22,7 +22,7 @@ class Chances(NamedTuple):
 
     mean: Array  # the expected score on other seeds and groups
     best: Array  # the probability that the loss is the best one
-    regret: Array  # what choosing it costs on average, beside the best one
+    regret: Array  # the expected loss of choosing it instead of the best one
 
 
 def shrink(found: Estimates, draws: int = 8000, seed: int = 0) -> Chances | None:
@@ -78,7 +78,7 @@ class Reach(NamedTuple):
     """The smallest difference that a sweep can detect, and how many more seeds or groups separate the best two losses."""
 
     gaps: tuple[float, float]  # the detectable difference of the pair where it is smallest, and where it is largest
-    limit: str  # "seeds" or "groups": what most of the variance of the best two's difference is due to
+    limit: str  # "seeds" or "groups": the larger part of the variance of the best two's difference
     seeds: int | None  # per loss, that would tell the best two apart if they differ as here; None: none below `MOST`
     groups: int | None  # the same by more groups alone, with the seeds that there are
 
@@ -94,7 +94,7 @@ def reach(found: Estimates, groups: int) -> Reach | None:
     best, second = found.order[:2]
     gap, variance, freedom = (float(x[best, second]) for x in (abs(spread.value), spread.variance, spread.freedom))
     share = float(ratio(spread.of_seeds, spread.of_seeds + spread.of_groups)[best, second])  # of the variance, due to seeds
-    due = min(share**2 / (seeds - 1), 1 / freedom)  # Welch: what each part adds to one over the freedom
+    due = min(share**2 / (seeds - 1), 1 / freedom)  # Welch: each part's addend to one over the freedom
     of_seeds, of_groups = (share, due), (1 - share, 1 / freedom - due)
 
     def enough(now: int, own: tuple[float, float], other: tuple[float, float]) -> int | None:

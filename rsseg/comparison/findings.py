@@ -23,7 +23,7 @@ from rsseg.metrics import metrics
 from rsseg.metrics.average import Array, present_mean, ratio
 
 TUNED, GAIN = "tuned", "gain"
-"""The names of the score at tuned thresholds, or biases, and of what tuning adds to it."""
+"""The names of the score at tuned thresholds, or biases, and of its gain by tuning."""
 
 
 class Findings:
@@ -33,7 +33,7 @@ class Findings:
 
     Args:
         comparison: The runs.
-        metric: What losses are ranked by, see `rsseg.comparison.measures.measures`; empty: `Task.score`.
+        metric: The measure that ranks the losses, see `rsseg.comparison.measures.measures`; empty: `Task.score`.
         without: Classes that are left out of means; empty: those that the runs leave out.
         equal_within: Losses whose scores differ by less are practically equal.
         trivial: By name, the counts ``[S, C, N]`` of trivial predictions on the same scenes.
@@ -56,7 +56,7 @@ class Findings:
         self.scenes, self.groups, self.task = first.records.scenes, first.records.groups, first.task
         self.validated = set(self.scenes) == set(first.data["scenes"]["val"])  # whether they are those that chose checkpoints
         self.metric = metric = metric or self.task.score
-        self.tuned_for = metric if metric in self.task.class_scores else self.task.score  # what thresholds are tuned for
+        self.tuned_for = metric if metric in self.task.class_scores else self.task.score  # of thresholds
         self.counts: Array = self._each(lambda run: run.records.at("fixed"))
         self.without = list(without or first.without)
         self.lone = self._lone()  # classes in about one group, whose variance can't be known: they are in no mean either
@@ -162,7 +162,7 @@ class Findings:
 
     @cached_property
     def reach(self) -> Reach | None:
-        """The smallest difference that the comparison can detect, and what would detect a smaller one."""
+        """The smallest difference that the comparison can detect, and the sample size that detects a smaller one."""
         return reach(self.advised, self.group_count)
 
     @cached_property

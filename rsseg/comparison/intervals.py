@@ -63,7 +63,7 @@ def sum_groups(sums: ArrayLike, groups: ArrayLike, axis: int = 0) -> Array:
 
 @dataclass(frozen=True)
 class Interval:
-    """Estimates and what they may as well be: arrays of one shape, the ends NaN where they can't be known."""
+    """Estimates with the ends of their intervals: arrays of one shape, the ends NaN where they are not known."""
 
     value: Array
     low: Array
@@ -209,7 +209,7 @@ def estimate(sums: Array, measure: Measure, draws: int = 2000, seed: int = 0) ->
     Where there are three losses or more, the variances of their differences are `moderate`, but none made smaller than it is.
 
     Args:
-        sums: ``[L, R, groups, ...]``, what the score is made of.
+        sums: ``[L, R, groups, ...]``, from which the score is computed.
         measure: The score.
         draws: Of the bootstrap.
         seed: Of the draws.
@@ -275,7 +275,7 @@ def _draw(sums: Array, measure: Measure, draws: int, seed: int) -> Array:
 
 
 def _of_differences(covariance: Array) -> Array:
-    """The variances of differences, of covariances ``[L, L, ...]``; what is no more than rounding is 0."""
+    """The variances of differences, of covariances ``[L, L, ...]``; rounding errors become 0."""
     own = np.moveaxis(np.diagonal(covariance), -1, 0)
     both = own[:, None] + own
     found = both - covariance - covariance.swapaxes(0, 1)

@@ -22,7 +22,7 @@ from rsseg.task import Task
 class Measure(Metric):
     """A metric of a run: a function of sums over scenes, which its records hold; a factor common to all changes nothing."""
 
-    sums: Callable[[Records], Array | None]  # [S, ...], what is added up over scenes; None or NaN: it was not recorded
+    sums: Callable[[Records], Array | None]  # [S, ...], to be added up over scenes; None or NaN: not recorded
 
     def recorded(self, records: Records) -> Array | None:
         """The sums of each scene, ``[S, ...]``; None where some of them were not recorded."""

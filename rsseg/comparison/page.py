@@ -48,7 +48,7 @@ def figure(pictures: Mapping[str, str], name: str, caption: str) -> str:
 
 
 def write_page(path: Path, **content: Any) -> None:
-    """Write the page: its `title`, `answer`, `ranking` with a `note`, `figure`, and what else ``page.html`` knows.
+    """Write the page: its `title`, `answer`, `ranking` with a `note`, `figure`, and the other names of ``page.html``.
 
     Raises:
         UnwritableError: If it can't be written.

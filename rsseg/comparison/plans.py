@@ -1,4 +1,4 @@
-"""The one plan of the runs that are compared, and what they differ in that no plan varies."""
+"""The common plan of the runs that are compared, and their differences that no plan varies."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def table_of(different: pd.DataFrame, most: int = 12) -> str:
 
 
 def one_plan(runs: Sequence[Run], plans: Mapping[Path, Plan], places: Sequence[Path], different: Collection[str]) -> Plan:
-    """The plan of all runs: what their own plans vary, what else they differ in, and what losses of one name differ in.
+    """The plan of all runs: the settings that their own plans vary, further differences, and those of losses of one name.
 
     Of a plan that lies in one of `places`, where runs were looked for, all runs are meant, those that were not begun too.
     """

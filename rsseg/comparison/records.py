@@ -35,7 +35,7 @@ POINTS = ("fixed", "iou", "dice", "contours")
 
 
 class RecordError(InputError):
-    """A run's records can't be used: `place` is the run folder or the file, `found` what is wrong, `remedy` what to do."""
+    """A run's records can't be used: `place` is the run folder or the file, `found` the fault, `remedy` the way out."""
 
     def __init__(self, place: Path, found: str, remedy: str = "train the run again in a new folder") -> None:
         super().__init__(f"{place} {found}: {remedy}")
@@ -105,7 +105,7 @@ class Records:
 def concatenate(folds: Sequence[Records]) -> Records:
     """The records of folds as one, each scene counted by the run that left it out, at the validations that all have.
 
-    What is no function of sums over scenes, such as gradients, is the mean over the folds.
+    Values that are no sums over scenes, such as gradients, are means over the folds.
     """
     steps = reduce(np.intersect1d, [fold.steps for fold in folds])
     rows = [np.isin(fold.steps, steps) for fold in folds]
@@ -243,7 +243,7 @@ def _records(about: Mapping[str, Any], facts: Mapping[str, Any], rows: Sequence[
 
 
 def _with_chosen(found: Records, crossed: Mapping[str, NDArray[Any]], head: str) -> Records:
-    """Records with what was counted by chosen checkpoints, on the scenes that the file names, if it names some."""
+    """Add the counts of chosen checkpoints to records, on the scenes that the file names, if it names some."""
     own = of_head(crossed, head)
     if "scenes" in crossed:
         names, groups = (crossed[name].astype(np.str_) for name in ("scenes", "groups"))

@@ -1,4 +1,4 @@
-"""A comparison as files: report.html, CSV tables, PNG figures; and what is printed of it."""
+"""A comparison as files: report.html, CSV tables, PNG figures; and its printed form."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def write_across(across: AcrossDatasets, out: Path) -> Path:
 
 
 def say(found: Findings) -> None:
-    """Print the ranking, the answer and what weakens it."""
+    """Print the ranking, the answer and its caveats."""
     ranked = ranking(found).text
     shown = ranked.loc[:, ~ranked.columns.str.startswith(UNPRINTED)].reset_index(names="loss")
     print_table(shown.to_dict("records"), ranking_note(found))
@@ -115,7 +115,7 @@ def say(found: Findings) -> None:
 
 
 def ranking(found: Findings) -> Cells:
-    """The losses, best first, with intervals, and what is no loss at all below them: the table of the first screen."""
+    """The table of the first screen: the losses, best first, with intervals, and the trivial baselines below them."""
     table, used, chances = pd.DataFrame(index=found.labels), ", tuned" * found.tune, found.chances
     worse = {}
     for estimates in filter(None, (found.ranked, found.tuned)):

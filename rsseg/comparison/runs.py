@@ -1,4 +1,4 @@
-"""Runs, read from their folders: what they were made with, and what came of it."""
+"""Runs, read from their folders: settings, provenance and results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class LeftOut(NamedTuple):
-    """A run that is not compared: its folder, what is wrong with it, and what to do."""
+    """A run that is not compared: its folder, the reason, and the remedy."""
 
     run: Path
     why: str
@@ -36,7 +36,7 @@ class LeftOut(NamedTuple):
 
 
 class Run:
-    """A run: what it is made with and, once it is finished, what came of it.
+    """A run: its settings and, once it is finished, its results.
 
     Args:
         folder: Its folder.
@@ -46,7 +46,7 @@ class Run:
         InputError: If the folder holds files that can't be read, or that lack something.
     """
 
-    label = ""  # what its row is called, once rows are told apart
+    label = ""  # the name of its row, once rows are told apart
     left: LeftOut | None = None  # why it is not compared; a run that is left out may lack all of the next block
     failed = False  # whether that is because it has diverged, or has no score
     folds: Sequence[Run] = ()  # the runs that are pooled into this one
@@ -84,7 +84,7 @@ class Run:
             self.leave_out("it is not finished", f"go on with {invocation('train')} {run.resume_word}")
 
     def _read(self, run: RunFolder, target: str) -> None:
-        """Read what came of a finished run."""
+        """Read the results of a finished run."""
         summary = run.summary()
         if summary.get("diverged"):
             self.leave_out(f"it has diverged at step {summary['diverged']['step']}", LOWER_RATE, failed=True)

@@ -1,7 +1,7 @@
 """The selection of runs: rows by the settings that the plan varies, with the same seeds; the others are named.
 
-Runs are compared where rows and seeds are crossed: every row with every seed. What they differ in beside loss and seed is
-varied by their plan, or asked for. In a sweep over learning rates some seeds choose each row's rate, the one with the best mean
+Runs are compared where rows and seeds are crossed: every row with every seed. Further differences are
+varied by their plan, or allowed. In a sweep over learning rates some seeds choose each row's rate, the one with the best mean
 score, and the others report on it. In a cross-validation the runs of all folds are one, over the scenes of all.
 """
 
@@ -36,7 +36,7 @@ class Comparison:
     rates: Rates  # empty without a search
     plan: Plan  # of these runs
     design: list[str]  # the settings that the plan varies between the rows, but for rates that were searched
-    different: list[str]  # what else the rows differ in, compared because that was asked for
+    different: list[str]  # further settings in which the rows differ, with allow_different=true
     failed: dict[str, int]  # by row, how many runs have diverged or have no score; rows that lost all their runs too
     unfinished: dict[str, int]  # by row, how many planned runs are not finished
 
@@ -63,14 +63,14 @@ def gather(
 
     Args:
         places: Run folders, or folders that hold them.
-        allow_different: Compare runs that differ in what no plan varies all the same.
+        allow_different: Compare runs although they differ in settings that no plan varies.
         metric: By which score learning rates that were searched are chosen, see `rsseg.comparison.measures.measures`; empty:
             `Task.score`.
         without: As for `rsseg.comparison.findings.Findings`.
         head: The head to compare, of the runs that have it; empty: the first of each run.
 
     Raises:
-        InputError: If nothing can be compared, or the runs differ in what no plan varies and that was not asked for.
+        InputError: If nothing can be compared, or the runs differ in settings that no plan varies and that is not allowed.
     """
     everything = read_runs(places, head)
     begun = [run for run in everything if not (run.left and run.left.why.startswith(NO_HEAD))]
@@ -80,7 +80,7 @@ def gather(
     different = differences(runs, plans)
     if len(different.columns) and not allow_different:
         raise InputError(
-            "these runs differ in what their plan does not vary, so that their losses are not told apart from it:\n"
+            "these runs differ in settings that their plan does not vary, so a difference may not be due to the loss:\n"
             f"{table_of(different)}\nadd allow_different=true to compare them all the same, or name the folders of one kind"
         )
     plan = one_plan(begun, plans, places, different)

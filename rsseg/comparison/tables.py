@@ -29,7 +29,7 @@ def all_tables(found: Findings) -> dict[str, pd.DataFrame]:
 
 
 def losses(found: Findings) -> pd.DataFrame:
-    """One row per loss, best first: every measure with its interval, chances, regrets, rank alignment, and what went wrong.
+    """One row per loss, best first: every measure with its interval, chances, regrets, rank alignment, and failed runs.
 
     ``behind`` is the difference to the best loss, in intervals that hold for all pairs together. ``p_best``, ``expected`` and
     ``expected_regret`` are of losses as they are best used, ``tuned`` or not. A mean over seeds that lack some says over how
@@ -138,6 +138,6 @@ def runs(found: Findings) -> pd.DataFrame:
 
 
 def left_out(found: Findings) -> pd.DataFrame:
-    """One row per run that is not compared: why, and what to do."""
+    """One row per run that is not compared: the reason and the remedy."""
     rows = [(str(left.run), left.why, left.remedy) for left in found.comparison.left_out]
     return pd.DataFrame(rows, columns=["run", "why", "what to do"])

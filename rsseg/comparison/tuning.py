@@ -234,8 +234,8 @@ def threshold_facts(
 ) -> dict[str, Any]:
     """The content of ``threshold.json`` for a head: thresholds, or biases, for the pooled mean IoU of all scenes.
 
-    What tuning gains is told by `counts` ``[2, S, classes, 4]``, each scene's at the fixed threshold and at what was tuned on
-    the half that it is not in; NaN without them.
+    The gain by tuning is computed from `counts` ``[2, S, classes, 4]``: each scene's at the fixed threshold, and at that of the
+    half that it is not in. It is NaN without them.
     """
     values = tune(sample, task, np.ones(sample.scene.max(initial=0) + 1, dtype=bool), classes)
     fixed, tuned = (np.nan, np.nan) if counts is None else pooled(counts).tolist()

@@ -1,4 +1,4 @@
-"""A comparison in words: what to train with, and what a statistician asks about."""
+"""A comparison in words: the advice for a practitioner, and the details for a statistician."""
 
 from __future__ import annotations
 

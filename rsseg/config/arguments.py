@@ -34,7 +34,7 @@ def run_command(arguments: type[Any], action: Callable[[Any], object], words: li
             action(parse(arguments, words))
 
 
-RENAMED = {  # arguments of older versions, and what they are called now
+RENAMED = {  # arguments of older versions, and their present names
     "unfair=keep": "allow_different=true",
     "blend=cosine": "blend=gaussian",
     "resample=refuse": "resample=false, or leave it out",
@@ -114,7 +114,7 @@ def split_places(text: str) -> list[Path]:
     words, places = text.rstrip(",").split(","), []
     while words:
         later = (i for i in range(1, len(words)) if _longest(words[i:]))
-        many = _longest(words) or next(later, len(words))  # what is not there ends where something begins that is
+        many = _longest(words) or next(later, len(words))  # a path that does not exist ends where one begins that does
         places.append(Path(",".join(words[:many])))
         words = words[many:]
     return places

@@ -1,6 +1,6 @@
 """The only place that turns `_target_` into objects.
 
-What a target may be is decided by its place: each has a `Kind`, which names the base class that a target has to derive from and
+Each place of the config has a `Kind`, which names the base class that a target there has to derive from and
 the modules that such classes lie in. Nothing else is imported, let alone called, whatever a config says; arguments are plain
 values. Targets of another kind, unknown and missing parameters are reported together, before data are read.
 """
@@ -27,13 +27,13 @@ class Kind:
     """The classes that a place of the config accepts: those of a base. Names are dotted: they are imported when needed.
 
     Of `libraries` those classes are accepted that derive from `trusted_base` and are defined in the modules that are named with
-    each: what a library merely imports is none of them.
+    each; classes that a library merely imports are refused.
     """
 
     what: str  # what messages call it
-    base: str  # what a target has to derive from
+    base: str  # the class that a target has to derive from
     allowed_modules: tuple[str, ...]  # the modules, or classes, at or below which a target lies
-    trusted_base: str | None = None  # what a target of a package that the user trusts derives from; None: `base`
+    trusted_base: str | None = None  # the base of targets in packages that the user trusts; None: `base`
     libraries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # and the modules that define their classes
     nested: Mapping[str, Kind] = field(default_factory=dict)  # those of the nodes below some parameters, else itself
 
@@ -89,7 +89,7 @@ def locate(target: Any, where: str, kind: Kind, trust: Collection[str] = ()) -> 
     """The class that a `_target_` names at a place of the config; classes of packages in `trust` are accepted too.
 
     Raises:
-        InputError: If it is no class of that kind. What lies elsewhere is not even imported: importing runs code.
+        InputError: If it is no class of that kind. Nothing else is even imported: importing runs code.
     """
     accepted = (*kind.allowed_modules, *kind.libraries)
     place = f"{where}._target_={target}"
@@ -100,7 +100,7 @@ def locate(target: Any, where: str, kind: Kind, trust: Collection[str] = ()) -> 
     module = next((name for name in (*kind.allowed_modules, *trust, *kind.libraries) if _lies_in(target, name)), None)
     if module is None:
         own = target.split(".")[0]
-        known = own in sys.stdlib_module_names or own in NO_USER_CODE  # what lies there is not the user's own
+        known = own in sys.stdlib_module_names or own in NO_USER_CODE  # no code of the user's
         way_out = "" if known else f"; if {own} is code that you trust, add trust=[{own}]"
         raise InputError(f"{place}: {kind.what} of {' or '.join(accepted)} is expected{way_out}")
     if module in trust:
@@ -166,13 +166,13 @@ def build(node: Mapping[str, Any], where: str, kind: Kind, trust: Collection[str
     Args:
         node: A plain mapping with `_target_`; nodes in it, in lists too, are built first.
         where: Its place in the config, for messages.
-        kind: What the place accepts.
+        kind: The classes that the place accepts.
         trust: As for `locate`.
         given: Further arguments, from rsseg: the target, and each node in it, gets those that it has a parameter for.
 
     Raises:
         InputError: If the node has `faults`, or the target refuses its arguments.
-        Exception: What a logger raises else: that its server is away is no mistake.
+        Exception: Any other error of a logger, such as a server that does not answer: that is no mistake of the user's.
 
     Example:
         >>> build({"_target_": "rsseg.losses.Dice", "smooth": 0}, "loss.terms.dice", TERM, task="binary").smooth
@@ -218,7 +218,7 @@ def missing(config: DictConfig) -> list[str]:
     """The values that a config leaves open with `???`."""
     try:
         keys = sorted(OmegaConf.missing_keys(config))
-    except OmegaConfBaseException as error:  # of what is made of a value that is open
+    except OmegaConfBaseException as error:  # an interpolation of an open value
         raise InputError(f"the config can't be resolved: {first_line(error)}") from None
     return [f"{key} is not set: give it on the command line, {key}=..." for key in keys]
 

@@ -1,4 +1,4 @@
-"""The command line of train.py before Hydra runs it: its help, what it composes, and what can't be used, without torch."""
+"""The command line of train.py before Hydra runs it: help, composition, and faults that show without torch."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ Every run writes a folder: its config, checkpoints, metrics.csv, classes.csv, pi
       8 losses x 5 seeds; then {compare} runs=<the sweep's folder>
 
 Settings are key=value: docs/configuration.md lists them, --cfg job prints those that a command gives. Choices are group=name;
-what is in brackets is the default. Several of augment, callbacks and logger go together, as in augment=[d4,noise].
+the default is in brackets. Several of augment, callbacks and logger go together, as in augment=[d4,noise].
 """
 FLAGS = """\
--m: a run for each of several values, as in loss=ce,dice seed=1,2; race=true: no further seeds for what is surely behind.
+-m: a run for each of several values, as in loss=ce,dice seed=1,2; race=true: no further seeds for rows surely behind.
 resume=<run folder>: go on with a run.
 --hydra-help: the flags of Hydra, which reads this command line.
 """
@@ -139,7 +139,7 @@ def compose(configs: Path, words: Sequence[str], multirun: bool = False) -> Dict
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Say in one line what Hydra refuses while it composes a config.
+    """Tell in one line why Hydra can't compose a config.
 
     Raises:
         InputError: If it does.
@@ -166,7 +166,7 @@ def refusing() -> Iterator[None]:
 
 
 def check_early(config: Any) -> None:
-    """Refuse what can be seen of a config without torch: open values, numbers, names, labels, the dataset's folder.
+    """Refuse a config for faults that show without torch: open values, numbers, names, labels, the dataset's folder.
 
     Raises:
         InputError: All faults together.
@@ -202,9 +202,9 @@ def _one_line(error: Exception) -> str:
 
 
 def refuse_foreign(config: DictConfig, words: Sequence[str]) -> None:
-    """Refuse what lets in code that the user does not name: of Hydra's node of a config, and trust that a file states.
+    """Refuse code that the user does not name: in Hydra's node of a config, and by trust that a file states.
 
-    Of Hydra's node that is what it would make, or import, that is not of `ALLOWED_HYDRA_TARGETS`.
+    Hydra's node may make, or import, only the classes of `ALLOWED_HYDRA_TARGETS`.
     """
     typed = any(word.lstrip("+").partition("=")[0] == "trust" for word in words)
     if "trust" in (config.hydra.sweeper.get("params") or {}) or (config.trust and not typed):

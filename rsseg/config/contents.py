@@ -55,9 +55,9 @@ KINDS: dict[str, Callable[[Any], bool]] = {
 
 ROOT_KEYS = ("dataset.source.root", "dataset.args.root")  # the settings that say where data lie
 
-OLD_KEYS = {"residence": "cache", "on_bad_tile": "on_bad_scene"}  # what settings of a run of an earlier version are called now
+OLD_KEYS = {"residence": "cache", "on_bad_tile": "on_bad_scene"}  # the present names of an earlier version's settings
 
-ABSENT = object()  # what a key that is not there gives, as null is a value
+ABSENT = object()  # the value of a missing key, as null is a value
 
 
 def fault(name: str, content: Any) -> str:

@@ -59,7 +59,7 @@ def search_path(folder: Path | None) -> list[str]:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End the process by one line for a user's mistake, and quietly where nobody reads on what it prints, as `head` does."""
+    """End the process with one line for a user's mistake, and quietly where its output is read no further, as by `head`."""
     try:
         yield
         sys.stdout.flush()

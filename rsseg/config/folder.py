@@ -1,4 +1,4 @@
-"""The run folder: where its files lie, what is there, and what they say."""
+"""The run folder: its files and their contents."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PLACE_KEYS = ("output", "resume", "workers", "cache", "verify", "pictures", "logger", "checkpoint_every", "trust")
-"""The settings in which two runs of the same config may differ: none of them changes what is learnt."""
+"""The settings in which two runs of the same config may differ: none of them changes the result."""
 
-FOUND_KEYS = ("dataset.bands", "dataset.rgb")  # what is null until a run has seen the data
+FOUND_KEYS = ("dataset.bands", "dataset.rgb")  # null until a run has seen the data
 
 ANOTHER_FOLDER = "choose another folder (hydra.run.dir=..., for a sweep hydra.sweep.dir=...) or remove it"
 
 
 class RunFolder:
-    """A run folder. Whatever is wrong with a file that is read from it is an `InputError` of one line that says what to do."""
+    """A run folder. A fault of a file that is read from it is an `InputError` of one line with the remedy."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config_file = path / "config.yaml"  # resolved; its presence says that a run was begun
-        self.run_file = path / "run.json"  # what made the run: overrides, code, libraries
+        self.run_file = path / "run.json"  # provenance: overrides, code, libraries
         self.data_file = path / "data.json"  # scenes, fingerprints and statistics of the splits
         self.summary_file = path / "summary.json"  # scores of the best checkpoint; its presence says that the run is finished
-        self.metrics_file = path / "metrics.csv"  # what was logged, by step
+        self.metrics_file = path / "metrics.csv"  # logged values by step
         self.classes_file = path / "classes.csv"  # the scores of the best checkpoint by class
         self.thresholds_file = path / "threshold.json"  # thresholds, or biases, tuned at the best checkpoint
-        self.scaling_file = path / "scaling.json"  # of the best checkpoint's logits, so that probabilities mean what they say
+        self.scaling_file = path / "scaling.json"  # of the best checkpoint's logits, for calibrated probabilities
         self.lock_file = path / "run.lock"  # held while a process trains
-        self.records = path / "records"  # what comparisons need
+        self.records = path / "records"  # for comparisons
         self.pictures = path / "pictures"  # drawn while training
         self.checkpoints = path / "checkpoints"  # the one with the best score, the newest, and the one before the newest:
         self.best, self.last, self.previous = (self.checkpoints / f"{name}.ckpt" for name in ("best", "last", "previous"))
@@ -88,7 +88,7 @@ class RunFolder:
 
     @contextmanager
     def lock(self, wait: bool = False) -> Iterator[None]:
-        """While this is open, no other process trains in the folder; what a killed one left half written is removed.
+        """While this is open, no other process trains in the folder; half written files of a killed one are removed.
 
         Raises:
             LockedError: If another process trains in it, and is not waited for.
@@ -203,7 +203,7 @@ class RunFolder:
         """Look whether there is a trained run in the folder, which takes no torch.
 
         Raises:
-            InputError: If there is none, or what it was trained with can't be read.
+            InputError: If there is none, or its files can't be read.
         """
         self.config()
         self.find()
@@ -223,7 +223,7 @@ class RunFolder:
         return content["state_dict"], int(content["global_step"])
 
     def last_good(self) -> tuple[Path, dict[str, Any]] | None:
-        """The newest checkpoint to go on from, and what it holds; the one before it where that is damaged. None: there is none.
+        """The newest checkpoint to go on from, and its content; the one before it where that is damaged. None: there is none.
 
         Raises:
             InputError: If there are some and none can be used.
@@ -269,7 +269,7 @@ class RunFolder:
     def differences(self, config: Any) -> dict[str, tuple[Any, Any]]:
         """The flattened keys in which the run's config and another one differ, with both values; empty: it is the same run.
 
-        Where a run writes is no difference, nor is what the run has found out itself and the other config leaves open.
+        The place of a run's files is no difference, nor is a setting that the run found out and the other config leaves open.
         """
         before, now = flat(plain(self.config())), flat(plain(config))
         left_open = {key for key in FOUND_KEYS if now.get(key) is None}

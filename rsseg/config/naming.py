@@ -49,7 +49,7 @@ def folder_name(overrides: str) -> str:
 
 
 def sweep_name(dataset: str, sweep: str | None, overrides: Any) -> str:
-    """The name of a sweep's folder: its dataset, and what is swept.
+    """The name of a sweep's folder: its dataset, and the settings that are swept.
 
     Example:
         >>> sweep_name("inria", "losses", ["sweep=losses", "seed=1,2"]), sweep_name("inria", None, ["loss=ce,dice", "seed=1,2"])

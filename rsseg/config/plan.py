@@ -1,4 +1,4 @@
-"""The plan of a sweep: which runs there are, by what they vary. A sweep writes it, ``sweep.json``, before its first run."""
+"""The plan of a sweep: its runs and the settings that they vary. A sweep writes ``sweep.json`` before its first run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rsseg.files import read_json, write_json
 FILE = "sweep.json"
 FORMAT = 1
 
-TRIALS = "trials.csv"  # what `rsseg.search` writes beside the runs that are its trials
+TRIALS = "trials.csv"  # the table that `rsseg.search` writes beside its trials' runs
 
 LOSS, EXPERIMENT, SEED, RATE, FOLD = "loss", "experiment", "seed", "optimizer.lr", "dataset.fold"
 
@@ -33,11 +33,11 @@ ROOTS = ("root", "paths")  # keys that hold the folder of a dataset; its fingerp
 class Plan:
     """The runs of a sweep, of several, or of runs that were started by hand.
 
-    A row of a comparison is what runs of several seeds and folds share: their loss, and whatever else the sweep varies.
+    A row of a comparison has one run per seed and fold, which share the loss and the other settings that the sweep varies.
 
     Attributes:
-        runs: By run folder, what the run was given of what the sweep varies, as text; its loss or experiment, and its seed.
-        common: The settings that all runs share, flattened, as text; what is not among them differs by design.
+        runs: By run folder, the run's values of the settings that the sweep varies, as text; its loss or experiment, and seed.
+        common: The settings that all runs share, flattened, as text; all others differ by design.
         commands: The words of train.py that train these runs; none of runs that were started by hand.
 
     Example:

@@ -70,7 +70,7 @@ def losses_of_heads(choices: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def provenance(chosen: Chosen) -> dict[str, Any]:
-    """A record of what the user chose, and of the code, the libraries and the machine that run now."""
+    """A record of the user's choices, and of the code, libraries and machine that run now."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "overrides": chosen.overrides,

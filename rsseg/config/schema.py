@@ -1,4 +1,4 @@
-"""The structured schema of what rsseg owns, its cross-checks, and the resolvers that the YAML files use.
+"""The structured schema of rsseg's settings, its cross-checks, and the resolvers that the YAML files use.
 
 Imports neither torch nor torchgeo, so that `python train.py --help` answers at once.
 """
@@ -21,7 +21,7 @@ from rsseg.contract import InputError, nearest
 class Cache(StrEnum):
     """The place of decoded scenes while a run trains.
 
-    * ``disk``: in the store, mapped into memory; the system keeps in memory what it has room for.
+    * ``disk``: in the store, mapped into memory; the system keeps as much in memory as it has room for.
     * ``ram``: in memory, copied there at the start, once per device.
     * ``gpu``: on the device that trains; windows are cut there.
     """
@@ -57,13 +57,13 @@ class DatasetConfig(TargetFacts):
             nor score that class.
         bands: The image bands to read, counted from 1; null: all that the first training image has, but alpha.
         rgb: The bands that pictures show as red, green and blue; null: as the bands are called, else the first three.
-        nodata: What images without a no-data value of their own hold where there is nothing; null: they are there everywhere.
+        nodata: The no-data value of images that state none; null: every pixel of them is valid.
         window: A sensible side of the training windows, in pixels.
         steps: A sensible number of optimiser steps.
         folds: For cross-validation: training and validation scenes are pooled, and their groups dealt to this many folds, or
             with `groups` to as many as there are groups; null: no folds.
         fold: The fold that validates, counted from 1; the others train.
-        args: For `dataset=torchgeo`: what the class is made with.
+        args: For `dataset=torchgeo`: the arguments of the class.
         source: Where the scenes lie: a `_target_` with a method ``scenes(split)``.
     """
 
@@ -217,7 +217,7 @@ OPEN = (
     "dataset.args", "dataset.source", "dataset.targets", "dataset.unlabelled", "model.encoder_args", "model.heads", "model.net",
     "loss.terms", "balancing", "optimizer", "scheduler", "sampler", "augment", "trainer", "callbacks", "logger",
 )  # fmt: skip
-"""Nodes that take any argument of their target without a "+": what the target does not know, the binder refuses."""
+"""Nodes that take any argument of their target without a "+"; the builder refuses those that the target does not know."""
 
 
 def register() -> None:

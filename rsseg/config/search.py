@@ -92,7 +92,7 @@ class Search:
         return Path(self.config(self.first())[0].output) / "search" / self.study
 
     def run_folder(self, params: Mapping[str, Any]) -> Path:
-        """A trial's folder, named by what was tried: the same again is the same run."""
+        """A trial's folder, named by the values tried: the same values are the same run."""
         return self.folder / folder_name(",".join(sorted(f"{key}={value}" for key, value in params.items())))
 
     def identity(self) -> dict[str, Any]:

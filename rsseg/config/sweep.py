@@ -1,4 +1,4 @@
-"""Before a sweep: what its runs are called, whether they can run, whether their folders are free; and their plan."""
+"""Preparation of a sweep: names of its runs, checks of their configs and folders, and their plan."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def end_with_parent() -> None:
 
 
 class Sweep(Callback):
-    """Checks a sweep before its first run, names its runs by what it varies, and writes its plan; says which run begins.
+    """Checks a sweep before its first run, names its runs by the settings that it varies, writes its plan, tells its progress.
 
     Hydra makes it (`hydra.callbacks` in train.yaml) and hands it to every process that runs a part of the sweep. What all
     runs have in common stays out of the names: where two sweeps into one folder differ in it, the second is refused.
@@ -71,7 +71,7 @@ class Sweep(Callback):
             with refusing():
                 self._prepare(config)
         except InputError as error:
-            sys.exit(f"error: {error}")  # Hydra passes over what is no exit
+            sys.exit(f"error: {error}")  # Hydra ignores any other exception
 
     def _prepare(self, config: DictConfig) -> None:
         launcher = config.hydra.launcher._target_
@@ -164,10 +164,10 @@ def value_text(override: Override) -> str:
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
-    """Write the plan of a sweep before its first run; what an earlier one of the same folder has begun stays in it.
+    """Write the plan of a sweep before its first run; runs of an earlier sweep of the same folder stay in it.
 
     Raises:
-        InputError: If that one's runs have another config, apart from what either of the two varies.
+        InputError: If that sweep's runs have another config, beside the settings that either of the two varies.
     """
     with lock(folder / "sweep.lock", wait=True):
         before = read_plan(folder)
@@ -185,7 +185,7 @@ def write_plan(folder: Path, plan: Plan) -> None:
 def check_runs(runs: Runs, jobs: Sequence[Sequence[str]], thorough: bool) -> None:
     """Refuse a sweep of which some runs would fail, or that would go on with runs of another config.
 
-    Each fault is told with the first run that has it; `thorough` also looks for what needs torch, and for the scenes.
+    Each fault is told with the first run that has it; `thorough` also makes the checks that need torch or the scenes.
     """
     distinct, faults, new = dict[str, tuple[str, DictConfig]](), dict[str, str](), list[DictConfig]()
     for words in jobs:
@@ -219,7 +219,7 @@ def check_runs(runs: Runs, jobs: Sequence[Sequence[str]], thorough: bool) -> Non
 
 @contextmanager
 def _noted(faults: dict[str, str], name: str) -> Iterator[None]:
-    """Note what is refused inside, with the first run that it was said of."""
+    """Collect the faults of the block, each with the first run that has it."""
     try:
         yield
     except InputError as error:

@@ -40,14 +40,14 @@ class TargetFacts:
     """The settings of a target of a dataset.
 
     Attributes:
-        task: What a mask says about a pixel: binary, multiclass, multilabel, or regression (real values); or centres (objects).
+        task: The kind of label of a pixel: binary, multiclass, multilabel, or regression (real values); or centres (objects).
         classes: Names in label order; for binary the one positive class; for regression the names of the values.
         palette: Colours of the labels for pictures and maps, "#rrggbb"; null: chosen.
-        mask_values: What the mask files hold for label 0, 1, ...: integers, ranges such as "0-127", or "#rrggbb" colours; null:
+        mask_values: Values in the mask files for label 0, 1, ...: integers, ranges such as "0-127", or "#rrggbb" colours; null:
             0, 1, ...
         ignore_values: The values in the mask files that mean "not labelled"; null: 255, none for colours.
         colour_tolerance: Of masks in colours, how far red, green and blue may each be from a listed one, as in a JPEG.
-        fractions: What stands for a whole pixel (1, 100, 255) in masks that hold the share of each class in a band of its own;
+        fractions: The value of a whole pixel (1, 100, 255) in masks that hold the share of each class in a band of its own;
             null: masks hold labels.
         units: For a regression, the unit of each value, such as [m]; null: not known.
         range: For a regression, the lowest and the highest value that can be; null: any finite one.
@@ -68,11 +68,11 @@ class TargetFacts:
 
 @dataclass
 class TargetConfig(TargetFacts):
-    """A target of a dataset that has several, and what of the source holds it.
+    """A target of a dataset that has several, and its place in the source.
 
     Attributes:
         mask: Of files the pattern of their paths.
-        attribute: Of vector files, what holds a feature's mask value; null: 1 for every feature.
+        attribute: Of vector files, the attribute with a feature's mask value; null: 1 for every feature.
         values: Of vector files, the mask value for each value of the attribute, a mapping or a list such as ["house: 1"]; null:
             it is an integer.
         layer: Of vector files with several layers, the one that is read; null: the only one.
@@ -205,7 +205,7 @@ def _faults(name: str, target: Mapping[str, Any]) -> list[str]:
         if str(label) in ("True", "False")
     ]
     if fractions is not None and not 0 < fractions < math.inf:
-        faults.append(f"dataset.fractions={fractions:g}: what stands for a whole pixel has to be above 0")
+        faults.append(f"dataset.fractions={fractions:g}: the value of a whole pixel has to be above 0")
     both = [name for name in ("mask_values", "ignore_values") if fractions is not None and target.get(name)]
     faults += [f"dataset.fractions={fractions:g}: masks hold class shares or labels; set dataset.{name}=null" for name in both]
     return faults + [f"dataset.palette: {c} is no colour such as #ff8000" for c in palette or () if not COLOUR.fullmatch(c)]

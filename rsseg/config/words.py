@@ -1,4 +1,4 @@
-"""The words of a command line: what is wrong with each, and what to write instead."""
+"""The words of a command line: the fault of each, and the word to write instead."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ RENAMED = {
     "near_miss": "near_border",
     "imbalance/near_miss": "imbalance/near_border",
 }
-"""Choices of older versions, and what they are called now."""
+"""Choices of older versions, and their present names."""
 
 
 def word_faults(configs: Path, words: Sequence[str], multirun: bool = False) -> dict[str, str]:

@@ -118,7 +118,7 @@ def test_what_loose_runs_differ_in_is_one_table(tmp_path, add):
     with pytest.raises(InputError) as caught:
         gather([tmp_path])
     first, *rows, last = str(caught.value).splitlines()
-    assert "differ in what their plan does not vary" in first
+    assert "differ in settings that their plan does not vary" in first
     assert [row.split() for row in rows] == [
         ["setting", "value", "runs"], ["batch_size", "8", "2"], ["4", "1:", str(tmp_path / "odd")],
         ["steps", "400", "2"], ["500", "1:", str(tmp_path / "odd")],

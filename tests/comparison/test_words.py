@@ -254,13 +254,13 @@ def test_what_tuning_does_to_another_metric_is_not_known():
 def test_why_nothing_was_tuned_is_said():
     iou = steady([0.6, 0.5])
     found = of_label(iou, untuned="no class occurs in both halves of the scenes")
-    assert "What tuning gains is not known: no class occurs in both halves of the scenes." in caveats(found)
+    assert "The gain by tuning is not known: no class occurs in both halves of the scenes." in caveats(found)
     rows = [list(row) for row in of_label(iou, tuned=iou).comparison.runs]
     rows[1][2] = changed(rows[1][2], records=dataclasses.replace(rows[1][2].records, chosen=None))
     lacking = Findings(made_comparison(rows))
-    assert "What tuning gains is not known: a run has no tuned counts." in caveats(lacking)
+    assert "The gain by tuning is not known: a run has no tuned counts." in caveats(lacking)
     assert "tuning" not in " ".join(answer(lacking))
-    assert "What tuning gains" not in " ".join(caveats(of_label(iou, tuned=iou)))
+    assert "The gain by tuning" not in " ".join(caveats(of_label(iou, tuned=iou)))
 
 
 # What to expect
@@ -505,7 +505,7 @@ def test_rows_that_differ_in_more_and_runs_that_are_left_out():
 def test_a_clean_sweep_has_no_caveat_but_that_nothing_was_tuned():
     iou = steady([0.6, 0.5])
     assert caveats(of_label(iou, tuned=iou)) == []
-    assert caveats(of_label(iou)) == ["What tuning gains is not known: a run has no tuned counts."]
+    assert caveats(of_label(iou)) == ["The gain by tuning is not known: a run has no tuned counts."]
 
 
 def in_blocks(found):
