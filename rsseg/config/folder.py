@@ -7,7 +7,7 @@ import io
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,7 @@ class RunFolder:
         self.classes_file = path / "classes.csv"  # the scores of the best checkpoint by class
         self.thresholds_file = path / "threshold.json"  # thresholds, or biases, tuned at the best checkpoint
         self.scaling_file = path / "scaling.json"  # of the best checkpoint's logits, so that probabilities mean what they say
+        self.log_file = path / "train.log"  # what was printed, and stack traces
         self.lock_file = path / "run.lock"  # held while a process trains
         self.records = path / "records"  # what comparisons need
         self.pictures = path / "pictures"  # drawn while training
@@ -105,6 +106,15 @@ class RunFolder:
                 remove_parts(folder, older=0)
             remove_parts(self.path)  # a younger one may be a table that another process writes beside this run
             yield
+
+    def discard(self) -> None:
+        """Remove the folder of a run that ended before it began, unless its log holds a stack trace."""
+        if self.begun or (self.log_file.is_file() and b"Traceback (most recent call last)" in self.log_file.read_bytes()):
+            return
+        with suppress(OSError):
+            self.log_file.unlink(missing_ok=True)
+            self.lock_file.unlink(missing_ok=True)
+            self.path.rmdir()  # a folder that holds anything else stays
 
     def config(self) -> Any:
         """The config of the run, typed by the schema. Nothing in it is resolved; keys that the schema lacks are kept."""

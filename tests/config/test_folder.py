@@ -201,6 +201,26 @@ def test_what_a_killed_run_left_half_written_is_removed_before_the_next_trains(r
         assert young.exists()
 
 
+def test_a_run_that_never_began_leaves_no_folder(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with folder.lock():
+        folder.log_file.write_text("Training loss=ce\n")
+        folder.discard()
+    assert not folder.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("train.log", "Traceback (most recent call last):\n"), ("config.yaml", "seed: 1\n"), ("notes.txt", "of the user's\n")],
+)
+def test_what_a_user_may_need_of_a_run_that_failed_stays(tmp_path, name, text):
+    folder = RunFolder(tmp_path / "run")
+    with folder.lock():
+        (folder.path / name).write_text(text)
+        folder.discard()
+    assert (folder.path / name).read_text() == text
+
+
 def test_a_changed_number_is_not_read_as_another_run(run):
     """The table of runs takes what the folder says."""
     content = json.loads(run.summary_file.read_text())
