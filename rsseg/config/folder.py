@@ -33,6 +33,9 @@ PLACE_KEYS = ("output", "resume", "workers", "cache", "verify", "pictures", "log
 
 FOUND_KEYS = ("dataset.bands", "dataset.rgb")  # what is null until a run has seen the data
 
+GRAPHS = {".onnx": "onnxruntime and Deepness in QGIS", ".pt2": "PyTorch"}
+"""What exported graphs are for, by the ending of their names."""
+
 ANOTHER_FOLDER = "choose another folder (hydra.run.dir=..., for a sweep hydra.sweep.dir=...) or remove it"
 
 
@@ -120,6 +123,9 @@ class RunFolder:
         """The config of the run, typed by the schema. Nothing in it is resolved; keys that the schema lacks are kept."""
         if not self.begun:
             why = "it has no config.yaml" if self.path.is_dir() else "it is a file" if self.path.exists() else "it is not there"
+            for file in (self.path, *sorted(self.path.glob("*"))):
+                if file.suffix in GRAPHS:
+                    why = f"{file.name} is a graph for {GRAPHS[file.suffix]}; rsseg predict reads runs, and exports with to=folder"
             raise InputError(f"{self} is no run folder: {why}")
         try:
             content: Any = OmegaConf.to_container(OmegaConf.load(self.config_file), resolve=False)

@@ -11,7 +11,7 @@ from run_folders import BINARY, FOUR, make_records, write_run
 
 from rsseg.comparison.runs import Run
 from rsseg.config.build import plain
-from rsseg.config.folder import RunFolder
+from rsseg.config.folder import RunFolder, check_places
 from rsseg.contract import InputError
 from rsseg.files import write_json
 
@@ -188,6 +188,15 @@ def test_differences_are_those_of_training_alone(run):
     with pytest.raises(InputError, match=r"another config \(optimizer\.momentum: None -> 0\.9, steps: 400 -> 500\)"):
         run.refuse_other(changed)
     RunFolder(run.path / "new").refuse_other(changed)
+
+
+@pytest.mark.parametrize(("name", "for_what"), [("model.onnx", "onnxruntime and Deepness"), ("model.pt2", "PyTorch")])
+def test_an_exported_graph_is_not_taken_for_a_run(tmp_path, name, for_what):
+    (tmp_path / name).touch()
+    for place in (tmp_path, tmp_path / name):
+        with pytest.raises(InputError, match=rf"{name} is a graph for {for_what}.* exports with to=folder"):
+            check_places([place])
+            RunFolder(place).config()
 
 
 def test_what_a_killed_run_left_half_written_is_removed_before_the_next_trains(run):
