@@ -123,9 +123,9 @@ class RunFolder:
         """The config of the run, typed by the schema. Nothing in it is resolved; keys that the schema lacks are kept."""
         if not self.begun:
             why = "it has no config.yaml" if self.path.is_dir() else "it is a file" if self.path.exists() else "it is not there"
-            for file in (self.path, *sorted(self.path.glob("*"))):
-                if file.suffix in GRAPHS:
-                    why = f"{file.name} is a graph for {GRAPHS[file.suffix]}; rsseg predict reads runs, and exports with to=folder"
+            for own in (self.path, *sorted(self.path.glob("*"))):
+                if own.suffix in GRAPHS:
+                    why = f"{own.name} is a graph for {GRAPHS[own.suffix]}; rsseg predict reads runs, or what to=folder exports"
             raise InputError(f"{self} is no run folder: {why}")
         try:
             content: Any = OmegaConf.to_container(OmegaConf.load(self.config_file), resolve=False)

@@ -89,7 +89,7 @@ def _scores(facts: Facts, name: str, split: str) -> tuple[str, list[tuple[str, s
         said += f" There are no intervals: fewer than {ENOUGH_GROUPS} areas say little of others."
     else:
         others = "parts of these images" if facts.blocks else "areas like these"
-        said += f" Intervals are of other {others} (Bayesian bootstrap over areas); what another seed would give is not in them."
+        said += f" Intervals are of other {others} (Bayesian bootstrap over areas); other seeds are not in them."
     for measure in _shown(records.task, facts.without.get(name, ())):
         value, low, high = interval(records, measure)
         if not np.isnan(value):

@@ -194,7 +194,7 @@ def test_differences_are_those_of_training_alone(run):
 def test_an_exported_graph_is_not_taken_for_a_run(tmp_path, name, for_what):
     (tmp_path / name).touch()
     for place in (tmp_path, tmp_path / name):
-        with pytest.raises(InputError, match=rf"{name} is a graph for {for_what}.* exports with to=folder"):
+        with pytest.raises(InputError, match=rf"{name} is a graph for {for_what}.* to=folder exports"):
             check_places([place])
             RunFolder(place).config()
 
