@@ -149,7 +149,7 @@ class Mapper:
         self.ensemble = Ensemble(models, options.weights, options.scaling, options.tta, "disagreement" in options.write)
         if "disagreement" in options.write and len(models) * len(self.ensemble.views) == 1:
             raise InputError("write=disagreement: one run sees every window once; name several runs, or set tta=flips")
-        given = {"window": options.window, "overlap": options.margin, "batch_size": options.batch_size}
+        given = {key: getattr(options, key) for key in ("window", "margin", "batch_size")}
         window, margin, batch_size = (getattr(self.spec, key) if value is None else value for key, value in given.items())
         self.windows = Windows(window, margin, options.blend, batch_size)
         check_windows(self.windows)

@@ -55,7 +55,8 @@ KINDS: dict[str, Callable[[Any], bool]] = {
 
 ROOT_KEYS = ("dataset.source.root", "dataset.args.root")  # the settings that say where data lie
 
-OLD_KEYS = {"residence": "cache", "on_bad_tile": "on_bad_scene"}  # what settings of a run of an earlier version are called now
+OLD_KEYS = {"residence": "cache", "on_bad_tile": "on_bad_scene", "overlap": "margin"}
+"""What settings of a run, or of an export, of an earlier version are called now."""
 
 ABSENT = object()  # what a key that is not there gives, as null is a value
 

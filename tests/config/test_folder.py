@@ -139,14 +139,14 @@ def test_a_config_is_not_resolved_even_where_the_schema_refers_to_another_node(r
 def test_keys_of_another_version_are_kept_and_new_ones_have_their_defaults(run):
     edit(run, "config.yaml", "loss:\n", "old_key: 3\nloss:\n  backend2: fast\n")
     config = run.config()
-    assert (config.old_key, config.loss.backend2, config.overlap) == (3, "fast", 32)
+    assert (config.old_key, config.loss.backend2, config.margin) == (3, "fast", 32)
 
 
 def test_settings_have_their_names_of_now(run):
-    edit(run, "config.yaml", "batch_size: 8\n", "batch_size: 8\nresidence: ram\non_bad_tile: skip\n")
+    edit(run, "config.yaml", "batch_size: 8\n", "batch_size: 8\nresidence: ram\non_bad_tile: skip\noverlap: 9\n")
     config = run.config()
-    assert (config.cache, config.on_bad_scene) == ("ram", "skip")
-    assert not {"residence", "on_bad_tile"} & config.keys()
+    assert (config.cache, config.on_bad_scene, config.margin) == ("ram", "skip", 9)
+    assert not {"residence", "on_bad_tile", "overlap"} & config.keys()
 
 
 def test_null_is_nan_in_scores(run):

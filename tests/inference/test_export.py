@@ -157,6 +157,13 @@ def edit(folder, change):
     (folder / ABOUT).write_text(json.dumps(about))
 
 
+def test_an_export_of_an_earlier_version_is_read(tmp_path):
+    model, architecture = trained("unet")
+    export_folder(model, architecture, tmp_path)
+    edit(tmp_path, lambda about: about["spec"].update(overlap=about["spec"].pop("margin")))
+    assert load_exported(tmp_path).spec.margin == model.spec.margin == 8
+
+
 def flip_a_bit(folder):
     content = bytearray((folder / WEIGHTS).read_bytes())
     content[-5] ^= 1
