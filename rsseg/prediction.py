@@ -23,7 +23,7 @@ from rsseg.assembly import make_setup
 from rsseg.config.entry import ENTRY
 from rsseg.contract import InputError, check_choice, number
 from rsseg.data.masks import VECTORS, Mask
-from rsseg.data.raster import georeference
+from rsseg.data.raster import georeference, open_raster
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.devices import choose_precision, scoring_accelerator
 from rsseg.errors import SCORING, in_one_line
@@ -149,7 +149,7 @@ class Mapper:
         self.ensemble = Ensemble(models, options.weights, options.scaling, options.tta, "disagreement" in options.write)
         if "disagreement" in options.write and len(models) * len(self.ensemble.views) == 1:
             raise InputError("write=disagreement: one run sees every window once; name several runs, or set tta=flips")
-        given = {"window": options.window, "overlap": options.margin, "batch_size": options.batch_size}
+        given = {key: getattr(options, key) for key in ("window", "margin", "batch_size")}
         window, margin, batch_size = (getattr(self.spec, key) if value is None else value for key, value in given.items())
         self.windows = Windows(window, margin, options.blend, batch_size)
         check_windows(self.windows)
@@ -244,6 +244,10 @@ class Mapper:
             else:
                 first = len(task.label_names) - len(task.classes)  # the background of a binary task is no area
                 labels = {1: dict(enumerate(task.classes, start=first))}
+            source = open_raster(image)
+            if source.crs is None:
+                units = "pixels" if source.transform.is_identity else "units of its coordinates"
+                log.info("%s has no CRS: area, min_area and simplify of its polygons are in %s, not in metres.", image, units)
             written = write_polygons(polygons, path, labels, options.min_area, options.simplify, tags)
             log.info("%d polygons: %s", written, polygons)
 

@@ -77,6 +77,9 @@ def train(
             return _train(config, run, Chosen(overrides or [], loss, of_heads or {}), interrupts)
         except UnwritableError as error:
             raise UnwritableError(f"{error}{f', and go on with {run.resume_word}' * run.begun}") from None
+        finally:
+            if is_main():
+                run.discard()
 
 
 def _train(config: Any, run: RunFolder, chosen: Chosen, interrupts: Interrupts) -> float:

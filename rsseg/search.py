@@ -180,7 +180,7 @@ def try_one(study: Any, wanted: Search, lock: Any) -> bool:
     folder = wanted.run_folder(trial.params)
     config, loss = wanted.config(trial.params)
     run = RunFolder(folder)
-    with run.lock(wait=True), (folder / "train.log").open("a", buffering=1, encoding="utf-8") as file, _output_to(file):
+    with run.lock(wait=True), run.log_file.open("a", buffering=1, encoding="utf-8") as file, _output_to(file):
         trial.set_user_attr("folder", str(folder))
         try:
             train(config, folder, wanted.words(trial.params), loss)

@@ -128,7 +128,7 @@ class Setup:
     validations: int
     checkpoint_every: int | None
     on_nonfinite: str
-    overlap: int
+    margin: int
     pictures: int
     workers: int | None
     cache: Cache

@@ -283,7 +283,7 @@ def run_case(name: str) -> str:
                     setup, source = with_bands(setup)
                     data = open_data(setup.dataset, source, setup.window)
                     for store in data.stores.values():
-                        windows = GridWindows(store, setup.window, setup.overlap)
+                        windows = GridWindows(store, setup.window, setup.margin)
                         batch = windows.batch(list(range(min(4, len(windows)))))
                         assert batch["image"].shape[2:] == (setup.window, setup.window)
             found = "result"

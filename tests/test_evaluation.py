@@ -85,7 +85,7 @@ def as_training_scores(run, split, threshold):
         labelled = {head: task for head, task in setup.tasks.items() if not task.real}
         for head, tuned in folder.thresholds(labelled).items():
             module.scene_sums[head].threshold = tuned
-    windows = GridWindows(store, setup.window, setup.overlap)
+    windows = GridWindows(store, setup.window, setup.margin)
     scoring_trainer(setup).validate(module, feed(setup, windows, Batches(len(windows), setup.batch_size)), verbose=False)
     return module.scores
 
@@ -116,7 +116,7 @@ def test_every_kind_of_head_is_scored_as_in_training(tmp_path, kind, request):
         np.testing.assert_array_equal(ours[head].counts, theirs[head].counts)
     fixed, setup = evaluate(run, "val"), make_setup(RunFolder(run).config())
     model, store = open_labelled(RunFolder(run), setup, "val")
-    for head, scores in score(setup, model, GridWindows(store, setup.window, setup.overlap)).items():
+    for head, scores in score(setup, model, GridWindows(store, setup.window, setup.margin)).items():
         np.testing.assert_array_equal(scores.counts, fixed[head].counts)
     rows = read(run / "evaluation-val-calibration.csv")
     assert {(row["head"], row["scaling"]) for row in rows} == {
@@ -168,7 +168,7 @@ def probabilities(runs, kind, split="test"):
     models = [load_trained(RunFolder(run), make_setup(RunFolder(run).config())) for run in runs]
     setup = make_setup(RunFolder(runs[0]).config())
     _, store = open_labelled(RunFolder(runs[0]), setup, split)
-    windows = GridWindows(store, setup.window, setup.overlap)
+    windows = GridWindows(store, setup.window, setup.margin)
     found, truth = {}, {}
     with torch.inference_mode():
         for batch in feed(setup, windows, Batches(len(windows), setup.batch_size)):

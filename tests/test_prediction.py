@@ -197,6 +197,20 @@ def test_polygons_lie_on_the_map(tmp_path, runs, scenes):
     assert {path.name for path in tmp_path.glob("m*")} >= {"m.qml", "m-polygons.gpkg", "m.tif.aux.xml"}
 
 
+def test_the_unit_of_areas_without_a_crs_is_said(tmp_path, runs, scenes, caplog):
+    caplog.set_level(logging.INFO)
+    pixels = read(scenes / "s0.tif")
+    for name, place, units in (("bare", None, "pixels"), ("world", from_origin(0, 9, 0.5, 0.5), "units of its coordinates")):
+        scene = write_tif(tmp_path / f"{name}.tif", pixels, crs=None, transform=place)
+        out = map_scene(runs[0], scene, tmp_path / f"{name}-map.tif", polygons=True)
+        assert f"{name}.tif has no CRS: area, min_area and simplify of its polygons are in {units}" in caplog.text
+        frame, labels = geopandas.read_file(tmp_path / f"{name}-map-polygons.gpkg"), read(out)[0]
+        assert frame["area"].sum() == pytest.approx((labels < 255).sum() * (0.25 if place else 1))
+    caplog.clear()
+    map_scene(runs[0], scenes / "s0.tif", tmp_path / "m.tif", polygons=True)
+    assert "CRS" not in caplog.text
+
+
 def test_nothing_is_mapped_outside_the_area(tmp_path, runs, scenes):
     geopandas.GeoDataFrame(geometry=[box(500_000, 4_000_000 - 10, 500_020, 4_000_000)], crs=32633).to_file(tmp_path / "a.gpkg")
     labels = read(map_scene(runs[0], scenes / "s0.tif", tmp_path / "m.tif", area=str(tmp_path / "a.gpkg")))[0]

@@ -341,6 +341,12 @@ def test_a_loss_of_ones_own_trains_goes_on_and_is_compared(tmp_path, folder_root
         train(settings(tmp_path, *common, late, trust), tmp_path / "late")
 
 
+def test_a_run_on_data_that_are_refused_leaves_no_folder(tmp_path, folder_root):
+    with pytest.raises(InputError, match="list bands from 1 to"):
+        train(settings(tmp_path, *folder_data(folder_root), "dataset.bands=[9]"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_ignored_pixels_are_found_before_the_first_step(tmp_path, inria_root):
     words = ["dataset=inria", f"dataset.source.root={inria_root}", "loss=ce", "~loss.terms.ce"]
     bce = "+loss.terms.bce={_target_: torch.nn.BCEWithLogitsLoss}"
@@ -653,6 +659,7 @@ def test_a_mistake_that_needs_torch_to_be_seen_gives_one_message(tmp_path):
     assert "did you mean 'gamma'" in said
     assert "Traceback" not in said
     assert "Error executing job" not in said
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]  # nor is there a folder of a run that never was
 
 
 def test_what_is_monitored_is_logged_and_classes_left_out_of_means(tmp_path, folder_root):

@@ -32,7 +32,7 @@ class Arguments(Options):
     threshold=tuned   at the thresholds (multiclass: biases) that were tuned on the validation scenes, not at 0.5 (argmax)
     scaling=KIND      of probabilities: temperature (default), vector, or none
     polygons=true     also the areas of the labels, as a GeoPackage; min_area=50 leaves out smaller ones (square metres),
-                      simplify=1 lets borders move so far (metres)
+                      simplify=1 lets borders move so far (metres); of scenes without a CRS both are in pixels
 
     tta=KIND      predict every window in several views and average them: flips, d4 or scales
     weights=quality   of several runs: by their validation scores; default: equal

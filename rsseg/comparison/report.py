@@ -23,6 +23,7 @@ from rsseg.comparison.words import answer, area_word, listed, number, percent, s
 from rsseg.contract import counted
 from rsseg.files import write_table
 from rsseg.metrics.average import Array
+from rsseg.pictures.colours import errors_shown
 from rsseg.progress import duration
 from rsseg.table import print_table
 
@@ -33,6 +34,8 @@ MOST_SCENES = 15
 """Rows of the table of scenes in the page; ``scenes.csv`` holds all."""
 
 SURE = "Pale blue: surely better; pale orange: surely worse, by intervals that hold for all pairs at once."
+
+EXAMPLES = "Windows that the first seed's models predict most differently, and their scores."
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +204,7 @@ def sections(found: Findings, tables: Mapping[str, pd.DataFrame], pictures: Mapp
             grid(tables["cosines"], title="Cosine between the terms' gradients, mean over the run"),
         ],
         "Where the losses disagree": [
-            figure(pictures, "examples", "Windows that the first seed's models predict most differently, and their scores."),
+            figure(pictures, "examples", f"{EXAMPLES} The column of a loss shows {errors_shown(found.task)}."),
         ],
         "Protocol and runs": [
             grid(protocol(found), title="Protocol"),

@@ -55,7 +55,8 @@ KINDS: dict[str, Callable[[Any], bool]] = {
 
 ROOT_KEYS = ("dataset.source.root", "dataset.args.root")  # the settings that say where data lie
 
-OLD_KEYS = {"residence": "cache", "on_bad_tile": "on_bad_scene"}  # the present names of an earlier version's settings
+OLD_KEYS = {"residence": "cache", "on_bad_tile": "on_bad_scene", "overlap": "margin"}
+"""Settings of a run, or of an export, of an earlier version, with their present names."""
 
 ABSENT = object()  # the value of a missing key, as null is a value
 

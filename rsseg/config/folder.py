@@ -7,7 +7,7 @@ import io
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,9 @@ PLACE_KEYS = ("output", "resume", "workers", "cache", "verify", "pictures", "log
 
 FOUND_KEYS = ("dataset.bands", "dataset.rgb")  # null until a run has seen the data
 
+GRAPHS = {".onnx": "onnxruntime and Deepness in QGIS", ".pt2": "PyTorch"}
+"""Uses of exported graphs, by the ending of their names."""
+
 ANOTHER_FOLDER = "choose another folder (hydra.run.dir=..., for a sweep hydra.sweep.dir=...) or remove it"
 
 
@@ -49,6 +52,7 @@ class RunFolder:
         self.classes_file = path / "classes.csv"  # the scores of the best checkpoint by class
         self.thresholds_file = path / "threshold.json"  # thresholds, or biases, tuned at the best checkpoint
         self.scaling_file = path / "scaling.json"  # of the best checkpoint's logits, for calibrated probabilities
+        self.log_file = path / "train.log"  # console output and stack traces
         self.lock_file = path / "run.lock"  # held while a process trains
         self.records = path / "records"  # for comparisons
         self.pictures = path / "pictures"  # drawn while training
@@ -106,10 +110,22 @@ class RunFolder:
             remove_parts(self.path)  # a younger one may be a table that another process writes beside this run
             yield
 
+    def discard(self) -> None:
+        """Remove the folder of a run that ended before it began, unless its log holds a stack trace."""
+        if self.begun or (self.log_file.is_file() and b"Traceback (most recent call last)" in self.log_file.read_bytes()):
+            return
+        with suppress(OSError):
+            self.log_file.unlink(missing_ok=True)
+            self.lock_file.unlink(missing_ok=True)
+            self.path.rmdir()  # a folder that holds anything else stays
+
     def config(self) -> Any:
         """The config of the run, typed by the schema. Nothing in it is resolved; keys that the schema lacks are kept."""
         if not self.begun:
             why = "it has no config.yaml" if self.path.is_dir() else "it is a file" if self.path.exists() else "it is not there"
+            for own in (self.path, *sorted(self.path.glob("*"))):
+                if own.suffix in GRAPHS:
+                    why = f"{own.name} is a graph for {GRAPHS[own.suffix]}; rsseg predict reads runs, or what to=folder exports"
             raise InputError(f"{self} is no run folder: {why}")
         try:
             content: Any = OmegaConf.to_container(OmegaConf.load(self.config_file), resolve=False)

@@ -191,7 +191,7 @@ class Config:
     validations: int = 10
     checkpoint_every: int | None = None
     on_nonfinite: OnNonFinite = OnNonFinite["stop"]
-    overlap: int = 32
+    margin: int = 32
     pictures: int = 4
     workers: int | None = None
     cache: Cache = Cache.disk
@@ -245,8 +245,8 @@ def cross_check(config: Any) -> list[str]:
     if config.window % 32:
         lower = max(32, config.window // 32 * 32)
         faults.append(f"window={config.window} is not a multiple of 32, as encoders need; take {lower} or {lower + 32}")
-    if not 0 <= 2 * config.overlap < config.window:
-        faults.append(f"overlap={config.overlap} must be at least 0 and less than half of window={config.window}")
+    if not 0 <= 2 * config.margin < config.window:
+        faults.append(f"margin={config.margin} must be at least 0 and less than half of window={config.window}")
     plain: Any = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("dataset", "model", "trainer")}
     dataset, model = plain["dataset"], plain["model"]
     faults += head_faults(plain) + target_faults(dataset) + _device_faults(config, plain["trainer"])

@@ -31,6 +31,7 @@ ELSEWHERE = {
     "scheduler=": "lr_scheduler schedule",
     "batch_size=": "batch bs train_batch_size",
     "window=": "crop_size patch_size chip_size tile_size image_size img_size input_size size",
+    "margin=": "overlap",
     "workers=": "num_workers n_workers",
     "cache=": "residence",
     "on_bad_scene=": "on_bad_tile",

@@ -40,7 +40,7 @@ class GridCell(NamedTuple):
         whole[..., above:below, self.left + self.inner_left : self.left + self.inner_right] = part[..., rows, columns]
 
 
-def spans(length: int, size: int, overlap: int) -> list[tuple[int, int, int]]:
+def spans(length: int, size: int, margin: int) -> list[tuple[int, int, int]]:
     """Cover a line with windows whose inner parts touch: what overlaps is cut away on each side that has a neighbour.
 
     Returns:
@@ -52,20 +52,20 @@ def spans(length: int, size: int, overlap: int) -> list[tuple[int, int, int]]:
     """
     found, done = [], 0
     while done < length:
-        start = max(0, min(done - overlap if done else 0, length - size))
-        stop = length if start + size >= length else start + size - overlap
+        start = max(0, min(done - margin if done else 0, length - size))
+        stop = length if start + size >= length else start + size - margin
         found.append((start, done - start, stop - start))
         done = stop
     return found
 
 
-def grid(sizes: NDArray[np.int64], size: int, overlap: int) -> list[GridCell]:
+def grid(sizes: NDArray[np.int64], size: int, margin: int) -> list[GridCell]:
     """Windows whose inner parts cover every pixel of every scene exactly once."""
     return [
         GridCell(scene, top, left, inner_top, inner_left, inner_bottom, inner_right)
         for scene, (height, width) in enumerate(sizes.tolist())
-        for top, inner_top, inner_bottom in spans(height, size, overlap)
-        for left, inner_left, inner_right in spans(width, size, overlap)
+        for top, inner_top, inner_bottom in spans(height, size, margin)
+        for left, inner_left, inner_right in spans(width, size, margin)
     ]
 
 
@@ -93,14 +93,14 @@ class GridWindows(StoreWindows):
     Args:
         store: The scenes.
         size: The windows' side.
-        overlap: What is cut away at their inner borders.
+        margin: What is cut away at their inner borders.
         scenes: Which scenes, one after the other; all as they come by default.
     """
 
-    def __init__(self, store: Store, size: int, overlap: int, scenes: NDArray[np.intp] | None = None) -> None:
+    def __init__(self, store: Store, size: int, margin: int, scenes: NDArray[np.intp] | None = None) -> None:
         super().__init__(store, size, self._place)
         order = np.arange(len(store.sizes)) if scenes is None else scenes
-        self.cores = [core._replace(scene=int(order[core.scene])) for core in grid(store.sizes[order], size, overlap)]
+        self.cores = [core._replace(scene=int(order[core.scene])) for core in grid(store.sizes[order], size, margin)]
 
     def __len__(self) -> int:
         return len(self.cores)

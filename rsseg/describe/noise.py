@@ -168,7 +168,7 @@ def find_noise(setup: Setup, model: TrainedModel, store: Store, side: int) -> di
     tasks = labelled_tasks(setup)
     if not tasks:
         raise InputError(f"a {setup.task.kind} run predicts no classes: label noise is looked for in masks of labels")
-    windows = GridWindows(store, setup.window, setup.overlap)
+    windows = GridWindows(store, setup.window, setup.margin)
     sure = {head: SelfConfidence(task) for head, task in tasks.items()}
     for (logits,), batch in predict_scenes(setup, [model], windows):
         for head, task in tasks.items():

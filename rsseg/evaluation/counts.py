@@ -88,7 +88,7 @@ def count_ensemble(setup: Setup, ensemble: Ensemble, store: Store) -> list[Count
     without = {head: setup.without_of(head) for head in ensemble.tasks}
     alone: Any = [Ensemble([model], heads=list(kinds)) for model in models if len(models) > 1]
     together, *members = [Counted(each, len(store), kinds, without) for each in (ensemble, *alone)]
-    for each, batch in predict_scenes(setup, models, GridWindows(store, setup.window, setup.overlap)):
+    for each, batch in predict_scenes(setup, models, GridWindows(store, setup.window, setup.margin)):
         together.update(each, batch)
         for counted, logits in zip(members, each, strict=False):
             counted.update([logits], batch)

@@ -46,7 +46,7 @@ def load_trained(run: RunFolder, setup: Setup) -> TrainedModel:
         mean=tuple(numbers.mean),
         std=tuple(numbers.std),
         window=setup.window,
-        overlap=setup.overlap,
+        margin=setup.margin,
         batch_size=setup.batch_size,
         dtype=saved.get("dtype", ""),
         resolution=saved.get("resolution"),

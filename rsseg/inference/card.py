@@ -86,11 +86,15 @@ def _scores(facts: Facts, name: str, split: str) -> tuple[str, list[tuple[str, s
     elif split == "val":
         said += " They chose the checkpoint, so that scores are too good."
     if areas < ENOUGH_GROUPS:
-        said += f" So few areas say little of others{': there is no interval' if areas < 2 else ''}."
+        said += f" There are no intervals: fewer than {ENOUGH_GROUPS} areas say little of others."
+    else:
+        others = "parts of these images" if facts.blocks else "areas like these"
+        said += f" Intervals are of other {others} (Bayesian bootstrap over areas); other seeds are not in them."
     for measure in _shown(records.task, facts.without.get(name, ())):
         value, low, high = interval(records, measure)
         if not np.isnan(value):
-            rows.append((measure.heading, f"{value:.4g}", "-" if np.isnan(low) else f"{low:.4g} to {high:.4g}"))
+            known = areas >= ENOUGH_GROUPS and not np.isnan(low)
+            rows.append((measure.heading, f"{value:.4g}", f"{low:.4g} to {high:.4g}" if known else "-"))
     return said, rows
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save
 
+from rsseg.config.contents import OLD_KEYS
 from rsseg.contract import InputError, first_line
 from rsseg.files import atomic_write, file_error, read_json, write_json
 from rsseg.inference.trained import Head, Spec, TrainedModel
@@ -118,6 +119,7 @@ def spec_record(spec: Spec) -> dict[str, Any]:
 
 def _read_spec(saved: Mapping[str, Any], name: str) -> Spec:
     """The spec of this name that `spec_record` gave; `KeyError`, `TypeError` or `ValueError` if something is wrong."""
+    saved = {OLD_KEYS.get(key, key): value for key, value in saved.items()}
     heads = {head: _read_head(own) for head, own in saved["heads"].items()}
     spec = Spec(**{**_with_tuples(saved), "name": name, "heads": heads})
     if not heads or not spec.bands or not len(spec.bands) == len(spec.mean) == len(spec.std) or min(spec.std) <= 0:

@@ -175,7 +175,7 @@ def deepness(model: Ensemble, head: str, threshold: Tensor | None = None) -> dic
         "model_type": "Regressor" if task.real else "Segmentor",
         "class_names": dict(enumerate(names)),
         "tile_size": spec.window,
-        "tiles_overlap": round(200 * spec.overlap / spec.window),
+        "tiles_overlap": round(200 * spec.margin / spec.window),
         "standardization_mean": [0.0] * len(spec.bands),
         "standardization_std": [1 / 255] * len(spec.bands),
         "rsseg": spec_record(spec) | {"head": head, "threshold": None if threshold is None else threshold.tolist()},

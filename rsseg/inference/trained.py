@@ -46,7 +46,7 @@ class Spec:
     mean: tuple[float, ...]  # per band, what is subtracted from stored pixels
     std: tuple[float, ...]  # per band, what they are divided by then
     window: int  # the side of the windows that it was trained on, in pixels
-    overlap: int  # pixels at the borders of windows that validation cut away
+    margin: int  # pixels at the borders of windows that validation cut away
     batch_size: int  # windows at a time
     dtype: str  # the dtype of the training pixels
     # the size of a training pixel in metres; None: not known, or it differs from scene to scene

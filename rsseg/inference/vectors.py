@@ -13,6 +13,7 @@ import rasterio
 import shapely
 import torch
 import torch.nn.functional as F
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import shapes
 from rasterio.transform import from_origin
@@ -30,8 +31,13 @@ ROWS, COLUMNS = 128, 256
 """How many are searched for objects at a time."""
 
 
-def _write_features(path: Path, frame: Any, layer: str, geometry: str, tags: Mapping[str, str]) -> None:
-    """Write a GeoDataFrame as the one layer of a GeoPackage."""
+def _write_features(path: Path, frame: Any, layer: str, geometry: str, transform: Affine, tags: Mapping[str, str]) -> None:
+    """Write a GeoDataFrame as the one layer of a GeoPackage, in coordinates that a raster's transform has given it.
+
+    A raster without coordinates has the identity, and QGIS draws its rows from 0 downwards: features have negative rows, too.
+    """
+    if transform.is_identity:
+        frame = frame.set_geometry(frame.affine_transform(Affine.scale(1, -1).to_shapely()))
     with atomic_write(path) as part, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about files without features, or without a CRS
         frame.to_file(part, driver="GPKG", engine="pyogrio", layer=layer, geometry_type=geometry, layer_metadata=dict(tags))
@@ -90,7 +96,7 @@ class Objects:
         """Write the objects of an image in its CRS, best first, and count them.
 
         A feature is the bounding box along the image's rows and columns, or a point where no sizes were learnt, with its
-        `class` and `score`. Without a CRS coordinates are columns and rows.
+        `class` and `score`. Without a place of the image coordinates are columns and negative rows.
         """
         import geopandas  # with pandas it takes half a second to import
 
@@ -108,7 +114,7 @@ class Objects:
             geometry=[affine_transform(shape, raster.transform.to_shapely()) for shape in found],
             crs=None if raster.crs is None else raster.crs.to_wkt(),
         )
-        _write_features(out, frame, "objects", "Polygon" if self.task.sized else "Point", tags)
+        _write_features(out, frame, "objects", "Polygon" if self.task.sized else "Point", raster.transform, tags)
         return len(frame)
 
 
@@ -128,9 +134,9 @@ def write_polygons(
         path: The GeoPackage.
         raster: The map.
         labels: By band, the names of the labels whose areas are wanted.
-        least: The smallest area, in square metres; smaller polygons are left out. In pixels, where the map does not say where
-            it lies.
-        tolerance: How far borders may move, in metres, or pixels.
+        least: The smallest area, in square metres; smaller polygons are left out. Without a CRS in units of the map's
+            coordinates, which are pixels where it has none.
+        tolerance: How far borders may move, in metres, or in these units.
         tags: How the map was made.
 
     Raises:
@@ -139,16 +145,16 @@ def write_polygons(
     import geopandas
 
     with rasterio.Env(**GDAL), rasterio.open(raster) as source:
-        crs, corner = source.crs, (source.transform.c, source.transform.f)
+        crs, transform = source.crs, source.transform
         found = [
             {"band": band, "class": names[int(label)], "geometry": shapely.geometry.shape(area)}
             for band, names in labels.items()  # GDAL goes through the band line by line
-            for area, label in shapes(rasterio.band(source, band), connectivity=4, transform=source.transform)
+            for area, label in shapes(rasterio.band(source, band), connectivity=4)
             if int(label) in names
         ]
     ground = geopandas.GeoDataFrame(found, columns=["band", "class", "geometry"], geometry="geometry", crs=crs)
     if crs is not None and found:
-        ground = _on_the_ground(ground, crs, corner)
+        ground = _on_the_ground(ground, crs, transform)
     if tolerance:
         for _, own in ground.groupby("band"):  # labels of different bands may overlap
             ground.loc[own.index, "geometry"] = shapely.coverage_simplify(own.geometry.array, tolerance)
@@ -157,15 +163,15 @@ def write_polygons(
     if crs is not None:
         frame = frame.to_crs(crs)
     frame = frame.set_geometry(shapely.make_valid(frame.geometry.array, method="structure", keep_collapsed=False))
-    _write_features(path, frame, "polygons", "MultiPolygon", tags or {})
+    _write_features(path, frame, "polygons", "MultiPolygon", transform, tags or {})
     return len(frame)
 
 
-def _on_the_ground(frame: Any, crs: Any, corner: tuple[float, float]) -> Any:
+def _on_the_ground(frame: Any, crs: Any, transform: Affine) -> Any:
     """Polygons in metres: as they are in a CRS that keeps areas within 2 %, else in an equal-area projection about them."""
     if not (crs.is_projected or crs.is_geographic):
         return frame
-    if crs.is_projected and abs((ground_resolution(crs, from_origin(*corner, 1, 1)) or 0) - 1) < 0.01:
+    if crs.is_projected and abs((ground_resolution(crs, from_origin(transform.c, transform.f, 1, 1)) or 0) - 1) < 0.01:
         return frame
     west, south, east, north = frame.to_crs(4326).total_bounds
     return frame.to_crs(f"+proj=laea +lat_0={(south + north) / 2} +lon_0={(west + east) / 2} +units=m")

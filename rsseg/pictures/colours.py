@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.task import Task
+from rsseg.task import Regression, Task
 
 GREY = "#808080"
 """Where nothing is known."""
@@ -90,6 +90,15 @@ def usual_colours(name: str) -> tuple[str, ...]:
         for match in re.finditer(rf"\b(?:{words})(?:e?s|ed|body|bodies|lands?|cover(?:ed)?)?\b", text):
             found[match.end(), -match.start()] = shades
     return found[max(found)] if found else ()
+
+
+def errors_shown(task: Task) -> str:
+    """How errors are drawn over an image, in words."""
+    if isinstance(task, Regression):
+        return "prediction minus target"
+    if len(task.error_names) > 2:
+        return "the image, and over it false alarms in magenta and what is missed in blue"
+    return "the image where labels are right, and where they are wrong the colour of what is predicted"
 
 
 def as_rgb(colours: Sequence[str]) -> NDArray[np.uint8]:

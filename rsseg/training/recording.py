@@ -76,7 +76,7 @@ def labelled_tasks(setup: Setup) -> dict[str, Task]:
 
 def make_samples(setup: Setup, store: Store) -> dict[str, LogitSample]:
     """By head with labels, what gathers the logits of a sample of pixels while the grid over all scenes is predicted."""
-    cores = GridWindows(store, setup.window, setup.overlap).cores
+    cores = GridWindows(store, setup.window, setup.margin).cores
     return {name: LogitSample(_pixels(store, task), cores, task) for name, task in labelled_tasks(setup).items()}
 
 

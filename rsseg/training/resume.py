@@ -33,7 +33,7 @@ REASONS = {
     "scheduler": "with steps=... or optimizer.lr=... a cosine schedule begins anew; constant and plateau go on",
     "seed window batch_size sampler augment": "its windows would be others",
     "trainer callbacks": "other devices, precisions and callbacks give other numbers",
-    "record validations overlap": "its records would not go together",
+    "record validations margin": "its records would not go together",
 }
 """Why a run that goes on keeps a part of its config, by the parts' names."""
 

@@ -117,7 +117,7 @@ def score_best(
     result, best = dict(module.scores), load_checkpoint(module, run)
     scenes, tuning = counted(len(store), "validation scene"), ", and tuning thresholds" * bool(recorder)
     log.info("Scoring %s by the best checkpoint%s.", scenes, tuning)
-    windows = GridWindows(store, setup.window, setup.overlap)
+    windows = GridWindows(store, setup.window, setup.margin)
     scored = best == step and bool(result)  # by the last validation
     if not recorder:
         return result if scored else score(setup, module, windows)
@@ -135,7 +135,7 @@ def score_best(
         if len(crossing.scenes(at)):
             if at != held:
                 held = load_checkpoint(module, run, name)
-            own = GridWindows(store, setup.window, setup.overlap, crossing.scenes(at))
+            own = GridWindows(store, setup.window, setup.margin, crossing.scenes(at))
             count = crossing.counter(at, own.cores)
             for (outputs,), batch in predict_scenes(setup, [module], own):
                 count(outputs, batch)
@@ -168,7 +168,7 @@ def score_split(setup: Setup, run: RunFolder, model: TrainedModel, store: Store,
             thresholds[name] = dict.fromkeys(("iou", "dice"), np.tile(tuned, (len(store), 1)))
         except InputError:  # a run that has diverged has none
             thresholds[name] = {}
-    windows = GridWindows(store, setup.window, setup.overlap)
+    windows = GridWindows(store, setup.window, setup.margin)
     counts = PointCounts(tasks, store.sizes, thresholds)
     everything = np.ones(len(store), dtype=bool)
     result = score(setup, model, windows, [partial(counts.count, cores=windows.cores, wanted=everything)])

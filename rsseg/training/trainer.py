@@ -240,7 +240,7 @@ class Loop:
         rank, world, size = trainer.global_rank, trainer.world_size, setup.batch_size
         per_step = size * setup.accumulate
         cache_scenes(setup, list(stores.values()), trainer)
-        windows = GridWindows(stores["val"], setup.window, setup.overlap)
+        windows = GridWindows(stores["val"], setup.window, setup.margin)
         for head, task in setup.tasks.items():
             if windows.masked or any(store.censuses[task.target].blocks.counts[:, -1].any() for store in stores.values()):
                 for loss in self.module.losses[head].modules():

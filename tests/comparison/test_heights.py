@@ -187,6 +187,7 @@ def test_a_real_sweep(tmp_path, dem_root):  # noqa: F811
     out = compare_runs([tmp_path])
     assert out == tmp_path / "comparison"
     assert {"report.html", "examples.png"} <= {path.name for path in out.iterdir()}
+    assert "The column of a loss shows prediction minus target." in (out / "report.html").read_text()
     table = pd.read_csv(out / "runs.csv", index_col=["loss", "seed"])
     run = tmp_path / "mae"
     assert not (run / "threshold.json").exists()

@@ -52,7 +52,7 @@ def test_build_says_where():
     [
         (["+loss.terms.dice.smoth=2", "+optimizer.beta=1", "+trainer.devces=2"],
          ["loss.terms.dice.smoth", "did you mean 'smooth'", "optimizer.beta", "did you mean 'betas'", "trainer.devces"]),
-        (["window=100", "overlap=90", "batch_size=0"], ["window=100", "take 96 or 128", "overlap=90", "batch_size=0"]),
+        (["window=100", "margin=90", "batch_size=0"], ["window=100", "take 96 or 128", "margin=90", "batch_size=0"]),
         (["loss=bce"], ["loss.terms.bce", "multiclass"]),
         (["loss.terms.dice.weight=-1"], ["-1"]),
         (["loss.terms.dice.weight=0", "loss.terms.ce.weight=0"], ["no term has a weight at the first step"]),

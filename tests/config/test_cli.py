@@ -39,6 +39,7 @@ def said(*words, **options):
         ("num_workers=8", "write workers=8"),
         ("residence=ram", "write cache=ram"),
         ("on_bad_tile=skip", "write on_bad_scene=skip"),
+        ("overlap=16", "write margin=16"),
         ("gpus=2", "write trainer=ddp trainer.devices=2"),
         ("devices=2", "write trainer=ddp trainer.devices=2"),
         ("sampler=near_miss", "near_miss is called near_border now"),

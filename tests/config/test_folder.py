@@ -11,7 +11,7 @@ from run_folders import BINARY, FOUR, make_records, write_run
 
 from rsseg.comparison.runs import Run
 from rsseg.config.build import plain
-from rsseg.config.folder import RunFolder
+from rsseg.config.folder import RunFolder, check_places
 from rsseg.contract import InputError
 from rsseg.files import write_json
 
@@ -139,14 +139,14 @@ def test_a_config_is_not_resolved_even_where_the_schema_refers_to_another_node(r
 def test_keys_of_another_version_are_kept_and_new_ones_have_their_defaults(run):
     edit(run, "config.yaml", "loss:\n", "old_key: 3\nloss:\n  backend2: fast\n")
     config = run.config()
-    assert (config.old_key, config.loss.backend2, config.overlap) == (3, "fast", 32)
+    assert (config.old_key, config.loss.backend2, config.margin) == (3, "fast", 32)
 
 
 def test_settings_have_their_names_of_now(run):
-    edit(run, "config.yaml", "batch_size: 8\n", "batch_size: 8\nresidence: ram\non_bad_tile: skip\n")
+    edit(run, "config.yaml", "batch_size: 8\n", "batch_size: 8\nresidence: ram\non_bad_tile: skip\noverlap: 9\n")
     config = run.config()
-    assert (config.cache, config.on_bad_scene) == ("ram", "skip")
-    assert not {"residence", "on_bad_tile"} & config.keys()
+    assert (config.cache, config.on_bad_scene, config.margin) == ("ram", "skip", 9)
+    assert not {"residence", "on_bad_tile", "overlap"} & config.keys()
 
 
 def test_null_is_nan_in_scores(run):
@@ -190,6 +190,15 @@ def test_differences_are_those_of_training_alone(run):
     RunFolder(run.path / "new").refuse_other(changed)
 
 
+@pytest.mark.parametrize(("name", "for_what"), [("model.onnx", "onnxruntime and Deepness"), ("model.pt2", "PyTorch")])
+def test_an_exported_graph_is_not_taken_for_a_run(tmp_path, name, for_what):
+    (tmp_path / name).touch()
+    for place in (tmp_path, tmp_path / name):
+        with pytest.raises(InputError, match=rf"{name} is a graph for {for_what}.* to=folder exports"):
+            check_places([place])
+            RunFolder(place).config()
+
+
 def test_what_a_killed_run_left_half_written_is_removed_before_the_next_trains(run):
     old = [run.checkpoints / ".last.abc.part.ckpt", run.records / ".step-000100.abc.part.npz"]
     young = run.path / ".evaluation-val.abc.part.csv"  # another process may write it
@@ -199,6 +208,26 @@ def test_what_a_killed_run_left_half_written_is_removed_before_the_next_trains(r
     with run.lock():
         assert not any(path.exists() for path in old)
         assert young.exists()
+
+
+def test_a_run_that_never_began_leaves_no_folder(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with folder.lock():
+        folder.log_file.write_text("Training loss=ce\n")
+        folder.discard()
+    assert not folder.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("train.log", "Traceback (most recent call last):\n"), ("config.yaml", "seed: 1\n"), ("notes.txt", "of the user's\n")],
+)
+def test_what_a_user_may_need_of_a_run_that_failed_stays(tmp_path, name, text):
+    folder = RunFolder(tmp_path / "run")
+    with folder.lock():
+        (folder.path / name).write_text(text)
+        folder.discard()
+    assert (folder.path / name).read_text() == text
 
 
 def test_a_changed_number_is_not_read_as_another_run(run):

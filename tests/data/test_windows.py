@@ -31,9 +31,9 @@ def train_windows(store, seed=5):
     st.integers(8, 40),
     st.integers(0, 3),
 )
-def test_grid_covers_every_pixel_once(sizes, size, overlap):
+def test_grid_covers_every_pixel_once(sizes, size, margin):
     counts = [np.zeros(s, int) for s in sizes]
-    for core in grid(np.array(sizes), size, overlap):
+    for core in grid(np.array(sizes), size, margin):
         height, width = sizes[core.scene]
         assert 0 <= core.inner_top < core.inner_bottom <= size
         assert core.top >= 0
@@ -41,9 +41,9 @@ def test_grid_covers_every_pixel_once(sizes, size, overlap):
         rows = slice(core.top + core.inner_top, core.top + core.inner_bottom)
         counts[core.scene][rows, core.left + core.inner_left : core.left + core.inner_right] += 1
         if core.top > 0:
-            assert core.inner_top >= overlap
+            assert core.inner_top >= margin
         if core.left + size < width:
-            assert size - core.inner_right >= overlap
+            assert size - core.inner_right >= margin
     assert all((c == 1).all() for c in counts)
 
 
@@ -54,7 +54,7 @@ def same(ours, theirs):
 @pytest.mark.parametrize("threads", [1, 3])
 def test_threads_and_resumption_change_nothing(store, threads):
     balanced = Balanced(5, store.sizes, 32, store.census.blocks, store.task, store.read)
-    for windows in (train_windows(store), StoreWindows(store, 32, balanced), GridWindows(store, 32, overlap=4)):
+    for windows in (train_windows(store), StoreWindows(store, 32, balanced), GridWindows(store, 32, margin=4)):
         whole = list(Loader(windows, Batches(31, 2), threads=0))
         rest = Loader(windows, Batches(31, 2, start=6), threads)
         assert len(rest) == len(whole) == 16
@@ -120,14 +120,14 @@ def test_ranks_share_the_windows_of_a_batch(stop, share, world):
 
 
 def test_windows_beyond_the_last_have_no_labels(store):
-    windows = GridWindows(store, 64, overlap=8)
+    windows = GridWindows(store, 64, margin=8)
     last, beyond = (windows.batch([k]) for k in (len(windows) - 1, len(windows)))
     assert (beyond["mask"] == IGNORE).all()
     assert torch.equal(beyond["image"], last["image"])
 
 
 def test_grid_windows_equal_the_mask(store):
-    windows = GridWindows(store, 64, overlap=8)
+    windows = GridWindows(store, 64, margin=8)
     rebuilt = np.full((len(store), 80, 96), IGNORE, np.uint8)
     for core, mask in zip(windows.cores, windows.batch(range(len(windows)))["mask"].numpy(), strict=True):
         part = rebuilt[core.scene, core.top : core.top + 64, core.left : core.left + 64]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -154,6 +155,13 @@ def edit(folder, change):
     about = json.loads((folder / ABOUT).read_text())
     change(about)
     (folder / ABOUT).write_text(json.dumps(about))
+
+
+def test_an_export_of_an_earlier_version_is_read(tmp_path):
+    model, architecture = trained("unet")
+    export_folder(model, architecture, tmp_path)
+    edit(tmp_path, lambda about: about["spec"].update(overlap=about["spec"].pop("margin")))
+    assert load_exported(tmp_path).spec.margin == model.spec.margin == 8
 
 
 def flip_a_bit(folder):
@@ -435,6 +443,17 @@ def test_a_card_of_blocks_speaks_of_no_other_places():
     for said in ("independent area", "in both training and validation", "Places unlike the 2 areas", "other areas like these"):
         assert said in whole
         assert said not in parts
+
+
+@pytest.mark.parametrize(("areas", "shown"), [(5, False), (6, True)])
+def test_a_card_has_intervals_where_there_are_areas_enough_to_compare(areas, shown):
+    """The rule of a comparison's caveat."""
+    records = counted_records(label_counts(steady([0.6], scenes=areas))[0, 0, :, None])
+    text = model_card(facts_of(trained("resnet18")[0], records={("mask", "val"): records}))
+    assert f"{areas} scenes in {areas} independent areas" in text
+    assert ("There are no intervals: fewer than 6 areas say little of others" in text) is not shown
+    assert ("Intervals are of other areas like these" in text) is shown
+    assert bool(re.search(r"\| IoU \| 0\.\d+ \| 0\.\d+ to 0\.\d+ \|", text)) is shown
 
 
 @pytest.mark.parametrize(("dtype", "said"), [("uint8", True), ("uint16", False), ("", False)])

@@ -6,6 +6,7 @@ import pytest
 import rasterio
 import torch
 from rasterio.control import GroundControlPoint
+from rasterio.features import rasterize
 from rasterio.transform import from_origin
 from scipy.ndimage import label as components
 from scipy.ndimage import maximum_filter
@@ -179,6 +180,18 @@ def test_areas_are_those_of_the_ground_in_any_crs(tmp_path, place, metres):
     if place["crs"] == "EPSG:4326":  # the square is given in the CRS of the map
         assert frame.crs.to_epsg() == 4326
         assert np.ptp(frame.total_bounds[1::2]) == pytest.approx(50e-5)
+
+
+def test_polygons_without_coordinates_lie_where_qgis_draws_the_map(tmp_path):
+    """QGIS gives an image without a place the transform (0, 1, 0, 0, 0, -1): its first row lies from 0 down to -1."""
+    labels = np.zeros((40, 70), np.uint8)
+    labels[3:20, 5:30] = labels[30:, 60:] = 1
+    path = write_tif(tmp_path / "map.tif", labels[None], crs=None, transform=None)
+    write_polygons(tmp_path / "a.gpkg", path, {1: {1: "roof"}}, 0, 0)
+    frame = geopandas.read_file(tmp_path / "a.gpkg")
+    burnt = rasterize(frame.geometry, out_shape=labels.shape, transform=from_origin(0, 0, 1, 1))
+    assert (burnt == labels).all()
+    assert frame["area"].tolist() == [17 * 25, 100]
 
 
 def test_labels_that_overlap_are_simplified_each_for_itself(tmp_path):

@@ -15,7 +15,7 @@ from tiny import make_scene, write_tif
 from rsseg import figure
 from rsseg.config.folder import RunFolder
 from rsseg.metrics import Scores
-from rsseg.pictures.colours import GREY, MISSED, WRONG, paint
+from rsseg.pictures.colours import GREY, MISSED, WRONG, errors_shown, paint
 from rsseg.pictures.diagnostics import draw_confusion, draw_curves
 from rsseg.pictures.panels import draw_windows, fill_panels, legend, shorten, stretch
 from rsseg.pictures.windows import Row, pick_windows
@@ -48,6 +48,27 @@ def rgb(colour):
 def test_errors(task, mask, prediction, colours):
     found = paint(task.errors(np.array(mask, np.uint8), np.array(prediction, np.uint8)), (RIGHT, WRONG, MISSED))
     np.testing.assert_array_equal(found[0], [rgb(colour) for colour in colours])
+
+
+def test_errors_are_drawn_as_is_said():
+    """Of two binary windows in a grey image, what is found and missed; of classes the one that is wrong."""
+
+    def drawn(task, palette=None):
+        row = Row(np.full((3, 32, 32), 128, np.uint8), np.zeros((32, 32), np.uint8), "s", [np.ones((32, 32), np.uint8)])
+        row.target[16:] = 1
+        row.predictions[0][16:] = 0
+        figure = Figure()
+        axes = figure.subplots(1, 3, squeeze=False)
+        fill_panels(figure, axes, task, palette, [row])
+        red, green, blue = np.moveaxis(np.asarray(axes[0, 2].images[0].get_array()), -1, 0)[:, [4, 28], 4]
+        return [(r > 2 * g, g > 2 * r, b > 2 * r) for r, g, b in zip(red, green, blue, strict=True)]
+
+    (red, _, _), (_, _, blue) = drawn(BINARY)
+    assert red
+    assert blue
+    assert "false alarms in magenta and what is missed in blue" in errors_shown(BINARY)
+    assert drawn(THREE, ["#ff0000", "#00ff00", "#0000ff"]) == [(False, True, False), (True, False, False)]
+    assert "the colour of what is predicted" in errors_shown(THREE)
 
 
 def test_the_bands_that_are_shown():
