@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from rsseg.files import write_text
 
 
-def grid(table: pd.DataFrame, kinds: pd.DataFrame | None = None, title: str = "") -> str:
+def html_table(table: pd.DataFrame, kinds: pd.DataFrame | None = None, title: str = "") -> str:
     """A table as HTML, its text escaped: numbers rounded, NaN as a dash, line breaks kept; empty for a table without rows.
 
     `kinds` are the CSS classes of its cells.
@@ -37,7 +37,7 @@ def grid(table: pd.DataFrame, kinds: pd.DataFrame | None = None, title: str = ""
     return f'{shown}<div class="scroll">{html.to_html()}</div>'
 
 
-def figure(pictures: Mapping[str, str], name: str, caption: str) -> str:
+def html_figure(pictures: Mapping[str, str], name: str, caption: str) -> str:
     """A figure as HTML, of pictures as data URIs by name; empty where there is none of this name."""
     if name not in pictures:
         return ""

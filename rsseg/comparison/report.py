@@ -16,7 +16,7 @@ from rsseg.comparison.datasets import AcrossDatasets, across_answer, across_tabl
 from rsseg.comparison.figures import RULES, data_uri, draw_across, draw_all, save
 from rsseg.comparison.findings import Findings
 from rsseg.comparison.intervals import Interval
-from rsseg.comparison.page import figure, grid, write_page
+from rsseg.comparison.page import html_figure, html_table, write_page
 from rsseg.comparison.runs import Run
 from rsseg.comparison.tables import all_tables
 from rsseg.comparison.words import answer, area_word, listed, number, percent, span, statistics
@@ -71,9 +71,11 @@ def write_report(found: Findings, out: Path) -> Path:
         answer=answer(found),
         statistics=statistics(found),
         notes=caveats(found),
-        ranking=grid(*ranking(found)),
+        ranking=html_table(*ranking(found)),
         note=ranking_note(found),
-        figure=figure(pictures, "forest", "How far each loss is behind the best one; bars are coloured where they exclude 0."),
+        figure=html_figure(
+            pictures, "forest", "How far each loss is behind the best one; bars are coloured where they exclude 0."
+        ),
         sections=sections(found, tables, pictures),
     )
     log.info("Report: %s; tables and figures beside it", page)
@@ -97,9 +99,9 @@ def write_across(across: AcrossDatasets, out: Path) -> Path:
         page,
         title=f"Which loss, over {len(across.found)} datasets?",
         answer=said,
-        ranking=grid(table),
+        ranking=html_table(table),
         note="Datasets are taken as a random sample of all that are like them.",
-        figure=figure(pictures, "datasets", caption),
+        figure=html_figure(pictures, "datasets", caption),
         links=list(across.found),
     )
     log.info("Report: %s; those of each dataset in the folders beside it", page)
@@ -191,25 +193,31 @@ def sections(found: Findings, tables: Mapping[str, pd.DataFrame], pictures: Mapp
     metric, runs = found.ranked.measure.label, tables["runs"].reset_index(drop=True)
     every = {
         "Every loss against every other, and by every measure": [
-            grid(*pairs(found), title=f"How much better in {metric} the row's loss is than the column's. {coloured}"),
-            grid(*by_measure(found), title="The best loss's score, and how much better than it the others are."),
+            html_table(*pairs(found), title=f"How much better in {metric} the row's loss is than the column's. {coloured}"),
+            html_table(*by_measure(found), title="The best loss's score, and how much better than it the others are."),
         ],
         "Thresholds, checkpoints and training": [
-            grid(*regrets(found), title="Where a score is lost, and how the loss ranks checkpoints; below: over seeds"),
-            figure(pictures, "curves", "The score on validation. Thick: mean over seeds; thin: seeds; grey: means of others."),
+            html_table(*regrets(found), title="Where a score is lost, and how the loss ranks checkpoints; below: over seeds"),
+            html_figure(
+                pictures, "curves", "The score on validation. Thick: mean over seeds; thin: seeds; grey: means of others."
+            ),
         ],
         "Classes and scenes": where(found, tables),
         "Which term of a composition leads": [
-            figure(pictures, "terms", "Shares of the terms' gradient norms; gains above 0: a step along it betters the score."),
-            grid(tables["cosines"], title="Cosine between the terms' gradients, mean over the run"),
+            html_figure(
+                pictures, "terms", "Shares of the terms' gradient norms; gains above 0: a step along it betters the score."
+            ),
+            html_table(tables["cosines"], title="Cosine between the terms' gradients, mean over the run"),
         ],
         "Where the losses disagree": [
-            figure(pictures, "examples", f"{EXAMPLES} The column of a loss shows {errors_shown(found.task)}."),
+            html_figure(pictures, "examples", f"{EXAMPLES} The column of a loss shows {errors_shown(found.task)}."),
         ],
         "Protocol and runs": [
-            grid(protocol(found), title="Protocol"),
-            grid(tables["left_out"], title="Left out"),
-            grid(runs[["loss", "seed", "rate", found.metric, "steps", "seconds"]], title="Runs; runs.csv names their folders"),
+            html_table(protocol(found), title="Protocol"),
+            html_table(tables["left_out"], title="Left out"),
+            html_table(
+                runs[["loss", "seed", "rate", found.metric, "steps", "seconds"]], title="Runs; runs.csv names their folders"
+            ),
         ],
     }
     if len(found.labels) < 2:
@@ -259,9 +267,9 @@ def where(found: Findings, tables: Mapping[str, pd.DataFrame]) -> list[str]:
     classes, scenes = tables["classes"].drop(columns="groups"), tables["scenes"].drop(columns="group")
     most = f", the {MOST_SCENES} of {len(scenes)} that losses differ in most" * (len(scenes) > MOST_SCENES)
     title = f"{found.scene_metric.label} per scene{most}; {_scored_scenes(found)} have one, and are in means over scenes"
-    of_scenes = grid(scenes.head(MOST_SCENES), title=title)
+    of_scenes = html_table(scenes.head(MOST_SCENES), title=title)
     label = f"{found.metrics[found.scene_metric.score].label} per {found.task.score_of}, pooled over scenes"
-    return [*([grid(classes, title=label)] if len(classes) > 1 else []), of_scenes]
+    return [*([html_table(classes, title=label)] if len(classes) > 1 else []), of_scenes]
 
 
 def protocol(found: Findings) -> pd.DataFrame:

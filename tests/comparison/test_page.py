@@ -17,7 +17,7 @@ from run_folders import BINARY, FOUR, changed, made_comparison, made_run, make_r
 
 from rsseg.comparison.caveats import caveats
 from rsseg.comparison.findings import Findings
-from rsseg.comparison.page import grid
+from rsseg.comparison.page import html_table
 from rsseg.comparison.report import by_measure, pairs, protocol, ranking, ranking_note, regrets, say, sections, write_report
 from rsseg.comparison.selection import gather
 from rsseg.comparison.tables import all_tables
@@ -199,12 +199,12 @@ def test_classes_have_a_table_where_there_are_two(binary, tmp_path, monkeypatch)
 
 def test_numbers_are_rounded_what_is_not_known_is_a_dash_and_text_is_escaped():
     table = pd.DataFrame({"a<b": ["x", "<i>"], "pixels": [1234567, 8], "score": [0.12345, np.nan]})
-    html = grid(table, title="a & b")
+    html = html_table(table, title="a & b")
     assert re.findall(r">([^<>]*)</td>", html) == ["x", "1\u202f234\u202f567", "0.123", "&lt;i&gt;", "8", "-"]
     assert "a&lt;b</th>" in html
     assert "<strong>a &amp; b</strong>" in html
     assert len(re.findall(r'class="[^"]*\btext"', html)) == 2
-    assert grid(table.head(0)) == ""
+    assert html_table(table.head(0)) == ""
 
 
 def test_the_protocol_names_what_was_searched_and_every_platform(binary):
