@@ -73,9 +73,7 @@ def write_report(found: Findings, out: Path) -> Path:
         notes=caveats(found),
         ranking=html_table(*ranking(found)),
         note=ranking_note(found),
-        figure=html_figure(
-            pictures, "forest", "How far each loss is behind the best one; bars are coloured where they exclude 0."
-        ),
+        figure=html_figure(pictures, "forest", "Differences to the best loss; bars are coloured where they exclude 0."),
         sections=sections(found, tables, pictures),
     )
     log.info("Report: %s; tables and figures beside it", page)
@@ -198,15 +196,11 @@ def sections(found: Findings, tables: Mapping[str, pd.DataFrame], pictures: Mapp
         ],
         "Thresholds, checkpoints and training": [
             html_table(*regrets(found), title="Where a score is lost, and how the loss ranks checkpoints; below: over seeds"),
-            html_figure(
-                pictures, "curves", "The score on validation. Thick: mean over seeds; thin: seeds; grey: means of others."
-            ),
+            html_figure(pictures, "curves", "Validation score. Thick: mean over seeds; thin: seeds; grey: means of others."),
         ],
         "Classes and scenes": where(found, tables),
         "Which term of a composition leads": [
-            html_figure(
-                pictures, "terms", "Shares of the terms' gradient norms; gains above 0: a step along it betters the score."
-            ),
+            html_figure(pictures, "terms", "Shares of gradient norms; gains above 0: a step along it betters the score."),
             html_table(tables["cosines"], title="Cosine between the terms' gradients, mean over the run"),
         ],
         "Where the losses disagree": [
@@ -215,9 +209,7 @@ def sections(found: Findings, tables: Mapping[str, pd.DataFrame], pictures: Mapp
         "Protocol and runs": [
             html_table(protocol(found), title="Protocol"),
             html_table(tables["left_out"], title="Left out"),
-            html_table(
-                runs[["loss", "seed", "rate", found.metric, "steps", "seconds"]], title="Runs; runs.csv names their folders"
-            ),
+            html_table(runs[["loss", "seed", "rate", found.metric, "steps", "seconds"]], title="Runs; their folders: runs.csv"),
         ],
     }
     if len(found.labels) < 2:
