@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rsseg.assembly import make_setup
 from rsseg.config.entry import ENTRY
-from rsseg.contract import InputError, check_choice, number
+from rsseg.contract import InputError, check_choice, counted, number
 from rsseg.data.masks import VECTORS, Mask
 from rsseg.data.raster import georeference, open_raster
 from rsseg.data.scene import Scene, SceneReader
@@ -227,7 +227,7 @@ class Mapper:
             assert isinstance(task, Centres)
             objects = Objects(product.head, task, reader.size)
             yield objects
-            log.info("%d objects of score %g and more: %s", objects.save(path, image, tags), SCORE, path)
+            log.info("%s of score %g and more: %s", counted(objects.save(path, image, tags), "object"), SCORE, path)
             return
         place = georeference(image)
         if not place:
@@ -249,7 +249,7 @@ class Mapper:
                 units = "pixels" if source.transform.is_identity else "units of its coordinates"
                 log.info("%s has no CRS: area, min_area and simplify of its polygons are in %s, not in metres.", image, units)
             written = write_polygons(polygons, path, labels, options.min_area, options.simplify, tags)
-            log.info("%d polygons: %s", written, polygons)
+            log.info("%s: %s", counted(written, "polygon"), polygons)
 
 
 def _check(options: Options) -> None:

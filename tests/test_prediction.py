@@ -428,6 +428,15 @@ def test_the_command_line_in_two_processes(tmp_path, runs, scenes):
     assert len(list((tmp_path / "maps").glob("*.tif"))) == 6
 
 
+def test_a_scene_that_is_named_twice_is_one_but_in_a_stack(tmp_path, scenes):
+    image = scenes / "s0.tif"
+    (tmp_path / "list.txt").write_text(f"{image}\n{scenes}/./s0.tif\n")
+    for named in (f"{image},{image}", f"{tmp_path}/list.txt", f"{image},{tmp_path}/list.txt"):
+        assert [scene.image for scene in find_scenes(named, ())] == [image]
+    (stack,) = find_scenes(f"{image},{image}", (), stack=True)
+    assert stack.images == (image, image)
+
+
 def test_lists_that_name_nothing_or_lists(tmp_path, scenes):
     (tmp_path / "empty.txt").write_text("\n# nothing\n")
     (tmp_path / "self.txt").write_text("self.txt\n")

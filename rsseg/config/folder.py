@@ -112,9 +112,9 @@ class RunFolder:
 
     def discard(self) -> None:
         """Remove the folder of a run that ended before it began, unless its log holds a stack trace."""
-        if self.begun or (self.log_file.is_file() and b"Traceback (most recent call last)" in self.log_file.read_bytes()):
-            return
         with suppress(OSError):
+            if self.begun or (self.log_file.is_file() and b"Traceback (most recent call last)" in self.log_file.read_bytes()):
+                return
             self.log_file.unlink(missing_ok=True)
             self.lock_file.unlink(missing_ok=True)
             self.path.rmdir()  # a folder that holds anything else stays

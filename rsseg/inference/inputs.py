@@ -44,7 +44,7 @@ class OutsideError(InputError):
 
 
 def find_scenes(text: str, patterns: Sequence[str], stack: bool = False) -> list[Scene]:
-    """The scenes that a text names.
+    """The scenes that a text names, each once.
 
     Args:
         text: Files, folders, patterns with ``*``, a list, URLs and archives, with commas between them.
@@ -65,7 +65,7 @@ def find_scenes(text: str, patterns: Sequence[str], stack: bool = False) -> list
     if stack:
         first, *others = scenes
         return [replace(first, stack=(*first.stack, *(file for scene in others for file in scene.images)))]
-    return scenes
+    return list(dict.fromkeys(scenes))
 
 
 def _scenes_of(place: Path, patterns: Sequence[str]) -> list[Scene]:
