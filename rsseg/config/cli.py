@@ -24,7 +24,7 @@ from rsseg.config.build import missing, plain
 from rsseg.config.entry import CONFIGS, invocation, own_configs, search_path
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import cross_check, raise_faults, register
-from rsseg.config.words import RENAMED, choices, word_faults
+from rsseg.config.words import RENAMED, SYNONYMS, choices, word_faults
 from rsseg.contract import InputError, first_line, nearest
 from rsseg.files import file_error, is_remote
 
@@ -196,9 +196,11 @@ def _one_line(error: Exception) -> str:
         (r"Error merging override (.+?)\n", r"\1: "),
         (r"(\w+) is not a ListConfig, list or tuple.*", r"a list is expected, such as [a,b]; found \1"),
         (r"\n(Config search path|See https|Set the environment|    full_key).*", ""),
+        (r"ConfigKeyError raised while composing config:\s+Key '(.+?)' not in '.+'", r"there is no setting \1"),
     ):
         said = re.sub(pattern, words, said, flags=re.DOTALL)
-    return " ".join(said.split())
+    name = SYNONYMS.get(said.split()[-1])
+    return " ".join(said.split()) + (f": write {name.rstrip('=')}" if name else "")
 
 
 def refuse_foreign(config: DictConfig, words: Sequence[str]) -> None:

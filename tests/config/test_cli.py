@@ -281,3 +281,15 @@ def test_trust_is_typed_never_said_by_a_file(tmp_path, word):
         compose(CONFIGS, [word, searched], multirun=word.startswith("sweep"))
     if word == "experiment=evil":
         assert compose(CONFIGS, [word, searched, "trust=[mine]"]).trust == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("overlap: 16", "there is no setting overlap: write margin"), ("model: {oo: 1}", "there is no setting oo")],
+)
+def test_a_setting_in_a_users_file_that_is_none_any_more(tmp_path, content, said):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/mine.yaml").write_text(f"# @package _global_\n{content}\n")
+    with pytest.raises(InputError) as told:
+        compose(CONFIGS, ["experiment=mine", f"hydra.searchpath=[file://{tmp_path}]"])
+    assert str(told.value) == f"In 'experiment/mine': {said}"
