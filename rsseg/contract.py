@@ -224,3 +224,11 @@ def number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> f
         span = f"of {low:g} or more" if math.isinf(high) else f"from {low:g} to {high:g}"
         raise InputError(f"{name} has to be a number {span}; found {value!r}")
     return plain
+
+
+def whole_number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> int:
+    """A whole number between two bounds, as for `number`."""
+    number(name, value, low, high)
+    if type(value) is not int:
+        raise InputError(f"{name} has to be a whole number; found {value!r}")
+    return value
