@@ -73,6 +73,11 @@ class MetricsFile(Logger):
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: config.yaml has them."""
 
+    @property
+    def numbers(self) -> list[dict[str, float]]:
+        """The rows: the step, from 1, and the numbers that were logged there."""
+        return [{key: float(cell) for key, cell in row.items()} for row in self.rows]
+
 
 def steps_done(step: int | None) -> int | None:
     """The optimiser steps that were done once that of a number from 0 was, as Lightning counts them for loggers."""

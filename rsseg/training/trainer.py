@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor, ProgressBar, RichProgressBar, Timer
@@ -286,7 +286,7 @@ class Loop:
         if gallery.windows:
             windows = predict_windows(self.module.eval(), gallery.windows, gallery.scenes)
             gallery.draw(self.trainer, run.path / "picture.png", windows, "best")
-        drawn = []
+        drawn, logged = [], cast(MetricsFile, self.trainer.logger)
         try:
             if gallery.windows and self.recorder:
                 write_examples(run.records, windows, gallery.palettes, gallery.shown)
@@ -295,10 +295,10 @@ class Loop:
                 if not scores.task.real:
                     draw_confusion(confusion, scores)
                     drawn.append(confusion)
-                draw_curves(curves, head, self.module.tasks, gallery.palettes[head], run.metrics())
+                draw_curves(curves, head, self.module.tasks, gallery.palettes[head], logged.numbers)
                 drawn.append(curves)
-            draw_balance(run.path / "balance.png", run.metrics())
-        except InputError as error:  # a full disk, or a metrics.csv that was removed or edited
+            draw_balance(run.path / "balance.png", logged.numbers)
+        except (InputError, ValueError) as error:  # a full disk, or a metrics.csv that was edited before the run went on
             log.warning("%s; the run goes on without its last pictures", error)
             return
         drawn = [path for path in (*drawn, run.path / "balance.png") if path.is_file()]
