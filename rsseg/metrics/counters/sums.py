@@ -28,7 +28,9 @@ class SceneCounts(Metric):
 
 
 class Confusion(SceneCounts):
-    """Counts of (target, prediction) pairs ``[S, P, K, K]``, see `count_pairs`. The threshold is that of `Task.predict`.
+    """Counts of (target, prediction) pairs ``[S, P, K, K]``, see `count_pairs`.
+
+    The threshold is that of `Task.predict`, or those of each scene ``[S, K]``.
 
     Example:
         >>> from rsseg.task import Binary
@@ -52,7 +54,10 @@ class Confusion(SceneCounts):
             scene: int64 ``[B]``.
             corner: Where windows lie in their scenes, which does not matter here.
         """
-        predicted = self.task.predict(logits, self.threshold)
+        own = self.threshold
+        if own is not None and own.ndim == 2:
+            own = own.to(scene.device)[scene]
+        predicted = self.task.predict(logits, own)
         self.counts += count_pairs(predicted, target, scene, len(self.counts), self.task)
 
 
