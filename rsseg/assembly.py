@@ -194,11 +194,7 @@ def _callback_faults(setup: Setup, callbacks: Mapping[str, Mapping[str, Any]]) -
 
 
 def check_machine(setup: Setup) -> None:
-    """Find what this machine lacks to train a setup: a GPU, a logger's package.
-
-    Raises:
-        InputError: All that is missing, together.
-    """
+    """Refuse a machine that lacks what a setup trains with, a GPU or a logger's package; what is missing is told together."""
     found = device_faults(setup.plain["trainer"], setup.cache is Cache.gpu, setup.batch_size)
     absent = [name for name in setup.plain["logger"] if name in PACKAGES and find_spec(name) is None]
     found += [f"logger={name}: its package is not installed: pip install 'rsseg[{name}]'" for name in absent]

@@ -87,11 +87,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def fill(module: nn.Module, weights: Mapping[str, Tensor], of: str) -> None:
-    """Give a module the weights of a checkpoint, which messages call `of`.
-
-    Raises:
-        InputError: If they are of another network.
-    """
+    """Give a module the weights of a checkpoint, which messages call `of`."""
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
@@ -100,11 +96,7 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], of: str) -> None:
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether a file has a check sum, as those of other programs and of earlier versions have not.
-
-    Raises:
-        ValueError: If the sum is wrong.
-    """
+    """Whether a file has a check sum, as those of other programs and of earlier versions have not."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 22 - SUM))
@@ -142,9 +134,6 @@ def plain_values(value: Any, where: str = "the checkpoint") -> Any:
     Args:
         value: NumPy's numbers and enumerations become Python's, mappings become dictionaries.
         where: What it is called in messages.
-
-    Raises:
-        InputError: If it holds anything else.
 
     Example:
         >>> plain_values({"lr": np.float64(0.5), "betas": (0.9, 0.99)})

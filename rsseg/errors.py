@@ -48,9 +48,6 @@ def in_one_line(folder: Path, batch_size: int, window: int, way_on: str = "", me
         window: Their side, in pixels.
         way_on: How to go on once it is mended.
         memory: What helps where memory runs out.
-
-    Raises:
-        InputError: In place of the error.
     """
     windows = f"batch_size={batch_size} windows of window={window} px"
     try:

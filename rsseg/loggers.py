@@ -27,9 +27,6 @@ class MetricsFile(Logger):
     Args:
         path: The file.
         step: The last step whose rows are kept.
-
-    Raises:
-        InputError: If the file can't be read or written.
     """
 
     name, version = "metrics", ""
@@ -46,11 +43,7 @@ class MetricsFile(Logger):
             path.unlink(missing_ok=True)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write a row.
-
-        Raises:
-            InputError: If it can't be written.
-        """
+        """Write a row."""
         if getattr(rank_zero_only, "rank", None):
             return
         self.rows.append({**{key: str(value) for key, value in metrics.items()}, "step": str(steps_done(step))})
@@ -85,11 +78,7 @@ def steps_done(step: int | None) -> int | None:
 
 
 def earlier_rows(path: Path, step: int) -> list[dict[str, str]]:
-    """The rows of a metrics file that were logged up to a step; an incomplete last line is ignored.
-
-    Raises:
-        InputError: If the file can't be read.
-    """
+    """The rows of a metrics file that were logged up to a step; an incomplete last line is ignored."""
     if step == 0 or not path.exists():
         return []
     try:

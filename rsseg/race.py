@@ -95,9 +95,6 @@ class Race:
         seeds: All seeds.
         metric: What rows are compared by; empty: `Task.score`.
         equal_within: A difference of no practical use.
-
-    Raises:
-        InputError: If there are too few seeds, or some of them choose a learning rate.
     """
 
     def __init__(
@@ -140,11 +137,7 @@ class Race:
         log.info("Compare them: %s runs='%s'", invocation("compare"), self.folder)
 
     def train(self, names: Sequence[str], seed: int) -> None:
-        """Train some rows on a seed, as sweeps with their launcher, where they are not finished.
-
-        Raises:
-            InputError: If a run is not finished afterwards.
-        """
+        """Train some rows on a seed, as sweeps with their launcher, where they are not finished."""
         if self.finished(names, seed) < len(names):
             for words in self.sweeps(names, seed):
                 log.info("Race: %s %s", invocation("train"), shlex.join(words))

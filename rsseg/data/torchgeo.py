@@ -43,9 +43,6 @@ class TorchGeo(Source):
         image: The keys of a sample that are its image; None: ``image``, or else all keys that begin so.
         mask: The keys that are its mask; None: ``mask``, or else the only key that begins so.
         times: How many time steps of an image become bands, evenly spaced; None: all.
-
-    Raises:
-        InputError: For an unknown class, arguments that it does not take, and data that it does not find.
     """
 
     def __init__(

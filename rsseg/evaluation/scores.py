@@ -146,9 +146,6 @@ def evaluate_map(
 
     The map is of a head (empty: the first) of a run whose classes it has, see `compare_map`; the mask is in any CRS. The rest
     is as for `evaluate`.
-
-    Raises:
-        InputError: If a file can't be used.
     """
     quiet()
     setup = _setup(RunFolder(run), trust, without)

@@ -38,9 +38,6 @@ def fit(sample: Sample, task: Task, kind: str = "temperature") -> Scaling:
 
     Classes that the sample lacks, or has nothing else of, stay as they are.
 
-    Raises:
-        InputError: For logits that are not finite.
-
     Example:
         >>> from rsseg.task import Binary
         >>> z, y = np.full((4, 1), 2.0, np.float32), np.array([1, 1, 1, 0])  # p = 0.88 is said, and 0.75 happens
@@ -137,9 +134,6 @@ def scaling_facts(sample: Sample, task: Task, step: int, first: NDArray[np.bool_
     Returns:
         The `scale` and `shift` of each class, and the negative log-likelihood and the calibration error before and after, of
         pixels that are scaled by what was fitted on the other half: NaN without another half.
-
-    Raises:
-        InputError: For logits that are not finite.
     """
     return {
         kind: {**asdict(fit(sample, task, kind)), "step": step, **_worth(sample, task, kind, first[sample.scene])}
