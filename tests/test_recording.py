@@ -27,8 +27,7 @@ from rsseg.evaluation.scores import evaluate, record_splits
 from rsseg.metrics.scores import overlap, pooled
 from rsseg.run import train
 from rsseg.task import Multiclass
-from rsseg.training.recorder import Recorder
-from rsseg.training.recording import panel_facts
+from rsseg.training.recorder import Recorder, panel_facts
 
 pytestmark = pytest.mark.usefixtures("no_charts")
 
@@ -253,7 +252,7 @@ def test_every_scene_is_counted_as_its_map_at_the_other_half_s_bias(tmp_path, fo
         tuned[part.tobytes(), metric] = tune(sample, task, part, classes, metric)
         return tuned[part.tobytes(), metric]
 
-    monkeypatch.setattr("rsseg.training.recording.tune", spy)
+    monkeypatch.setattr("rsseg.training.crossing.tune", spy)
     kept, unlink = ("first.ckpt", "second.ckpt"), Path.unlink
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", lambda path, missing_ok=False: path.name in kept or unlink(path, missing_ok))

@@ -37,7 +37,7 @@ from rsseg.quiet import quiet
 from rsseg.setup import Setup
 from rsseg.table import print_table
 from rsseg.task import Task
-from rsseg.training.recording import labelled_tasks
+from rsseg.training.recorder import labelled_tasks
 from rsseg.training.scoring import predict_scenes
 
 log = logging.getLogger(__name__)

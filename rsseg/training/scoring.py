@@ -32,8 +32,8 @@ from rsseg.progress import progress
 from rsseg.setup import Setup
 from rsseg.table import print_table
 from rsseg.training.counting import PointCounts, Thresholds
-from rsseg.training.recorder import HALVES, Recorder
-from rsseg.training.recording import Count, Crossing, keep_tuned, labelled_tasks, recorded_split
+from rsseg.training.crossing import Count, Crossing, keep_tuned
+from rsseg.training.recorder import HALVES, Recorder, labelled_tasks, recorded_split
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +44,7 @@ SHOWN = (
 
 
 def load_checkpoint(module: SegmentationModule, run: RunFolder, name: str = "best") -> int:
-    """Give a module the weights of a run's best or last checkpoint, and return the step that it was saved at.
-
-    Raises:
-        InputError: If there is none, it can't be read, or holds the weights of another network.
-    """
+    """Give a module the weights of a run's best or last checkpoint, and return the step that it was saved at."""
     weights, step = run.load_state(name)
     fill(module, weights, f"checkpoints/{name}.ckpt of {run}")
     return step
@@ -252,11 +248,7 @@ def _side_by_side(fixed: Mapping[str, Any], tuned: Mapping[str, Any]) -> dict[st
 
 
 def cache_scenes(setup: Setup, stores: list[Store], trainer: L.Trainer) -> None:
-    """Load scenes into the memory that the setting `cache` names.
-
-    Raises:
-        InputError: If they do not fit there.
-    """
+    """Load scenes into the memory that the setting `cache` names."""
     for store in stores:
         store.pin = trainer.strategy.root_device.type == "cuda"
     if setup.cache is not Cache.disk:

@@ -34,7 +34,7 @@ from rsseg.progress import Lines, duration, shows_bars
 from rsseg.setup import Setup
 from rsseg.training.checkpointing import CheckpointFiles, Checkpoints, validation_steps
 from rsseg.training.divergence import DivergedError, NonFinite
-from rsseg.training.recording import make_recorder
+from rsseg.training.recorder import make_recorder
 from rsseg.training.resume import NewSchedule, begins_anew
 from rsseg.training.scoring import cache_scenes, feed, name_means, print_scores, score_rows
 from rsseg.training.signals import Interrupts
