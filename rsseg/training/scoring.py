@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -181,20 +181,11 @@ def score_split(setup: Setup, run: RunFolder, model: TrainedModel, store: Store,
     write_arrays(path, arrays)
 
 
-def score_rows(result: Mapping[str, Scores]) -> list[dict[str, Any]]:
-    """The table of each head: a row per class, then rows of averages, which have no class."""
-    return [{"head": head, **row} for head, scores in result.items() for row in scores.table()]
-
-
-def scene_rows(result: Mapping[str, Scores], scenes: Sequence[str]) -> list[dict[str, Any]]:
-    """The scores of each scene and head."""
-    return [{"head": head, **row} for head, scores in result.items() for row in scores.scene_table(scenes)]
-
-
-def confusion_rows(result: Mapping[str, Scores]) -> list[dict[str, Any]]:
-    """The cells of the confusion matrices of each head that has some."""
-    labelled = {head: scores for head, scores in result.items() if not scores.task.real}
-    return [{"head": head, **row} for head, scores in labelled.items() for row in scores.pair_table()]
+def score_rows(
+    result: Mapping[str, Scores], table: Callable[[Scores], list[dict[str, Any]]] = Scores.table
+) -> list[dict[str, Any]]:
+    """The rows of a table of each head: of classes, then of averages, which have no class; or those of another table."""
+    return [{"head": head, **row} for head, scores in result.items() for row in table(scores)]
 
 
 def name_means(rows: Sequence[Mapping[str, Any]], several: bool) -> list[dict[str, Any]]:
