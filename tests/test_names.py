@@ -12,8 +12,8 @@ from rsseg.answer import compare
 from rsseg.config.folder import RunFolder
 from rsseg.describe.report import describe
 from rsseg.evaluation.scores import evaluate
-from rsseg.figure import save
 from rsseg.run import train
+from rsseg.savefig import save
 
 
 @pytest.mark.slow

@@ -236,7 +236,7 @@ def test_the_test_split_is_counted_on_demand(tmp_path, folder_root, caplog, monk
     with monkeypatch.context() as patched:
         patched.setattr("rsseg.data.scene.version", lambda path: (1, 2))  # files of another size and time
         assert not is_counted(Run(run), question)
-        patched.setattr("rsseg.source.make_source", lambda *_: raise_input_error())
+        patched.setattr("rsseg.dataset_source.make_source", lambda *_: raise_input_error())
         assert is_counted(Run(run), question)  # nobody can count it again
     facts = json.loads((run / "threshold.json").read_text())
     (run / "threshold.json").write_text(json.dumps({"mask": facts["mask"] | {"gain": -0.0123}}))

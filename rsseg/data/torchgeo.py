@@ -15,9 +15,9 @@ import torchgeo.datasets
 
 from rsseg.contract import InputError, nearest
 from rsseg.data.groups import by_fraction
-from rsseg.data.samples import Samples, grouped_keys
 from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import FRACTIONS, SPLITS
+from rsseg.data.torchgeo_scene import Samples, grouped_keys
 
 NAMES = {"train": ("train", "training", "trainval"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
 """What torchgeo's classes call rsseg's splits."""

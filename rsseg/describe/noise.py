@@ -24,6 +24,7 @@ from torch import Tensor
 from rsseg.assembly import make_setup
 from rsseg.config.entry import invocation
 from rsseg.config.folder import RunFolder
+from rsseg.console import print_table
 from rsseg.contract import IGNORE, InputError, layers_of
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows, StoreWindows, WholeScenes
@@ -35,7 +36,6 @@ from rsseg.pictures.panels import draw_windows
 from rsseg.pictures.windows import of_head, predict_windows
 from rsseg.quiet import quiet
 from rsseg.setup import Setup
-from rsseg.table import print_table
 from rsseg.task import Task
 from rsseg.training.recorder import labelled_tasks
 from rsseg.training.scoring import predict_scenes

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from rsseg.metrics.average import Array, ratio
-from rsseg.metrics.metric import LABELS, Metric, by_scene, kept_classes
+from rsseg.metrics.base import LABELS, Metric, by_scene, kept_classes
 from rsseg.task import Regression, Task
 
 SUMS = ("count", "error", "absolute", "squared", "value", "value_squared")

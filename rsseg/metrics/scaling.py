@@ -20,7 +20,7 @@ from torch import Tensor
 from rsseg.contract import InputError
 from rsseg.metrics.average import Array, present_mean, ratio
 from rsseg.metrics.calibration import sampled_error
-from rsseg.metrics.sample import Sample
+from rsseg.metrics.pixel_sample import Sample
 from rsseg.task import Scaling, Task
 
 SCALINGS = ("temperature", "vector")

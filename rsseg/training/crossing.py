@@ -22,7 +22,7 @@ from rsseg.metrics import Sample
 from rsseg.metrics.scaling import scaling_facts
 from rsseg.setup import Setup
 from rsseg.task import Task
-from rsseg.training.counting import PointCounts, Thresholds
+from rsseg.training.operating_points import PointCounts, Thresholds
 from rsseg.training.recorder import Recorder, labelled_tasks
 
 log = logging.getLogger(__name__)

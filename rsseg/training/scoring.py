@@ -19,6 +19,7 @@ from rsseg.checkpoints import fill
 from rsseg.comparison.records import POINTS, write_arrays
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import Cache
+from rsseg.console import print_table
 from rsseg.contract import Batch, InputError, counted, layers_of
 from rsseg.data.store import Store, load
 from rsseg.data.windows import Batches, GridWindows, Loader, StoreWindows, thread_count
@@ -30,9 +31,8 @@ from rsseg.metrics.scores import overlap
 from rsseg.module import SegmentationModule
 from rsseg.progress import progress
 from rsseg.setup import Setup
-from rsseg.table import print_table
-from rsseg.training.counting import PointCounts, Thresholds
 from rsseg.training.crossing import Count, Crossing, keep_tuned
+from rsseg.training.operating_points import PointCounts, Thresholds
 from rsseg.training.recorder import HALVES, Recorder, labelled_tasks, recorded_split
 
 log = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ def score_split(setup: Setup, run: RunFolder, model: TrainedModel, store: Store,
     """Count a run's best checkpoint on other scenes as comparisons need it, and write that into the run's records.
 
     Tuned points, those of IoU and of Dice alike, are at the thresholds of ``threshold.json``. `version` is what
-    `rsseg.source.scenes_version` says of the scenes.
+    `rsseg.dataset_source.scenes_version` says of the scenes.
     """
     tasks, split, thresholds = labelled_tasks(setup), recorded_split(store), dict[str, Thresholds]()
     for name, task in tasks.items():

@@ -12,7 +12,7 @@ from stores import store_of
 from test_run import folder_data, settings
 from tiny import logged, make_scene, write_tif
 
-from rsseg import figure
+from rsseg import savefig
 from rsseg.metrics import Scores
 from rsseg.pictures.colours import GREY, MISSED, WRONG, paint
 from rsseg.pictures.diagnostics import draw_confusion, draw_curves
@@ -169,7 +169,7 @@ def test_grey_is_only_what_is_not_labelled(tmp_path):
 
 def test_every_validation_has_a_picture_and_a_point_of_the_curves(tmp_path, folder_root, monkeypatch):
     """`metrics.csv`, the curves, and the pictures name the step after which a validation ran."""
-    kept, save = [], figure.save
+    kept, save = [], savefig.save
 
     def keep(figure, *given, **options):
         kept.append(figure)

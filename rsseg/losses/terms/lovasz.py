@@ -11,7 +11,7 @@ from rsseg.collective import global_cat
 from rsseg.contract import whole_number
 from rsseg.losses.pieces import may_look
 from rsseg.losses.sums import COUNT, Sum, Sums
-from rsseg.losses.terms.term import Classes, ClassMean, PerClass, or_one, pick, weights
+from rsseg.losses.terms.base import Classes, ClassMean, PerClass, or_one, pick, weights
 
 
 class Lovasz(ClassMean):

@@ -19,7 +19,7 @@ from rsseg.collective import global_ratio
 from rsseg.losses.checks import positive
 from rsseg.losses.pieces import wide
 from rsseg.losses.planes import pixel_share
-from rsseg.losses.terms.term import Term
+from rsseg.losses.terms.base import Term
 
 
 class Quotient(Term):

@@ -20,8 +20,8 @@ from rsseg.collective import global_ratio, global_sum
 from rsseg.contract import number, whole_number
 from rsseg.losses.checks import positive
 from rsseg.losses.sums import COUNT, SOFT
+from rsseg.losses.terms.base import Classes, ClassMean, Term, or_one, pick
 from rsseg.losses.terms.overlap import tversky
-from rsseg.losses.terms.term import Classes, ClassMean, Term, or_one, pick
 
 
 class Boundary(Term):

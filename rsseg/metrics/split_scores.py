@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from rsseg.metrics.average import Array, present_mean
+from rsseg.metrics.base import Metric, kept_classes
 from rsseg.metrics.errors import ERRORS, error_metrics
-from rsseg.metrics.metric import Metric, kept_classes
 from rsseg.metrics.scores import CLASS_SCORES, MATCHES, class_counts, label_metrics, match_metrics
 from rsseg.task import Task
 
