@@ -30,17 +30,10 @@ class DamagedError(InputError):
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any], previous: Path | None = None) -> None:
-    """Write a checkpoint whole or not at all, with a check sum of all its bytes.
+    """Write a checkpoint of tensors and plain values whole or not at all, with a check sum of all its bytes.
 
-    Zip archives have a sum of each record, but not of their directory: a flipped bit there can change weights silently.
-
-    Args:
-        path: The file.
-        content: Tensors, plain values, and mappings and lists of them.
-        previous: Where the file that is replaced is kept.
-
-    Raises:
-        InputError: If it can't be written, or holds anything else.
+    Zip archives have a sum of each record, but not of their directory: a flipped bit there can change weights silently. The
+    file that is replaced is kept as `previous`, if that is given.
     """
     content = plain_values(content)
     with atomic_write(path) as part:

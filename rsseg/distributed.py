@@ -38,11 +38,7 @@ def launched(trainer: Any, folder: Path, trust: Sequence[str] = ()) -> Iterator[
     Lightning would start them with this process's command line: in a sweep that is the whole sweep. What it leaves behind in
     the environment would make the sweep's next run wait for processes that nobody starts. A process that it started ends
     here; the first one goes on alone. An error that says that it came to all of them at once (`by_all`) ends them likewise.
-
-    Args:
-        trainer: The trainer that is about to fit.
-        folder: The run folder, with its config.
-        trust: Packages that the user trusts, as this process's command line says.
+    `trust` are the packages that the user trusts, as this process's command line says.
     """
     if trainer.world_size == 1:
         yield

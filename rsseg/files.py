@@ -263,9 +263,7 @@ def as_cell(value: Any) -> Any:
 def lock(path: Path, wait: bool = False) -> Iterator[None]:
     """Hold a lock between processes while the block runs; the system releases it when the process is killed.
 
-    Args:
-        path: The lock's file, which stays there.
-        wait: Wait for a process that holds it.
+    The lock's file stays there. With `wait` a process that holds it is waited for.
 
     Raises:
         LockedError: If another process holds it, and is not waited for.

@@ -23,10 +23,7 @@ class MetricsFile(Logger):
     """A CSV file with a row for each time that something is logged; a run that goes on keeps the rows that it had by then.
 
     A row's step is the number of optimiser steps that were done when it was logged, as in checkpoints, records and pictures.
-
-    Args:
-        path: The file.
-        step: The last step whose rows are kept.
+    `step` is the last one whose rows are kept.
     """
 
     name, version = "metrics", ""
@@ -126,12 +123,7 @@ class TrackioLogger(Logger):
 
 
 class SideLogger(Logger):
-    """Passes everything on to a logger until that fails; then says so once and goes on without it.
-
-    Args:
-        name: Its name in the config.
-        make: Makes the logger; called on first use.
-    """
+    """Passes everything on to a logger, made on first use, until that fails; then says so once and goes on without it."""
 
     version = ""
 

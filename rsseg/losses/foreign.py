@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from rsseg.contract import IGNORE, InputError, first_line, known
 from rsseg.losses.checks import check_weight, check_weight_values
-from rsseg.losses.pieces import wide
-from rsseg.losses.planes import pixel_share
+from rsseg.losses.pieces import pixel_share, wide
 from rsseg.losses.terms.base import VALUE_CHECKS, Term
 from rsseg.task import Task
 

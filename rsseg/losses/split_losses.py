@@ -14,7 +14,7 @@ from rsseg.collective import global_sums
 from rsseg.contract import known
 from rsseg.devices import exact_dtype
 from rsseg.losses.composite import Composite
-from rsseg.losses.planes import pixel_share
+from rsseg.losses.pieces import pixel_share
 from rsseg.losses.sums import COUNT, Sums, pixel_sums
 from rsseg.losses.terms.base import Term, is_of_sums
 from rsseg.losses.terms.regression import Quotient

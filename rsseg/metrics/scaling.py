@@ -125,11 +125,7 @@ def calibration_error(sample: Sample, task: Task) -> float:
 def scaling_facts(sample: Sample, task: Task, step: int, first: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:
     """What ``scaling.json`` says of a head, by kind, from the best checkpoint's sample of the validation scenes.
 
-    Args:
-        sample: Its logits.
-        task: The head's task.
-        step: The checkpoint's.
-        first: bool ``[S]``, which scenes are the first half; all: there is no other.
+    `first`, bool ``[S]``, says which scenes are the first half; all: there is no other.
 
     Returns:
         The `scale` and `shift` of each class, and the negative log-likelihood and the calibration error before and after, of

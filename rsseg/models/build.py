@@ -58,11 +58,7 @@ def encoder_name(name: str) -> str:
 def build_network(make: Callable[..., nn.Module], model: ModelFacts, bands: int, tasks: Mapping[str, Task]) -> Network:
     """Make a network for a dataset's bands and heads: the first decoder is that of the smp model, a branch has each other.
 
-    Args:
-        make: Makes the smp model from the arguments that rsseg computes: encoder_name, encoder_weights, in_channels, classes.
-        model: What the config says of it.
-        bands: Image bands.
-        tasks: By head name.
+    `make` makes an smp model from the arguments that rsseg computes: encoder_name, encoder_weights, in_channels, classes.
     """
     encoder = encoder_name(model.encoder)
     if model.encoder_args and not encoder.startswith("tu-"):

@@ -68,7 +68,7 @@ class Panel(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Split:
+class RecordedScenes:
     """The scenes of a split, as they are recorded."""
 
     scenes: list[str]  # their names
@@ -99,7 +99,7 @@ class Recorder(L.Callback):
     def __init__(
         self,
         folder: Path,
-        split: Split,
+        split: RecordedScenes,
         panels: Mapping[str, Panel],
         samples: Mapping[str, LogitSample],
         windows: Sequence[Batch],
@@ -240,10 +240,10 @@ def make_recorder(setup: Setup, run: RunFolder, data: Data, sampler: Places) -> 
     return Recorder(run.records, recorded_split(val), panels, make_samples(setup, val), probes, held_out)
 
 
-def recorded_split(store: Store) -> Split:
+def recorded_split(store: Store) -> RecordedScenes:
     """The scenes of a store, as they are recorded."""
     names, groups = [scene.name for scene in store.scenes], group_names(store.scenes)
-    return Split(names, groups, {target: census.positives > 0 for target, census in store.censuses.items()})
+    return RecordedScenes(names, groups, {target: census.positives > 0 for target, census in store.censuses.items()})
 
 
 def labelled_tasks(setup: Setup) -> dict[str, Task]:

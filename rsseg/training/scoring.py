@@ -211,13 +211,7 @@ TUNED = ("iou", "dice", "precision", "recall")  # the scores at tuned thresholds
 
 
 def print_scores(result: Mapping[str, Scores], title: str, tuned: Mapping[str, Scores] | None = None) -> None:
-    """Print the scores of heads, in a table for all that have the same scores.
-
-    Args:
-        result: The scores by head.
-        title: The line above.
-        tuned: The same heads' scores at tuned thresholds, to be printed beside; None: there are none.
-    """
+    """Print scores by head under a title, in a table for all heads that have the same scores; beside them the `tuned` ones."""
     alike: dict[str, dict[str, Scores]] = {}
     for head, scores in result.items():
         alike.setdefault(scores.task.counted, {})[head] = scores

@@ -176,13 +176,7 @@ def make_trainer(
 class Loop:
     """A run's module, what trains it, and what that leaves in the run folder.
 
-    Args:
-        setup: The run's setup.
-        run: The run folder.
-        module: What is trained.
-        data: The scenes.
-        step: The step that it goes on from; 0: from the beginning.
-        interrupts: The signals that stop the run.
+    It goes on from a `step`, 0 from the beginning, until the last one or until one of the `interrupts` stops it.
     """
 
     def __init__(

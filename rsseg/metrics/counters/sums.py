@@ -46,13 +46,10 @@ class Confusion(SceneCounts):
         self.threshold = threshold
 
     def update(self, logits: Tensor, target: Tensor, scene: Tensor, corner: Tensor | None = None) -> None:
-        """Count a batch.
+        """Count a batch of the scenes int64 ``[B]``; `corner`, where its windows lie there, does not matter.
 
-        Args:
-            logits: ``[B, K, H, W]``.
-            target: Labels ``[B, H, W]`` or ``[B, L, H, W]``; `IGNORE` is not counted. Of shares the `Task.hard_labels` are.
-            scene: int64 ``[B]``.
-            corner: Where windows lie in their scenes, which does not matter here.
+        Logits are ``[B, K, H, W]``, targets labels ``[B, H, W]`` or ``[B, L, H, W]``, or shares, which count by their
+        `Task.hard_labels`; `IGNORE` does not count.
         """
         own = self.threshold
         if own is not None and own.ndim == 2:
