@@ -88,23 +88,17 @@ def decide(leads: Callable[[float], Interval], alpha: float, equal_within: float
 class Race:
     """A sweep that is raced.
 
-    Args:
-        folder: The sweep's folder.
-        words: The words of rsseg train that all runs share beside the folder.
-        rows: By name, what a row gives of each key that is varied beside the seed, as words of the command line; the same keys.
-        seeds: All seeds.
-        metric: What rows are compared by; empty: `Task.score`.
-        equal_within: A difference of no practical use.
+    `rows` say by name what each gives of the keys that are varied beside the seed, as words of the command line.
     """
 
     def __init__(
         self,
-        folder: Path,
-        words: Sequence[str],
+        folder: Path,  # the sweep's
+        words: Sequence[str],  # of rsseg train that all runs share beside the folder
         rows: Mapping[str, Mapping[str, str]],
-        seeds: Sequence[int],
-        metric: str = "",
-        equal_within: float = EQUAL,
+        seeds: Sequence[int],  # all of them
+        metric: str = "",  # what rows are compared by; empty: `Task.score`
+        equal_within: float = EQUAL,  # a difference of no practical use
     ) -> None:
         if len(seeds) <= FIRST_LOOK:
             raise InputError(f"a race looks after {FIRST_LOOK} seeds: give more, as in seed=1,2,3,4,5,6,7,8")
@@ -116,11 +110,7 @@ class Race:
         self.equal_within = equal_within
 
     def run(self) -> None:
-        """Race, and write ``race.json`` after each look; what an earlier call has raced is not raced again.
-
-        Raises:
-            InputError: If the folder holds another race, or a run fails.
-        """
+        """Race, and write ``race.json`` after each look; what an earlier call has raced is not raced again."""
         looks, left = self.begun(), list(self.rows)
         for count, seed in enumerate(self.seeds, start=1):
             if count > len(looks):

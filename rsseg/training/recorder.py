@@ -86,24 +86,16 @@ class Recorder(L.Callback):
 
     Of a validation that is the best so far on a half of the scenes it keeps the logits of a sample of pixels besides, on which
     thresholds are tuned once training is over. A resumed run writes the validations that it repeats again, under their names.
-
-    Args:
-        folder: The folder of its records.
-        split: The validation scenes.
-        panels: By head, the losses to be valued.
-        samples: By head with labels, the pixels whose logits are kept.
-        windows: The probe windows; needed in the main process alone.
-        held_out: The windows of the one-step gain; none: it is not recorded.
     """
 
     def __init__(
         self,
-        folder: Path,
-        split: RecordedScenes,
-        panels: Mapping[str, Panel],
-        samples: Mapping[str, LogitSample],
-        windows: Sequence[Batch],
-        held_out: Sequence[Batch] = (),
+        folder: Path,  # of the records
+        split: RecordedScenes,  # the validation scenes
+        panels: Mapping[str, Panel],  # by head, the losses to be valued
+        samples: Mapping[str, LogitSample],  # by head with labels, the pixels whose logits are kept
+        windows: Sequence[Batch],  # the probe windows; needed in the main process alone
+        held_out: Sequence[Batch] = (),  # the windows of the one-step gain; none: it is not recorded
     ) -> None:
         self.folder, self.split, self.panels, self.samples = folder, split, dict(panels), dict(samples)
         self.windows, self.held_out = list(windows), list(held_out)
