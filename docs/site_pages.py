@@ -64,7 +64,7 @@ class Dataclasses(griffe.Extension):
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Decorate the terms of a package."""
         terms = pkg["losses.terms"]
-        base = terms["term.Term"]
+        base = terms["base.Term"]
         for room in terms.modules.values():
             for term in room.classes.values():
                 if not term.is_alias and term is not base and base in term.mro():

@@ -27,10 +27,10 @@ from rsseg.comparison.selection import Comparison, gather, refuse_other_data
 from rsseg.config.folder import RunFolder
 from rsseg.config.plan import read_plan
 from rsseg.contract import InputError, check_choice, number
+from rsseg.dataset_source import scenes_version
 from rsseg.files import UnwritableError, read_json, write_json
 from rsseg.metrics.average import Array
 from rsseg.quiet import quiet
-from rsseg.source import scenes_version
 
 DATA = ("train", "val")
 """The splits that data.json has facts of."""

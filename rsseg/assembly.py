@@ -194,11 +194,7 @@ def _callback_faults(setup: Setup, callbacks: Mapping[str, Mapping[str, Any]]) -
 
 
 def check_machine(setup: Setup) -> None:
-    """Check that this machine can train a setup: its GPU, the packages of loggers.
-
-    Raises:
-        InputError: All that is missing, together.
-    """
+    """Refuse a machine that lacks a part for the training of a setup: a GPU, the package of a logger."""
     found = device_faults(setup.plain["trainer"], setup.cache is Cache.gpu, setup.batch_size)
     absent = [name for name in setup.plain["logger"] if name in PACKAGES and find_spec(name) is None]
     found += [f"logger={name}: its package is not installed: pip install 'rsseg[{name}]'" for name in absent]

@@ -30,17 +30,10 @@ class DamagedError(InputError):
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any], previous: Path | None = None) -> None:
-    """Write a checkpoint whole or not at all, with a check sum of all its bytes.
+    """Write a checkpoint of tensors and plain values whole or not at all, with a check sum of all its bytes.
 
-    Zip archives have a sum of each record, but not of their directory: a flipped bit there can change weights silently.
-
-    Args:
-        path: The file.
-        content: Tensors, plain values, and mappings and lists of them.
-        previous: Where the file that is replaced is kept.
-
-    Raises:
-        InputError: If it can't be written, or holds anything else.
+    Zip archives have a sum of each record, but not of their directory: a flipped bit there can change weights silently. The
+    file that is replaced is kept as `previous`, if that is given.
     """
     content = plain_values(content)
     with atomic_write(path) as part:
@@ -87,11 +80,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def fill(module: nn.Module, weights: Mapping[str, Tensor], of: str) -> None:
-    """Give a module the weights of a checkpoint, which messages call `of`.
-
-    Raises:
-        InputError: If they are of another network.
-    """
+    """Give a module the weights of a checkpoint, which messages call `of`."""
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
@@ -100,11 +89,7 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], of: str) -> None:
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether a file has a check sum, as those of other programs and of earlier versions have not.
-
-    Raises:
-        ValueError: If the sum is wrong.
-    """
+    """Whether a file has a check sum, as those of other programs and of earlier versions have not."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 22 - SUM))
@@ -142,9 +127,6 @@ def plain_values(value: Any, where: str = "the checkpoint") -> Any:
     Args:
         value: NumPy's numbers and enumerations become Python's, mappings become dictionaries.
         where: Its name in messages.
-
-    Raises:
-        InputError: If it holds anything else.
 
     Example:
         >>> plain_values({"lr": np.float64(0.5), "betas": (0.9, 0.99)})

@@ -49,12 +49,9 @@ class _AllReduceSum(torch.autograd.Function):
 def global_sum(x: Tensor) -> Tensor:
     """The sum of a tensor over all ranks, differentiable; the tensor itself in a single process.
 
-    Every rank has to call it equally often and in the same order. A loss that is a function of such sums has the same
-    value on every rank, and each rank's gradient is world size times its own part: what `DistributedDataParallel`,
-    which averages gradients over ranks, needs to arrive at the gradient of the global batch.
-
-    Args:
-        x: Any shape, the same on every rank.
+    Every rank has to call it equally often, in the same order and with the same shapes. A loss that is a function of such sums
+    has the same value on every rank, and each rank's gradient is world size times its own part: what
+    `DistributedDataParallel`, which averages gradients over ranks, needs to arrive at the gradient of the global batch.
 
     Example:
         >>> global_sum(torch.tensor([1.0, 2.0]))
@@ -64,11 +61,7 @@ def global_sum(x: Tensor) -> Tensor:
 
 
 def global_sums(parts: Sequence[Tensor]) -> list[Tensor]:
-    """`global_sum` of several tensors of one dtype, in one collective.
-
-    Args:
-        parts: Any shapes, the same on every rank.
-    """
+    """`global_sum` of several tensors of one dtype, in one collective."""
     if ranks() == 1:
         return list(parts)
     sums = torch.split(global_sum(torch.cat([part.flatten() for part in parts])), [part.numel() for part in parts])
@@ -100,10 +93,8 @@ class _AllGather(torch.autograd.Function):
 def global_cat(x: Tensor) -> Tensor:
     """The concatenation of all ranks' tensors along the first dimension, differentiable; the tensor itself in one process.
 
-    For values that are no sums, such as an order of all errors. The gradients are to be read as in `global_sum`.
-
-    Args:
-        x: ``[N, ...]``; N may differ between ranks.
+    For values that are no sums, such as an order of all errors. Ranks may differ in that dimension. The gradients are to be
+    read as in `global_sum`.
 
     Example:
         >>> global_cat(torch.tensor([1.0, 2.0]))
@@ -113,11 +104,7 @@ def global_cat(x: Tensor) -> Tensor:
 
 
 def global_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """The quotient of two scalars, each summed over all ranks; 0 where nothing was counted.
-
-    Args:
-        numerator: A floating-point scalar.
-        denominator: A scalar count or sum of weights, not negative.
+    """The quotient of two scalars, each summed over all ranks; 0 where the denominator is, a count or a sum of weights.
 
     Example:
         >>> global_ratio(torch.tensor(3.0), torch.tensor(4))

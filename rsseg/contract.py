@@ -33,7 +33,8 @@ class InputError(Exception):
     """A mistake in what the user gave: configuration, files or labels.
 
     The message says what was found, what was expected and what to do. Entry points print it alone, without a stack
-    trace, and exit with 1.
+    trace, and exit with 1. Whatever is given something that it can't use raises it; docstrings say so where it is no matter
+    of course.
     """
 
 
@@ -122,9 +123,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def check_choice(setting: str, value: str, known: Iterable[str]) -> None:
     """Refuse a value that a setting does not have.
 
-    Raises:
-        InputError: If it is none of the known ones.
-
     Example:
         >>> check_choice("dtype", "half", ("uint8", "float16"))
         Traceback (most recent call last):
@@ -179,15 +177,7 @@ def naming(what: object = "", place: str = "dataset") -> Iterator[None]:
 
 
 def indices(setting: str, names: Iterable[str], classes: Sequence[str]) -> list[int]:
-    """The indices of the named classes.
-
-    Args:
-        setting: The setting that lists the names, for the message.
-        names: Names of classes.
-        classes: All classes, in the order of their indices.
-
-    Raises:
-        InputError: For a class that is not known.
+    """The indices among all classes of those that a setting names.
 
     Example:
         >>> indices("classes", ["road"], ["land", "road"])
@@ -202,16 +192,7 @@ def indices(setting: str, names: Iterable[str], classes: Sequence[str]) -> list[
 
 
 def number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> float:
-    """A finite number between two bounds, themselves allowed.
-
-    Args:
-        name: Its name for the user.
-        value: The user's value.
-        low: The least number.
-        high: The greatest.
-
-    Raises:
-        InputError: If it is none.
+    """The value of the setting of this name, a finite number between two bounds, themselves allowed.
 
     Example:
         >>> number("gamma", -1)
@@ -224,3 +205,11 @@ def number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> f
         span = f"of {low:g} or more" if math.isinf(high) else f"from {low:g} to {high:g}"
         raise InputError(f"{name} has to be a number {span}; found {value!r}")
     return plain
+
+
+def whole_number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> int:
+    """A whole number between two bounds, as for `number`."""
+    number(name, value, low, high)
+    if type(value) is not int:
+        raise InputError(f"{name} has to be a whole number; found {value!r}")
+    return value

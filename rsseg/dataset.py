@@ -83,11 +83,7 @@ class Dataset:
 
 
 def make_dataset(config: Mapping[str, Any]) -> Dataset:
-    """Make the dataset of a config of plain values.
-
-    Raises:
-        InputError: For a task or masks that can't be.
-    """
+    """Make the dataset of a config of plain values."""
     dataset = config["dataset"]
     targets, tasks = targets_of(dataset), tasks_of(dataset)
     bands, rgb = (None if dataset[key] is None else tuple(dataset[key]) for key in ("bands", "rgb"))

@@ -11,11 +11,7 @@ from rsseg.contract import InputError
 
 
 def choose_accelerator(name: str) -> str:
-    """The accelerator of a name: "gpu" for whatever is found, an NVIDIA, AMD or Apple GPU; "auto" for that or the CPU.
-
-    Raises:
-        InputError: If it is not found.
-    """
+    """The accelerator of a name: "gpu" for whatever there is, NVIDIA, AMD or Apple; "auto" for that or the CPU."""
     from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 
     found = "mps" if MPSAccelerator.is_available() else "cuda" if CUDAAccelerator.is_available() else None

@@ -38,11 +38,7 @@ def launched(trainer: Any, folder: Path, trust: Sequence[str] = ()) -> Iterator[
     Lightning would start them with this process's command line: in a sweep that is the whole sweep. What it leaves behind in
     the environment would make the sweep's next run wait for processes that nobody starts. A process that it started ends
     here; the first one goes on alone. An error that says that it came to all of them at once (`by_all`) ends them likewise.
-
-    Args:
-        trainer: The trainer that is about to fit.
-        folder: The run folder, with its config.
-        trust: Packages that the user trusts, as this process's command line says.
+    `trust` are the packages that the user trusts, as this process's command line says.
     """
     if trainer.world_size == 1:
         yield
@@ -70,21 +66,13 @@ def launched(trainer: Any, folder: Path, trust: Sequence[str] = ()) -> Iterator[
 
 
 class OneFolder(L.Callback):
-    """Refuses to train when processes that another program started, such as torchrun, have run folders of their own.
-
-    Args:
-        folder: This process's run folder.
-    """
+    """Refuses to train when processes that another program started, such as torchrun, have run folders of their own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = str(folder.resolve())
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Compare with the first process's.
-
-        Raises:
-            InputError: If they differ.
-        """
+        """Compare with the first process's."""
         first = trainer.strategy.broadcast(self.folder)
         if first != self.folder:
             raise InputError(f"the processes of one run have different folders, such as {first}: give all hydra.run.dir=...")
@@ -101,14 +89,9 @@ def _no_hydra() -> Iterator[None]:
 
 
 def global_batch_norm(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-    """Batch normalisation (Ioffe & Szegedy 2015) with the mean and variance of all processes' batches.
+    """Features ``[B, C, H, W]``, in training, normalised by the mean and variance of all processes' batches.
 
-    Args:
-        x: ``[B, C, H, W]`` on any device, in training.
-        norm: The layer; its running statistics are updated.
-
-    Returns:
-        The normalised features.
+    See Ioffe & Szegedy 2015. The layer's running statistics are updated.
     """
     values = x.double() if x.dtype == torch.float64 else x.float()
     count = global_sum(values.new_tensor(x.numel() // x.shape[1]))
@@ -150,14 +133,10 @@ SHARED = {
 
 
 class SyncBatchNorm(TorchSyncBatchNorm):
-    """Lightning's plugin for `sync_batchnorm`, on CPUs too; timm's layers keep their activation, which Lightning's drops.
-
-    Args:
-        device: "cpu" or "cuda".
-    """
+    """Lightning's plugin for `sync_batchnorm`, on CPUs too; timm's layers keep their activation, which Lightning's drops."""
 
     def __init__(self, device: str) -> None:
-        self.device = device
+        self.device = device  # "cpu" or "cuda"
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Make the batch normalisations of a model shared."""

@@ -40,17 +40,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def in_one_line(folder: Path, batch_size: int, window: int, way_on: str = "", memory: str = TRAINING) -> Iterator[None]:
     """Let an error that more memory, a larger batch or another disk would mend end the block as one line.
 
-    Its trace goes into the log file alone.
-
-    Args:
-        folder: Where files are written.
-        batch_size: The windows of a batch.
-        window: Their side, in pixels.
-        way_on: How to go on once it is mended.
-        memory: The remedy where memory runs out.
-
-    Raises:
-        InputError: In place of the error.
+    Its trace goes into the log file alone. `folder` is where files are written, `way_on` how to go on once it is mended, and
+    `memory` the remedy where memory runs out.
     """
     windows = f"batch_size={batch_size} windows of window={window} px"
     try:

@@ -134,11 +134,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8.
-
-    Raises:
-        UnwritableError: If it can't be written.
-    """
+    """Write a text file in UTF-8."""
     with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
 
@@ -168,9 +164,6 @@ def say_space(folder: Path, need: float, what: str, way_out: str = LARGER) -> No
         need: Bytes; none, or NaN for an unknown number: nothing is said.
         what: What takes them, such as ``3 scenes take``.
         way_out: The remedy where they do not fit.
-
-    Raises:
-        InputError: If they do not fit.
     """
     there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(there).free
@@ -197,11 +190,7 @@ def normal(text: str) -> str:
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8, with or without a byte order mark, in UTF-16, or else as Windows writes western text (cp1252).
-
-    Raises:
-        InputError: If it can't be read.
-    """
+    """A text file in UTF-8, with or without a byte order mark, in UTF-16, or else as Windows writes western text (cp1252)."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -214,11 +203,7 @@ def read_text(path: Path) -> str:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file. Numbers that are not finite become null, which JSON has; NumPy's values become plain ones.
-
-    Raises:
-        UnwritableError: If it can't be written.
-    """
+    """Write a JSON file. Numbers that are not finite become null, which JSON has; NumPy's values become plain ones."""
     write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -233,11 +218,7 @@ def _finite(value: Any) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The mapping that a JSON file holds.
-
-    Raises:
-        InputError: If it can't be read, or holds something else.
-    """
+    """The mapping that a JSON file holds."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -250,16 +231,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV, a column for each of their keys.
+    """Write rows, one at least, as CSV, a column for each of their keys.
 
     Text that a spreadsheet would take for a formula is written after an apostrophe.
-
-    Args:
-        path: The file.
-        rows: At least one.
-
-    Raises:
-        UnwritableError: If it can't be written.
     """
     with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -269,11 +243,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a data frame with its index as CSV, as `write_csv` does.
-
-    Raises:
-        UnwritableError: If it can't be written.
-    """
+    """Write a data frame with its index as CSV, as `write_csv` does."""
     safe = table.map(as_cell).rename(index=as_cell, columns=as_cell)
     with atomic_write(path) as part:
         safe.to_csv(part, encoding="utf-8", lineterminator="\n")
@@ -293,9 +263,7 @@ def as_cell(value: Any) -> Any:
 def lock(path: Path, wait: bool = False) -> Iterator[None]:
     """Hold a lock between processes while the block runs; the system releases it when the process is killed.
 
-    Args:
-        path: The lock's file, which stays there.
-        wait: Wait for a process that holds it.
+    The lock's file stays there. With `wait` a process that holds it is waited for.
 
     Raises:
         LockedError: If another process holds it, and is not waited for.

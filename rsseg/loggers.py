@@ -23,13 +23,7 @@ class MetricsFile(Logger):
     """A CSV file with a row for each time that something is logged; a run that goes on keeps the rows that it had by then.
 
     A row's step is the number of optimiser steps that were done when it was logged, as in checkpoints, records and pictures.
-
-    Args:
-        path: The file.
-        step: The last step whose rows are kept.
-
-    Raises:
-        InputError: If the file can't be read or written.
+    `step` is the last one whose rows are kept.
     """
 
     name, version = "metrics", ""
@@ -46,11 +40,7 @@ class MetricsFile(Logger):
             path.unlink(missing_ok=True)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write a row.
-
-        Raises:
-            InputError: If it can't be written.
-        """
+        """Write a row."""
         if getattr(rank_zero_only, "rank", None):
             return
         self.rows.append({**{key: str(value) for key, value in metrics.items()}, "step": str(steps_done(step))})
@@ -73,6 +63,11 @@ class MetricsFile(Logger):
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: config.yaml has them."""
 
+    @property
+    def numbers(self) -> list[dict[str, float]]:
+        """The rows: the step, from 1, and the numbers that were logged there."""
+        return [{key: float(cell) for key, cell in row.items()} for row in self.rows]
+
 
 def steps_done(step: int | None) -> int | None:
     """The optimiser steps that were done once that of a number from 0 was, as Lightning counts them for loggers."""
@@ -80,11 +75,7 @@ def steps_done(step: int | None) -> int | None:
 
 
 def earlier_rows(path: Path, step: int) -> list[dict[str, str]]:
-    """The rows of a metrics file that were logged up to a step; an incomplete last line is ignored.
-
-    Raises:
-        InputError: If the file can't be read.
-    """
+    """The rows of a metrics file that were logged up to a step; an incomplete last line is ignored."""
     if step == 0 or not path.exists():
         return []
     try:
@@ -132,12 +123,7 @@ class TrackioLogger(Logger):
 
 
 class SideLogger(Logger):
-    """Passes everything on to a logger until that fails; then says so once and goes on without it.
-
-    Args:
-        name: Its name in the config.
-        make: Makes the logger; called on first use.
-    """
+    """Passes everything on to a logger, made on first use, until that fails; then says so once and goes on without it."""
 
     version = ""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import lightning as L
@@ -207,32 +207,27 @@ class SegmentationModule(L.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Count a batch: scores know nothing of weights, losses do. Callbacks get the logits by head."""
         logits, layers = self(batch["image"]), layers_of(batch)
-        for name, sums in self._scene_sums():
-            target = layers[self.tasks[name].target]
+        for name, task in self.tasks.items():
+            sums, target = cast(Metric, self.scene_sums[name]), layers[task.target]
             sums.update(logits[name], target, batch["scene"], batch.get("corner"))
             self.split_losses[name].update(logits[name], target, batch["scene"], layers.get("weight"))
         return dict(logits)
 
-    def _scene_sums(self) -> Iterator[tuple[str, Metric]]:
-        for name, sums in self.scene_sums.items():
-            yield name, cast(Metric, sums)
-
     def on_validation_epoch_end(self) -> None:
         """Score the whole scenes and log everything."""
         values = self._val_means()
-        for name, sums in self._scene_sums():
-            self.scores[name] = result = score_scenes(sums, self.tasks[name], self.without[name])
+        for name, task in self.tasks.items():
+            sums = cast(Metric, self.scene_sums[name])
+            self.scores[name] = result = score_scenes(sums, task, self.without[name])
             sums.reset()
             monitored = [full.removeprefix(log_name("val", name, "", self.tasks)) for full in self.monitored]
             values |= {log_name("val", name, key, self.tasks): value for key, value in result.logged(monitored).items()}
         self.log_dict(values)
         head, first = next(iter(self.tasks.items()))
-        if (
-            self.trainer.state.fn == "fit"
-        ):  # before the checkpoint is written: Lightning steps after it, and a resumed run misses that
-            for schedule in self.trainer.lr_scheduler_configs:
-                if isinstance(schedule.scheduler, ReduceLROnPlateau):
-                    schedule.scheduler.step(self.scores[head].means()[first.score])
+        # before the checkpoint is written: Lightning steps after it, and a resumed run misses that
+        for schedule in self.trainer.lr_scheduler_configs if self.trainer.state.fn == "fit" else ():
+            if isinstance(schedule.scheduler, ReduceLROnPlateau):
+                schedule.scheduler.step(self.scores[head].means()[first.score])
         self.log(first.score, self.scores[head].means()[first.score], prog_bar=True, logger=False)
 
     def _val_means(self) -> dict[str, float]:

@@ -31,12 +31,7 @@ def shows_bars() -> bool:
 
 
 def estimate(done: int, total: int, seconds: float) -> str:
-    """The progress of a loop, and the estimate of the remaining time.
-
-    Args:
-        done: Steps since the clock was started.
-        total: Steps from there to the end.
-        seconds: On the clock.
+    """The progress of a loop and its remaining time, from steps `done` and `seconds` gone since the clock was started.
 
     Example:
         >>> estimate(10, 40, 20.0)
@@ -87,10 +82,6 @@ def progress(items: Sequence[Item], title: str) -> Iterator[Iterator[Item]]:
 
     `rich.progress.track` leaves its thread running when its loop fails; the garbage collector, joining it in the middle of
     a later bar, then waits for ever.
-
-    Args:
-        items: The items to go through.
-        title: The label of the bar.
 
     Example:
         >>> with progress([1, 2], "adding") as steps:

@@ -88,26 +88,17 @@ def decide(leads: Callable[[float], Interval], alpha: float, equal_within: float
 class Race:
     """A sweep that is raced.
 
-    Args:
-        folder: The sweep's folder.
-        words: The words of rsseg train that all runs share beside the folder.
-        rows: By name, a row's value of each key that is varied beside the seed, as words of the command line; the same keys.
-        seeds: All seeds.
-        metric: The measure that ranks the rows; empty: `Task.score`.
-        equal_within: A difference of no practical use.
-
-    Raises:
-        InputError: If there are too few seeds, or some of them choose a learning rate.
+    `rows` give, by name, the values of the keys that are varied beside the seed, as words of the command line.
     """
 
     def __init__(
         self,
-        folder: Path,
-        words: Sequence[str],
+        folder: Path,  # the sweep's
+        words: Sequence[str],  # of rsseg train that all runs share beside the folder
         rows: Mapping[str, Mapping[str, str]],
-        seeds: Sequence[int],
-        metric: str = "",
-        equal_within: float = EQUAL,
+        seeds: Sequence[int],  # all of them
+        metric: str = "",  # what rows are compared by; empty: `Task.score`
+        equal_within: float = EQUAL,  # a difference of no practical use
     ) -> None:
         if len(seeds) <= FIRST_LOOK:
             raise InputError(f"a race looks after {FIRST_LOOK} seeds: give more, as in seed=1,2,3,4,5,6,7,8")
@@ -119,11 +110,7 @@ class Race:
         self.equal_within = equal_within
 
     def run(self) -> None:
-        """Race, and write ``race.json`` after each look; runs of an earlier call are not raced again.
-
-        Raises:
-            InputError: If the folder holds another race, or a run fails.
-        """
+        """Race, and write ``race.json`` after each look; runs of an earlier call are not raced again."""
         looks, left = self.begun(), list(self.rows)
         for count, seed in enumerate(self.seeds, start=1):
             if count > len(looks):
@@ -140,11 +127,7 @@ class Race:
         log.info("Compare them: %s runs='%s'", invocation("compare"), self.folder)
 
     def train(self, names: Sequence[str], seed: int) -> None:
-        """Train some rows on a seed, as sweeps with their launcher, where they are not finished.
-
-        Raises:
-            InputError: If a run is not finished afterwards.
-        """
+        """Train some rows on a seed, as sweeps with their launcher, where they are not finished."""
         if self.finished(names, seed) < len(names):
             for words in self.sweeps(names, seed):
                 log.info("Race: %s %s", invocation("train"), shlex.join(words))

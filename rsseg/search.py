@@ -19,12 +19,12 @@ from rsseg.config.folder import RunFolder
 from rsseg.config.plan import TRIALS
 from rsseg.config.search import Search
 from rsseg.config.sweep import end_with_parent
+from rsseg.console import print_table
 from rsseg.contract import InputError, check_choice, first_line
 from rsseg.files import LockedError, lock, write_csv
 from rsseg.progress import estimate
 from rsseg.race import Race
 from rsseg.run import train
-from rsseg.table import print_table
 from rsseg.task import Task
 from rsseg.training.divergence import DivergedError
 

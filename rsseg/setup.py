@@ -23,13 +23,13 @@ from rsseg.data.blocks import Blocks
 from rsseg.data.sampling import Places, Read
 from rsseg.data.scene import Source
 from rsseg.dataset import Dataset, TrainStatistics, make_dataset
+from rsseg.dataset_source import given_to_source, make_source
 from rsseg.losses import Composite, EdgeWeight, Weight
 from rsseg.losses.balancing import Balancing, Fixed
 from rsseg.losses.class_weights import counted_weights
 from rsseg.losses.foreign import adapted, given_to_loss
 from rsseg.models import ModelFacts, Network, build_network, load_weights
 from rsseg.models.rates import layers_above, rate_groups
-from rsseg.source import given_to_source, make_source
 from rsseg.task import Task
 
 if TYPE_CHECKING:  # it is made where it is asked for: to predict needs none of it

@@ -12,7 +12,7 @@ from rsseg.data.windows import grid
 from rsseg.metrics.counters import ScoreHistogram
 from rsseg.metrics.counters.boundary import boundary_counts
 from rsseg.task import make_task
-from rsseg.training.counting import PointCounts
+from rsseg.training.operating_points import PointCounts
 
 SIZES = np.array([[40, 50], [20, 64], [33, 32]])  # the second is lower than a window
 

@@ -27,7 +27,7 @@ from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.windows import Batches, GridWindows
 from rsseg.dataset import TrainStatistics
-from rsseg.evaluation.gains import ensemble_gain
+from rsseg.evaluation.counts import ensemble_gain
 from rsseg.evaluation.labelled import open_labelled
 from rsseg.evaluation.loading import load_trained
 from rsseg.evaluation.scores import evaluate, evaluate_map

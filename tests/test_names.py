@@ -6,13 +6,14 @@ import json
 import pytest
 from matplotlib.figure import Figure
 from test_run import folder_data, settings
+from tiny import logged
 
 from rsseg.answer import compare
 from rsseg.config.folder import RunFolder
 from rsseg.describe.report import describe
 from rsseg.evaluation.scores import evaluate
-from rsseg.figure import save
 from rsseg.run import train
+from rsseg.savefig import save
 
 
 @pytest.mark.slow
@@ -32,7 +33,7 @@ def test_classes_of_any_name(tmp_path, folder_root, capsys, names):
     with run.classes_file.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if not row["average"]]
     assert [row["class"].removeprefix("'") for row in rows] == names
-    assert all(f"val/iou/{name}" in run.metrics()[0] for name in names)
+    assert all(f"val/iou/{name}" in logged(run.path)[0] for name in names)
     evaluate(run.path, "val", "tuned")
     out = compare([tmp_path / "sweep"])
     describe(named(), tmp_path / "described")

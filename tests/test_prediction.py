@@ -29,12 +29,12 @@ from rsseg.config.build import plain
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.scene import Scene
+from rsseg.dataset_source import trained_on
 from rsseg.evaluation.scores import evaluate, evaluate_map
 from rsseg.inference.inputs import find_scenes, fit_resolution
 from rsseg.inference.options import Options
 from rsseg.prediction import predict, start_others
 from rsseg.run import train
-from rsseg.source import trained_on
 
 ROOT = Path(__file__).parent.parent
 

@@ -27,8 +27,7 @@ from rsseg.evaluation.scores import evaluate, record_splits
 from rsseg.metrics.scores import overlap, pooled
 from rsseg.run import train
 from rsseg.task import Multiclass
-from rsseg.training.recorder import Recorder
-from rsseg.training.recording import panel_facts
+from rsseg.training.recorder import Recorder, panel_facts
 
 pytestmark = pytest.mark.usefixtures("no_charts")
 
@@ -237,7 +236,7 @@ def test_the_test_split_is_counted_on_demand(tmp_path, folder_root, caplog, monk
     with monkeypatch.context() as patched:
         patched.setattr("rsseg.data.scene.version", lambda path: (1, 2))  # files of another size and time
         assert not is_counted(Run(run), question)
-        patched.setattr("rsseg.source.make_source", lambda *_: raise_input_error())
+        patched.setattr("rsseg.dataset_source.make_source", lambda *_: raise_input_error())
         assert is_counted(Run(run), question)  # nobody can count it again
     facts = json.loads((run / "threshold.json").read_text())
     (run / "threshold.json").write_text(json.dumps({"mask": facts["mask"] | {"gain": -0.0123}}))
@@ -253,7 +252,7 @@ def test_every_scene_is_counted_as_its_map_at_the_other_half_s_bias(tmp_path, fo
         tuned[part.tobytes(), metric] = tune(sample, task, part, classes, metric)
         return tuned[part.tobytes(), metric]
 
-    monkeypatch.setattr("rsseg.training.recording.tune", spy)
+    monkeypatch.setattr("rsseg.training.crossing.tune", spy)
     kept, unlink = ("first.ckpt", "second.ckpt"), Path.unlink
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", lambda path, missing_ok=False: path.name in kept or unlink(path, missing_ok))

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from tiny import CONFIGS, checker, coloured, compose, map_scene, power_cut, write_tif
+from tiny import CONFIGS, checker, coloured, compose, logged, map_scene, power_cut, write_tif
 
 from rsseg.answer import compare
 from rsseg.assembly import check_machine, make_setup
@@ -667,7 +667,7 @@ def test_what_is_monitored_is_logged_and_classes_left_out_of_means(tmp_path, fol
     words = ["steps=2", "validations=1", "metrics.without=[a]", "record.enabled=false", "pictures=1"]
     stop = ["callbacks=early_stopping", f"callbacks.early_stopping.monitor={monitor}"]
     train(settings(tmp_path, *folder_data(folder_root), *words, *stop), run)
-    row = next(row for row in RunFolder(run).metrics() if "val/iou" in row)
+    row = next(row for row in logged(run) if "val/iou" in row)
     assert row["val/iou"] == pytest.approx((row["val/iou/b"] + row["val/iou/c"]) / 2)
     found = evaluate(run, "val", without=["b"])["mask"]
     assert found["recall/c"] == pytest.approx(row[monitor], abs=1e-3)

@@ -54,7 +54,7 @@ def test_what_works_beside_a_comparison_does_without_trainers(module, needed, sp
     assert not found & spared
 
 
-@pytest.mark.parametrize("module", ["rsseg.source", "rsseg.metrics", "rsseg.config.cli", "rsseg.config.search"])
+@pytest.mark.parametrize("module", ["rsseg.dataset_source", "rsseg.metrics", "rsseg.config.cli", "rsseg.config.search"])
 def test_what_is_looked_at_before_a_run_does_without_torch(module):
     assert not imported_by(f"import {module}") & HEAVY
 

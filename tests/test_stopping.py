@@ -24,7 +24,7 @@ from rsseg.evaluation.scores import evaluate
 from rsseg.loggers import MetricsFile
 from rsseg.module import SegmentationModule
 from rsseg.run import train
-from rsseg.training.counting import PointCounts
+from rsseg.training.operating_points import PointCounts
 from rsseg.training.signals import Interrupts, StoppedError
 
 pytestmark = pytest.mark.usefixtures("no_charts")

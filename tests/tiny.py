@@ -1,5 +1,6 @@
 """Tiny data and configs that the tests make themselves."""
 
+import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,12 @@ def write_tif(path: Path, pixels: np.ndarray, **options: object) -> Path:
     with rasterio.open(path, "w", **{**profile, **place, **options}) as file:
         file.write(pixels)
     return path
+
+
+def logged(run: Path) -> list[dict[str, float]]:
+    """The rows of a run's ``metrics.csv``: what was logged, and the step."""
+    with (run / "metrics.csv").open(encoding="utf-8") as file:
+        return [{key: float(cell) for key, cell in row.items() if cell} for row in csv.DictReader(file)]
 
 
 def make_scene(name: str, image: Path, mask: Path | None = None, settings: Any = None, **more: Any) -> Scene:

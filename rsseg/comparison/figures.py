@@ -21,8 +21,8 @@ from rsseg.comparison.datasets import AcrossDatasets
 from rsseg.comparison.findings import Findings
 from rsseg.comparison.intervals import Interval
 from rsseg.comparison.records import PLACES
-from rsseg.figure import plain_text
-from rsseg.figure import save as write_figure
+from rsseg.savefig import plain_text
+from rsseg.savefig import save as write_figure
 
 BLUE, RED, INK, GREY, BAND = "#0072b2", "#d55e00", "#3c3c3c", "#9a9a9a", "#ebebeb"
 """Of differences blue is surely better, red surely worse, and ink neither."""

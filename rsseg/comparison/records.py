@@ -17,7 +17,7 @@ from rsseg.config.naming import resume_word
 from rsseg.contract import InputError, nearest
 from rsseg.files import atomic_write, read_json
 from rsseg.metrics.average import Array
-from rsseg.metrics.metric import Metric
+from rsseg.metrics.base import Metric
 from rsseg.task import Task, make_task
 
 FOLDER = "records"
@@ -67,7 +67,7 @@ class Records:
     chosen: Array | None = None  # [point, S, classes, N]; None before training is over, and for real values; contours: TN is 0
     calibration: Mapping[str, Array] = field(default_factory=dict)  # by score, rsseg.metrics.calibration.calibration_sums
     untuned: str = ""  # why nothing was counted at tuned thresholds; empty: it was
-    version: str = ""  # of the scenes of another split, see rsseg.source.scenes_version; empty: not known
+    version: str = ""  # of the scenes of another split, see rsseg.dataset_source.scenes_version; empty: not known
     lost: int = 0  # labelled pixels with logits that are not finite: the run has diverged
     folds: tuple[Records, ...] = ()  # of each fold, whose scenes follow each other here; none: it is a single run
 

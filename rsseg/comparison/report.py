@@ -20,12 +20,12 @@ from rsseg.comparison.page import html_figure, html_table, write_page
 from rsseg.comparison.runs import Run
 from rsseg.comparison.tables import all_tables
 from rsseg.comparison.words import answer, area_word, listed, number, percent, span, statistics
+from rsseg.console import print_table
 from rsseg.contract import counted
 from rsseg.files import write_table
 from rsseg.metrics.average import Array
 from rsseg.pictures.colours import errors_shown
 from rsseg.progress import duration
-from rsseg.table import print_table
 
 UNPRINTED = ("gained by tuning", "expected", "optimism", "best checkpoint", "time")
 """Beginnings of the ranking's columns that a terminal has no room for."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -148,21 +146,6 @@ class RunFolder:
     def summary(self) -> dict[str, Any]:
         """The content of ``summary.json``: scores of the best checkpoint, NaN where there is none; or where it `diverged`."""
         return {name: math.nan if value is None else value for name, value in self._json(self.summary_file).items()}
-
-    def metrics(self) -> list[dict[str, Any]]:
-        """The rows of ``metrics.csv``: `step`, from 1, and the numbers that were logged there."""
-        path = self.metrics_file
-        try:
-            text = path.read_text(encoding="utf-8")
-            table = csv.DictReader(io.StringIO(text, newline=""))
-            rows, columns = list(table), table.fieldnames or ()
-            if not text.endswith("\n") or any(None in row or None in row.values() for row in rows):
-                raise ValueError("it is cut" if text else "it is empty")
-            if "step" not in columns:
-                raise ValueError("it lacks the column step")
-            return [{key: float(cell) for key, cell in row.items() if cell} | {"step": int(row["step"])} for row in rows]
-        except (OSError, ValueError, csv.Error) as error:  # ValueError: it is not UTF-8, too
-            raise self._unusable(path, str(error)) from None
 
     def thresholds(self, tasks: Mapping[str, Any]) -> dict[str, Tensor]:
         """The tuned thresholds, or biases, that `Task.predict` takes: float32 ``[classes]``, by head.

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsseg.contract import InputError, Layers, number, unknown
+from rsseg.contract import InputError, Layers, number, unknown, whole_number
 from rsseg.data.blocks import Blocks
 from rsseg.data.sampling import Read, stream
 from rsseg.task import Task
@@ -90,13 +90,6 @@ def bounds(name: str, values: Any, least: float = 0.0, most: float = math.inf) -
     if low > high:
         raise InputError(f"{name}={list(values)}: the lower number has to come first, [{high:g}, {low:g}]")
     return low, high
-
-
-def whole_number(name: str, value: Any, most: int) -> int:
-    """A whole number from 1 on."""
-    if int(number(name, value, 1, most)) != value:
-        raise InputError(f"{name}={value!r}: a whole number from 1 to {most} is expected")
-    return int(value)
 
 
 class Augmentation(ABC):
@@ -206,7 +199,7 @@ class CutOut(Sometimes):
 
     def __init__(self, seed: int, count: int, size: tuple[float, float], probability: float = 1.0) -> None:
         super().__init__(seed, probability)
-        self.count, self.size = whole_number("count", count, 100), bounds("size", size, 0, 1)
+        self.count, self.size = whole_number("count", count, 1, 100), bounds("size", size, 0, 1)
 
     def apply(self, image: Tensor, layers: Layers, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Layers]:
         """Draw the rectangles of each window, wholly inside it, and erase them."""

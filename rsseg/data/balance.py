@@ -55,7 +55,6 @@ class Balanced(Sampler):
         self._pixels = [np.cumsum(counts[held, label]) for label, held in zip(self._labels, self._holders, strict=True)]
 
     def draw(self, rng: np.random.Generator) -> tuple[int, int, int]:
-        """Scene, top and left of a window."""
         drawn = min(int(np.searchsorted(self._drawn, rng.random(), side="right")), len(self._labels) - 1)
         pixels = self._pixels[drawn]
         n = int(rng.integers(pixels[-1]))  # the n-th pixel of the class in the split
@@ -112,7 +111,6 @@ class Undersample(Sampler):
         return stream(self.seed, 0, "undersample").permutation(rest)
 
     def draw(self, rng: np.random.Generator) -> tuple[int, int, int]:
-        """Scene, top and left of a window."""
         block = int(np.searchsorted(self._areas, rng.integers(self._areas[-1]), side="right"))
         top, left, height, width = self.extent[block].tolist()
         pixel = top + int(rng.integers(height)), left + int(rng.integers(width))
@@ -160,7 +158,6 @@ class Without(Uniform):
         self.task, self.read, self.wanted = task, read, indices("classes", classes, task.classes)
 
     def draw(self, rng: np.random.Generator) -> tuple[int, int, int]:
-        """Scene, top and left of a window."""
         for _ in range(1000):
             scene, top, left = super().draw(rng)
             layers = self.read(scene, top, left, self.window)[1]

@@ -48,18 +48,15 @@ class Boxes(MaskReader):
 
     @property
     def signature(self) -> tuple[object, ...]:
-        """See `MaskReader`."""
         return "boxes", self.size, self.ignore
 
     def check_bands(self, name: str, bands: int) -> None:
-        """See `MaskReader`."""
         raise InputError(
             f"{name}: it is a raster, but task=centres takes a vector file (GeoPackage, GeoJSON, Shapefile, FlatGeobuf) of "
             "points, boxes or polygons; for masks take task=binary or multiclass"
         )
 
     def check_features(self, name: str, values: NDArray[np.int32]) -> None:
-        """See `MaskReader`."""
         known = [*range(1, self.task.channels + 1), *self.ignore]
         wrong, counts = np.unique(values[~np.isin(values, known)], return_counts=True)
         if len(wrong):

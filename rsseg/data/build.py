@@ -44,14 +44,8 @@ def open_store(
     Several processes may do so at once, in the same store. The names of its files are looked at here; sizes and check sums of a
     scene when its pixels are first asked for, see `Store.arrays`: a hundred thousand scenes are opened in seconds.
 
-    Args:
-        scenes: The scenes.
-        mask_readers: How the masks of each target are decoded.
-        bands: The image bands to read, counted from 1.
-        folder: Where the decoded scenes of all splits lie.
-        title: What messages and the progress bar begin with.
-        skip: Leave out scenes that can't be decoded.
-        full: Compare all of a scene with its check sums when it is opened first, not a few blocks of each file.
+    `folder` is where the decoded scenes of all splits lie, `title` what messages begin with. With `skip` scenes that can't be
+    decoded are left out; with `full` all of a scene is compared with its check sums when it is opened first, not a few blocks.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

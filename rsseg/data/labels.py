@@ -74,7 +74,6 @@ class Labels(MaskReader):
 
     @property
     def signature(self) -> tuple[object, ...]:
-        """See `MaskReader`."""
         return self.colours, self._raw.tobytes(), self._codes.tobytes(), self.tolerance
 
     def decode(self, raw: Array, hidden: NDArray[np.bool_] | None = None, nodata: float | None = None) -> NDArray[np.uint8]:
@@ -168,7 +167,6 @@ class Shares(MaskReader):
 
     @property
     def signature(self) -> tuple[object, ...]:
-        """See `MaskReader`."""
         return "shares", float(self.whole)
 
     def decode(self, raw: Array, hidden: NDArray[np.bool_] | None = None, nodata: float | None = None) -> Array:
@@ -220,7 +218,6 @@ class Values(MaskReader):
 
     @property
     def signature(self) -> tuple[object, ...]:
-        """See `MaskReader`."""
         return "values", self.ignore, self.span
 
     def decode(self, raw: Array, hidden: NDArray[np.bool_] | None = None, nodata: float | None = None) -> Array:
@@ -245,7 +242,6 @@ class Weights(MaskReader):
     mask_bands, nothing, signature = 1, 0, ("weights",)
 
     def check_bands(self, name: str, bands: int) -> None:
-        """See `MaskReader`."""
         if bands != 1:
             raise InputError(f"{name} has {bands} bands, but a weight has one: what a pixel counts for in the loss")
 
@@ -283,9 +279,6 @@ def make_mask_reader(
         span: The lowest and the highest real value.
         size: The side of objects that a vector file gives as points, in pixels.
         tolerance: How far each of red, green and blue may be from a colour, as lossy compression leaves it; the nearest counts.
-
-    Raises:
-        InputError: If they do not go together.
     """
     if span is not None and task.kind != "regression":
         raise InputError(f"dataset.range={list(span)}: a {task.kind} task has no range, a regression does; set it to null")

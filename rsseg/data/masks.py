@@ -133,11 +133,7 @@ class MaskReader(ABC):
         return False
 
     def read(self, mask: Mask, window: Window, image: Path) -> Array:
-        """The target in a window of an image's grid, as `decode` gives it; unknown where a file on another grid ends.
-
-        Raises:
-            InputError: If the file is damaged, or a value has no meaning.
-        """
+        """The target in a window of an image's grid, as `decode` gives it; unknown where a file on another grid ends."""
         if mask.vector:
             from rsseg.data.vector import rasterise
 

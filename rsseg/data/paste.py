@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects, label
 from torch import Tensor
 
-from rsseg.contract import ONE_TARGET, InputError, Layers, indices, known
-from rsseg.data.augment import Sometimes, whole_number
+from rsseg.contract import ONE_TARGET, InputError, Layers, indices, known, whole_number
+from rsseg.data.augment import Sometimes
 from rsseg.data.blocks import Blocks
 from rsseg.data.sampling import Read, stream
 from rsseg.task import Task
@@ -91,8 +91,8 @@ class Paste(Sometimes):
             raise InputError(
                 f"regions of a class are cut from masks of labels; a {task.kind} task has none: leave augment=paste out"
             )
-        self.count, self.bank = whole_number("count", count, 100), whole_number("bank", bank, 10_000)
-        self.min_area = whole_number("min_area", min_area, 10_000)
+        self.count, self.bank = whole_number("count", count, 1, 100), whole_number("bank", bank, 1, 10_000)
+        self.min_area = whole_number("min_area", min_area, 1, 10_000)
         self.task, self.wanted = task, indices("classes", classes or (), task.classes)
         self.pieces: list[list[Piece]] = []
 

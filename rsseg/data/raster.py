@@ -100,11 +100,7 @@ class Raster:
 
     @property
     def opened(self) -> Any:
-        """The open rasterio dataset, cached per process and thread.
-
-        Raises:
-            InputError: If the file can't be opened as a raster, or not be warped.
-        """
+        """The open rasterio dataset, cached per process and thread."""
         try:
             # neither forks nor threads share handles, nor do versions of a file
             return _open(self, (os.getpid(), threading.get_ident(), version(self.path)))
@@ -153,9 +149,6 @@ class Raster:
         """Pixels ``[bands, h, w]`` of a part, in the file's dtype; black is 0, whatever it says.
 
         Bands are counted from 1. With `palette` they are those of the colours where the file has a palette, not their numbers.
-
-        Raises:
-            InputError: If the pixels can't be decoded, as in a truncated file.
         """
         raster, whole, places = self.opened, open_raster(self.path), [band - 1 for band in bands]
         with reading(self.path):

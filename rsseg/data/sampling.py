@@ -73,7 +73,6 @@ class Uniform(Sampler):
         self._areas = np.cumsum(sizes.prod(axis=1))
 
     def draw(self, rng: np.random.Generator) -> tuple[int, int, int]:
-        """Scene, top and left of a window."""
         scene = int(np.searchsorted(self._areas, rng.integers(self._areas[-1]), side="right"))
         return scene, *corner(rng, self.sizes[scene], self.window)
 
@@ -82,6 +81,5 @@ class ByScene(Sampler):
     """Every scene alike, whatever its area: as a metric that is averaged over scenes weighs them."""
 
     def draw(self, rng: np.random.Generator) -> tuple[int, int, int]:
-        """Scene, top and left of a window."""
         scene = int(rng.integers(len(self.sizes)))
         return scene, *corner(rng, self.sizes[scene], self.window)

@@ -221,9 +221,6 @@ class SceneReader:
 
     Attributes:
         fill: Per band, what stands where there is no image; set it to the bands' means, so that it normalises to about 0.
-
-    Raises:
-        InputError: If a file can't be opened, or sizes or band counts don't fit.
     """
 
     def __init__(

@@ -214,9 +214,6 @@ class Store:
         Returns:
             The image ``[B, C, size, size]`` in `dtype`, its bands side by side in memory (channels_last), and the layers
             ``[B, *planes, size, size]``; on `device`, else in memory.
-
-        Raises:
-            InputError: If a scene can't be read any more.
         """
         device, fill = self.device, torch.from_numpy(as_pixel(self.fill, self.dtype)).to(self.device or "cpu")
         pinned = device is None and self.pin

@@ -15,9 +15,9 @@ import torchgeo.datasets
 
 from rsseg.contract import InputError, nearest
 from rsseg.data.groups import by_fraction
-from rsseg.data.samples import Samples, grouped_keys
 from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import FRACTIONS, SPLITS
+from rsseg.data.torchgeo_scene import Samples, grouped_keys
 
 NAMES = {"train": ("train", "training", "trainval"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
 """What torchgeo's classes call rsseg's splits."""
@@ -43,9 +43,6 @@ class TorchGeo(Source):
         image: The keys of a sample that are its image; None: ``image``, or else all keys that begin so.
         mask: The keys that are its mask; None: ``mask``, or else the only key that begins so.
         times: How many time steps of an image become bands, evenly spaced; None: all.
-
-    Raises:
-        InputError: For an unknown class, arguments that it does not take, and data that it does not find.
     """
 
     def __init__(

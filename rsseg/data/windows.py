@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from rsseg.contract import Batch, layers_of
+from rsseg.contract import IGNORE, Batch, layers_of
 from rsseg.data.build import cores
 from rsseg.data.sampling import Places
 from rsseg.data.store import Store
@@ -33,8 +34,8 @@ class GridCell(NamedTuple):
     inner_bottom: int
     inner_right: int
 
-    def paste(self, part: Any, whole: Any) -> None:
-        """Copy what counts of a window ``[..., size, size]`` into its scene ``[..., H, W]``, both arrays or both tensors."""
+    def paste(self, part: Tensor, whole: Tensor) -> None:
+        """Copy what counts of a window ``[..., size, size]`` into its scene ``[..., H, W]``."""
         rows, columns = slice(self.inner_top, self.inner_bottom), slice(self.inner_left, self.inner_right)
         above, below = self.top + self.inner_top, self.top + self.inner_bottom
         whole[..., above:below, self.left + self.inner_left : self.left + self.inner_right] = part[..., rows, columns]
@@ -67,6 +68,31 @@ def grid(sizes: NDArray[np.int64], size: int, margin: int) -> list[GridCell]:
         for top, inner_top, inner_bottom in spans(height, size, margin)
         for left, inner_left, inner_right in spans(width, size, margin)
     ]
+
+
+class WholeScenes:
+    """Puts scenes ``[S, 2]`` together from the windows of a grid that follow each other, one scene in memory at a time."""
+
+    def __init__(self, sizes: NDArray[np.int64]) -> None:
+        self.sizes = sizes
+        self._maps: list[Tensor] = []  # those of the scene that is being put together
+
+    def add(self, cells: Sequence[GridCell], k: int, parts: Sequence[Tensor]) -> tuple[int, list[Tensor]] | None:
+        """Put in what the maps ``[..., size, size]`` of window k of a grid hold.
+
+        Returns:
+            The number of the scene and its maps, `IGNORE` where no window counts, with its last window; before that None.
+        """
+        scene = cells[k].scene
+        if k == 0 or cells[k - 1].scene != scene:
+            size = self.sizes[scene].tolist()
+            self._maps = [part.new_full((*part.shape[:-2], *size), IGNORE) for part in parts]
+        for part, whole in zip(parts, self._maps, strict=True):
+            cells[k].paste(part, whole)
+        if k < len(cells) - 1 and cells[k + 1].scene == scene:
+            return None
+        maps, self._maps = self._maps, []
+        return scene, maps
 
 
 class StoreWindows:

@@ -24,9 +24,10 @@ from torch import Tensor
 from rsseg.assembly import make_setup
 from rsseg.config.entry import invocation
 from rsseg.config.folder import RunFolder
+from rsseg.console import print_table
 from rsseg.contract import IGNORE, InputError, layers_of
 from rsseg.data.store import Store
-from rsseg.data.windows import GridWindows, StoreWindows
+from rsseg.data.windows import GridWindows, StoreWindows, WholeScenes
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation.labelled import open_labelled
 from rsseg.files import write_table
@@ -35,9 +36,8 @@ from rsseg.pictures.panels import draw_windows
 from rsseg.pictures.windows import of_head, predict_windows
 from rsseg.quiet import quiet
 from rsseg.setup import Setup
-from rsseg.table import print_table
 from rsseg.task import Task
-from rsseg.training.recording import labelled_tasks
+from rsseg.training.recorder import labelled_tasks
 from rsseg.training.scoring import predict_scenes
 
 log = logging.getLogger(__name__)
@@ -122,27 +122,20 @@ class Doubts:
     def __init__(self, head: str, task: Task, store: Store, side: int, thresholds: NDArray[np.float64]) -> None:
         self.head, self.task, self.store, self.side, self.thresholds = head, task, store, side, thresholds
         self.patches, self.scenes = list[pd.DataFrame](), list[dict[str, Any]]()
-        self._scene = -1
+        self._wholes = WholeScenes(store.sizes)
 
     def add(self, windows: GridWindows, numbers: list[int], logits: Tensor, label: Tensor) -> None:
         """Add windows: their logits and labels; those of a scene follow each other."""
-        suggested, confidence = suspicious_labels(class_probabilities(self.task, logits), label, self.thresholds)
-        found: list[NDArray[Any]] = [label.byte().cpu().numpy(), suggested, confidence]
-        for i, core in enumerate(windows.cores[number] for number in numbers):
-            if core.scene != self._scene:
-                self.finish()
-                self._scene = core.scene
-                shape = len(self.task.matrices), *self.store.sizes[core.scene]
-                self._maps = [np.full(shape, IGNORE, part.dtype) for part in found]
-            for whole, part in zip(self._maps, found, strict=True):
-                core.paste(part[i], whole)
+        found = map(torch.from_numpy, suspicious_labels(class_probabilities(self.task, logits), label, self.thresholds))
+        for k, *parts in zip(numbers, label.byte().cpu(), *found, strict=True):
+            if whole := self._wholes.add(windows.cores, k, parts):
+                self._count(whole[0], *(each.numpy() for each in whole[1]))
 
-    def finish(self) -> None:
-        """Count the patches of the scene whose windows are complete."""
-        if self._scene < 0:
-            return
-        label, suggested, confidence = self._maps
-        scene, side, doubted = self.store.scenes[self._scene], self.side, np.nonzero(suggested != IGNORE)
+    def _count(
+        self, number: int, label: NDArray[np.uint8], suggested: NDArray[np.uint8], confidence: NDArray[np.float32]
+    ) -> None:
+        """Count the patches of a scene."""
+        scene, side, doubted = self.store.scenes[number], self.side, np.nonzero(suggested != IGNORE)
         pixels = pd.DataFrame(np.transpose(doubted), columns=["plane", "row", "column"])
         pixels[["row", "column"]] = pixels[["row", "column"]] // side * side
         pixels["labelled"], pixels["suggested"] = label[doubted], suggested[doubted]
@@ -155,12 +148,11 @@ class Doubts:
         centre = found["row"] + side / 2, found["column"] + side / 2
         x, y = (np.nan, np.nan) if transform is None else xy(transform, *centre, offset="ul")
         named = {"head": self.head, "scene": scene.name}
-        place = {"size": side, "x": x, "y": y, "crs": "" if crs is None else crs.to_string(), "number": self._scene}
+        place = {"size": side, "x": x, "y": y, "crs": "" if crs is None else crs.to_string(), "number": number}
         self.patches.append(found.assign(**named, **place))
         known, wrong = int((label != IGNORE).sum()), len(pixels)
         share = {"labelled pixels": known, "suspicious pixels": wrong, "share": round(wrong / max(known, 1), 6)}
         self.scenes.append(named | share)
-        self._scene = -1
 
 
 def find_noise(setup: Setup, model: TrainedModel, store: Store, side: int) -> dict[str, Doubts]:
@@ -178,8 +170,6 @@ def find_noise(setup: Setup, model: TrainedModel, store: Store, side: int) -> di
         for head, task in tasks.items():
             label = label_planes(task, layers_of(batch)[task.target])
             doubts[head].add(windows, batch["k"].tolist(), logits[head], label)
-    for own in doubts.values():
-        own.finish()
     return doubts
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rsseg.assembly import make_setup, with_bands
 from rsseg.config.entry import invocation
+from rsseg.console import print_table
 from rsseg.contract import counted
 from rsseg.data.census import PERCENTILES
 from rsseg.data.groups import describe_few_groups, group_names
@@ -26,7 +27,6 @@ from rsseg.pictures.portrait import COLUMNS, draw_dataset
 from rsseg.pictures.windows import label_rows, pick_windows
 from rsseg.quiet import quiet
 from rsseg.setup import Setup
-from rsseg.table import print_table
 from rsseg.task import Regression
 
 log = logging.getLogger(__name__)

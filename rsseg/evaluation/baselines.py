@@ -23,13 +23,13 @@ from rsseg.data.census import BandStatistics
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
 from rsseg.dataset import make_dataset, open_data, open_split, scenes_of
+from rsseg.dataset_source import make_source
 from rsseg.errors import SCORING, in_one_line
 from rsseg.metrics.average import Array
 from rsseg.metrics.pixels import count_pairs
 from rsseg.metrics.scores import class_counts
 from rsseg.progress import progress
 from rsseg.quiet import quiet
-from rsseg.source import make_source
 from rsseg.task import Task
 
 PIXELS = 30_000

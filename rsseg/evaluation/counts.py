@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
+from rsseg.comparison.intervals import Interval, estimate, sum_groups
 from rsseg.comparison.measures import Measure, calibration_measure, calibration_measures, measures
 from rsseg.contract import Batch, layers_of
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
-from rsseg.evaluation.gains import ensemble_gain
 from rsseg.files import write_csv
 from rsseg.inference.ensemble import Ensemble
 from rsseg.metrics import Scores
@@ -24,7 +25,7 @@ from rsseg.pictures.diagnostics import draw_confusion
 from rsseg.pictures.panels import draw_windows
 from rsseg.pictures.windows import of_head, pick_windows, predict_windows
 from rsseg.setup import Setup
-from rsseg.training.scoring import confusion_rows, predict_scenes, scene_rows, score_rows
+from rsseg.training.scoring import predict_scenes, score_rows
 
 
 class Counted:
@@ -105,6 +106,41 @@ def calibration_rows(every: Sequence[Counted]) -> list[dict[str, Any]]:
     ]
 
 
+class Gain(NamedTuple):
+    """What an ensemble gains by a score; above 0 where it is better, also of errors."""
+
+    over_mean: Interval  # over the mean of its members' scores
+    over_best: Interval  # over the score of the member that is called the best
+
+
+def ensemble_gain(sums: Sequence[Array], measure: Measure, groups: Sequence[str], best: int) -> Gain:
+    """What an ensemble gains, with the intervals that other groups of scenes would give these very models.
+
+    `sums` ``[S, ...]`` are of the ensemble, then of each member, of which `best` is the best one.
+
+    Example:
+        >>> from rsseg.comparison.measures import measures
+        >>> from rsseg.task import Binary
+        >>> better, worse = np.full((6, 1, 4), 8.0), np.full((6, 1, 4), 8.0)
+        >>> worse[:, 0, 1] = 16  # false positives
+        >>> found = ensemble_gain([better, worse, better], measures(Binary(("road",)))["iou"], list("abcdef"), 1)
+        >>> round(float(found.over_mean.value), 4), round(float(found.over_best.value), 4)
+        (0.0417, 0.0)
+    """
+    summed = np.stack([sum_groups(each, groups) for each in sums], axis=1)  # [groups, 1 + members, ...]
+    twice, members = np.stack([summed, summed])[None], len(sums) - 1  # models as they are: equal seeds have no variance
+
+    def over(shares: Array) -> Interval:
+        def parts(sums: Array) -> Array:
+            each = measure.parts(sums)  # [..., 1 + members, parts]
+            return measure.sign * (each[..., 0, :] - np.einsum("...mp,m->...p", each[..., 1:, :], shares))
+
+        gain = replace(measure, parts=parts, pixels=lambda sums: measure.pixels(sums[:, 0]), higher_is_better=True)
+        return estimate(twice, gain).mean.interval()[0]
+
+    return Gain(over(np.full(members, 1 / members)), over(np.eye(members)[best]))
+
+
 def gain_rows(every: Sequence[Counted], groups: Sequence[str]) -> list[dict[str, Any]]:
     """What an ensemble gains over the mean of its members, and over the one that is best on these very scenes."""
     rows, members = list[dict[str, Any]](), every[1:]
@@ -153,8 +189,8 @@ def gain_sentence(row: Mapping[str, Any], members: int) -> str:
 def write_tables(path: Path, scores: Mapping[str, Scores], scenes: Sequence[str]) -> None:
     """Write the table of classes and averages, that of scenes beside it, and that of the confusion matrices."""
     write_csv(path, score_rows(scores))
-    write_csv(path.with_name(f"{path.stem}-scenes.csv"), scene_rows(scores, scenes))
-    if confusions := confusion_rows(scores):
+    write_csv(path.with_name(f"{path.stem}-scenes.csv"), score_rows(scores, lambda own: own.scene_table(scenes)))
+    if confusions := score_rows(scores, Scores.pair_table):
         write_csv(path.with_name(f"{path.stem}-confusion.csv"), confusions)
 
 

@@ -46,11 +46,7 @@ def labelled_scenes(setup: Setup, split: str) -> list[Scene]:
 
 
 def open_labelled(run: RunFolder, setup: Setup, split: str) -> tuple[TrainedModel, Store]:
-    """A run's network with its best weights, and the scenes of a split.
-
-    Raises:
-        InputError: If they can't be used, or some scenes have no labels.
-    """
+    """A run's network with its best weights, and the scenes of a split."""
     scenes = labelled_scenes(setup, split)
     model = load_trained(run, setup)  # before any scene is decoded
     store = open_split(setup.dataset, scenes, split)
@@ -59,11 +55,7 @@ def open_labelled(run: RunFolder, setup: Setup, split: str) -> tuple[TrainedMode
 
 
 def labelled_scene(setup: Setup, target: str, image: Path | None, mask: Path | None) -> tuple[Dataset, Scene]:
-    """An image with a mask in any CRS that is read as those of a target of a run are: the dataset with it alone, and the scene.
-
-    Raises:
-        InputError: If one of both is not given, there is no such file, or the config does not say what the values mean.
-    """
+    """An image with a mask in any CRS, read as those of a run's target are: the dataset with it alone, and the scene."""
     if image is None or mask is None:
         given, lacking = ("mask", "scene") if image is None else ("scene", "mask")
         raise InputError(f"{given}=... needs {lacking}=... beside it: an image, and the labels to score it by")
@@ -101,9 +93,6 @@ def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> Scores:
 
     The map holds the numbers of labels as ``rsseg predict`` writes them, with a no-data value where nothing is known, or the
     values of a regression.
-
-    Raises:
-        InputError: If a file can't be used, or nothing is labelled.
     """
     task = setup.tasks[head]
     if isinstance(task, Centres):

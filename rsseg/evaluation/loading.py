@@ -22,11 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def load_trained(run: RunFolder, setup: Setup) -> TrainedModel:
-    """The network of a run with its best weights, ready for any scene.
-
-    Raises:
-        InputError: If there are no weights, or they can't be read.
-    """
+    """The network of a run with its best weights, ready for any scene."""
     saved, weights = run.data(), run.load_state()[0]
     network, numbers = setup.network(pretrained=False), TrainStatistics.read(saved, setup.dataset.tasks)
     own = {key.removeprefix("network."): w for key, w in weights.items() if key.startswith("network.")}
@@ -66,11 +62,7 @@ def runs_in(place: Path) -> list[RunFolder]:
 
 
 def finished_runs(places: Sequence[Path]) -> list[RunFolder]:
-    """The runs that folders stand for: a run for itself, a folder that holds runs for those that are finished.
-
-    Raises:
-        InputError: If none of them is.
-    """
+    """The runs that folders stand for: a run for itself, a folder that holds runs for those that are finished."""
     found: dict[Path, RunFolder] = {}
     for place in places:
         runs = runs_in(place)
@@ -86,11 +78,7 @@ def finished_runs(places: Sequence[Path]) -> list[RunFolder]:
 
 
 def known_head(name: str, heads: Collection[str]) -> str:
-    """A head by its name, or the first for no name.
-
-    Raises:
-        InputError: If there is no such head.
-    """
+    """A head by its name, or the first for no name."""
     if name and name not in heads:
         raise InputError(f"head={name}{nearest(name, heads)}: the run has {', '.join(heads)}")
     return name or next(iter(heads))

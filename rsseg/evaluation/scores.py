@@ -12,9 +12,11 @@ import numpy as np
 from rsseg.assembly import make_setup
 from rsseg.config.arguments import split_places
 from rsseg.config.folder import RunFolder
+from rsseg.console import print_table
 from rsseg.contract import InputError, check_choice
 from rsseg.data.groups import group_names
 from rsseg.dataset import open_split
+from rsseg.dataset_source import scenes_version, trained_on
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation.counts import (
     calibration_rows,
@@ -34,8 +36,6 @@ from rsseg.metrics import Scores
 from rsseg.progress import progress
 from rsseg.quiet import quiet
 from rsseg.setup import Setup
-from rsseg.source import scenes_version, trained_on
-from rsseg.table import print_table
 from rsseg.training.scoring import print_scores, score_split
 
 log = logging.getLogger(__name__)
@@ -146,9 +146,6 @@ def evaluate_map(
 
     The map is of a head (empty: the first) of a run whose classes it has, see `compare_map`; the mask is in any CRS. The rest
     is as for `evaluate`.
-
-    Raises:
-        InputError: If a file can't be used.
     """
     quiet()
     setup = _setup(RunFolder(run), trust, without)

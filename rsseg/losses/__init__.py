@@ -29,9 +29,10 @@ from rsseg.losses.class_weights import (
     root_inverse_frequency,
 )
 from rsseg.losses.composite import Composite, CompositeValue, Weight
+from rsseg.losses.derived_targets import EdgeWeight, presence_loss
 from rsseg.losses.foreign import Foreign
-from rsseg.losses.split import SplitLosses
-from rsseg.losses.targets import EdgeWeight, presence_loss
+from rsseg.losses.split_losses import SplitLosses
+from rsseg.losses.terms.base import Term
 from rsseg.losses.terms.centres import HeatFocal, OffsetSmoothL1, SizeSmoothL1
 from rsseg.losses.terms.lovasz import Lovasz
 from rsseg.losses.terms.overlap import MCC, Dice, FocalTversky, Jaccard, LogCoshDice, RegionSize, Tversky
@@ -49,7 +50,6 @@ from rsseg.losses.terms.pixelwise import (
 )
 from rsseg.losses.terms.regression import MAE, MSE, RMSE, BerHu, Huber, LogCosh, Pinball, SmoothL1
 from rsseg.losses.terms.shape import Boundary, BoundaryDoU, ClDice, ComponentDice, SkeletonRecall
-from rsseg.losses.terms.term import Term
 
 __all__ = [
     "MAE",

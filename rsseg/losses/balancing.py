@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from rsseg.collective import global_sum, ranks
-from rsseg.contract import number
-from rsseg.losses.checks import positive, share, whole
+from rsseg.contract import number, whole_number
+from rsseg.losses.checks import positive, share
 from rsseg.losses.composite import CompositeValue
 
 FINE = 2.0**12
@@ -136,7 +136,7 @@ class EqualGradients(Balancing):
 
     def __init__(self, parts: Sequence[str] = (), batches: int = 10) -> None:
         super().__init__(parts)
-        self.batches, self._looked = whole("batches", batches, low=1), dict.fromkeys(self.parts, 0)
+        self.batches, self._looked = whole_number("batches", batches, low=1), dict.fromkeys(self.parts, 0)
         self.norms, self.measured, self.scale = self.zeros(), self.zeros(torch.int64), nn.Buffer(torch.ones(()))
 
     def update(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], shared: Tensor | None) -> None:
@@ -212,7 +212,7 @@ class DynamicWeightAverage(Balancing):
 
     def __init__(self, parts: Sequence[str] = (), temperature: float = 2.0, window: int = 50) -> None:
         super().__init__(parts)
-        self.temperature, self.window = positive("temperature", temperature), whole("window", window, low=1)
+        self.temperature, self.window = positive("temperature", temperature), whole_number("window", window, low=1)
         self.sums, self.counts, self.last, self.before = self.zeros(), self.zeros(torch.int64), self.zeros(), self.zeros()
         self.batches = nn.Buffer(torch.zeros((), dtype=torch.int64))
 

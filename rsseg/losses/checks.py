@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rsseg.contract import InputError, nearest, number
+from rsseg.contract import InputError, nearest, number, whole_number
 from rsseg.task import TASKS
 
 log = logging.getLogger(__name__)
@@ -52,13 +52,6 @@ share = partial(positive, high=1.0)
 """A number above 0 and up to 1."""
 
 
-def whole(name: str, value: Any, low: int = 0, high: float = math.inf) -> int:
-    """A whole number between two bounds, themselves allowed."""
-    if number(name, value, low, high) != value or type(value) is not int:
-        raise InputError(f"{name} has to be a whole number; found {value!r}")
-    return value
-
-
 def per_class(name: str, values: Any, scalar: bool = False) -> tuple[float, ...] | float | None:
     """Numbers of 0 or more, not all 0, or None; with `scalar` one number for all classes too.
 
@@ -83,7 +76,7 @@ def class_choice(name: str, classes: Any) -> str | tuple[int, ...]:
         return str(classes)
     if not isinstance(classes, Sequence) or isinstance(classes, str) or not classes or len(set(classes)) < len(classes):
         raise InputError(f"{name} has to be all, present or a list of different class numbers; found {classes!r}")
-    return tuple(whole(name, c) for c in classes)
+    return tuple(whole_number(name, c) for c in classes)
 
 
 def reduction(name: str, over: Any) -> str:

@@ -99,9 +99,6 @@ def positive_weight(negatives: int, positives: int, rule: Rule = inverse_frequen
 
     Where one of the two was never counted it is 1000 or 1/1000; `uncounted` names such a class.
 
-    Raises:
-        InputError: For negative counts, and if both are 0.
-
     Example:
         >>> positive_weight(900, 100), positive_weight(900, 100, root_inverse_frequency)
         (9.0, 3.0)

@@ -24,10 +24,8 @@ def is_compiled(x: Tensor) -> bool:
 def compiled_on_gpu(function: Function) -> Function:
     """The function, compiled as one graph by its first call whose logits are on a GPU and learn.
 
-    Where that fails, as without Triton or a C compiler, the function runs as it is from then on, and one line says so.
-
-    Args:
-        function: It takes the logits by the name `logits`, and has the same value whether it is compiled or not.
+    Where that fails, as without Triton or a C compiler, the function runs as it is from then on, and one line says so. It takes
+    the logits by the name `logits`.
     """
     compiled: list[Callable[..., Any]] = []
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from rsseg.contract import IGNORE, InputError, number
 from rsseg.losses.compiled import compiled_on_gpu
+from rsseg.losses.derived_targets import EdgeWeight, smoothed
 from rsseg.losses.sums import Sum, Sums, over_batch, pixel_sums
-from rsseg.losses.targets import EdgeWeight, smoothed
-from rsseg.losses.terms.term import Term, is_of_sums
+from rsseg.losses.terms.base import Term, is_of_sums
 from rsseg.task import TASKS
 
 

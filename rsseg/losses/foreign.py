@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from rsseg.contract import IGNORE, InputError, first_line, known
 from rsseg.losses.checks import check_weight, check_weight_values
-from rsseg.losses.pieces import wide
-from rsseg.losses.planes import pixel_share
-from rsseg.losses.terms.term import VALUE_CHECKS, Term
+from rsseg.losses.pieces import pixel_share, wide
+from rsseg.losses.terms.base import VALUE_CHECKS, Term
 from rsseg.task import Task
 
 SMP, MONAI = "segmentation_models_pytorch", "monai"

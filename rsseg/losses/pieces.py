@@ -35,6 +35,13 @@ def wide(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
+def pixel_share(known: Tensor, weight: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """What each entry of ``[B, 1 or C, H, W]`` counts for: the weight of its pixel, or 1, where it is known; else 0."""
+    if weight is None:
+        return known.to(dtype)
+    return torch.where(known & (weight > 0).unsqueeze(1), weight.unsqueeze(1).to(dtype), 0)
+
+
 def finite(x: Tensor) -> Tensor:
     """Logarithms with -inf replaced in place by a large negative number, so that 0 * log 0 is 0."""
     return x.clamp_(min=torch.finfo(x.dtype).min / 2**40)

@@ -44,9 +44,7 @@ def sampled_error(probability: Array, happened: ArrayLike, weight: Array) -> flo
 def calibration_sums(histogram: ArrayLike, task: Task) -> dict[str, Array]:
     """What the scores of a run's calibration are functions of; it may be summed over scenes.
 
-    Args:
-        histogram: ``[S, P, 2, 256]``, as `rsseg.metrics.counters.ScoreHistogram` counts it.
-        task: The head's task.
+    It is computed from a histogram ``[S, P, 2, 256]``, as `rsseg.metrics.counters.ScoreHistogram` counts it.
 
     Returns:
         ``ece`` ``[S, 15, 3]`` and ``class_ece`` ``[S, classes, 15, 3]``: in bins of the probability the pixels, the sum of

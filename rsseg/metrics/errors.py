@@ -8,16 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from rsseg.metrics.average import Array, ratio
-from rsseg.metrics.metric import LABELS, Metric, by_scene, kept_classes
+from rsseg.metrics.base import LABELS, Metric, by_scene, kept_classes
 from rsseg.task import Regression, Task
 
 SUMS = ("count", "error", "absolute", "squared", "value", "value_squared")
 """What is summed over the pixels whose value is known: 1, e, ``|e|``, ``e^2``, y and ``y^2``, e being prediction minus y."""
-
-
-def known_pixels(sums: Array) -> Array:
-    """The pixels whose value is known, of sums ``[..., 6]``."""
-    return sums[..., 0]
 
 
 def rmse(sums: Array) -> Array:
@@ -42,7 +37,7 @@ def r2(sums: Array) -> Array:
     return 1 - ratio(sums[..., 3], np.where(varies > 1e-12 * squares, varies, 0))
 
 
-ERROR = Metric("", "", slice(None), rmse, known_pixels, higher_is_better=False, limits=(0.0, np.inf))
+ERROR = Metric("", "", slice(None), rmse, lambda sums: sums[..., 0], higher_is_better=False, limits=(0.0, np.inf))
 ERRORS: dict[str, Metric] = {
     "rmse": ERROR,
     "mae": replace(ERROR, parts=mae),

@@ -42,13 +42,8 @@ REACH = 3
 def peaks(planes: Tensor, task: Centres, least: float = CANDIDATE, where: Tensor | None = None) -> Tensor:
     """The table of the objects that a prediction shows: where the heat is highest among the eight neighbours.
 
-    At most `MOST` of each window; their scene is the number of the window.
-
-    Args:
-        planes: ``[B, K + 4, H, W]``, as `Centres.predict` gives them.
-        task: Theirs.
-        least: The least score.
-        where: bool ``[B, H, W]``, where centres may lie; None: everywhere.
+    At most `MOST` of each window; their scene is the number of the window. Planes are ``[B, K + 4, H, W]``, as
+    `Centres.predict` gives them; `where`, bool ``[B, H, W]``, says where centres may lie, None: everywhere.
     """
     heat = planes[:, : task.channels].float()
     highest = (heat == F.max_pool2d(heat, 3, 1, 1)) & (heat >= least)

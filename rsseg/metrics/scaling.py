@@ -20,7 +20,7 @@ from torch import Tensor
 from rsseg.contract import InputError
 from rsseg.metrics.average import Array, present_mean, ratio
 from rsseg.metrics.calibration import sampled_error
-from rsseg.metrics.sample import Sample
+from rsseg.metrics.pixel_sample import Sample
 from rsseg.task import Scaling, Task
 
 SCALINGS = ("temperature", "vector")
@@ -37,9 +37,6 @@ def fit(sample: Sample, task: Task, kind: str = "temperature") -> Scaling:
     """The scaling of a kind with the smallest weighted negative log-likelihood of the sample.
 
     Classes that the sample lacks, or has nothing else of, stay as they are.
-
-    Raises:
-        InputError: For logits that are not finite.
 
     Example:
         >>> from rsseg.task import Binary
@@ -128,18 +125,11 @@ def calibration_error(sample: Sample, task: Task) -> float:
 def scaling_facts(sample: Sample, task: Task, step: int, first: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:
     """What ``scaling.json`` says of a head, by kind, from the best checkpoint's sample of the validation scenes.
 
-    Args:
-        sample: Its logits.
-        task: The head's task.
-        step: The checkpoint's.
-        first: bool ``[S]``, which scenes are the first half; all: there is no other.
+    `first`, bool ``[S]``, says which scenes are the first half; all: there is no other.
 
     Returns:
         The `scale` and `shift` of each class, and the negative log-likelihood and the calibration error before and after, of
         pixels that are scaled by what was fitted on the other half: NaN without another half.
-
-    Raises:
-        InputError: For logits that are not finite.
     """
     return {
         kind: {**asdict(fit(sample, task, kind)), "step": step, **_worth(sample, task, kind, first[sample.scene])}

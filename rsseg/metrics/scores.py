@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from rsseg.contract import nearest
 from rsseg.metrics.average import Array, present_mean, ratio
-from rsseg.metrics.metric import LABELS, Metric, by_scene, kept_classes
+from rsseg.metrics.base import LABELS, Metric, by_scene, kept_classes
 from rsseg.task import Task
 
 ClassScore: TypeAlias = Callable[[Array], Array]

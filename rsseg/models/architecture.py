@@ -37,11 +37,7 @@ class Architecture(ModelFacts):
 
     @classmethod
     def of(cls, network: Network, model: ModelFacts, arguments: Mapping[str, Any], bands: int) -> Self:
-        """The architecture of a network, from what the config says of it and the arguments that it gives its class.
-
-        Raises:
-            InputError: If the class is none of smp's.
-        """
+        """The architecture of a network, from what the config says of it and the arguments that it gives its class."""
         kind = type(network.net)
         if CLASSES.get(kind.__name__) is not kind:
             raise InputError(

@@ -42,9 +42,6 @@ class ModelFacts:
 def encoder_name(name: str) -> str:
     """The name by which smp knows an encoder; timm's get smp's prefix ``tu-``.
 
-    Raises:
-        InputError: If neither library knows it.
-
     Example:
         >>> encoder_name("resnet34"), encoder_name("convnext_tiny")
         ('resnet34', 'tu-convnext_tiny')
@@ -61,14 +58,7 @@ def encoder_name(name: str) -> str:
 def build_network(make: Callable[..., nn.Module], model: ModelFacts, bands: int, tasks: Mapping[str, Task]) -> Network:
     """Make a network for a dataset's bands and heads: the first decoder is that of the smp model, a branch has each other.
 
-    Args:
-        make: Makes the smp model from the arguments that rsseg computes: encoder_name, encoder_weights, in_channels, classes.
-        model: What the config says of it.
-        bands: Image bands.
-        tasks: By head name.
-
-    Raises:
-        InputError: If the pretrained weights can't be had, or the network can't be made.
+    `make` makes an smp model from the arguments that rsseg computes: encoder_name, encoder_weights, in_channels, classes.
     """
     encoder = encoder_name(model.encoder)
     if model.encoder_args and not encoder.startswith("tu-"):

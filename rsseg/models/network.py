@@ -20,9 +20,6 @@ class Network(nn.Module):
 
     Heads that share a decoder share its last convolution too: heads of their own on the same features would be the same
     function. Where all heads share one decoder, the network is the smp model as it is.
-
-    Raises:
-        InputError: If a decoder has fewer coarser outputs.
     """
 
     def __init__(
@@ -90,11 +87,7 @@ class Network(nn.Module):
 
     @property
     def shared_weight(self) -> nn.Parameter:
-        """The weight of the last trained layer that all heads share: of the decoder, or of the encoder under several ones.
-
-        Raises:
-            InputError: If nothing that they share is trained.
-        """
+        """The weight of the last trained layer that all heads share: of the decoder, or of the encoder under several ones."""
         shared = ("encoder",) if self.branches else ("encoder", "decoder")
         parts = [getattr(self.net, part, nn.Identity()) for part in shared]
         parameters = [parameter for part in parts for parameter in part.parameters()]

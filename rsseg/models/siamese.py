@@ -48,11 +48,7 @@ class Siamese(nn.Module):
 
 
 def bands_of_a_date(bands: int) -> int:
-    """The bands of one date of an image that holds two.
-
-    Raises:
-        InputError: If they are no two equal halves.
-    """
+    """The bands of one date of an image that holds two."""
     if bands % 2:
         raise InputError(
             f"model.siamese=true takes the bands of one date, then as many of another; found {bands} bands: see dataset.bands"

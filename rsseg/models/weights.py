@@ -25,9 +25,6 @@ def load_weights(network: nn.Module, weights: str) -> None:
     The weights of a run, of an smp model and of an encoder are taken: whichever of them matches more tensors. Tensors
     that do not occur there (a classifier's last layer) keep their initial values; how many did is logged. A first
     convolution for another number of bands is averaged over them and scaled, so that activations keep their size.
-
-    Raises:
-        InputError: If the weights can't be had, read, or matched.
     """
     if weights in ("none", "imagenet"):
         return

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rsseg.contract import log_name
-from rsseg.figure import save
 from rsseg.metrics import Scores
 from rsseg.pictures.colours import as_rgb, colours
 from rsseg.pictures.panels import legend
+from rsseg.savefig import save
 from rsseg.task import Task
 
 READABLE = 30  # classes whose numbers and names a picture has room for

@@ -19,10 +19,10 @@ from matplotlib.textpath import TextToPath
 from numpy.typing import NDArray
 
 from rsseg.contract import IGNORE, known
-from rsseg.figure import save
 from rsseg.metrics.objects import boxes
 from rsseg.pictures.colours import FOUND, GREY, MISSED, WRONG, colours, paint
 from rsseg.pictures.windows import Row, by_match, window_score
+from rsseg.savefig import save
 from rsseg.task import Centres, Regression, Task
 
 WIDTH, SIDE = 12.8, 2.5

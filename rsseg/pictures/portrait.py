@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, PercentFormatter, StrMethodFormatter
 
-from rsseg.figure import save
 from rsseg.pictures.colours import colours
 from rsseg.pictures.panels import fill_panels
 from rsseg.pictures.windows import Row
+from rsseg.savefig import save
 from rsseg.task import Task
 
 COLUMNS = 6

@@ -31,9 +31,6 @@ def make_task(
 ) -> Task:
     """A task by the name of its kind; the arguments are those of `Task`, and the `units` of `Regression`.
 
-    Raises:
-        InputError: If there is no such kind, or it has no units or shares.
-
     Example:
         >>> make_task("multiclas", ["land", "water"])
         Traceback (most recent call last):

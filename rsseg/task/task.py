@@ -273,8 +273,8 @@ class Task:
 
         Args:
             logits: ``[B, K, H, W]``.
-            threshold: ``[K]``, the logit above which a pixel is positive; None: 0, a probability of 0.5. For exclusive classes
-                it is the bias that is added to a class's logit before the largest is looked for.
+            threshold: ``[K]`` or ``[B, K]``, the logit above which a pixel is positive; None: 0, a probability of 0.5. For
+                exclusive classes it is the bias that is added to a class's logit before the largest is looked for.
 
         Returns:
             int64 ``[B, *planes, H, W]``.
@@ -365,5 +365,5 @@ def per_plane(numbers: Sequence[float], like: Tensor) -> Tensor:
 
 
 def per_class(numbers: Tensor, logits: Tensor) -> Tensor:
-    """Numbers per class so that they broadcast with logits."""
-    return numbers.to(logits.device).view(-1, 1, 1)
+    """Numbers per class, ``[K]`` or ``[B, K]``, so that they broadcast with logits."""
+    return numbers.to(logits.device)[..., None, None]

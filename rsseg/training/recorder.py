@@ -1,4 +1,4 @@
-"""The callback that records a run: the counts of every scene and the losses at every validation."""
+"""What is recorded of a run while it trains: the counts of every scene and the losses at every validation."""
 
 from __future__ import annotations
 
@@ -14,13 +14,25 @@ from torch import Tensor
 
 from rsseg.comparison.records import ABOUT, FORMAT, chosen_index, half_quality, read_arrays, write_arrays
 from rsseg.comparison.tuning import halves
+from rsseg.config.build import TERM, build
+from rsseg.config.folder import RunFolder
 from rsseg.contract import Batch
+from rsseg.data.groups import group_names
+from rsseg.data.sampling import Places
+from rsseg.data.store import Store
+from rsseg.data.windows import GridWindows, StoreWindows
+from rsseg.dataset import Data, TrainStatistics
+from rsseg.distributed import is_main
 from rsseg.files import write_json
 from rsseg.losses import Term
-from rsseg.metrics import Sample, metrics
+from rsseg.losses.class_weights import counted_weights
+from rsseg.metrics import Sample, choose_pixels, metrics
 from rsseg.metrics.counters import LogitSample
 from rsseg.metrics.scores import class_counts
 from rsseg.module import SegmentationModule
+from rsseg.pictures.windows import pick_windows
+from rsseg.setup import Setup
+from rsseg.task import Task
 from rsseg.training.gradients import probe
 
 HALVES = ("first", "second")
@@ -28,6 +40,24 @@ HALVES = ("first", "second")
 
 KEPT = 2**28
 """Bytes of logits and targets that the last validation keeps at most, so that its scenes need not be predicted once more."""
+
+
+PANEL: Mapping[str, Mapping[str, Any]] = {
+    "ce": {"_target_": "rsseg.losses.CrossEntropy"},
+    "weighted_ce": {"_target_": "rsseg.losses.CrossEntropy", "class_weights": "inverse_frequency"},
+    "focal": {"_target_": "rsseg.losses.Focal", "gamma": 2.0},
+    "dice": {"_target_": "rsseg.losses.Dice"},
+    "jaccard": {"_target_": "rsseg.losses.Jaccard"},
+    "tversky": {"_target_": "rsseg.losses.Tversky", "alpha": 0.3, "beta": 0.7},
+    "focal_tversky": {"_target_": "rsseg.losses.FocalTversky", "alpha": 0.3, "beta": 0.7, "gamma": 0.75},
+    "lovasz_binned": {"_target_": "rsseg.losses.Lovasz", "bins": 512},
+}
+"""The panel: losses that value each validation, whichever one trains, under the names of ``configs/loss/term``.
+
+Binned Lovasz joins the one pass, where the exact one would sort every error.
+"""
+
+PROBES = 4  # windows, at most a batch of them, on which gradients, and gains, are recorded
 
 
 class Panel(NamedTuple):
@@ -38,7 +68,7 @@ class Panel(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Split:
+class RecordedScenes:
     """The scenes of a split, as they are recorded."""
 
     scenes: list[str]  # their names
@@ -56,24 +86,16 @@ class Recorder(L.Callback):
 
     Of a validation that is the best so far on a half of the scenes it keeps the logits of a sample of pixels besides, on which
     thresholds are tuned once training is over. A resumed run writes the validations that it repeats again, under their names.
-
-    Args:
-        folder: The folder of its records.
-        split: The validation scenes.
-        panels: By head, the losses to be valued.
-        samples: By head with labels, the pixels whose logits are kept.
-        windows: The probe windows; needed in the main process alone.
-        held_out: The windows of the one-step gain; none: it is not recorded.
     """
 
     def __init__(
         self,
-        folder: Path,
-        split: Split,
-        panels: Mapping[str, Panel],
-        samples: Mapping[str, LogitSample],
-        windows: Sequence[Batch],
-        held_out: Sequence[Batch] = (),
+        folder: Path,  # of the records
+        split: RecordedScenes,  # the validation scenes
+        panels: Mapping[str, Panel],  # by head, the losses to be valued
+        samples: Mapping[str, LogitSample],  # by head with labels, the pixels whose logits are kept
+        windows: Sequence[Batch],  # the probe windows; needed in the main process alone
+        held_out: Sequence[Batch] = (),  # the windows of the one-step gain; none: it is not recorded
     ) -> None:
         self.folder, self.split, self.panels, self.samples = folder, split, dict(panels), dict(samples)
         self.windows, self.held_out = list(windows), list(held_out)
@@ -179,11 +201,7 @@ class Recorder(L.Callback):
         return one, other
 
     def sample(self, head: str, step: int | None = None) -> Sample:
-        """The sample of a checkpoint that is the best on a half; None: of what was gathered last.
-
-        Raises:
-            RecordError: If it is not there, or damaged.
-        """
+        """The sample of a checkpoint that is the best on a half; None: of what was gathered last."""
         sample = self.samples[head]
         if step is None:
             return sample.compute()
@@ -202,3 +220,50 @@ class Recorder(L.Callback):
 def _nbytes(kept: Sequence[tuple[Mapping[str, Tensor], Batch]]) -> int:
     values = (value for outputs, batch in kept for value in (*outputs.values(), *batch.values()))
     return sum(value.nbytes for value in values if isinstance(value, Tensor))
+
+
+def make_recorder(setup: Setup, run: RunFolder, data: Data, sampler: Places) -> Recorder:
+    """The callback that records a run; its probe windows are the first of the training stream, not augmented."""
+    val = data.stores["val"]
+    stream = StoreWindows(data.stores["train"], setup.window, sampler)
+    probes = [stream.batch([k]) for k in range(min(PROBES, setup.batch_size))] if is_main() else []
+    held_out = pick_windows(val, setup.window, PROBES) if setup.record.gain and is_main() else []
+    panels = {head: _panel(setup, head, data.numbers) for head in setup.tasks}
+    return Recorder(run.records, recorded_split(val), panels, make_samples(setup, val), probes, held_out)
+
+
+def recorded_split(store: Store) -> RecordedScenes:
+    """The scenes of a store, as they are recorded."""
+    names, groups = [scene.name for scene in store.scenes], group_names(store.scenes)
+    return RecordedScenes(names, groups, {target: census.positives > 0 for target, census in store.censuses.items()})
+
+
+def labelled_tasks(setup: Setup) -> dict[str, Task]:
+    """The tasks of the heads whose targets hold labels."""
+    return {name: task for name, task in setup.tasks.items() if not task.real}
+
+
+def make_samples(setup: Setup, store: Store) -> dict[str, LogitSample]:
+    """By head with labels, what gathers the logits of a sample of pixels while the grid over all scenes is predicted."""
+    cores = GridWindows(store, setup.window, setup.margin).cores
+    return {name: LogitSample(_pixels(store, task), cores, task) for name, task in labelled_tasks(setup).items()}
+
+
+def _pixels(store: Store, task: Task) -> Any:
+    """The pixels of the sample of a head."""
+    layers = (store.arrays(scene)[1].get(task.target) for scene in range(len(store)))
+    masks = (None if mask is None else task.hard_labels(np.asarray(mask)) for mask in layers)
+    return choose_pixels(masks, len(store), task)
+
+
+def panel_facts(task: Task, numbers: TrainStatistics) -> dict[str, dict[str, Any]]:
+    """What the losses of a head's panel are made with, counted weights as numbers, by name; none for real values."""
+    losses, counted = {} if task.real else PANEL, numbers.targets[task.target]
+    return {name: counted_weights(node, f"panel.{name}", task, counted) for name, node in losses.items()}
+
+
+def _panel(setup: Setup, head: str, numbers: TrainStatistics) -> Panel:
+    """The losses that a head is valued by."""
+    task = setup.tasks[head]
+    facts = panel_facts(task, numbers)
+    return Panel({name: build(node, f"panel.{name}", TERM, task=task.kind) for name, node in facts.items()}, facts)

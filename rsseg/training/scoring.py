@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from rsseg.checkpoints import fill
 from rsseg.comparison.records import POINTS, write_arrays
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import Cache
+from rsseg.console import print_table
 from rsseg.contract import Batch, InputError, counted, layers_of
 from rsseg.data.store import Store, load
 from rsseg.data.windows import Batches, GridWindows, Loader, StoreWindows, thread_count
@@ -30,10 +31,9 @@ from rsseg.metrics.scores import overlap
 from rsseg.module import SegmentationModule
 from rsseg.progress import progress
 from rsseg.setup import Setup
-from rsseg.table import print_table
-from rsseg.training.counting import PointCounts, Thresholds
-from rsseg.training.recorder import HALVES, Recorder
-from rsseg.training.recording import Count, Crossing, keep_tuned, labelled_tasks, recorded_split
+from rsseg.training.crossing import Count, Crossing, keep_tuned
+from rsseg.training.operating_points import PointCounts, Thresholds
+from rsseg.training.recorder import HALVES, Recorder, labelled_tasks, recorded_split
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +44,7 @@ SHOWN = (
 
 
 def load_checkpoint(module: SegmentationModule, run: RunFolder, name: str = "best") -> int:
-    """Give a module the weights of a run's best or last checkpoint, and return the step that it was saved at.
-
-    Raises:
-        InputError: If there is none, it can't be read, or holds the weights of another network.
-    """
+    """Give a module the weights of a run's best or last checkpoint, and return the step that it was saved at."""
     weights, step = run.load_state(name)
     fill(module, weights, f"checkpoints/{name}.ckpt of {run}")
     return step
@@ -159,7 +155,7 @@ def score_split(setup: Setup, run: RunFolder, model: TrainedModel, store: Store,
     """Count a run's best checkpoint on other scenes as comparisons need it, and write that into the run's records.
 
     Tuned points, those of IoU and of Dice alike, are at the thresholds of ``threshold.json``. `version` is what
-    `rsseg.source.scenes_version` says of the scenes.
+    `rsseg.dataset_source.scenes_version` says of the scenes.
     """
     tasks, split, thresholds = labelled_tasks(setup), recorded_split(store), dict[str, Thresholds]()
     for name, task in tasks.items():
@@ -185,20 +181,11 @@ def score_split(setup: Setup, run: RunFolder, model: TrainedModel, store: Store,
     write_arrays(path, arrays)
 
 
-def score_rows(result: Mapping[str, Scores]) -> list[dict[str, Any]]:
-    """The table of each head: a row per class, then rows of averages, which have no class."""
-    return [{"head": head, **row} for head, scores in result.items() for row in scores.table()]
-
-
-def scene_rows(result: Mapping[str, Scores], scenes: Sequence[str]) -> list[dict[str, Any]]:
-    """The scores of each scene and head."""
-    return [{"head": head, **row} for head, scores in result.items() for row in scores.scene_table(scenes)]
-
-
-def confusion_rows(result: Mapping[str, Scores]) -> list[dict[str, Any]]:
-    """The cells of the confusion matrices of each head that has some."""
-    labelled = {head: scores for head, scores in result.items() if not scores.task.real}
-    return [{"head": head, **row} for head, scores in labelled.items() for row in scores.pair_table()]
+def score_rows(
+    result: Mapping[str, Scores], table: Callable[[Scores], list[dict[str, Any]]] = Scores.table
+) -> list[dict[str, Any]]:
+    """The rows of a table of each head: of classes, then of averages, which have no class; or those of another table."""
+    return [{"head": head, **row} for head, scores in result.items() for row in table(scores)]
 
 
 def name_means(rows: Sequence[Mapping[str, Any]], several: bool) -> list[dict[str, Any]]:
@@ -224,13 +211,7 @@ TUNED = ("iou", "dice", "precision", "recall")  # the scores at tuned thresholds
 
 
 def print_scores(result: Mapping[str, Scores], title: str, tuned: Mapping[str, Scores] | None = None) -> None:
-    """Print the scores of heads, in a table for all that have the same scores.
-
-    Args:
-        result: The scores by head.
-        title: The line above.
-        tuned: The same heads' scores at tuned thresholds, to be printed beside; None: there are none.
-    """
+    """Print scores by head under a title, in a table for all heads that have the same scores; beside them the `tuned` ones."""
     alike: dict[str, dict[str, Scores]] = {}
     for head, scores in result.items():
         alike.setdefault(scores.task.counted, {})[head] = scores
@@ -252,11 +233,7 @@ def _side_by_side(fixed: Mapping[str, Any], tuned: Mapping[str, Any]) -> dict[st
 
 
 def cache_scenes(setup: Setup, stores: list[Store], trainer: L.Trainer) -> None:
-    """Load scenes into the memory that the setting `cache` names.
-
-    Raises:
-        InputError: If they do not fit there.
-    """
+    """Load scenes into the memory that the setting `cache` names."""
     for store in stores:
         store.pin = trainer.strategy.root_device.type == "cuda"
     if setup.cache is not Cache.disk:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor, ProgressBar, RichProgressBar, Timer
@@ -34,7 +34,7 @@ from rsseg.progress import Lines, duration, shows_bars
 from rsseg.setup import Setup
 from rsseg.training.checkpointing import CheckpointFiles, Checkpoints, validation_steps
 from rsseg.training.divergence import DivergedError, NonFinite
-from rsseg.training.recording import make_recorder
+from rsseg.training.recorder import make_recorder
 from rsseg.training.resume import NewSchedule, begins_anew
 from rsseg.training.scoring import cache_scenes, feed, name_means, print_scores, score_rows
 from rsseg.training.signals import Interrupts
@@ -176,13 +176,7 @@ def make_trainer(
 class Loop:
     """A run's module, what trains it, and what that leaves in the run folder.
 
-    Args:
-        setup: The run's setup.
-        run: The run folder.
-        module: What is trained.
-        data: The scenes.
-        step: The step that it goes on from; 0: from the beginning.
-        interrupts: The signals that stop the run.
+    It goes on from a `step`, 0 from the beginning, until the last one or until one of the `interrupts` stops it.
     """
 
     def __init__(
@@ -286,7 +280,7 @@ class Loop:
         if gallery.windows:
             windows = predict_windows(self.module.eval(), gallery.windows, gallery.scenes)
             gallery.draw(self.trainer, run.path / "picture.png", windows, "best")
-        drawn = []
+        drawn, logged = [], cast(MetricsFile, self.trainer.logger)
         try:
             if gallery.windows and self.recorder:
                 write_examples(run.records, windows, gallery.palettes, gallery.shown)
@@ -295,10 +289,10 @@ class Loop:
                 if not scores.task.real:
                     draw_confusion(confusion, scores)
                     drawn.append(confusion)
-                draw_curves(curves, head, self.module.tasks, gallery.palettes[head], run.metrics())
+                draw_curves(curves, head, self.module.tasks, gallery.palettes[head], logged.numbers)
                 drawn.append(curves)
-            draw_balance(run.path / "balance.png", run.metrics())
-        except InputError as error:  # a full disk, or a metrics.csv that was removed or edited
+            draw_balance(run.path / "balance.png", logged.numbers)
+        except (InputError, ValueError) as error:  # a full disk, or a metrics.csv that was edited before the run went on
             log.warning("%s; the run goes on without its last pictures", error)
             return
         drawn = [path for path in (*drawn, run.path / "balance.png") if path.is_file()]

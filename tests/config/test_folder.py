@@ -20,7 +20,6 @@ READ = {
     "run.json": lambda run: run.origin(),
     "data.json": lambda run: run.data(),
     "summary.json": lambda run: run.summary(),
-    "metrics.csv": lambda run: run.metrics(),
     "threshold.json": lambda run: run.thresholds({"mask": FOUR}),
 }
 
@@ -30,7 +29,6 @@ def run(tmp_path):
     folder = tmp_path / "run"
     write_run(folder, FOUR, "ce", 1, make_records(FOUR, "ce", 1, scenes=2, steps=(100, 200)))
     write_json(folder / "threshold.json", {"mask": {"values": dict.fromkeys(FOUR.classes, 0.5)}})
-    (folder / "metrics.csv").write_text("step,val/loss,val/iou\n99,0.7,0.4\n199,0.6,0.5\n")
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "last.ckpt").touch()
     return RunFolder(folder)
@@ -50,7 +48,6 @@ def test_a_whole_run_is_read(run):
     assert run.origin()["overrides"] == ["loss=ce", "seed=1"]
     assert run.data()["mean"] == [100.0]
     assert run.summary()["steps"] == 400
-    assert [row["step"] for row in run.metrics()] == [99, 199]
     assert run.thresholds({"mask": FOUR})["mask"].tolist() == [0.5] * 4
     assert run.thresholds({"mask": FOUR})["mask"].dtype == torch.float32
 
@@ -80,7 +77,7 @@ def test_every_damage_is_one_line_that_says_what_to_do(run, name, damage):
 def test_flipped_bytes_and_cuts_never_give_a_trace(run, name):
     path, rng, lines = run.path / name, np.random.default_rng(0), []
     content = path.read_bytes()
-    read = READ[name] if name in ("threshold.json", "metrics.csv") else lambda run: Run(run.path)
+    read = READ[name] if name == "threshold.json" else lambda run: Run(run.path)
     for k in range(60):
         damaged = bytearray(content)
         for place in rng.integers(len(damaged), size=k % 3 + 1):
@@ -118,8 +115,6 @@ def test_flipped_bytes_and_cuts_never_give_a_trace(run, name):
         ("data.json", "[100.0]", "[NaN]", "mean is [nan], a list of numbers is expected"),
         ("summary.json", '"seconds": 12.5', '"seconds": null', "seconds is None, a number is expected"),
         ("summary.json", '"iou"', '"IOU"', "it lacks iou"),
-        ("metrics.csv", "\n99,", "\nlast,", "could not convert string to float: 'last'"),
-        ("metrics.csv", "step,val/loss", "epoch,val/loss", "it lacks the column step"),
         ("threshold.json", "0.5", '"low"', "it lacks a number for each class"),
         ("threshold.json", "land", "lend", "it lacks a number for each class"),
     ],

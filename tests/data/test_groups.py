@@ -20,8 +20,8 @@ from rsseg.data.files import Files
 from rsseg.data.groups import by_fraction, describe_few_groups, describe_groups, group_names, in_fold
 from rsseg.data.scene import Scene, Source
 from rsseg.dataset import open_data
+from rsseg.dataset_source import Folds, with_folds
 from rsseg.describe.report import describe
-from rsseg.source import Folds, with_folds
 
 PLACES = {"b/tile1_p1": 0, "b/tile1_p2": 900, "b/tile2_p1": 1100, "c/tile3_p1": 5000}
 

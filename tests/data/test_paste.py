@@ -221,7 +221,7 @@ def test_it_refuses_to_run_without_its_bank():
     [
         ({"classes": ["rode"]}, r"no class rode \(did you mean 'road'\?\): the classes are land, road, water"),
         ({"count": 0}, "count has to be a number from 1 to 100; found 0"),
-        ({"bank": 1.5}, "bank=1.5: a whole number from 1 to 10000 is expected"),
+        ({"bank": 1.5}, "bank has to be a whole number; found 1.5"),
         ({"min_area": -1}, "min_area has to be a number from 1 to 10000; found -1"),
         ({"probability": 2}, "probability has to be a number from 0 to 1; found 2"),
         ({"classes": ["land"]}, "class land: no training region of 16 pixels or more is smaller than 16 px"),

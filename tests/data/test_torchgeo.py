@@ -20,8 +20,8 @@ from rsseg.data.boxes import Boxes
 from rsseg.data.decoded import map_array
 from rsseg.data.grids import ground_resolution
 from rsseg.data.labels import Labels
-from rsseg.data.samples import _joined, grouped_keys, planes_of
 from rsseg.data.torchgeo import TorchGeo
+from rsseg.data.torchgeo_scene import _joined, grouped_keys, planes_of
 from rsseg.dataset import open_split
 from rsseg.export import example_windows
 from rsseg.task import Binary, Centres, Multiclass, Multilabel

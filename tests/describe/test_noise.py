@@ -111,7 +111,6 @@ def test_flipped_blocks_come_first(tmp_path):
     doubts = Doubts("mask", task, store, 32, sure.thresholds)
     for number, own, labels in batches():
         doubts.add(windows, [number], own, labels)
-    doubts.finish()
     assert [row["labelled pixels"] for row in doubts.scenes] == [100 * 130] * 2
     assert doubts.scenes[1]["share"] > 2 * doubts.scenes[0]["share"]
     ranked = pd.concat(doubts.patches).sort_values("sum", ascending=False).to_dict("records")

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from test_run import folder_data, options, settings, weights
-from tiny import compose, power_cut
+from tiny import compose, logged, power_cut
 from torch import nn
 
 from rsseg.assembly import make_setup
@@ -337,7 +337,7 @@ def test_a_resumed_run_is_the_one_that_was_not_stopped(tmp_path, folder_root, na
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert one.keys() == other.keys()
     assert all(torch.equal(one[key], other[key]) for key in one)
-    rows, others = (RunFolder(tmp_path / run).metrics() for run in ("whole", "cut"))
+    rows, others = (logged(tmp_path / run) for run in ("whole", "cut"))
     assert rows == others
     ce, dice = ([row[key] for row in rows if key in row] for key in ("train/balance/ce", "train/balance/dice"))
     assert len(ce) == len(dice) == (0 if name == "fixed" else 8)

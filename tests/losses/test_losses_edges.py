@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.losses import BinaryCrossEntropy, Composite, CrossEntropy, Dice, EdgeWeight, Huber, Lovasz
-from rsseg.losses.targets import borders, smoothed, squared_distance
+from rsseg.losses.derived_targets import borders, smoothed, squared_distance
 
 
 def labels_of(seed, shape=(2, 24, 31), classes=3, ignored=0.1):

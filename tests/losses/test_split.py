@@ -8,7 +8,7 @@ from rsseg.config.build import TERM, build
 from rsseg.contract import IGNORE
 from rsseg.losses import MSE, RMSE, Composite, CrossEntropy, Dice, EdgeWeight, Jaccard, Lovasz, SplitLosses
 from rsseg.task import Binary, Regression, make_task
-from rsseg.training.recording import PANEL
+from rsseg.training.recorder import PANEL
 
 CHANNELS = {"binary": 1, "multiclass": 3, "multilabel": 2}
 

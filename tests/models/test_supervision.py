@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.losses import Composite, CrossEntropy
-from rsseg.losses.targets import presence, presence_loss
+from rsseg.losses.derived_targets import presence, presence_loss
 from rsseg.models import freeze_idle
 from rsseg.models.supervision import coarser_stages, decode
 from rsseg.module import SegmentationModule

@@ -10,10 +10,9 @@ from matplotlib.patches import Patch
 from PIL import Image
 from stores import store_of
 from test_run import folder_data, settings
-from tiny import make_scene, write_tif
+from tiny import logged, make_scene, write_tif
 
-from rsseg import figure
-from rsseg.config.folder import RunFolder
+from rsseg import savefig
 from rsseg.metrics import Scores
 from rsseg.pictures.colours import GREY, MISSED, WRONG, errors_shown, paint
 from rsseg.pictures.diagnostics import draw_confusion, draw_curves
@@ -191,7 +190,7 @@ def test_grey_is_only_what_is_not_labelled(tmp_path):
 
 def test_every_validation_has_a_picture_and_a_point_of_the_curves(tmp_path, folder_root, monkeypatch):
     """`metrics.csv`, the curves, and the pictures name the step after which a validation ran."""
-    kept, save = [], figure.save
+    kept, save = [], savefig.save
 
     def keep(figure, *given, **options):
         kept.append(figure)
@@ -206,7 +205,7 @@ def test_every_validation_has_a_picture_and_a_point_of_the_curves(tmp_path, fold
     assert {tuple(line.get_xdata()) for line in curves.axes[0].lines} == {(2, 4)}
     pictures = sorted((tmp_path / "run/pictures").iterdir())
     assert [path.name for path in pictures] == ["step-000002.png", "step-000004.png"]
-    rows = RunFolder(tmp_path / "run").metrics()
+    rows = logged(tmp_path / "run")
     assert [row["step"] for row in rows if "val/loss" in row] == [2, 4]
     assert min(row["step"] for row in rows) == 1
 

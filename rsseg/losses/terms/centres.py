@@ -17,8 +17,7 @@ from torch.nn import functional as F
 
 from rsseg.contract import number
 from rsseg.losses.checks import positive
-from rsseg.losses.pieces import wide
-from rsseg.losses.planes import pixel_share
+from rsseg.losses.pieces import pixel_share, wide
 from rsseg.losses.terms.regression import Quotient, smooth_l1, weighted_errors
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from rsseg.contract import number
 from rsseg.losses.checks import positive
 from rsseg.losses.sums import COUNT, SOFT, Over, Sums
-from rsseg.losses.terms.term import ClassMean, PerClass, or_one, weights
+from rsseg.losses.terms.base import ClassMean, PerClass, or_one, weights
 
 
 def tversky(tp: Tensor, fp: Tensor, own: Tensor, alpha: float | Tensor, beta: float | Tensor, smooth: float) -> Tensor:

@@ -15,7 +15,7 @@ from rsseg.contract import InputError, number
 from rsseg.losses.checks import SEGMENTATION, per_class, share
 from rsseg.losses.pieces import wide
 from rsseg.losses.sums import COUNT, NLL, SOFT, SPREAD, Sum, Sums
-from rsseg.losses.terms.term import Mean, PerClass, PixelMean, or_one, weights
+from rsseg.losses.terms.base import Mean, PerClass, PixelMean, or_one, weights
 from rsseg.task import TASKS
 
 COUNTABLE = 2**24

@@ -17,9 +17,8 @@ from torch.nn import functional as F
 
 from rsseg.collective import global_ratio
 from rsseg.losses.checks import positive
-from rsseg.losses.pieces import wide
-from rsseg.losses.planes import pixel_share
-from rsseg.losses.terms.term import Term
+from rsseg.losses.pieces import pixel_share, wide
+from rsseg.losses.terms.base import Term
 
 
 class Quotient(Term):

@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rsseg.collective import global_ratio, global_sum
-from rsseg.contract import number
-from rsseg.losses.checks import positive, whole
+from rsseg.contract import number, whole_number
+from rsseg.losses.checks import positive
 from rsseg.losses.sums import COUNT, SOFT
+from rsseg.losses.terms.base import Classes, ClassMean, Term, or_one, pick
 from rsseg.losses.terms.overlap import tversky
-from rsseg.losses.terms.term import Classes, ClassMean, Term, or_one, pick
 
 
 class Boundary(Term):
@@ -164,7 +164,7 @@ class ClDice(ClassMean):
         tensor(0.)
     """
 
-    rules = {"iterations": whole, "smooth": positive}
+    rules = {"iterations": whole_number, "smooth": positive}
     iterations: int = 3
     smooth: float = 1.0
 
@@ -220,7 +220,7 @@ class SkeletonRecall(ClassMean):
         tensor(0.6000)
     """
 
-    rules = {"radius": whole}
+    rules = {"radius": whole_number}
     radius: int = 2
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:

@@ -10,7 +10,7 @@ from rsseg.metrics.counters.histogram import ScoreHistogram
 from rsseg.metrics.counters.logits import LogitSample
 from rsseg.metrics.counters.matches import ObjectMatches
 from rsseg.metrics.counters.sums import Confusion, ErrorSums
-from rsseg.metrics.split import Scores
+from rsseg.metrics.split_scores import Scores
 from rsseg.task import Task
 
 SCENE_SUMS: dict[str, type[Confusion | ErrorSums | ObjectMatches]] = {

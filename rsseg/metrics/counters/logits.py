@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from rsseg.collective import global_sum
-from rsseg.metrics.sample import Pixels, Sample
+from rsseg.metrics.pixel_sample import Pixels, Sample
 from rsseg.task import Task
 
 

@@ -28,7 +28,9 @@ class SceneCounts(Metric):
 
 
 class Confusion(SceneCounts):
-    """Counts of (target, prediction) pairs ``[S, P, K, K]``, see `count_pairs`. The threshold is that of `Task.predict`.
+    """Counts of (target, prediction) pairs ``[S, P, K, K]``, see `count_pairs`.
+
+    The threshold is that of `Task.predict`, or those of each scene ``[S, K]``.
 
     Example:
         >>> from rsseg.task import Binary
@@ -44,15 +46,15 @@ class Confusion(SceneCounts):
         self.threshold = threshold
 
     def update(self, logits: Tensor, target: Tensor, scene: Tensor, corner: Tensor | None = None) -> None:
-        """Count a batch.
+        """Count a batch of the scenes int64 ``[B]``; `corner`, where its windows lie there, does not matter.
 
-        Args:
-            logits: ``[B, K, H, W]``.
-            target: Labels ``[B, H, W]`` or ``[B, L, H, W]``; `IGNORE` is not counted. Of shares the `Task.hard_labels` are.
-            scene: int64 ``[B]``.
-            corner: Where windows lie in their scenes, which does not matter here.
+        Logits are ``[B, K, H, W]``, targets labels ``[B, H, W]`` or ``[B, L, H, W]``, or shares, which count by their
+        `Task.hard_labels`; `IGNORE` does not count.
         """
-        predicted = self.task.predict(logits, self.threshold)
+        own = self.threshold
+        if own is not None and own.ndim == 2:
+            own = own.to(scene.device)[scene]
+        predicted = self.task.predict(logits, own)
         self.counts += count_pairs(predicted, target, scene, len(self.counts), self.task)
 
 

@@ -1,4 +1,4 @@
-"""What is recorded of a run: while it trains, and of the checkpoints that were chosen once training is over."""
+"""What is counted and tuned, once training is over, of the checkpoints that were chosen on each half of the scenes."""
 
 from __future__ import annotations
 
@@ -13,92 +13,19 @@ from torch import Tensor
 
 from rsseg.comparison.records import of_head, read_arrays, write_arrays
 from rsseg.comparison.tuning import Overlap, shared, threshold_facts, tune
-from rsseg.config.build import TERM, build
 from rsseg.config.folder import RunFolder
 from rsseg.contract import Batch, InputError
-from rsseg.data.groups import group_names
-from rsseg.data.sampling import Places
 from rsseg.data.store import Store
-from rsseg.data.windows import GridCell, GridWindows, StoreWindows
-from rsseg.dataset import Data, TrainStatistics
-from rsseg.distributed import is_main
+from rsseg.data.windows import GridCell
 from rsseg.files import write_json
-from rsseg.losses.class_weights import counted_weights
-from rsseg.metrics import Sample, choose_pixels
-from rsseg.metrics.counters import LogitSample
+from rsseg.metrics import Sample
 from rsseg.metrics.scaling import scaling_facts
-from rsseg.pictures.windows import pick_windows
 from rsseg.setup import Setup
 from rsseg.task import Task
-from rsseg.training.counting import PointCounts, Thresholds
-from rsseg.training.recorder import Panel, Recorder, Split
+from rsseg.training.operating_points import PointCounts, Thresholds
+from rsseg.training.recorder import Recorder, labelled_tasks
 
 log = logging.getLogger(__name__)
-
-PANEL: Mapping[str, Mapping[str, Any]] = {
-    "ce": {"_target_": "rsseg.losses.CrossEntropy"},
-    "weighted_ce": {"_target_": "rsseg.losses.CrossEntropy", "class_weights": "inverse_frequency"},
-    "focal": {"_target_": "rsseg.losses.Focal", "gamma": 2.0},
-    "dice": {"_target_": "rsseg.losses.Dice"},
-    "jaccard": {"_target_": "rsseg.losses.Jaccard"},
-    "tversky": {"_target_": "rsseg.losses.Tversky", "alpha": 0.3, "beta": 0.7},
-    "focal_tversky": {"_target_": "rsseg.losses.FocalTversky", "alpha": 0.3, "beta": 0.7, "gamma": 0.75},
-    "lovasz_binned": {"_target_": "rsseg.losses.Lovasz", "bins": 512},
-}
-"""The panel: losses that value each validation, whichever one trains, under the names of ``configs/loss/term``.
-
-Binned Lovasz joins the one pass, where the exact one would sort every error.
-"""
-
-PROBES = 4  # windows, at most a batch of them, on which gradients, and gains, are recorded
-
-
-def make_recorder(setup: Setup, run: RunFolder, data: Data, sampler: Places) -> Recorder:
-    """The callback that records a run; its probe windows are the first of the training stream, not augmented."""
-    val = data.stores["val"]
-    stream = StoreWindows(data.stores["train"], setup.window, sampler)
-    probes = [stream.batch([k]) for k in range(min(PROBES, setup.batch_size))] if is_main() else []
-    held_out = pick_windows(val, setup.window, PROBES) if setup.record.gain and is_main() else []
-    panels = {head: _panel(setup, head, data.numbers) for head in setup.tasks}
-    return Recorder(run.records, recorded_split(val), panels, make_samples(setup, val), probes, held_out)
-
-
-def recorded_split(store: Store) -> Split:
-    """The scenes of a store, as they are recorded."""
-    names, groups = [scene.name for scene in store.scenes], group_names(store.scenes)
-    return Split(names, groups, {target: census.positives > 0 for target, census in store.censuses.items()})
-
-
-def labelled_tasks(setup: Setup) -> dict[str, Task]:
-    """The tasks of the heads whose targets hold labels."""
-    return {name: task for name, task in setup.tasks.items() if not task.real}
-
-
-def make_samples(setup: Setup, store: Store) -> dict[str, LogitSample]:
-    """By head with labels, what gathers the logits of a sample of pixels while the grid over all scenes is predicted."""
-    cores = GridWindows(store, setup.window, setup.margin).cores
-    return {name: LogitSample(_pixels(store, task), cores, task) for name, task in labelled_tasks(setup).items()}
-
-
-def _pixels(store: Store, task: Task) -> Any:
-    """The pixels of the sample of a head."""
-    layers = (store.arrays(scene)[1].get(task.target) for scene in range(len(store)))
-    masks = (None if mask is None else task.hard_labels(np.asarray(mask)) for mask in layers)
-    return choose_pixels(masks, len(store), task)
-
-
-def panel_facts(task: Task, numbers: TrainStatistics) -> dict[str, dict[str, Any]]:
-    """What the losses of a head's panel are made with, counted weights as numbers, by name; none for real values."""
-    losses, counted = {} if task.real else PANEL, numbers.targets[task.target]
-    return {name: counted_weights(node, f"panel.{name}", task, counted) for name, node in losses.items()}
-
-
-def _panel(setup: Setup, head: str, numbers: TrainStatistics) -> Panel:
-    """The losses that a head is valued by."""
-    task = setup.tasks[head]
-    facts = panel_facts(task, numbers)
-    return Panel({name: build(node, f"panel.{name}", TERM, task=task.kind) for name, node in facts.items()}, facts)
-
 
 Count = Callable[[Mapping[str, Tensor], Batch], None]  # what takes a batch of logits by head
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsseg.comparison.records import CALIBRATED, POINTS
-from rsseg.contract import IGNORE, Batch, layers_of
-from rsseg.data.windows import GridCell
+from rsseg.contract import Batch, layers_of
+from rsseg.data.windows import GridCell, WholeScenes
 from rsseg.metrics.average import Array
 from rsseg.metrics.calibration import calibration_sums
 from rsseg.metrics.counters import Boundary, Confusion, ScoreHistogram
@@ -37,16 +37,13 @@ class PointCounts:
         sizes: NDArray[np.int64],  # ``[S, 2]``, the scenes' heights and widths
         thresholds: Mapping[str, Thresholds],  # by head, those of each scene; none: it is not counted at tuned points
     ) -> None:
-        self.tasks, self.sizes, scenes = dict(tasks), sizes, len(sizes)
-        self.thresholds = {
-            name: {at: torch.from_numpy(tuned).float() for at, tuned in own.items()} for name, own in thresholds.items()
-        }
-        self.confusions = {
-            name: {at: Confusion(task, scenes) for at in ("fixed", *thresholds[name])} for name, task in tasks.items()
-        }
+        self.tasks, scenes = dict(tasks), len(sizes)
+        self.confusions = {name: {"fixed": Confusion(task, scenes)} for name, task in tasks.items()}
+        for name, own in self.confusions.items():
+            own |= {at: Confusion(tasks[name], scenes, torch.from_numpy(t).float()) for at, t in thresholds[name].items()}
         self.histograms = {name: ScoreHistogram(task, scenes) for name, task in tasks.items()}
         self.boundaries = {name: Boundary(task, scenes) for name, task in tasks.items()}
-        self._scenes: dict[str, tuple[Tensor, Tensor]] = {}  # prediction and mask of the scene that is being put together
+        self._wholes = {name: WholeScenes(sizes) for name in tasks}
 
     def count(self, outputs: Mapping[str, Tensor], batch: Batch, cores: Sequence[GridCell], wanted: NDArray[np.bool_]) -> None:
         """Count the logits of a batch by head, of the scenes that are `wanted`, bool ``[S]``; its numbers stand for `cores`."""
@@ -57,34 +54,18 @@ class PointCounts:
         scene = batch["scene"][here]
         for name, task in self.tasks.items():
             logits, truth = outputs[name][here], task.hard_labels(layers[task.target][here])
-            self.confusions[name]["fixed"].to(logits.device).update(logits, truth, scene)
-            for at, tuned in self.thresholds[name].items():
-                own = tuned.to(logits.device)[scene, :, None, None]
-                moved = logits + own if task.exclusive else logits - own  # a bias is added, a threshold exceeded
-                self.confusions[name][at].to(logits.device).update(moved, truth, scene)
-            self.histograms[name].to(logits.device).update(logits, truth, scene)
-            predicted = task.predict(logits).to(torch.uint8)
-            for labels, target, k in zip(predicted, truth, batch["k"][here.cpu()].tolist(), strict=True):
-                self._place(name, labels, target, cores, k)
-
-    def _place(self, name: str, labels: Tensor, target: Tensor, cores: Sequence[GridCell], k: int) -> None:
-        """Put a window's inner part into its scene; a scene that is complete is counted."""
-        core = cores[k]
-        if k == 0 or cores[k - 1].scene != core.scene:
-            shape = (*target.shape[:-2], *self.sizes[core.scene].tolist())
-            empty = torch.full(shape, IGNORE, dtype=torch.uint8, device=target.device)
-            self._scenes[name] = empty, empty.clone()
-        for whole, part in zip(self._scenes[name], (labels, target), strict=True):
-            core.paste(part, whole)
-        if k == len(cores) - 1 or cores[k + 1].scene != core.scene:
-            predicted, mask = (whole.unsqueeze(0) for whole in self._scenes.pop(name))
-            number = torch.tensor([core.scene], device=mask.device)
-            self.boundaries[name].to(mask.device).update(predicted, mask, number)
+            for counter in (*self.confusions[name].values(), self.histograms[name]):
+                counter.to(logits.device).update(logits, truth, scene)
+            maps = task.predict(logits).to(torch.uint8), truth.to(torch.uint8)
+            for k, *parts in zip(batch["k"][here.cpu()].tolist(), *maps, strict=True):
+                if whole := self._wholes[name].add(cores, k, parts):
+                    number, (predicted, mask) = torch.tensor([whole[0]], device=truth.device), whole[1]
+                    self.boundaries[name].to(truth.device).update(predicted[None], mask[None], number)
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
         """What was counted of a head, as ``records/crossed.npz`` holds it: 0 for other scenes, NaN for points not tuned."""
         task, histogram = self.tasks[name], self.histograms[name]
-        counts = np.full((len(POINTS), len(self.sizes), task.channels, 4), np.nan)
+        counts = np.full((len(POINTS), len(histogram.lost), task.channels, 4), np.nan)
         for at, confusion in self.confusions[name].items():
             counts[POINTS.index(at)] = class_counts(confusion.counts.cpu(), task)
         contours = self.boundaries[name].counts.cpu().numpy()

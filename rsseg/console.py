@@ -11,11 +11,7 @@ from rich.table import Table
 
 
 def print_table(rows: Sequence[dict[str, Any]], title: str) -> None:
-    """Print rows as a table: numbers to the right, NaN as a dash.
-
-    Args:
-        rows: One at least; their keys become the columns, which are empty where a row lacks them.
-        title: The line above.
+    """Print rows, one at least, as a table with a column for each of their keys: numbers to the right, NaN as a dash.
 
     Example:
         >>> print_table([{"class": "road", "iou": 0.5}], "Scores")  # doctest: +ELLIPSIS

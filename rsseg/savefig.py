@@ -24,10 +24,6 @@ def plain_text(figure: Figure) -> Iterator[None]:
 
 
 def save(figure: Figure, path: Path, **options: Any) -> None:
-    """Write a figure; options such as its dpi are those of `Figure.savefig`.
-
-    Raises:
-        UnwritableError: If the file can't be written.
-    """
+    """Write a figure; options such as its dpi are those of `Figure.savefig`."""
     with plain_text(figure), atomic_write(path) as part:
         figure.savefig(part, **options)

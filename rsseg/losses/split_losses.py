@@ -14,10 +14,10 @@ from rsseg.collective import global_sums
 from rsseg.contract import known
 from rsseg.devices import exact_dtype
 from rsseg.losses.composite import Composite
-from rsseg.losses.planes import pixel_share
+from rsseg.losses.pieces import pixel_share
 from rsseg.losses.sums import COUNT, Sums, pixel_sums
+from rsseg.losses.terms.base import Term, is_of_sums
 from rsseg.losses.terms.regression import Quotient
-from rsseg.losses.terms.term import Term, is_of_sums
 from rsseg.task import Task
 
 Totals: TypeAlias = dict[Any, Tensor]

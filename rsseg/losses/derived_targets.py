@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rsseg.contract import IGNORE, holds_reals, known, number
 from rsseg.losses.checks import positive
-from rsseg.losses.planes import pixel_share
+from rsseg.losses.pieces import pixel_share
 from rsseg.losses.terms.pixelwise import CrossEntropy
 from rsseg.task import TASKS, Task
 

@@ -25,9 +25,6 @@ def make_source(config: Mapping[str, Any], trust: Sequence[str]) -> Source:
     Args:
         config: The config as plain values.
         trust: Packages of the user's whose classes it may name.
-
-    Raises:
-        InputError: If the source can't be made, or its files can't be found.
     """
     dataset, given = config["dataset"], given_to_source(config)
     node = dataset["source"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import Any, ClassVar, Literal, TypeAlias, TypeGuard, dataclass_transform
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeGuard, dataclass_transform
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from rsseg.collective import global_ratio
 from rsseg.contract import IGNORE, InputError
 from rsseg.losses.checks import RULES, SEGMENTATION, check_weight, check_weight_values, fitting, warn_of_probabilities
-from rsseg.losses.pieces import wide
-from rsseg.losses.planes import Planes, pixel_share
+from rsseg.losses.pieces import pixel_share, wide
 from rsseg.losses.sums import COUNT, SOFT, Over, Sum, Sums, over_batch, pixel_sums
 from rsseg.task import TASKS
 
@@ -25,6 +24,30 @@ Classes: TypeAlias = Literal["all", "present"] | Sequence[int]
 
 PerClass: TypeAlias = Sequence[float] | Tensor | None
 """One number per class; None: 1 for all."""
+
+
+class Planes(NamedTuple):
+    """Logits in which ignored pixels are harmless, and a plane of truth for each class; all ``[B, C, H, W]``.
+
+    Attributes:
+        logits: float32 or float64, 0 at ignored pixels.
+        own: bool, which valid pixels belong to the class.
+        other: bool, which valid pixels do not.
+        share: What each pixel counts for, 0 at ignored ones, in the logits' dtype.
+        exclusive: Whether the classes exclude each other: softmax, not sigmoid.
+    """
+
+    logits: Tensor
+    own: Tensor
+    other: Tensor
+    share: Tensor
+    exclusive: bool
+
+    @property
+    def p(self) -> Tensor:
+        """Probabilities, 0 where ignored."""
+        p = self.logits.softmax(1) if self.exclusive else self.logits.sigmoid()
+        return torch.where(self.share > 0, p, 0)
 
 
 @dataclass_transform(eq_default=False)

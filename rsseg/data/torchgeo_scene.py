@@ -92,7 +92,6 @@ class Sample(Scene):
     number: int
 
     def signature(self) -> tuple[object, ...]:
-        """See `Scene`."""
         return self.samples.fingerprint, self.number, self.masks == (None,), self.unlabelled, self.nodata
 
     def check(self, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> Facts:
@@ -100,7 +99,6 @@ class Sample(Scene):
         return self.samples.first[0]
 
     def reader(self, mask_readers: Sequence[MaskReader], bands: Sequence[int], facts: Facts | None = None) -> SampleReader:
-        """See `Scene`."""
         with naming(self.image):
             return SampleReader(self, mask_readers, bands)
 
@@ -143,13 +141,11 @@ class SampleReader(SceneReader):
         return 1, 1
 
     def read_pixels(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """See `SceneReader`."""
         pixels = self.pixels[:, *window.toslices()]
         missing = find_missing(pixels, self.scene.nodata)
         return np.where(missing, np.zeros((), pixels.dtype), pixels), missing
 
     def _decode(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
-        """See `SceneReader`."""
         if self.mask is None:  # where others of a test split have one
             return mask_reader.task.unknown_target((int(window.height), int(window.width)))
         return mask_reader.decode(mask_reader.chosen_bands(self.mask[:, *window.toslices()]))

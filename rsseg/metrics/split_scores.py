@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from rsseg.metrics.average import Array, present_mean
+from rsseg.metrics.base import Metric, kept_classes
 from rsseg.metrics.errors import ERRORS, error_metrics
-from rsseg.metrics.metric import Metric, kept_classes
 from rsseg.metrics.scores import CLASS_SCORES, MATCHES, class_counts, label_metrics, match_metrics
 from rsseg.task import Task
 
@@ -30,9 +30,6 @@ def metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
     """What a head can be scored by, by name: see `label_metrics`, `error_metrics` and `match_metrics`.
 
     Classes, or values, of `without` are left out of means.
-
-    Raises:
-        InputError: If there is no such class, or none is left.
     """
     return METRICS[task.counted][0](task, without)
 
@@ -120,10 +117,10 @@ class Scores:
         return [{"scene": scene, **{name: float(c[i]) for name, c in columns.items()}} for i, scene in enumerate(scenes)]
 
     def pair_table(self) -> list[dict[str, Any]]:
-        """One row per cell of the confusion matrices, summed over scenes: labelled as, predicted as, pixels."""
+        """One row per cell of the confusion matrices, if there are some, summed over scenes: labelled, predicted, pixels."""
         return [
             {"labelled": row, "predicted": column, "pixels": int(self.sums[:, plane, i, j].sum())}
-            for plane, names in enumerate(self.task.matrices)
+            for plane, names in enumerate(() if self.task.real else self.task.matrices)
             for i, row in enumerate(names)
             for j, column in enumerate(names)
         ]
