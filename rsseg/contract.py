@@ -30,9 +30,9 @@ BESIDE_LAYERS = ("image", "scene", "k", "corner")
 
 
 class InputError(Exception):
-    """A mistake in what the user gave: configuration, files or labels.
+    """A mistake of the user's in configuration, files or labels.
 
-    The message says what was found, what was expected and what to do. Entry points print it alone, without a stack
+    The message gives the finding, the expectation and the remedy. Entry points print it alone, without a stack
     trace, and exit with 1. Whatever is given something that it can't use raises it; docstrings say so where it is no matter
     of course.
     """

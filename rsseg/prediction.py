@@ -274,7 +274,7 @@ def _files_of(scene: Scene) -> str:
 def _is_made(files: Sequence[Path], asked: Mapping[str, Any], overwrite: bool) -> bool:
     """Whether the files of a scene are there and stay; refused if one is not rsseg's, or is to stay and of another scene.
 
-    What is `asked` for is told where it differs from how they were made.
+    The message names the settings in `asked` that differ from those that made them.
     """
     made = {path: made_by(path) for path in files if path.exists()}
     for path, how in made.items():

@@ -97,7 +97,7 @@ class Race:
         words: Sequence[str],  # of rsseg train that all runs share beside the folder
         rows: Mapping[str, Mapping[str, str]],
         seeds: Sequence[int],  # all of them
-        metric: str = "",  # what rows are compared by; empty: `Task.score`
+        metric: str = "",  # ranks the rows; empty: `Task.score`
         equal_within: float = EQUAL,  # a difference of no practical use
     ) -> None:
         if len(seeds) <= FIRST_LOOK:

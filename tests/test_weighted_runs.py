@@ -132,7 +132,7 @@ def test_pasted_objects_bring_their_weights(started):
     [
         (["dataset.fractions=1", "dataset.mask_values=[0,1,2]"], "shares or labels; set dataset.mask_values=null"),
         (["dataset.fractions=100", "dataset.ignore_values=[255]"], "shares or labels; set dataset.ignore_values=null"),
-        (["dataset.fractions=0"], "dataset.fractions=0: what stands for a whole pixel has to be above 0"),
+        (["dataset.fractions=0"], "dataset.fractions=0: the value of a whole pixel has to be above 0"),
         (["dataset.fractions=1", "loss=lovasz"], "loss.terms.lovasz: Lovasz needs labels; found class shares"),
         (["dataset.fractions=1", "loss=ce_dice_boundary"], "loss.terms.boundary: Boundary needs labels"),
         (["loss.edge_weight={sgma: 2}"], r"loss\.edge_weight\.sgma: there is no such setting \(did you mean 'sigma'\?\)"),

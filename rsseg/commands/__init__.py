@@ -1,4 +1,4 @@
-"""The commands, one a file: its settings and what it calls. Importing one does not import torch."""
+"""The commands, one a file: its settings and its function. Importing one does not import torch."""
 
 COMMANDS = {
     "train": "train a model, or with -m many of them",
@@ -8,6 +8,6 @@ COMMANDS = {
     "describe": "describe a dataset, or the label noise that a run finds",
     "export": "write a model for use without rsseg",
     "search": "search for settings",
-    "reproduce": "train a run again, and say whether it gives what it gave",
+    "reproduce": "train a run again, and say whether the results are the same",
     "new": "start a folder of your own",
 }

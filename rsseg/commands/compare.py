@@ -13,14 +13,14 @@ class Arguments(Question):
 
     runs=FOLDER[,FOLDER...]    a sweep's folder, or several run folders
     out=FOLDER                 default: comparison in the first folder (comparison_dice, ... by another metric)
-    metric=METRIC              what losses are ranked by: iou (the default), dice, precision, recall, f0.5, f2, kappa,
+    metric=METRIC              the measure that ranks the losses: iou (the default), dice, precision, recall, f0.5, f2, kappa,
                                balanced_accuracy or boundary_iou; of a class: recall/road; recall_micro, recall_weighted,
                                scene_recall; of a regression rmse (the default), mae, r2, absolute_bias; of a value: rmse/height
     head=NAME                  of runs with several heads, the one that is compared; default: the first
     without=CLASS[,CLASS...]   classes that are left out of mean scores; default: as the runs were trained (metrics.without)
     split=test                 score the best checkpoints on the test split; default: val, by checkpoints of the other half
     equal_within=0.01          losses whose scores differ by less are practically equal
-    allow_different=true       compare runs that differ in what no sweep varies all the same: settings, training data, code
+    allow_different=true       compare runs although they differ in more than a sweep varies: settings, training data, code
     trust=PACKAGE[,PACKAGE...] packages of your own that the runs were trained with: their code runs
     """
 

@@ -12,7 +12,7 @@ class Arguments:
     """Score the best checkpoint of a run, or of several as an ensemble, on whole scenes; or a finished map by a mask.
 
     run=FOLDER[,FOLDER...]    the run folder; several, or a folder that holds runs (a sweep, a k-fold): an ensemble of the
-                              finished ones, by the mean of their probabilities, and what it gains over its members
+                              finished ones, by the mean of their probabilities, with its gain over its members
     split=NAME                train, val (default) or test
     scene=IMAGE mask=FILE     score an image of your own instead of a split, by a raster or vector file in any CRS
     map=MAP mask=FILE         score a finished map, such as rsseg predict writes, on its grid

@@ -16,7 +16,7 @@ class Arguments:
     """Start a folder to work in: the config of a dataset of your own, and the commands that come next.
 
     rsseg new NAME    the folder NAME, with configs/dataset/NAME.yaml and README.md
-    root=FOLDER       the folder of your images and masks: the config says what is found in it; without, it is to be filled in
+    root=FOLDER       the folder of your images and masks: the config is made from its files; without, it is to be filled in
 
     In that folder `rsseg train dataset=NAME` finds the config; so does every file below configs that you add, such as
     configs/loss/mine.yaml for loss=mine.
@@ -37,7 +37,7 @@ rsseg compare runs=<the sweep's folder>        # which loss to train with: repor
 rsseg predict run=<a run's folder> scene=<image>
 ```
 
-`configs/dataset/{name}.yaml` says where images and masks are, and what the masks hold. Run the commands in this folder.
+`configs/dataset/{name}.yaml` names the images and masks, and the masks' values. Run the commands in this folder.
 """
 
 

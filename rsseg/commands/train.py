@@ -43,7 +43,7 @@ def run_job(config: DictConfig) -> float:
         if single:
             sys.exit(f"error: {error}")
         log.error("%s: %s", folder, error)  # Hydra would say it at the end of the sweep only
-        raise CompactHydraException(str(error)) from None  # what Hydra prints without a stack trace; the sweep goes on
+        raise CompactHydraException(str(error)) from None  # Hydra prints it without a stack trace; the sweep goes on
 
 
 def main() -> None:
@@ -61,5 +61,5 @@ def main() -> None:
             else:
                 prepare(CONFIGS, sys.argv[1:])
                 run_job()
-    except KeyboardInterrupt:  # a sweep's, or after the last step; what trains says itself how to go on
-        sys.exit("interrupted: the same command goes on, in a sweep with what is not finished")
+    except KeyboardInterrupt:  # a sweep's, or after the last step; training itself tells how to go on
+        sys.exit("interrupted: the same command goes on, in a sweep with the runs that are not finished")

@@ -170,7 +170,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        why = error if isinstance(error, OSError) else "it is damaged"  # NumPy takes what is no archive for a pickle
+        why = error if isinstance(error, OSError) else "it is damaged"  # NumPy takes any other file for a pickle
         raise RecordError(path, f"can't be read ({why})") from None
 
 

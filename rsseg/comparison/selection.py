@@ -190,7 +190,7 @@ def pool_folds(runs: Sequence[Run], folds: Collection[str]) -> list[Run]:
         missing = set(folds) - {str(run.fold) for run in parts}
         if missing:
             why = f"its seed lacks fold {', '.join(sorted(missing))}"
-            whole.leave_out(why, "finish the sweep, and train again what has diverged")
+            whole.leave_out(why, "finish the sweep, and train diverged runs again")
             continue
         pooled.append(whole)
         if len(parts) == 1:

@@ -123,7 +123,7 @@ class RunFolder:
             why = "it has no config.yaml" if self.path.is_dir() else "it is a file" if self.path.exists() else "it is not there"
             for own in (self.path, *sorted(self.path.glob("*"))):
                 if own.suffix in GRAPHS:
-                    why = f"{own.name} is a graph for {GRAPHS[own.suffix]}; rsseg predict reads runs, or what to=folder exports"
+                    why = f"{own.name} is a graph for {GRAPHS[own.suffix]}; rsseg predict reads runs, or exports of to=folder"
             raise InputError(f"{self} is no run folder: {why}")
         try:
             content: Any = OmegaConf.to_container(OmegaConf.load(self.config_file), resolve=False)

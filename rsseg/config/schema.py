@@ -51,7 +51,7 @@ class DatasetConfig(TargetFacts):
     Attributes:
         name: Used in folder names.
         targets: Several targets by name, each with settings of its own (see `rsseg.config.targets.TargetConfig`); task, classes
-            and what else of them stands here is then null.
+            and the other settings of targets here are then null.
         unlabelled: By the name of a scene, or a pattern of names such as ``tile_*``, the classes that are not labelled in it,
             with their target before them (``cover/road``) if another target has one of that name. Their pixels neither train
             nor score that class.

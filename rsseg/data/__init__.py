@@ -1,1 +1,1 @@
-"""Scenes, windows and what happens to them before the model sees them."""
+"""Scenes and windows, from files to the batches of a model."""

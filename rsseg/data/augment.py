@@ -26,7 +26,7 @@ from rsseg.task import Task
 
 
 def erase(image: Tensor, layers: Layers, where: Tensor) -> tuple[Tensor, Layers]:
-    """Set pixels to 0 in the image and to what is unknown in the layers: `IGNORE` among labels, NaN among real numbers."""
+    """Set pixels to 0 in the image and to "not known" in the layers: `IGNORE` among labels, NaN among real numbers."""
     planes = where[:, None]
     erased = {name: layer.masked_fill(where if layer.ndim == 3 else planes, unknown(layer)) for name, layer in layers.items()}
     return image.masked_fill(planes, 0), erased
@@ -39,7 +39,7 @@ def dihedral(image: Tensor, element: int) -> Tensor:
 
 
 def dihedral_matrix(element: int) -> NDArray[np.float64]:
-    """What `dihedral` does to a vector (down, across)."""
+    """The matrix of `dihedral` for a vector (down, across)."""
     turns: NDArray[np.float64] = np.linalg.matrix_power([[0.0, -1.0], [1.0, 0.0]], element % 4)
     return turns @ np.diag([1.0, -1.0]) if element >= 4 else turns
 
@@ -50,7 +50,7 @@ def rescale(
     """Enlarge a part of each window to the whole frame (scale ``[B]`` above 1), or shrink the window into a part of it.
 
     Output position u samples input position ``u / scale + shift`` (frame coordinates -1 to 1, ``[B, 2]`` down and right):
-    images bilinearly, layers by the nearest pixel. What lies beyond the window is erased. Shrinking does not smooth: below a
+    images bilinearly, layers by the nearest pixel. Pixels beyond the window are erased. Shrinking does not smooth: below a
     scale of about 0.5, fine texture aliases. Lengths and directions in the targets of `tasks` are scaled too.
     """
     device, inside, nearest, places, beside = image.device, [], [], [], []
@@ -98,7 +98,7 @@ class Augmentation(ABC):
     def fit(self, read: Read, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
         """Take something from the training split, such as objects to paste; called once in every process before training.
 
-        What is kept must be a function of the seed and of the arguments, so that all processes and a resumed run keep the same.
+        State must be a function of the seed and of the arguments, so that all processes and a resumed run keep the same.
         Stored pixels are normalised by `mean` and `std` of their band.
         """
         return
@@ -185,9 +185,9 @@ class ScaleCrop(Sometimes):
 
 
 class CutOut(Sometimes):
-    """Hides rectangles (DeVries and Taylor 2017), so that a model learns to use what surrounds an object.
+    """Hides rectangles (DeVries and Taylor 2017), so that a model learns to use the surroundings of an object.
 
-    The hidden pixels are erased from the layers: nothing is learnt from guessing what lies there.
+    The hidden pixels are erased from the layers: nothing is learnt from guesses there.
 
     Args:
         count: The number of rectangles per window; they may overlap.

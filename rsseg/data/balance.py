@@ -1,6 +1,6 @@
 """Samplers against imbalance: rare classes more often, or fewer windows that show the most frequent class alone.
 
-What they need of the split is counted once, in blocks; a draw then is a binary search. They are what imbalanced-learn calls
+The split is counted once, in blocks; a draw then is a binary search. They are, in the words of imbalanced-learn,
 RandomOverSampler, RandomUnderSampler and NearMiss, but of windows: the pixels around a drawn one come along with it.
 """
 
@@ -133,7 +133,7 @@ class NearBorder(Undersample):
 
 
 def _minority(blocks: Blocks, task: Task) -> NDArray[np.bool_]:
-    """Which blocks hold a pixel of another class than the most frequent one."""
+    """The blocks that hold a pixel of another class than the most frequent one."""
     counts = blocks.by_label(task)
     if not task.separate:
         counts[:, counts.sum(axis=0).argmax()] = 0

@@ -1,4 +1,4 @@
-"""What samplers draw from: scenes cut into square blocks, whose pixels of each class are counted while one is decoded."""
+"""Blocks: squares of scenes, from which samplers draw; the pixels of each class in them are counted during decoding."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ class Counter:
             self.bands.add(band, values)
 
     def counts(self, dtype: np.dtype[Any]) -> dict[str, NDArray[Any]]:
-        """What was counted of a scene of this dtype.
+        """The counts of a scene of this dtype.
 
         Returns:
             - ``layout``: int64 ``[3]``: height, width, and the number of pixels without data.

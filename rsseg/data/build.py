@@ -1,4 +1,4 @@
-"""Opening a store: what is not in it yet is decoded, in threads, since rasterio and Pillow let others run meanwhile."""
+"""Opening a store: new scenes are decoded, in threads, since rasterio and Pillow let others run meanwhile."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def open_store(
     Several processes may do so at once, in the same store. The names of its files are looked at here; sizes and check sums of a
     scene when its pixels are first asked for, see `Store.arrays`: a hundred thousand scenes are opened in seconds.
 
-    `folder` is where the decoded scenes of all splits lie, `title` what messages begin with. With `skip` scenes that can't be
+    `folder` is where the decoded scenes of all splits lie, `title` the beginning of messages. With `skip` scenes that can't be
     decoded are left out; with `full` all of a scene is compared with its check sums when it is opened first, not a few blocks.
     """
     try:
@@ -115,7 +115,7 @@ def _decode(
     if any(_may_disagree(known[name]) for name in todo):
         beside = {name for name, scene in known.items() if _may_disagree(scene)} - set(todo)
     facts: dict[str, Facts] = {}
-    sizes: dict[str, int] = {}  # what each takes on disk
+    sizes: dict[str, int] = {}  # bytes of each on disk
 
     def check(name: str) -> None:
         scene = known[name]
@@ -146,7 +146,7 @@ def _decode(
 
 
 def _in_threads(work: Callable[[str], None], names: Sequence[str], title: str, stop: bool) -> dict[str, str]:
-    """Call a function with every scene's name; returns what went wrong by that name, and with `stop` begins no other then."""
+    """Call a function with every scene's name; returns its errors by that name, and with `stop` begins no other after one."""
     stopped = threading.Event()
 
     def attempt(name: str) -> str:

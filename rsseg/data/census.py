@@ -1,4 +1,4 @@
-"""What a split holds: pixels per class, band statistics, and where in the scenes each class lies.
+"""The census of a split: pixels per class, band statistics, and the blocks that hold each class.
 
 Counted scene by scene while they are decoded, so that no pixel is read for it a second time.
 """
@@ -50,7 +50,7 @@ class BandStatistics(Statistics):
 
 @dataclass(frozen=True)
 class Census:
-    """What is known of a split and one of its targets."""
+    """Counts and statistics of a split and one of its targets."""
 
     positives: NDArray[np.int64]  # [S, K], per scene the pixels of each class (binary, multilabel: of label 1)
     valid: NDArray[np.int64]  # [S, K], per scene the pixels that are labelled
@@ -67,7 +67,7 @@ class Census:
 
 
 def index_counts(scenes: Sequence[Mapping[str, NDArray[Any]]], targets: int) -> dict[str, NDArray[Any]]:
-    """What a split holds, as arrays by name, from what `Counter.counts` gave of each scene; `read_censuses` reads it."""
+    """The counts of a split as arrays by name, from `Counter.counts` of each scene; `read_censuses` reads them."""
     layout = np.stack([scene["layout"] for scene in scenes])
     area = layout[:, :2].prod(axis=1)
     with_data = (area - layout[:, 2])[:, None]
@@ -99,7 +99,7 @@ def _statistics(n: Floats, means: Floats, squares: Floats, low: Floats, high: Fl
 
 
 def read_censuses(index: Mapping[str, NDArray[Any]], targets: Sequence[str]) -> dict[str, Census]:
-    """The census of each target of a split, from what `index_counts` gave."""
+    """The census of each target of a split, from the arrays of `index_counts`."""
     layout, sizes = index["layout"], index["layout"][:, :2]
     bands = BandStatistics(
         **{key: index[f"bands_{key}"] for key in ("mean", "std", "min", "max", "percentiles")},
@@ -137,7 +137,7 @@ def check_absent(census: Census, task: Task, split: str, named: Collection[str] 
             "hold those places, and at dataset.source.attribute and values"
         )
     elif nothing:
-        shares = "none has a share above a half: is dataset.fractions what stands for a whole pixel in the masks?"
+        shares = "none has a share above a half: is dataset.fractions the value of a whole pixel in the masks?"
         fault = f"no pixel of the {split} split is labelled {' or '.join(absent)}: {shares if task.soft else zero_and_255}"
     elif split == "train" and task.kind == "binary" and int(census.positives.sum()) == labelled:
         fault = (
@@ -194,7 +194,7 @@ def describe_other_radiometry(
 ) -> str:
     """One line where other pixels seem to be of another type or range than those that train; empty where they do not.
 
-    Means and deviations are ``[C]``; an empty `dtype` is not known, nor `other_std` of what is only a part of a scene.
+    Means and deviations are ``[C]``; an empty `dtype` is not known, nor `other_std` of a part of a scene.
     """
     far = abs(other - mean) / std
     worst = int(np.nanargmax(far)) if not np.isnan(far).all() else 0

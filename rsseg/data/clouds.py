@@ -23,13 +23,13 @@ class Sky(NamedTuple):
     shade: NDArray[np.float64]  # from 0 to 1, the opacity of the cloud between the ground and the sun
 
     def over(self, scene: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A scene ``[3, H, W]`` seen through the clouds: shadows first, then what hides them."""
+        """A scene ``[3, H, W]`` seen through the clouds: shadows first, then the clouds that hide them."""
         lit = scene * (1 - DARKNESS * self.shade)
         white = np.array(COLOUR)[:, None, None] * (0.82 + 0.18 * self.opacity)  # thin parts are greyer
         return (lit * (1 - self.opacity) + white * self.opacity).astype(np.float32)
 
     def labels(self, water: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """What is seen from above, uint8 ``[3, H, W]`` of 0 and 1: clouds; shadows and water, also through a thin cloud."""
+        """The labels as seen from above, uint8 ``[3, H, W]`` of 0 and 1: clouds; shadows and water, also through thin cloud."""
         clear = self.opacity < OPAQUE
         return np.stack([self.cloud, self.shadow & clear, water & clear]).astype(np.uint8)
 
@@ -41,7 +41,7 @@ def draw_sky(rng: np.random.Generator, size: int, share: float, sun: NDArray[np.
     scene = slice(margin, margin + size)
     edge = np.quantile(field[scene, scene], 1 - share)
     thickness, top = rng.uniform(0.5, 1.2), rng.uniform(0.8, 0.98)
-    rise = np.clip(0.25 + (field - edge) / thickness, 0, 1)  # a haze reaches beyond what is called a cloud
+    rise = np.clip(0.25 + (field - edge) / thickness, 0, 1)  # a haze reaches beyond the labelled cloud
     opacity = top * rise**2 * (3 - 2 * rise)
     row, column = np.rint(rng.uniform(*REACH) * sun).astype(int)
     toward_sun = slice(margin + row, margin + row + size), slice(margin + column, margin + column + size)

@@ -27,25 +27,25 @@ from rsseg.data.raster import open_raster
 from rsseg.data.scene import Facts, Scene, SceneReader
 from rsseg.files import atomic_write
 
-FORMAT = b"rsseg store 5\n"  # what files of arrays begin with; to be raised when scenes or counts are written otherwise
+FORMAT = b"rsseg store 5\n"  # the beginning of files of arrays; to be raised when scenes or counts are written otherwise
 SUM = 16  # bytes of the check sum that follows
 BLOCK = 1 << 16  # bytes of a file of pixels that have a check sum of their own
 SAMPLED = 8  # blocks of a file that are looked at when it is opened
 PART = 1 << 20  # pixels that a thread decodes at a time
-BUFFER = 8 << 20  # bytes of a file that are written at once: what lies together in memory is mapped in larger pieces
+BUFFER = 8 << 20  # bytes of a file that are written at once: a file that lies together in memory is mapped in larger pieces
 LARGE = 1 << 30  # bytes of a file from which on it is mapped in another way
 MAPS = 40_000  # arrays that are mapped at a time: a process may have 65,530 maps, unless its kernel was told otherwise
 
 
 def store_name(scene: Scene, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> str:
-    """What a scene's files in the store begin with: a hash of everything that its pixels depend on."""
+    """The beginning of the names of a scene's files in the store: a hash of everything that its pixels depend on."""
     targets = [(d.task.target, d.task.kind, d.task.channels, d.signature) for d in mask_readers]
     facts = (5, scene.signature(), list(bands), targets)  # 5: those of an earlier version are written over, not left there
     return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
 
 
 def decoded_bytes(scene: Scene, facts: Facts, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> int:
-    """What a scene takes on disk, but for its counts."""
+    """The bytes of a scene on disk, without its counts."""
     per_pixel = sum(math.prod(planes) * dtype.itemsize for planes, dtype in layer_forms(scene, mask_readers).values())
     return math.prod(facts.size) * (per_pixel + len(bands) * facts.dtype.itemsize)
 
@@ -65,7 +65,7 @@ def layer_file(name: str, layer: str) -> str:
 
 
 def layer_files(scene: Scene, name: str, targets: Iterable[str]) -> dict[str, str]:
-    """The names of a scene's files, by what they hold, but for pixels that are missing."""
+    """The names of a scene's files by content, without that of pixels that are missing."""
     own = [target for place, target in enumerate(targets) if scene.mask_of(place) is not None]
     return {layer: layer_file(name, layer) for layer in ("image", *own, *["weight"] * (scene.weight is not None))}
 
@@ -114,7 +114,7 @@ def decode_scene(reader: SceneReader, folder: Path, name: str) -> None:
     ``{name}.image.npy`` holds ``[H, W, C]`` in the scene's dtype; ``{name}.labels.npy`` the mask ``[*planes, H, W]``, or of
     several targets that the scene has ``{name}.{target}.npy`` each; ``{name}.weight.npy``, if any, ``[H, W]`` in its file's
     dtype; ``{name}.missing.npy``, if there are any, bool ``[H, W]``, true for pixels without data; and ``{name}.counts``, which
-    comes last, what `Counter.counts` gives, and the dtype (as ``<u2``), length and block check sums of each other file.
+    comes last, with the arrays of `Counter.counts`, and the dtype (as ``<u2``), length and block check sums of each other file.
 
     Raises:
         InputError: If the scene can't be decoded; `UnwritableError` if it can't be written, which is no scene's fault.
@@ -176,7 +176,7 @@ def has_size(path: str, size: int) -> bool:
 
 
 def find_fault(path: str, length: int, sums: NDArray[np.uint32], full: bool) -> str:
-    """What is wrong with a file that should have this length and check sums; empty: nothing was found, in full or in part."""
+    """The fault of a file that should have this length and check sums, looked for in full or in part; empty: none was found."""
     chosen: Sequence[int] = range(len(sums))
     if not full and len(sums) > SAMPLED:  # the header, the end, and others that are drawn anew each time
         chosen = [0, len(sums) - 1, *random.Random().sample(range(1, len(sums) - 1), SAMPLED - 2)]
@@ -197,7 +197,7 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
-    """What `write_arrays` wrote; None: the file is not there, damaged, or of another version."""
+    """Read the arrays of `write_arrays`; None: the file is missing, damaged, or of another version."""
     try:
         whole = path.read_bytes()
     except OSError:

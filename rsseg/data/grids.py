@@ -1,4 +1,4 @@
-"""Where rasters lie: whether their pixels lie on each other, and whether files of different CRS overlap."""
+"""Grids of rasters: whether their pixels coincide, and whether files of different CRS overlap."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rasterio.warp import transform_bounds
 
 from rsseg.contract import InputError
 
-GDAL_ERRORS = (RasterioError, CPLE_BaseError)  # what rasterio raises: its own errors, and some of GDAL's as they are
+GDAL_ERRORS = (RasterioError, CPLE_BaseError)  # rasterio raises its own errors, and some of GDAL's as they are
 TOLERANCE = 0.01  # of a pixel: corners that are nearer than this are equal
 
 

@@ -134,7 +134,7 @@ def in_fold(owner: Mapping[str, str], groups: Mapping[str, str], folds: int | st
 
 
 def describe_groups(train: Iterable[Scene], val: Sequence[Scene]) -> list[str]:
-    """What scores are worth where validation scenes are not areas of their own, a line each."""
+    """The limits of scores where validation scenes are not areas of their own, a line each."""
     scored = set(group_names(val))
     cut = sorted(scored.intersection(group_names(train)))
     lines = []
@@ -163,6 +163,6 @@ def describe_few_groups(train: Collection[str], val: Collection[str], in_folds: 
         f"; dataset.folds={folds} lets all {len(every)} validate in turn (sweep=kfold)" if len(every) > len(scored) else ""
     )
     return (
-        f"Only {counted(len(scored), 'group')} of scenes to validate on, fewer than {ENOUGH_GROUPS}: what losses differ by is "
-        f"hardly told from what areas differ by{way_out}."
+        f"Only {counted(len(scored), 'group')} of scenes to validate on, fewer than {ENOUGH_GROUPS}: differences of losses are "
+        f"hardly told from those between areas{way_out}."
     )

@@ -24,7 +24,7 @@ def raise_together(faults: Sequence[str]) -> None:
 
 
 def compare_scenes(scenes: Sequence[Scene], facts: Sequence[Facts], bands: Sequence[int]) -> None:
-    """Find what is wrong with the scenes of a split as a whole, and log what the user should know though nothing is wrong.
+    """Find the faults of the scenes of a split as a whole, and log remarks that the user should know of.
 
     Raises:
         InputError: If numbers of bands shift those after them, or vectors touch no image.

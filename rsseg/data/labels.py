@@ -107,7 +107,7 @@ class Labels(MaskReader):
         return np.where(unknown, np.uint8(IGNORE), self._codes[place]), unknown
 
     def _fault(self, unknown: Array) -> str:
-        """What to say of values that have no meaning."""
+        """The message for values that have no meaning."""
         found, counts = np.unique(unknown, return_counts=True)
         shown = [f"#{int(value):06x}" if self.colours else f"{value:g}" for value in found[:SHOWN]]
         listed = ", ".join(f"{text} ({n} pixels)" for text, n in zip(shown, counts, strict=False))
@@ -146,7 +146,7 @@ def _channels(colours: Array) -> NDArray[np.int64]:
 def _without_value(
     raw: Array, hidden: NDArray[np.bool_] | None, nodata: float | None, every: bool = False
 ) -> NDArray[np.bool_]:
-    """Where real numbers ``[bands, H, W]`` are not known: hidden, NaN, or no-data, with `every` where all bands hold it."""
+    """The unknown pixels of real numbers ``[bands, H, W]``: hidden, NaN, or no-data, with `every` where all bands hold it."""
     missing = raw != raw
     if hidden is not None:
         missing |= hidden
@@ -184,7 +184,7 @@ class Shares(MaskReader):
         if len(wrong):
             raise InputError(
                 f"the mask holds {wrong[0]:g}, but with dataset.fractions={self.whole:g} shares lie from 0 to {self.whole:g}: "
-                f"set it to what stands for a whole pixel, or mark such pixels as no-data ({len(wrong)} values)"
+                f"set it to the value of a whole pixel, or mark such pixels as no-data ({len(wrong)} values)"
             )
         shares = shares.clip(0, 1)
         if exclusive:
@@ -237,13 +237,13 @@ class Values(MaskReader):
 
 
 class Weights(MaskReader):
-    """Decodes rasters of what a pixel counts for in the loss: one band of finite numbers of 0 or more; 0 without data."""
+    """Decodes rasters of the weights of pixels in the loss: one band of finite numbers of 0 or more; 0 without data."""
 
     mask_bands, nothing, signature = 1, 0, ("weights",)
 
     def check_bands(self, name: str, bands: int) -> None:
         if bands != 1:
-            raise InputError(f"{name} has {bands} bands, but a weight has one: what a pixel counts for in the loss")
+            raise InputError(f"{name} has {bands} bands, but a weight has one: that of a pixel in the loss")
 
     def decode(self, raw: Array, hidden: NDArray[np.bool_] | None = None, nodata: float | None = None) -> Array:
         """See `MaskReader`: ``[H, W]`` in the file's dtype."""
@@ -275,7 +275,7 @@ def make_mask_reader(
         values: The raw value of label 0, 1, ..., or a list of several: integers, ranges such as "0-127", or "#rrggbb"; None:
             0, 1, ...
         ignore: The values that mean "not labelled"; None: 255 for labels, none for colours and real values.
-        whole: What stands for a whole pixel in masks of class shares.
+        whole: The value of a whole pixel in masks of class shares.
         span: The lowest and the highest real value.
         size: The side of objects that a vector file gives as points, in pixels.
         tolerance: How far each of red, green and blue may be from a colour, as lossy compression leaves it; the nearest counts.

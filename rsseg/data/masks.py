@@ -1,4 +1,4 @@
-"""Mask files: what a config says of them, and how their pixels become targets.
+"""Mask files: their settings in a config, and the decoding of their pixels to targets.
 
 `rsseg.data.labels` and `boxes` hold the decoders; `rsseg.data.vector` reads vectors, with libraries that runs on rasters do
 without.
@@ -28,12 +28,12 @@ Array = NDArray[np.generic]
 
 @dataclass(frozen=True)
 class Mask:
-    """A file that holds a target, and what its config says of it; it is brought to the scene's grid if it lies on another.
+    """A file that holds a target, with its settings; it is brought to the scene's grid if it lies on another.
 
     Attributes:
         path: A raster, or a vector file, whose features become mask values; 0 lies outside of them.
         threshold: Of a raster, the value above which a pixel is 1, and else 0; None: values are labels.
-        attribute: Of vectors, what holds a feature's mask value, an integer or a key of `values`; None: 1 for every feature.
+        attribute: Of vectors, the name of a feature's mask value, an integer or a key of `values`; None: 1 for every feature.
         values: Pairs of an attribute's value, as text, and the mask value that it stands for.
         layer: Of vectors, the layer that is read; None: the only one.
         buffer: Of vectors, by how many metres on the ground features are widened: lines become twice as wide.
@@ -60,7 +60,7 @@ def text_of(value: Any) -> str:
 
 
 class MaskReader(ABC):
-    """What a pixel of a dataset's mask files means."""
+    """The meaning of a pixel of a dataset's mask files."""
 
     task: Task
     colours: bool = False  # whether the pixels are colours
@@ -73,13 +73,13 @@ class MaskReader(ABC):
 
     @property
     def nothing(self) -> float:
-        """What a target holds where nothing is known."""
+        """The value for "not known" in a target."""
         return self.task.unknown
 
     @property
     @abstractmethod
     def signature(self) -> tuple[object, ...]:
-        """What distinguishes this decoding from another; part of cache keys."""
+        """The values that distinguish this decoding from another; part of cache keys."""
 
     def decode(self, raw: Array, hidden: NDArray[np.bool_] | None = None, nodata: float | None = None) -> Array:
         """The target of raw mask pixels.
@@ -94,7 +94,7 @@ class MaskReader(ABC):
             ``[*planes, H, W]`` in the task's dtype, `Task.unknown` where nothing is known.
 
         Raises:
-            InputError: If a pixel holds what can't be.
+            InputError: If a pixel holds a value without a meaning.
         """
         raise NotImplementedError(type(self))
 

@@ -1,4 +1,4 @@
-"""Rare objects pasted into other windows: for images, what SMOTE is for tables.
+"""Rare objects pasted into other windows: the counterpart, for images, of SMOTE.
 
 SMOTE (Chawla et al. 2002) makes a new sample of a rare class by interpolating between two of them. Between the rows of a table
 that may be a plausible row; between images it is not: half of one pixel and half of another is a double exposure that no sensor
@@ -148,7 +148,7 @@ class Paste(Sometimes):
 
 
 def paste(image: Tensor, layers: Layers, piece: Piece, place: NDArray[np.float64], target: str = ONE_TARGET) -> None:
-    """Put an object into a window, in place. What does not fit into a small window is cut off; what has no label stays."""
+    """Put an object into a window, in place. Parts beyond a small window are cut off; pixels without a label stay."""
     here = []
     for length, extent, share in zip(image.shape[-2:], piece.inside.shape, place.tolist(), strict=True):
         fitting = min(extent, length)

@@ -80,7 +80,7 @@ class Radiometry(Sometimes):
 
 
 class Blur(Sometimes):
-    """Less sharp optics or resampling: a Gaussian blur. Where there is no image, 0 is blurred into what lies beside it.
+    """Less sharp optics or resampling: a Gaussian blur. Where there is no image, 0 is blurred into the pixels beside it.
 
     Args:
         sigma: (low, high) between which a window's standard deviation is drawn, in pixels.

@@ -23,12 +23,12 @@ from rsseg.progress import progress
 
 log = logging.getLogger(__name__)
 
-PROTOCOLS = ("http", "https", "s3", "gs", "az", "abfs", "zip", "tar")  # what a root may begin with, as fsspec and GDAL call it
+PROTOCOLS = ("http", "https", "s3", "gs", "az", "abfs", "zip", "tar")  # schemes of a root, as fsspec and GDAL call them
 
 PREFIXES = {"/vsicurl/": "", "/vsis3/": "s3://", "/vsigs/": "gs://", "/vsiaz/": "az://", "/vsizip/": "", "/vsitar/": ""}
 """GDAL's names of such places."""
 
-LISTS = (".txt", ".csv", ".parquet", ".json", ".geojson")  # small files that say what others are, such as the lists of a split
+LISTS = (".txt", ".csv", ".parquet", ".json", ".geojson")  # small files that list others, such as those of a split
 SMALL = 10e6  # bytes of such a list at most
 
 SINGLE = IMAGES - {".vrt", ".img"}
@@ -43,14 +43,14 @@ THREADS = 8  # files that are copied at a time; out of an archive one
 def fetch(root: str, fits: Callable[[str], bool], setting: str = "dataset.source.root") -> Path:
     """The folder of this machine that holds the files below a remote root; those that are not there yet are copied.
 
-    It lies in ``RSSEG_CACHE``, or ``~/.cache/rsseg``. What the root holds is listed once: later runs need no network.
+    It lies in ``RSSEG_CACHE``, or ``~/.cache/rsseg``. The files of the root are listed once: later runs need no network.
 
     Args:
         root: A URL (``https://`` of a server that lists its folders, ``s3://``, ``gs://``, ``az://``), an archive (``.zip``,
             ``.tar``, ``.tar.gz``) or a folder in it, here or at a URL, or GDAL's name of one of these (``/vsizip/...``).
         fits: Whether a path below the root is an image, a mask or a weight. Files beside it that begin with its name, such as
             a world file, are copied too, and `LISTS`.
-        setting: What names the root, for messages.
+        setting: The setting that names the root, for messages.
 
     Raises:
         InputError: If the root can't be read, holds nothing, or does not fit on the disk.
@@ -79,7 +79,7 @@ def fetch(root: str, fits: Callable[[str], bool], setting: str = "dataset.source
 
 
 def copy_needed(url: str, root: str, folder: Path, fits: Callable[[str], bool], setting: str) -> None:
-    """Copy what fits of a remote root into a folder, and the list of all that it holds; both as far as they are not there."""
+    """Copy the fitting files of a remote root into a folder, and the list of all that it holds; both unless they are there."""
     listing, files, whole = folder / "listing.json", folder / "files", dict[str, list[Any]]()
     with suppress(InputError):  # it was not listed before, or that file is damaged
         whole = read_json(listing)

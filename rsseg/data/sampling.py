@@ -1,4 +1,4 @@
-"""Where training windows lie: a sampler gives the place of window k as a function of (seed, k) alone.
+"""Samplers: the place of training window k as a function of (seed, k) alone.
 
 So it is the same for any number of workers and processes, and after a resume. The samplers here know the scenes' sizes
 alone; those that look at the classes are in `rsseg.data.balance`.
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Places: TypeAlias = Callable[[int], tuple[int, int, int]]
-"""What a sampler is: from a window's number to its scene, top and left. A scene smaller than the window gives its corner 0."""
+"""A sampler: from a window's number to its scene, top and left. A scene smaller than the window gives its corner 0."""
 
 Read: TypeAlias = Callable[[int, int, int, int], tuple[NDArray[np.generic], dict[str, NDArray[np.generic]]]]
 """From (scene, top, left, size) to a square window, as stored: image ``[C, size, size]``, and layers by name."""
@@ -44,8 +44,8 @@ def around(rng: np.random.Generator, pixel: tuple[int, int], size: NDArray[np.in
 class Sampler(ABC):
     """Base of config group `sampler`.
 
-    rsseg also passes what the constructor of a subclass names of these: `blocks`, those of all scenes, see
-    `rsseg.data.blocks.Blocks`; `task`, that of the first target; `read`, what reads windows, see `Read`.
+    rsseg also passes those of these that the constructor of a subclass names: `blocks`, those of all scenes, see
+    `rsseg.data.blocks.Blocks`; `task`, that of the first target; `read`, the reader of windows, see `Read`.
 
     Args:
         seed: The run's seed.

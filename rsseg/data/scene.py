@@ -42,7 +42,7 @@ SIDE_FILES = {
     ".bmp": (".bpw", ".wld"),
     ".img": (".hdr",),
 }
-"""What stands beside a file under its name: attributes, headers, world files."""
+"""The endings of files that stand beside a file of their name: attributes, headers, world files."""
 
 
 WEIGHTS = Weights()
@@ -56,11 +56,11 @@ TURNED = (
     "Images that viewers turn, by EXIF data or a TIFF tag, but that are read as they are stored: masks drawn over turned "
     "pictures do not fit (mogrify -auto-orient writes them turned)"
 )
-"""What the user should know of a file though nothing is wrong with it."""
+"""Remarks on a file that the user should know of though nothing is wrong with it."""
 
 
 class Facts(NamedTuple):
-    """What the files of a scene turned out to be."""
+    """Facts that the files of a scene give: size, dtype and the like."""
 
     size: tuple[int, int]  # height and width
     dtype: np.dtype[np.generic]  # the common type of the bands that are read
@@ -71,18 +71,18 @@ class Facts(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """An image, or a part of one, the masks where it is labelled, and what its pixels count for.
+    """An image, or a part of one, with its masks where it is labelled, and the weights of its pixels.
 
     Attributes:
         name: Unique in its dataset.
-        image: The file whose pixel grid is the scene's; for messages, what a sample of torchgeo is called.
+        image: The file whose pixel grid is the scene's; of a sample of torchgeo, its name for messages.
         masks: The files of the dataset's targets, in their order; None for one that the scene lacks.
         stack: Files whose bands follow those of `image`, in this order; warped to its grid if they lie on another.
         region: The part of the image that is the scene; None: all of it.
-        weight: A raster of one band: what a pixel counts for in the loss; warped to the grid if it lies on another. None: 1.
+        weight: A raster of one band: the weight of a pixel in the loss; warped to the grid if it lies on another. None: 1.
         unlabelled: Classes that are not labelled in the scene, each as ``target/class``.
         group: The area that it lies in, such as a tile or a town: scenes of one are no independent sample. Empty: its own.
-        nodata: What image files without a no-data value of their own hold where there is nothing.
+        nodata: The no-data value of image files that state none.
     """
 
     name: str
@@ -106,7 +106,7 @@ class Scene:
 
     @property
     def files(self) -> list[Path]:
-        """Every file that its pixels depend on: image, masks, weight, what stands beside them, what a VRT is made of."""
+        """Every file that its pixels depend on: image, masks, weight, the files beside them, those of a VRT."""
         masks = [mask.path for mask in self.masks if mask is not None]
         found, todo = list[Path](), [*self.images, *masks, *([] if self.weight is None else [self.weight])]
         for path in todo:
@@ -118,7 +118,7 @@ class Scene:
         return list(dict.fromkeys(found))
 
     def signature(self) -> tuple[object, ...]:
-        """What its pixels depend on, path, size and time of every file among it: part of cache keys."""
+        """The facts that its pixels depend on, path, size and time of every file among them: part of cache keys."""
         try:
             files = [(os.path.abspath(path), *version(path)) for path in self.files]
         except OSError as error:
@@ -127,7 +127,7 @@ class Scene:
         return files, self.region, how, self.weight is not None, self.unlabelled, self.nodata
 
     def check(self, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> Facts:
-        """Open every file, and refuse what can't be read in these bands and decoded by these readers."""
+        """Open every file, and refuse one that can't be read in these bands and decoded by these readers."""
         counts, dtypes = self.counts(), list[DTypeLike]()
         remarks, gaps = list[tuple[str, Path]](), dict[Path, str]()
         check_band_numbers(", ".join(map(str, self.images)), sum(counts), bands)
@@ -159,11 +159,11 @@ class Scene:
         return Facts(size, np.result_type(*dtypes), counts, remarks, gaps)
 
     def reader(self, mask_readers: Sequence[MaskReader], bands: Sequence[int], facts: Facts | None = None) -> SceneReader:
-        """What reads its pixels, see `SceneReader`."""
+        """The reader of its pixels, see `SceneReader`."""
         return SceneReader(self, mask_readers, bands, facts)
 
     def place(self) -> tuple[Any, Affine | None]:
-        """Its CRS, and the transform from its pixels to the map; None of what is not known."""
+        """Its CRS, and the transform from its pixels to the map; None where not known."""
         place = georeference(self.image)
         if "transform" not in place:
             return None, None
@@ -179,7 +179,7 @@ class Scene:
         return tuple(map(band_count, self.images))
 
     def parts(self, bands: Sequence[int]) -> Iterator[tuple[Path, list[int], list[int]]]:
-        """Where bands lie, counted from 1 through all files: per file their places in the list and the file's own numbers."""
+        """The files of bands, counted from 1 through all files: per file their places in the list and the file's numbers."""
         first = 0
         for path, count in zip(self.images, self.counts(), strict=True):
             places = [i for i, band in enumerate(bands) if first < band <= first + count]
@@ -188,7 +188,7 @@ class Scene:
             first += count
 
     def named_bands(self) -> dict[int, str]:
-        """What all bands but alpha bands are called, by their numbers through all files; empty where a file says nothing."""
+        """The names of all bands but alpha bands, by their numbers through all files; empty where a file has none."""
         found, first = dict[int, str](), 0
         for path, count in zip(self.images, self.counts(), strict=True):
             found |= {first + band: name for band, name in band_names(path).items()}
@@ -203,7 +203,7 @@ def check_band_numbers(image: str, count: int, bands: Sequence[int]) -> None:
 
 
 class Source(ABC):
-    """What `dataset.source` has to derive from: it lists the scenes and decides the split; it reads no pixels."""
+    """The base of every `dataset.source`: it lists the scenes and decides the split; it reads no pixels."""
 
     @abstractmethod
     def scenes(self, split: str) -> list[Scene]:
@@ -217,10 +217,10 @@ class SceneReader:
         scene: The scene.
         mask_readers: How the masks of each target are decoded.
         bands: The image bands to read, counted from 1 through all files of the scene; as the common type of these, `dtype`.
-        facts: What `Scene.check` found, if the scene is checked already.
+        facts: The result of `Scene.check`, if the scene is checked already.
 
     Attributes:
-        fill: Per band, what stands where there is no image; set it to the bands' means, so that it normalises to about 0.
+        fill: Per band, the value where there is no image; set it to the bands' means, so that it normalises to about 0.
     """
 
     def __init__(
@@ -258,7 +258,7 @@ class SceneReader:
         return target
 
     def _read(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
-        """What a mask's file says in a part of the scene; errors name it."""
+        """Read a part of the scene from a mask's file; errors name the file."""
         with naming(mask.path, mask_reader.place):
             return self._decode(mask, mask_reader, window)
 
@@ -288,7 +288,7 @@ class SceneReader:
         return image, missing
 
     def block(self) -> tuple[int, int]:
-        """Height and width of what is decoded at once: to read a part of it costs as much as the whole."""
+        """Height and width of the blocks that are decoded at once: to read a part of one costs as much as the whole."""
         raster = open_raster(self.scene.image)
         height, width = raster.shape if raster.driver == "JPEG" else raster.block_shapes[0]
         return int(height), int(width)
@@ -308,7 +308,7 @@ class SceneReader:
         return image, missing
 
     def _place(self, window: Window) -> Window:
-        """Where a window of the scene lies in its files."""
+        """The place of a window of the scene in its files."""
         region = self.scene.region
         if region is None:
             return window

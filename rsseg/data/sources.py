@@ -30,8 +30,8 @@ from rsseg.progress import progress
 
 VEHICLE_NUMBERS = tuple((kind, number) for number, kind in enumerate(VEHICLES, 1))
 
-IN_CLOUDS = ("sky", *SKY)  # what the files of a scene with clouds may show beside
-LAYERS = ("masks", "heights", "vehicles", *IN_CLOUDS)  # what the files of a scene may show
+IN_CLOUDS = ("sky", *SKY)  # further contents of the files of a scene with clouds
+LAYERS = ("masks", "heights", "vehicles", *IN_CLOUDS)  # possible contents of the files of a scene
 
 
 class Synthetic(Source):
@@ -40,11 +40,11 @@ class Synthetic(Source):
     Args:
         root: Where those folders go.
         scenes: How many scenes each split has.
-        recipe: What they look like.
+        recipe: Their composition.
         seed: Same seed and recipe, same scenes.
-        target: What is to be learnt: masks (labels), heights (metres), vehicles (objects), clouds, shadows, water, or sky,
+        target: The target to be learnt: masks (labels), heights (metres), vehicles (objects), clouds, shadows, water, or sky,
             which has a band for each of these three.
-        targets: Of several targets what each is, one of these, by name: ``{cover: {mask: masks}, height: {mask: heights}}``.
+        targets: Of several targets each one's kind, one of these, by name: ``{cover: {mask: masks}, height: {mask: heights}}``.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ def _write(path: Path, bands: NDArray[np.generic], number: int) -> None:
 
 
 def _place(size: int, number: int) -> Affine:
-    """Where on the ground a scene lies."""
+    """The place of a scene on the ground."""
     pitch = PIXEL * size + 100  # metres: scenes do not touch
     return from_origin(300_000 + number % 100 * pitch, 5_400_000 - number // 100 * pitch, PIXEL, PIXEL)
 

@@ -34,15 +34,15 @@ are missing, or None if none are: arrays, or tensors on a device."""
 
 
 class Layer(NamedTuple):
-    """What goes with the images of a split, pixel by pixel."""
+    """A layer of a split: pixelwise data that go with the images."""
 
     planes: tuple[int, ...]  # the leading shape of a scene's, before height and width
     dtype: np.dtype[Any]  # that of windows
-    default: float  # what windows hold of a scene that has no such layer
+    default: float  # the value in windows of a scene that has no such layer
 
 
 class StoredFile(NamedTuple):
-    """A file of a scene in the store: what it holds, its length in bytes, and its array's shape and dtype."""
+    """A file of a scene in the store: its content, its length in bytes, and its array's shape and dtype."""
 
     kind: str
     path: str
@@ -58,14 +58,14 @@ class Store:
         folder: Where they lie.
         scenes: The scenes that they were decoded from.
         sizes: int64 ``[S, 2]``, height and width of each scene.
-        dtype: What windows come as: the common type of all scenes.
-        layers: What goes with the images, by name: the targets and, if any scene has one, the weight.
+        dtype: The dtype of windows: the common type of all scenes.
+        layers: The layers beside the images, by name: the targets and, if any scene has one, the weight.
         tasks: Those of the dataset's targets, by name.
-        censuses: What the split holds, by target.
+        censuses: The census of each target.
         pixel_hash: Hash of all files' check sums; changes with any pixel or label.
         skipped: Scenes that could not be decoded, and why.
         pin: Whether windows are cut into memory that a GPU reads fast.
-        fill: Per band, what windows show where there is no image; set it to the bands' means, so that it normalises to about 0.
+        fill: Per band, the value of windows where there is no image; the bands' means normalise to about 0.
         device: The device that holds the scenes; None: they are arrays in memory, or mapped into it.
     """
 
@@ -129,11 +129,11 @@ class Store:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of the scenes' files, about what they take in memory."""
+        """The bytes of the scenes' files, and about those in memory."""
         return sum(self._lengths)
 
     def _files(self, scene: int) -> dict[str, tuple[int, str]]:
-        """By what they hold, the places of a scene's files among all, and their paths."""
+        """The places of a scene's files among all, and their paths, by content."""
         name = self._names[scene]
         files = layer_files(self.scenes[scene], name, self._targets)
         if self._layout[scene][2]:
@@ -177,7 +177,7 @@ class Store:
         return self._opened[scene]
 
     def _fault(self, scene: int, full: bool) -> str:
-        """What is wrong with a scene's files; empty: nothing was found."""
+        """The fault of a scene's files; empty: none was found."""
         for place, path in self._files(scene).values():
             length, end = self._lengths[place], int(self._ends[place])
             if fault := find_fault(path, length, self._sums[end - -(-length // BLOCK) : end], full):

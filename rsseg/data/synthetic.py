@@ -35,7 +35,7 @@ _ROOFS = ((152, 82, 62), (112, 82, 66), (122, 122, 124), (84, 86, 92), (196, 192
 
 @dataclass(frozen=True)
 class SceneRecipe:
-    """What a synthetic scene is made of, and how flawed its picture and its labels are.
+    """The composition of a synthetic scene, and the flaws of its picture and labels.
 
     Attributes:
         size: Side of the square scene in pixels, 64 to 4096.
@@ -239,7 +239,7 @@ def _paint(rng: np.random.Generator, plan: _Plan, houses: list[Rectangle]) -> tu
 
 
 def _shadow(height: Floats, sun: Floats, reach: float) -> NDArray[np.bool_]:
-    """Where something taller stands between a pixel and the sun; a pixel of height throws `reach` pixels of shadow."""
+    """The shadow: pixels with something taller between them and the sun; a pixel of height throws `reach` pixels of it."""
     size, far = len(height), 24
     padded = np.pad(height, far)
     dark = np.zeros(height.shape, bool)

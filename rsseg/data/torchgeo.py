@@ -20,7 +20,7 @@ from rsseg.data.splits import FRACTIONS, SPLITS
 from rsseg.data.torchgeo_scene import Samples, grouped_keys
 
 NAMES = {"train": ("train", "training", "trainval"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
-"""What torchgeo's classes call rsseg's splits."""
+"""torchgeo's names of the splits."""
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 HELD_OUT = {"train": 0.85, "val": 0.15}  # how the training split of a dataset without a validation split is dealt out
 
@@ -34,7 +34,7 @@ class TorchGeo(Source):
 
     Args:
         name: The class in `torchgeo.datasets`; ``A+B``: geospatial ones, joined where they overlap, as torchgeo's ``A & B``.
-        args: What it is made with, but for its split and transforms; of several such a mapping for each, by class.
+        args: The arguments of the class, without its split and transforms; of several such a mapping for each, by class.
         split: For each of train, val and test the class's own name of it, or a mapping of the arguments that select it; what
             is not named is found out. A class without a validation split, or with ``val: null``, gives 15 % of its training
             samples to it; one without splits is dealt out 70 : 15 : 15. Both by a hash, overlapping files of a geospatial
@@ -83,7 +83,7 @@ class TorchGeo(Source):
         return [samples.scene(number, f"{part}-{group}") for number, (group, _) in keys.items()]
 
     def _fingerprint(self, chosen: Mapping[str, Any]) -> str:
-        """What the decoded samples depend on. To be taken once the class was made: it may extract or download files."""
+        """The facts that the decoded samples depend on. Taken after the class was made, which may extract or download files."""
         facts: list[object] = [sorted(self.args.items()), sorted(chosen.items()), version("torchgeo"), self.chip]
         facts += [self.image, self.mask, self.times]
         for name, kind in self.kinds.items():
@@ -135,7 +135,7 @@ class TorchGeo(Source):
         return None
 
     def _make(self, chosen: Mapping[str, Any]) -> Any:
-        """The dataset; of several classes, what they have in common; None if the class has no such split."""
+        """The dataset; of several classes, their intersection; None if the class has no such split."""
         try:
             return reduce(and_, [kind(**self.args[name], **chosen) for name, kind in self.kinds.items()])
         except Exception as error:  # whatever 120 constructors raise over missing and damaged data

@@ -29,7 +29,7 @@ from rsseg.data.scene import Facts, Scene, SceneReader, check_band_numbers
 Array = NDArray[Any]
 
 READING = threading.Lock()  # held while a sample is read: few of torchgeo's classes may be asked by several threads
-TRIED = 10  # samples that are tried to learn what all look like
+TRIED = 10  # samples that are tried for facts of all
 
 
 @dataclass(eq=False)
@@ -37,8 +37,8 @@ class Samples:
     """The samples of a split of a torchgeo dataset."""
 
     dataset: Any
-    keys: Mapping[int, Any]  # what it is indexed with, by the samples' numbers
-    name: str  # what it is called in messages
+    keys: Mapping[int, Any]  # its indices, by the samples' numbers
+    name: str  # for messages
     fingerprint: str  # a hash of all that samples depend on
     needs_mask: bool  # refuse samples without a mask
     image: Sequence[str] | None  # the keys of a sample that are its image, as `planes_of` takes them
@@ -67,7 +67,7 @@ class Samples:
 
     @cached_property
     def first(self) -> tuple[Facts, bool]:
-        """What the first sample that can be read is, and whether it has a mask: the others should be alike."""
+        """The facts of the first sample that can be read, and whether it has a mask: the others should be alike."""
         faults = list[str]()
         for number in islice(self.keys, TRIED):
             try:
@@ -79,14 +79,14 @@ class Samples:
 
 
 def facts_of(image: Array) -> Facts:
-    """What a sample with this image is."""
+    """The facts of a sample with this image."""
     count, height, width = image.shape
     return Facts((height, width), image.dtype, (count,))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(Scene):
-    """A sample of a torchgeo dataset, by its number; what reads it takes the dataset's item."""
+    """A sample of a torchgeo dataset, by its number; its reader takes the dataset's item."""
 
     samples: Samples
     number: int
@@ -95,7 +95,7 @@ class Sample(Scene):
         return self.samples.fingerprint, self.number, self.masks == (None,), self.unlabelled, self.nodata
 
     def check(self, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> Facts:
-        """See `Scene`: what is known before it is read, by another sample."""
+        """See `Scene`: the facts before it is read, by another sample."""
         return self.samples.first[0]
 
     def reader(self, mask_readers: Sequence[MaskReader], bands: Sequence[int], facts: Facts | None = None) -> SampleReader:
@@ -189,7 +189,7 @@ def _joined(sample: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _shapes(sample: Mapping[str, Any]) -> str:
-    """The keys of a sample, and the shapes of what has one."""
+    """The keys of a sample, and the shapes of its arrays."""
     return ", ".join(f"{key} {list(np.shape(value))}" if np.ndim(value) else str(key) for key, value in sample.items())
 
 
@@ -206,7 +206,7 @@ def smallest(pixels: Array) -> NDArray[np.generic]:
 
 
 def grouped_keys(dataset: Any, chip: int) -> list[tuple[int, Any]]:
-    """What a torchgeo dataset is indexed with, each with the number of its group: samples, or the place and time of pieces."""
+    """The indices of a torchgeo dataset with the numbers of their groups: samples, or places and times of pieces."""
     if not isinstance(dataset, GeoDataset):
         return [(i, i) for i in range(len(dataset))]
     shapes = dataset.index.geometry

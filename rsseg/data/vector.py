@@ -25,7 +25,7 @@ from rsseg.data.raster import open_raster, version
 logging.getLogger("pyogrio").setLevel(logging.WARNING)  # it counts the features of every file that it writes
 
 FIRST_BYTES = {".gpkg": b"SQLite format 3\0", ".geojson": b"{", ".shp": b"\0\0\x27\x0a", ".fgb": b"fgb"}
-"""What a vector file begins with, by the ending of its name."""
+"""The first bytes of a vector file, by the ending of its name."""
 
 SHOWN = 10  # values of an attribute in a message
 
@@ -68,16 +68,14 @@ def _texts(column: Any) -> list[str]:
 
 
 def chosen_layer(path: Path, layer: str | None) -> str:
-    """The layer of a vector file that is read, the one that is named or the only one; the file has to be what its name says.
+    """The layer of a vector file that is read, the one that is named or the only one; its format has to fit its name.
 
     GDAL goes by the content, and some formats (OGR VRT, WFS, GDALG) name other files or servers to read.
     """
     with path.open("rb") as file:
         start = file.read(1 << 16).removeprefix(codecs.BOM_UTF8).lstrip()
     if not start.startswith(FIRST_BYTES[path.suffix.lower()]) or b"gdal_streamed_alg" in start:
-        raise InputError(
-            f"{path} can't be read as a vector file: it does not hold what {path.suffix} stands for; write it in that format"
-        )
+        raise InputError(f"{path} can't be read as a vector file: it is no {path.suffix} file; write it in that format")
     import geopandas  # with pandas it takes 70 MB, which only readers of vectors need
 
     names = [str(name) for name in geopandas.list_layers(path)["name"]]
@@ -99,7 +97,7 @@ def _read(mask: Mask, key: object) -> Features:  # noqa: ARG001
         frame = geopandas.read_file(path, layer=chosen_layer(path, mask.layer))
     except InputError:
         raise
-    except Exception as error:  # what pyogrio, GDAL and shapely raise over damaged files has no common type
+    except Exception as error:  # pyogrio's, GDAL's and shapely's errors over damaged files have no common type
         raise InputError(f"{path} can't be read as a vector file: {error}. Is it complete?") from None
     if not isinstance(frame, geopandas.GeoDataFrame):
         raise InputError(f"{path} has no geometries, attributes only: is it the right file?")
@@ -112,7 +110,7 @@ def _read(mask: Mask, key: object) -> Features:  # noqa: ARG001
     if (shapes.crs.is_geographic and max(abs(west), abs(east)) > 400) or max(abs(south), abs(north)) > 1e9:
         raise InputError(
             f"{path} has coordinates such as {east:.6g}, {north:.6g}, which are no degrees, but its CRS is "
-            f"{brief_crs(shapes.crs)}, what a GeoJSON has that names none: write it with its own CRS, best as GeoPackage"
+            f"{brief_crs(shapes.crs)}, the default of a GeoJSON that names none: write it with its own CRS, best as GeoPackage"
         )
     return shapes, values[kept]
 

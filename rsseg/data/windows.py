@@ -1,4 +1,4 @@
-"""Which pixels a window holds: random windows for training, a gapless grid for validation.
+"""Windows: random ones for training, a gapless grid for validation.
 
 Window k and everything random about it are functions of (seed, k) alone, whatever the workers, the ranks or where a run
 was resumed.
@@ -35,14 +35,14 @@ class GridCell(NamedTuple):
     inner_right: int
 
     def paste(self, part: Tensor, whole: Tensor) -> None:
-        """Copy what counts of a window ``[..., size, size]`` into its scene ``[..., H, W]``."""
+        """Copy the counted part of a window ``[..., size, size]`` into its scene ``[..., H, W]``."""
         rows, columns = slice(self.inner_top, self.inner_bottom), slice(self.inner_left, self.inner_right)
         above, below = self.top + self.inner_top, self.top + self.inner_bottom
         whole[..., above:below, self.left + self.inner_left : self.left + self.inner_right] = part[..., rows, columns]
 
 
 def spans(length: int, size: int, margin: int) -> list[tuple[int, int, int]]:
-    """Cover a line with windows whose inner parts touch: what overlaps is cut away on each side that has a neighbour.
+    """Cover a line with windows whose inner parts touch: the overlap is cut away on each side that has a neighbour.
 
     Returns:
         (start, inner start, inner stop) of each window, the inner ones counted from the window's start.
@@ -78,7 +78,7 @@ class WholeScenes:
         self._maps: list[Tensor] = []  # those of the scene that is being put together
 
     def add(self, cells: Sequence[GridCell], k: int, parts: Sequence[Tensor]) -> tuple[int, list[Tensor]] | None:
-        """Put in what the maps ``[..., size, size]`` of window k of a grid hold.
+        """Put in the counted part of the maps ``[..., size, size]`` of window k of a grid.
 
         Returns:
             The number of the scene and its maps, `IGNORE` where no window counts, with its last window; before that None.
@@ -119,7 +119,7 @@ class GridWindows(StoreWindows):
     Args:
         store: The scenes.
         size: The windows' side.
-        margin: What is cut away at their inner borders.
+        margin: The pixels that are cut away at their inner borders.
         scenes: Which scenes, one after the other; all as they come by default.
     """
 

@@ -1,4 +1,4 @@
-"""Baselines: what a network has to beat, counted on the scenes that are scored, as its own predictions are.
+"""Baselines that a network has to beat, counted on the scenes that are scored, as its own predictions are.
 
 A process of its own counts them beside a comparison (`rsseg.apart`). It imports torch, but nothing that networks and trainers
 need beside it: that takes as much memory again.
@@ -58,7 +58,7 @@ def count_baselines(runs: Sequence[Path], task: Task, split: str = "val", trust:
 
 
 def baselines(train: Store, scored: Store, task: Task, seed: int = 0) -> dict[str, Array]:
-    """The counts of trivial predictions on the scored scenes, by name: what a network has to beat.
+    """The counts of trivial predictions on the scored scenes, by name: a network has to beat them.
 
     Labels have a constant prediction, which knows nothing of the image, ``majority class`` of exclusive classes and else
     ``all positive``, and a ``logistic regression``, which knows the bands of each pixel, and no shapes. Real values and objects

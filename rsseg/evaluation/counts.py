@@ -1,4 +1,4 @@
-"""What is counted of a run, or of an ensemble and its members, on whole scenes, as tables, files and pictures."""
+"""Counts of a run, or of an ensemble and its members, on whole scenes, as tables, files and pictures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from rsseg.training.scoring import predict_scenes, score_rows
 
 
 class Counted:
-    """What is counted of an ensemble, or of one model, while whole scenes are predicted.
+    """Counts of an ensemble, or of one model, taken while whole scenes are predicted.
 
     At the ``fixed`` point every head is counted, at ``tuned`` those that have thresholds; the histograms of scores are kept by
     head with labels and kind of scaling. `without` are the classes that means leave out, by head.
@@ -74,7 +74,7 @@ class Counted:
         return {head: score_scenes(own, self.tasks[head], self.without[head]) for head, own in sums.items()}
 
     def calibration_sums(self, head: str, kind: str) -> dict[str, Array]:
-        """What the scores of a head's calibration are functions of."""
+        """The sums that the scores of a head's calibration are computed from."""
         return calibration_sums(self.histograms[head][kind].compute().cpu().numpy(), self.tasks[head])
 
 
@@ -82,7 +82,7 @@ def count_ensemble(setup: Setup, ensemble: Ensemble, store: Store) -> list[Count
     """Count whole scenes in one pass over their windows, on the device and in the precision of scores.
 
     Returns:
-        What is counted of the ensemble, then, if it has several members, of each for itself.
+        The counts of the ensemble, then, if it has several members, of each for itself.
     """
     models: Any = list(ensemble.models)
     kinds = {head: ensemble.kinds(head) for head in ensemble.tasks}
@@ -107,14 +107,14 @@ def calibration_rows(every: Sequence[Counted]) -> list[dict[str, Any]]:
 
 
 class Gain(NamedTuple):
-    """What an ensemble gains by a score; above 0 where it is better, also of errors."""
+    """The gain of an ensemble in a score; above 0 where it is better, also of errors."""
 
     over_mean: Interval  # over the mean of its members' scores
     over_best: Interval  # over the score of the member that is called the best
 
 
 def ensemble_gain(sums: Sequence[Array], measure: Measure, groups: Sequence[str], best: int) -> Gain:
-    """What an ensemble gains, with the intervals that other groups of scenes would give these very models.
+    """The gain of an ensemble, with intervals for other groups of scenes and these very models.
 
     `sums` ``[S, ...]`` are of the ensemble, then of each member, of which `best` is the best one.
 
@@ -142,7 +142,7 @@ def ensemble_gain(sums: Sequence[Array], measure: Measure, groups: Sequence[str]
 
 
 def gain_rows(every: Sequence[Counted], groups: Sequence[str]) -> list[dict[str, Any]]:
-    """What an ensemble gains over the mean of its members, and over the one that is best on these very scenes."""
+    """The gain of an ensemble over the mean of its members, and over the one that is best on these very scenes."""
     rows, members = list[dict[str, Any]](), every[1:]
     for head in every[0].tasks if members else ():
         best = -1  # by the first score
@@ -160,7 +160,7 @@ def gain_rows(every: Sequence[Counted], groups: Sequence[str]) -> list[dict[str,
 
 
 def _scored(every: Sequence[Counted], head: str) -> Iterator[tuple[str, Measure, list[Array]]]:
-    """The scores of a head that are compared, each with what it is made of: of the ensemble, then of each member."""
+    """The scores of a head that are compared, each with its sums: of the ensemble, then of each member."""
     together, task = every[0], every[0].tasks[head]
     measure = measures(task, together.without[head])[task.score]
     for point in together.sums:
@@ -203,7 +203,7 @@ def draw_matrices(path: Path, scores: Mapping[str, Scores]) -> None:
 
 
 def draw_examples(path: Path, ensemble: Ensemble, setup: Setup, store: Store, tuned: bool) -> None:
-    """Draw some windows of the scenes with what a run, or an ensemble, makes of them, beside its table."""
+    """Draw some windows of the scenes with the predictions of a run, or an ensemble, beside its table."""
     if setup.pictures:
         place = path.with_name(f"{path.stem}-picture.png")
         windows = pick_windows(store, setup.window, setup.pictures)

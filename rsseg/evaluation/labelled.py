@@ -70,7 +70,7 @@ def labelled_scene(setup: Setup, target: str, image: Path | None, mask: Path | N
 
 
 def _mask_of(setup: Setup, target: str, path: Path, mask_reader: MaskReader) -> tuple[Mask, MaskReader]:
-    """A mask, and what decodes it."""
+    """A mask and its reader."""
     node = setup.plain["dataset"]
     place, said = (f"targets.{target}", targets_of(node)[target]) if node.get("targets") else ("source", node["source"])
     given = {key: said[key] for key in FROM_FILES if key != "mask" and said.get(key) is not None}

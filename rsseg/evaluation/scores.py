@@ -62,7 +62,7 @@ def evaluate(
     Args:
         run: The run folder, or several; a folder that holds runs stands for its finished ones.
         split: train, val or test.
-        threshold: What is returned and drawn, ``fixed`` or ``tuned``.
+        threshold: The operating point that is returned and drawn, ``fixed`` or ``tuned``.
         trust: Packages whose classes the run's config may name.
         without: Classes that are left out of means; empty: those that the run leaves out.
         weights: How members of an ensemble are weighted.

@@ -1,1 +1,1 @@
-"""What a trained model says about a scene, as maps and pictures."""
+"""Inference: predictions of trained models on scenes, as maps, files and exports."""

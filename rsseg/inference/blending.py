@@ -1,4 +1,4 @@
-"""Where the windows of a scene lie, and how their predictions are blended where they overlap."""
+"""Windows of a scene, and the blending of their predictions where they overlap."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rsseg.contract import InputError, check_choice
 from rsseg.data.windows import spans
 
 BLENDS = ("gaussian", "none")
-"""How windows are blended, see `Side`."""
+"""The ways of blending windows, see `Side`."""
 
 
 class Windows(NamedTuple):
-    """How a scene is cut into windows."""
+    """The division of a scene into windows."""
 
     size: int  # their side in pixels
     margin: int  # how far a window reaches beyond its core on each side; neighbours overlap by twice as much
@@ -41,7 +41,7 @@ def check_windows(windows: Windows) -> None:
 
 
 class Side:
-    """The windows along one side of a scene of some length, and what their pixels count.
+    """The windows along one side of a scene of some length, and the weights of their pixels.
 
     A pixel's weight is the product along both sides; the weighted sum over windows is divided by the sum of their weights. With
     ``gaussian`` that is a normal density of deviation size / 8 (Isensee et al. 2021); the first window begins a margin before
@@ -124,7 +124,7 @@ class Blend:
             {start: weights.to(device) for start, weights in side.weights.items()} for side in (grid.rows, grid.columns)
         )
         self._sums_down, self._sums_across = grid.rows.sums.to(device), grid.columns.sums.to(device)
-        self._common = torch.zeros(planes, grid.overlap, grid.shape[1], device=device)  # what is known of the next strip's rows
+        self._common = torch.zeros(planes, grid.overlap, grid.shape[1], device=device)  # sums of the next strip's rows so far
         self._open = torch.zeros(planes, 0, 0, device=device)  # the sums from column `_left` on
 
     def widen(self, strip: Strip, end: int) -> None:

@@ -1,4 +1,4 @@
-"""The model card of an export: what a model was trained on, how good it is and how surely, and how it is used."""
+"""The model card of an export: training data, scores with their intervals, and use of a model."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from rsseg.task import Task
 
 @dataclass(frozen=True)
 class Facts:
-    """What the card and the STAC item say of a model."""
+    """The facts of a model for the card and the STAC item."""
 
     spec: Spec  # the model's
-    title: str  # what it is called
+    title: str  # its name
     architecture: str  # its decoder
     encoder: str  # its encoder
     parameters: int  # the number of its weights
@@ -37,7 +37,7 @@ class Facts:
     steps: int | None  # optimiser steps; None: not known
     scenes: Mapping[str, Sequence[str]]  # by split, the names of its scenes
     groups: Mapping[str, Sequence[str]]  # by split, the independent area of each scene
-    records: Mapping[tuple[str, str], Records]  # by head and split, what the scores are made of; those that there are
+    records: Mapping[tuple[str, str], Records]  # by head and split, those that there are
     without: Mapping[str, Sequence[str]]  # by head, the classes that means leave out
     files: Sequence[str]  # the names of the exported files
     blocks: int = 0  # the side in pixels of the blocks of images that the scenes are; 0: scenes are whole images
@@ -71,13 +71,13 @@ def model_card(facts: Facts) -> str:
 
 
 def _head_row(name: str, head: Head, loss: str) -> tuple[str, ...]:
-    """How a head was trained, and what was found for it then."""
+    """The training of a head, and the thresholds and scores that it gave."""
     tuned = [f"{label} {value:.3g}" for label, value in zip(head.task.classes, head.threshold or (), strict=False)]
     return name, loss, head.task.untuned, ", ".join(tuned) or "-", ", ".join(head.scaling) or "-"
 
 
 def _scores(facts: Facts, name: str, split: str) -> tuple[str, list[tuple[str, str, str]]]:
-    """What to know of the scores of a head on a split, and as texts with their intervals means, calibration and classes."""
+    """The scope of a head's scores on a split, and texts of means, calibration and classes with their intervals."""
     records, kind, rows = facts.records[name, split], "area" if facts.blocks else "independent area", []
     areas = len(set(records.groups))
     said = f"Head `{name}`, {split}: {counted(len(records.scenes), 'scene')} in {counted(areas, kind)}."
@@ -110,7 +110,7 @@ def _shown(task: Task, without: Sequence[str]) -> list[Measure]:
 def interval(records: Records, measure: Measure) -> tuple[float, float, float]:
     """A score of one run, and the ends of the interval that other areas would give; NaN where they are not known.
 
-    It is that of comparisons, where the run stands for two seeds that agree: what is left of the variance is of the areas.
+    It is that of comparisons, where the run stands for two seeds that agree: the rest of the variance is of the areas.
     """
     sums = measure.sums(records)
     if sums is None or np.isnan(sums).any():
@@ -120,7 +120,7 @@ def interval(records: Records, measure: Measure) -> tuple[float, float, float]:
 
 
 def _escaped(text: object) -> str:
-    r"""A text without what Markdown or HTML would take for a sign of theirs.
+    r"""A text whose special characters of Markdown and HTML are escaped.
 
     Example:
         >>> _escaped("a|b <i> 3")

@@ -25,7 +25,7 @@ MULTIPLE = 32
 
 
 class View(NamedTuple):
-    """How a window is shown to a network: transposed, then flipped along rows and columns, then scaled.
+    """A view of a window for a network: transposed, then flipped along rows and columns, then scaled.
 
     Example:
         >>> from rsseg.task import Binary
@@ -115,11 +115,11 @@ class Ensemble(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the models are."""
+        """The device of the models."""
         return next(self.buffers()).device
 
     def planes(self, head: str) -> int:
-        """How many planes `forward` gives of a head."""
+        """The number of planes that `forward` gives of a head."""
         task = self.tasks[head]
         if not self.spread or isinstance(task, Centres):
             return task.outputs
@@ -129,7 +129,7 @@ class Ensemble(nn.Module):
         """The mean prediction of stored pixels ``[B, C, H, W]``.
 
         Returns:
-            By head float32 ``[B, planes, H, W]``: the mean of what `Task.activate` gives; for disagreement of `spread` too.
+            By head float32 ``[B, planes, H, W]``: the mean of `Task.activate`; for disagreement of `spread` too.
         """
         size, sums = (int(pixels.shape[-2]), int(pixels.shape[-1])), dict[str, Tensor]()
         for view in self.views:
@@ -145,7 +145,7 @@ class Ensemble(nn.Module):
         return sums
 
     def _activate(self, logits: Mapping[str, Tensor], spec: Spec) -> dict[str, Tensor]:
-        """What a model's logits stand for."""
+        """The probabilities or values of a model's logits."""
         heads = {name: spec.heads[name] for name in self.tasks}
         return {name: head.task.activate(head.scaled(logits[name], self.scaling)) for name, head in heads.items()}
 
@@ -236,7 +236,7 @@ def entropy(probabilities: Tensor, task: Task) -> Tensor:
 
 
 def spread(planes: Tensor, task: Task) -> Tensor:
-    """What is averaged over predictions for their `disagreement`: the entropy, or squares of values about the training mean."""
+    """The planes that are averaged for the `disagreement`: the entropy, or squares of values about the training mean."""
     if not task.real:
         return entropy(planes, task)
     return (planes - per_plane(getattr(task, "mean", ()) or (0.0,), planes)).square()

@@ -20,10 +20,10 @@ from rsseg.models.architecture import inference_state, load_inference_state
 from rsseg.task import TASKS, Scaling
 
 FORMAT = 1
-"""The version of what `ABOUT` holds."""
+"""The version of the content of `ABOUT`."""
 
 ABOUT, WEIGHTS, SMP = "rsseg.json", "model.safetensors", "config.json"
-"""The files of an exported folder: what rsseg needs, the weights, and what smp needs."""
+"""The files of an exported folder: rsseg's description, the weights, and smp's description."""
 
 ITEM = "stac.json"
 """The STAC item, which says that a folder holds exports, and of which model."""

@@ -27,7 +27,7 @@ BOUND = 1e-3
 """A graph is refused if it differs from PyTorch by more: of probabilities, or of the largest value."""
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-"""What the extra ``export`` of rsseg installs."""
+"""The packages of the extra ``export``."""
 
 BATCH = "batch"
 
@@ -111,9 +111,9 @@ def export_onnx(
 
 
 def export_torch(model: Ensemble, path: Path, windows: NDArray[np.float32]) -> float:
-    """Write all heads as a program of torch.export, which gives what the model gives: a mapping by head.
+    """Write all heads as a program of torch.export, with the model's output: a mapping by head.
 
-    Arguments and errors are those of `export_onnx`; returned is the difference between what is read again and the model.
+    Arguments and errors are those of `export_onnx`; returned is the difference of the program, read again, to the model.
     """
     pixels, content = torch.from_numpy(windows), io.BytesIO()
     with _exporting("torch.export"):
@@ -137,7 +137,7 @@ def _write_alike(
     expected: Callable[[Tensor], Iterable[NDArray[np.floating]]],
     found: Callable[[Tensor], Iterable[NDArray[np.floating]]],
 ) -> float:
-    """Write a graph if all windows together, and one alone, give what is expected; return the largest difference."""
+    """Write a graph if all windows together, and one alone, give the expected output; return the largest difference."""
     with torch.inference_mode():
         pairs = [pair for part in (pixels, pixels[:1]) for pair in zip(expected(part), found(part), strict=True)]
     difference = max(largest_difference(*pair) for pair in pairs)
@@ -163,11 +163,11 @@ def largest_difference(expected: NDArray[np.floating], found: NDArray[np.floatin
 
 
 def deepness(model: Ensemble, head: str, threshold: Tensor | None = None) -> dict[str, str]:
-    """What Deepness reads of a model: JSON values by key.
+    """The metadata that Deepness reads of a model: JSON values by key.
 
     Deepness divides 8-bit pixels by 255, then standardises them: by a mean of 0 and a deviation of 1/255 they are stored pixels
     again. It sets probabilities below its one threshold to 0 and takes the largest: that of exclusive classes is 0. ``rsseg``
-    holds what rsseg knows of the model.
+    holds rsseg's description of the model.
     """
     spec, task = model.specs[0], model.tasks[head]
     names = [*task.classes, *(OBJECT_PLANES[3:] + OBJECT_PLANES[1:3] if task.directed else ())]
@@ -194,7 +194,7 @@ def deepness(model: Ensemble, head: str, threshold: Tensor | None = None) -> dic
 
 @contextmanager
 def _exporting(what: str) -> Iterator[None]:
-    """Turn any error of an exporter into one line, and hide what exporters log for their developers."""
+    """Turn any error of an exporter into one line, and hide the logs of exporters for their developers."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():

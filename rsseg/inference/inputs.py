@@ -33,7 +33,7 @@ from rsseg.task import Binary
 log = logging.getLogger(__name__)
 
 LIST = ".txt"
-"""What a file is called that lists scenes, one a line."""
+"""The ending of a file that lists scenes, one a line."""
 
 NEAR = 1.2
 """Resolutions that differ by a smaller factor are taken for the same."""

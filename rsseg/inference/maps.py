@@ -28,7 +28,7 @@ from rsseg.pictures.colours import as_rgb, colours
 from rsseg.task import Binary, Centres, Task
 
 KINDS = ("labels", "probabilities", "entropy", "disagreement")
-"""What a map may hold; of a regression `labels` are its values."""
+"""The kinds of maps; of a regression `labels` are its values."""
 
 STEPS = 250
 """Shares from 0 to 1 are stored in a byte as so many steps; 255 is no data."""
@@ -46,14 +46,14 @@ class Bands:
 
     names: tuple[str, ...]  # a name for each
     dtype: str  # ``uint8``, ``float16`` or ``float32``
-    read: Callable[[Tensor], Tensor]  # what the bands hold, ``[count, rows, width]``, of a head's planes
+    read: Callable[[Tensor], Tensor]  # the bands, ``[count, rows, width]``, of a head's planes
     units: tuple[str, ...] = ()  # a unit for each, where they have one
-    steps: int | None = None  # what a byte stands for is its value divided by it; None: the value itself
+    steps: int | None = None  # the divisor of a byte's value; None: 1
     classes: tuple[tuple[str, str], ...] = ()  # by label its name and colour, where one band holds labels
 
     @property
     def nodata(self) -> float:
-        """What stands where nothing is known."""
+        """The value for "not known"."""
         return IGNORE if self.dtype == "uint8" else np.nan
 
 
@@ -189,7 +189,7 @@ def write_styles(path: Path, classes: Sequence[tuple[str, str]], transparent: in
 
 
 def made_by(path: Path) -> dict[str, Any]:
-    """How a map or a GeoPackage was made, by its tags; empty where it has none, or does not exist."""
+    """The settings that made a map or a GeoPackage, from its tags; empty where it has none, or does not exist."""
     if not path.is_file():
         return {}
     with suppress(InputError, ValueError, KeyError, TypeError):

@@ -1,11 +1,11 @@
-"""How scenes are to be mapped: the settings of ``rsseg predict``. Torch is not imported."""
+"""Options of maps: the settings of ``rsseg predict``. Torch is not imported."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(kw_only=True)
 class Options:
-    """How scenes are mapped: the settings of ``rsseg predict``, whose help explains them."""
+    """The settings of ``rsseg predict``, whose help explains them."""
 
     threshold: str = "fixed"
     head: str = ""

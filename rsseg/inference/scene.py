@@ -23,16 +23,16 @@ from rsseg.progress import progress
 log = logging.getLogger(__name__)
 
 PART = 16_000_000
-"""About how many bytes of pixels are read at a time: to find what is missing takes several times their memory."""
+"""The approximate bytes of pixels that are read at a time: to find missing ones takes several times their memory."""
 
 
 class Output(Protocol):
-    """What is made of a head's planes."""
+    """A product of a head's planes."""
 
     head: str
 
     def block(self, planes: Tensor, hidden: NDArray[np.bool_]) -> Any:
-        """What is to be written of a block of finished pixels. Blocks come strip by strip from the top, in each from the left.
+        """Turn a block of finished pixels into values to write. Blocks come strip by strip from the top, in each from the left.
 
         `planes` are ``[planes, rows, columns]`` of `Ensemble.forward`, on its device; `hidden` is ``[rows, columns]``, where
         the scene has no data or is not asked about.
@@ -56,7 +56,7 @@ class StripReader:
         self._hidden = np.empty((0, grid.shape[1]), dtype=bool)
 
     def read(self, strip: Strip) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """What the windows of the next strip see, from the first row and column of its first window on.
+        """Read the pixels of the next strip's windows, from the first row and column of its first window on.
 
         Returns:
             Stored pixels ``[C, rows, columns]``, and bool ``[rows, columns]``, true where there is none or none is asked for.
@@ -87,7 +87,7 @@ class StripReader:
         return seen, unseen
 
     def _read(self, rows: Window, pixels: NDArray[np.generic], hidden: NDArray[np.bool_]) -> None:
-        """Read rows of the scene in parts of some blocks, and what can't be read so, block by block."""
+        """Read rows of the scene in parts of some blocks, and a part that can't be read, block by block."""
         height, width = self.reader.block()
         many = max(1, PART // (height * width * len(pixels) * pixels.itemsize))
         across = min(many, -(-self.grid.shape[1] // width))
@@ -142,7 +142,7 @@ def predict_scene(
     pixels are hidden are not predicted.
 
     `predict` and `planes` are `Ensemble.forward`, in the precision and on the device that it is to have, and `Ensemble.planes`;
-    `title` is what the progress bar says.
+    `title` is the label of the progress bar.
     """
     grid = Grid(reader.size, windows)
     starts, size = grid.columns.starts, windows.size

@@ -1,4 +1,4 @@
-"""A STAC item of exported files with the MLM extension, by which catalogues find models and say what they take and give."""
+"""A STAC item of exported files with the MLM extension, by which catalogues find models and state their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ARTIFACTS = {
     ".onnx": ("onnx", "onnx", PROBABILITIES),
     ".pt2": ("torch.export.save", "pytorch", PROBABILITIES),
 }
-"""By suffix, what a file is to the extension, its framework, and what is computed from what."""
+"""The roles of a file for the extension by suffix: its framework, and the source it is computed from."""
 
 
 def item_id(title: str) -> str:
@@ -72,7 +72,7 @@ def stac_item(facts: Facts) -> dict[str, Any]:
 
 
 def _array(dimension: str, length: int, side: int) -> dict[str, Any]:
-    """Windows, or what is predicted of them."""
+    """Windows, or predictions of them."""
     return {"shape": [-1, length, side, side], "dim_order": ["batch", dimension, "height", "width"], "data_type": "float32"}
 
 
@@ -81,7 +81,7 @@ def _task(head: Head) -> str:
 
 
 def _output(name: str, head: Head, side: int) -> dict[str, Any]:
-    """What a head gives."""
+    """The output of a head."""
     task = head.task
     classes = [
         {"value": c, "name": re.sub(r"[^0-9A-Za-z_-]", "-", label), "description": label}

@@ -18,7 +18,7 @@ class Head:
 
     task: Task  # its task, of a regression with the mean and the deviation of training values
     palette: tuple[str, ...] | None = None  # the colours of its labels, as `Task.label_names` lists them; None: chosen
-    # what was tuned on the validation scenes, thresholds or biases as `Task.predict` takes them; None: nothing
+    # thresholds or biases that were tuned on the validation scenes, as `Task.predict` takes them; None: none
     threshold: tuple[float, ...] | None = None
     # by kind, ``temperature`` and ``vector``, the scaling of logits that was fitted on the validation scenes
     scaling: Mapping[str, Scaling] = field(default_factory=dict)
@@ -38,13 +38,13 @@ class Head:
 
 @dataclass(frozen=True)
 class Spec:
-    """What is needed to use a network: its heads, its input and how it was trained."""
+    """The description of a network for its use: heads, input and training."""
 
     name: str  # of the run or the exported folder, for messages
     heads: Mapping[str, Head]  # by name, in their order
     bands: tuple[int, ...]  # the image bands, counted from 1
-    mean: tuple[float, ...]  # per band, what is subtracted from stored pixels
-    std: tuple[float, ...]  # per band, what they are divided by then
+    mean: tuple[float, ...]  # per band, subtracted from stored pixels
+    std: tuple[float, ...]  # per band, the divisor then
     window: int  # the side of the windows that it was trained on, in pixels
     margin: int  # pixels at the borders of windows that validation cut away
     batch_size: int  # windows at a time
@@ -53,8 +53,8 @@ class Spec:
     resolution: float | None = None
     quality: float | None = None  # the first head's validation score, more is better; None: not known
     rgb: tuple[int, ...] | None = None  # the bands that pictures show as red, green and blue; None: the first three
-    nodata: float | None = None  # what images without a no-data value of their own hold where there is nothing
-    precision: str = "auto"  # what it was trained in, as Lightning calls it
+    nodata: float | None = None  # the no-data value of images that state none
+    precision: str = "auto"  # that of its training, as Lightning calls it
     # the patterns of the paths of a scene's image files below the root of its dataset; empty: not known
     image: tuple[str, ...] = ()
 
@@ -79,7 +79,7 @@ class TrainedModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """The device of the network."""
         return self.mean.device
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:

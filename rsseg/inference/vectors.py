@@ -1,4 +1,4 @@
-"""What is found in a scene as GeoPackages: its objects, and the areas of a map's classes."""
+"""Vector results of a scene as GeoPackages: its objects, and the areas of a map's classes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from rsseg.metrics.objects import SCORE, boxes, peaks, suppress
 from rsseg.task import Centres
 
 ROWS, COLUMNS = 128, 256
-"""How many are searched for objects at a time."""
+"""Rows and columns that are searched for objects at a time."""
 
 
 def _write_features(path: Path, frame: Any, layer: str, geometry: str, transform: Affine, tags: Mapping[str, str]) -> None:
@@ -54,7 +54,7 @@ class Objects:
         # those of a strip, below the last two rows of the one above it and within a frame of zeros
         self._planes = torch.zeros(task.outputs, 0, shape[1] + 2)
         self._where = torch.zeros(0, shape[1] + 2, dtype=torch.bool)  # where objects may be
-        self._above = self._end = self._left = 0  # rows of the strip above; the scene's row and the column behind what is known
+        self._above = self._end = self._left = 0  # rows of the strip above; the scene's row and the column behind them
         self._found: list[Tensor] = []
 
     def block(self, planes: Tensor, hidden: NDArray[np.bool_]) -> Tensor | None:

@@ -7,14 +7,14 @@ float64 logits) scalar, 0 where no pixel counts.
 * target: labels, integers ``[B, H, W]`` for binary and multiclass or ``[B, L, H, W]`` for multilabel. Terms that are `soft`
   also take class shares, floating point ``[B, C, H, W]``, NaN where ignored. Terms of the task `regression` take values instead
   of logits, and a target of real values; for those of the task `centres` see `rsseg.losses.terms.centres`.
-* weight: floating point ``[B, H, W]``, what each pixel counts for; None: 1. Pixels of weight 0 or NaN are ignored.
+* weight: floating point ``[B, H, W]``, the weight of each pixel; None: 1. Pixels of weight 0 or NaN are ignored.
 
 A pixel labelled `ignore_index` is one of weight 0: value and gradient are those of the batch without it, whatever its logits.
 A batch is the global batch: sums are taken over all ranks. Misfitting shapes and, in the first calls, labels outside the
 classes raise `InputError`. Where a term has them, these arguments mean:
 
 * over: `batch`: of the sums over the batch. `image`: the mean of the images' losses, of those that have anything to count.
-* classes: What is averaged over: `all` classes with a valid pixel to be judged on, those `present` in the target, or a list of
+* classes: The averaged ones: `all` classes with a valid pixel to be judged on, those `present` in the target, or a list of
   class numbers.
 * class_weights: One number per class; None: 1.
 

@@ -20,7 +20,7 @@ from rsseg.losses.checks import positive, share
 from rsseg.losses.composite import CompositeValue
 
 FINE = 2.0**12
-"""What losses are multiplied by before their gradients are taken, which float16 would round to 0 otherwise."""
+"""The factor on losses before their gradients are taken, which float16 would round to 0 otherwise."""
 
 
 def term_gradients(terms: Mapping[str, Tensor], at: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class Balancing(nn.Module):
     Attributes:
         at_shared_layer: Whether it needs gradients at the last layer that all parts depend on.
         takes_signed: Whether a part may be negative.
-        weights: By part, what its value was multiplied by in the last total, for the log.
+        weights: By part, the factor of its value in the last total, for the log.
     """
 
     at_shared_layer = False
@@ -76,8 +76,8 @@ class Balancing(nn.Module):
         """The loss to be trained on.
 
         Args:
-            losses: The parts' own values, scalars, by name. What is none of `parts` has the factor 1.
-            weights: What the config weighs them by at this step.
+            losses: The parts' own values, scalars, by name. Losses that are none of `parts` have the factor 1.
+            weights: Their weights in the config at this step.
             shared: The parameter of the last layer that all parts depend on, for methods that measure gradients there.
         """
         with torch.no_grad():
@@ -94,7 +94,7 @@ class Balancing(nn.Module):
         """Learn from a training batch; no graph is recorded here."""
 
     def factors(self) -> Tensor | None:
-        """What each part is multiplied by beside its weight, ``[parts]``, as far as has been learnt; None: 1."""
+        """The factor of each part beside its weight, ``[parts]``, as far as it has been learnt; None: 1."""
         return None
 
     def by_part(self) -> dict[str, Tensor]:
@@ -190,7 +190,7 @@ class Uncertainty(Balancing):
         return self.a * torch.exp(-self.log_variance)
 
     def forward(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], shared: Tensor | None = None) -> Tensor:
-        """The loss, with what keeps variances small; a part that is 0, such as a head without labels, leaves its own alone."""
+        """The loss, with a penalty of large variances; a part that is 0, as of a head without labels, leaves its own alone."""
         total = super().forward(losses, weights, shared)
         for name, log_variance in zip(self.parts, self.log_variance.unbind(), strict=True):
             total = total + weights[name] * (losses[name].detach() != 0) * log_variance / 2
@@ -280,7 +280,7 @@ def weighed_parts(
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The parts' own values and their weights at this step, as `Balancing` takes them.
 
-    From the loss of each head and its weight; parts are what is `between`, ``heads`` or ``terms``.
+    From the loss of each head and its weight; parts are ``heads`` or ``terms``, as `between` says.
     """
     if between == "heads":
         return {head: value.total for head, value in values.items()}, {head: heads[head] for head in values}

@@ -1,4 +1,4 @@
-"""What is refused: parameters of a loss, pixel weights, and logits that look like probabilities."""
+"""Checks: parameters of a loss, pixel weights, and logits that look like probabilities."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ RULES: Mapping[str, Callable[[str, Any], Any]] = {
     "over": reduction,
     "nodata": nodata,
 }
-"""How the parameters of terms are checked, by name; a term may have rules of its own."""
+"""The checks of the parameters of terms, by name; a term may have rules of its own."""
 
 
 def check_weight(logits: Tensor, weight: Tensor | None) -> None:

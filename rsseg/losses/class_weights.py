@@ -149,7 +149,7 @@ def _positive_weights(counts: Counts, rule: Rule) -> list[float]:
 
 
 def counted_weights(term: Mapping[str, Any], where: str, task: Task, counts: Counts | None) -> dict[str, Any]:
-    """A term's arguments with what is to be counted as numbers: `priors`, and `class_weights` that name a rule.
+    """A term's arguments with counted values as numbers: `priors`, and `class_weights` that name a rule.
 
     For binary and multilabel tasks that is the rule's weight of positives relative to negatives, as `pos_weight`. With
     `class_weights_cap` no class weighs more than so many times the lightest, and the mean stays. The counts are those of the

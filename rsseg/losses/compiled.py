@@ -1,4 +1,4 @@
-"""torch.compile for what a GPU launches in many small kernels, each of which takes longer to launch than to run."""
+"""torch.compile for functions of many small kernels, each of which a GPU takes longer to launch than to run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def is_compiled(x: Tensor) -> bool:
-    """Whether a function of a tensor is to be compiled: on a GPU, in training, and not as a part of what is compiled anyway."""
+    """Whether a function of a tensor is to be compiled: on a GPU, in training, and not inside a compiled function."""
     return x.is_cuda and x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 

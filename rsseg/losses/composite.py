@@ -39,7 +39,7 @@ class Weight:
         return self.full * min(1.0, (done - self.start) / self.ramp) if self.ramp else self.full
 
     def check(self, name: str) -> None:
-        """Refuse what is no weight and no share, of the term of this name."""
+        """Refuse values that are no weight or share, of the term of this name."""
         number(f"the weight of the term '{name}'", self.full)
         start = number(f"the start of the term '{name}', a share of the steps,", self.start, high=1.0)
         ramp = number(f"the ramp of the term '{name}', a share of the steps,", self.ramp, high=1.0)
@@ -52,7 +52,7 @@ class Weight:
 
 
 class CompositeValue(NamedTuple):
-    """What a composite returns: the loss and its parts, scalars all.
+    """The value of a composite: the loss and its parts, all scalars.
 
     Attributes:
         total: The sum of the weighted terms, to be trained on.
@@ -68,7 +68,7 @@ class CompositeValue(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What the terms of a composite are given: labels, those softened for terms that are `Term.soft`, and pixel weights."""
+    """The arguments of the terms of a composite: labels, those softened for terms that are `Term.soft`, and pixel weights."""
 
     labels: Tensor
     soft: Tensor
@@ -166,7 +166,7 @@ class Composite(nn.Module):
         return CompositeValue(torch.stack(list(weighted.values())).sum(), raw, weighted, weights)
 
     def given(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Given:
-        """What the terms are given for a target and the weights of a batch, after a look at what does not fit."""
+        """The arguments of the terms for a target and the weights of a batch, after a check of whether they fit."""
         soft = target
         if self.label_smoothing or self.edge_weight:
             TASKS[self.task].check_shapes(logits, target)

@@ -1,4 +1,4 @@
-"""What is made of a target: weights of the pixels near a border, softened labels, and which classes an image shows."""
+"""Derived targets: weights of the pixels near a border, softened labels, and the classes that an image shows."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class EdgeWeight:
     place of the distances to the two nearest objects, which needs objects that are told apart. From three sigma on it is 1.
 
     Args:
-        amount: What is added at a border, -1 or more. Below 0, pixels there weigh less, for labels that are uncertain.
+        amount: The addend at a border, -1 or more. Below 0, pixels there weigh less, for labels that are uncertain.
         sigma: How far the border reaches, above 0 and up to 50 pixels.
 
     Example:
@@ -115,7 +115,7 @@ CROSS_ENTROPY = CrossEntropy("multilabel")  # one for all calls: it reads labels
 
 
 def presence(target: Tensor, task: Task, weight: Tensor | None = None) -> Tensor:
-    """Which classes occur among the labelled pixels of each image, those of weight 0 or NaN left out.
+    """The classes that occur among the labelled pixels of each image, those of weight 0 or NaN left out.
 
     Uint8 ``[B, C]``: 1 where a class occurs, 0 where it does not, `IGNORE` where no pixel says so.
 
@@ -135,6 +135,6 @@ def presence(target: Tensor, task: Task, weight: Tensor | None = None) -> Tensor
 
 
 def presence_loss(logits: Tensor, target: Tensor, task: Task, weight: Tensor | None = None) -> Tensor:
-    """The binary cross-entropy of a classifier's logits ``[B, C]`` against `presence`, over what is known of it."""
+    """The binary cross-entropy of a classifier's logits ``[B, C]`` against `presence`, over its known values."""
     shown = presence(target, task, weight)
     return CROSS_ENTROPY(logits[..., None, None], shown[..., None, None])

@@ -1,4 +1,4 @@
-"""Losses that were not written for rsseg, torch's, other libraries' and your own: each is called with what it expects."""
+"""Losses that were not written for rsseg, torch's, other libraries' and your own: each is called as it expects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SMP, MONAI = "segmentation_models_pytorch", "monai"
 
 
 def given_to_loss(node: Mapping[str, Any], task: str = "", soft: bool = False) -> dict[str, Any]:
-    """What the constructor of a loss is given, where its signature has it; soft targets have NaN and no `ignore_index`."""
+    """The arguments of a loss's constructor, where its signature has them; soft targets have NaN and no `ignore_index`."""
     given = {"task": task} if soft else {"task": task, "ignore_index": IGNORE}
     return given | {"mode": task} if str(node.get("_target_")).startswith(f"{SMP}.") else given
 
@@ -40,7 +40,7 @@ def adapted(loss: nn.Module, where: str, task: Task, pixels: Any = False) -> nn.
 
 
 class Foreign(nn.Module):
-    """Calls a loss that is no `Term`, outside autocast, with what docs/losses.md says.
+    """Calls a loss that is no `Term`, outside autocast, with the arguments of docs/losses.md.
 
     Ignored pixels hold `IGNORE` in labels if the constructor takes `ignore_index`; a batch that has no other pixels then gives
     0. With `pixels` it gets those that are known in all planes alone, as one column. Else a batch with ignored pixels is
@@ -90,7 +90,7 @@ class Foreign(nn.Module):
             raise self._advice()
 
     def try_out(self, weighted: bool = False) -> None:
-        """Take value and gradient of a small batch, some of it ignored, or weighted, and refuse what would fail in a run."""
+        """Take value and gradient of a small batch, some of it ignored, or weighted, and refuse a loss that fails."""
         size, planes = (2, self.task.channels, 32, 32), (2, *self.task.planes, 32, 32)
         logits = torch.linspace(-3, 3, math.prod(size)).view(size).requires_grad_()
         real = self.task.dtype.kind == "f"
@@ -137,7 +137,7 @@ class Foreign(nn.Module):
         return labels.unsqueeze(1) if self.plane else labels
 
     def _call(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        """The value of the loss, or one line about what is wrong with it."""
+        """The value of the loss, or one line about its fault."""
         options = {} if weight is None else {"weight": weight}
         try:
             with torch.autocast(logits.device.type, enabled=False):

@@ -17,11 +17,11 @@ CHUNK = 2**18
 
 
 def parts_of(x: Tensor) -> list[slice]:
-    """Which pixels of ``[B, C, N]`` are worked on together: all, or on a CPU few enough to stay in its cache."""
+    """The pixels of ``[B, C, N]`` that are worked on together: all, or on a CPU few enough to stay in its cache."""
     if not may_look(x):
         return [slice(None)]
     images, classes, pixels = x.shape
-    step = max(1, CHUNK // (images * max(2, classes)))  # what is made of a single plane is many times as large
+    step = max(1, CHUNK // (images * max(2, classes)))  # the intermediate values of a single plane are many times as large
     return [slice(n, n + step) for n in range(0, max(1, pixels), step)]
 
 
@@ -36,7 +36,7 @@ def wide(x: Tensor) -> torch.dtype:
 
 
 def pixel_share(known: Tensor, weight: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """What each entry of ``[B, 1 or C, H, W]`` counts for: the weight of its pixel, or 1, where it is known; else 0."""
+    """The share of each entry of ``[B, 1 or C, H, W]``: the weight of its pixel, or 1, where it is known; else 0."""
     if weight is None:
         return known.to(dtype)
     return torch.where(known & (weight > 0).unsqueeze(1), weight.unsqueeze(1).to(dtype), 0)
@@ -48,7 +48,7 @@ def finite(x: Tensor) -> Tensor:
 
 
 def pixel_value(key: Sum, p: Tensor, log_p: Tensor) -> Tensor:
-    """What one pixel adds to a sum, from the probability of its label and its logarithm."""
+    """The contribution of one pixel to a sum, from the probability of its label and its logarithm."""
     if key.name == "nll":
         return -log_p
     if key.name == "focal":
@@ -120,7 +120,7 @@ class Piece:
         return y, labelled(target, number, classes, ignore)
 
     def start(self, target: Tensor) -> None:
-        """Compute what sums and gradient share."""
+        """Compute the values that sums and gradient share."""
         log_p = self.log_p()
         self.p = log_p.exp().mul_(self.v)
         if self.hard:
@@ -134,7 +134,7 @@ class Piece:
         return self.clean(self.x.log_softmax(1, dtype=self.y.dtype))
 
     def clean(self, values: Tensor) -> Tensor:
-        """New values, set to 0 where they are ignored: what lies there, NaN too, must not matter."""
+        """New values, set to 0 where they are ignored: the values there, NaN too, must not matter."""
         return values if self.whole else values.masked_fill_(self.v == 0, 0)
 
     def total(self, values: Tensor) -> Tensor:
@@ -166,7 +166,7 @@ class Piece:
         return found if self.w is None else found.mul_(self.w)
 
     def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
-        """``p (a - S) + y u``, with a the derivative by p, u that by the logarithm of `p_t`, and S what makes the sum 0."""
+        """``p (a - S) + y u``, with a the derivative by p, u that by the logarithm of `p_t`, and S makes the sum 0."""
         u, by_p = torch.zeros_like(self.p_t), []
         spread: Tensor | None = None
         for key, (own, other) in by.items():
@@ -194,7 +194,7 @@ class Piece:
         return out
 
     def at_label(self, table: Tensor) -> Tensor:
-        """What a table ``[B, C]`` holds for each pixel's label, ``[B, 1, n]``; for shares, of each class ``[B, C, 1]``."""
+        """The values of a table ``[B, C]`` for each pixel's label, ``[B, 1, n]``; for shares, of each class ``[B, C, 1]``."""
         return table.gather(1, self.label.squeeze(1)).unsqueeze(1) if self.hard else table.unsqueeze(-1)
 
     def error(self) -> Tensor:
@@ -216,11 +216,11 @@ class Piece:
         return counts + (error.sum(-1) * 0).unsqueeze(-1)
 
     def of_level(self, table: Tensor, bins: int) -> Tensor:
-        """What a table ``[2, B, C, bins]`` holds for each error, ``[B, C, n]``."""
+        """The values of a table ``[2, B, C, bins]`` for each error, ``[B, C, n]``."""
         return table.movedim(0, 2).flatten().index_select(0, self.places(self.error(), bins)).view_as(self.y)
 
     def places(self, error: Tensor, bins: int) -> Tensor:
-        """Where each error belongs in a table ``[B, C, 2, bins]``, own pixels first."""
+        """The place of each error in a table ``[B, C, 2, bins]``, own pixels first."""
         images, classes, _ = self.y.shape
         start = torch.arange(images * classes, device=self.y.device).mul_(2 * bins).view(images, classes, 1)
         level = (error * (bins - 1)).nan_to_num_(0).sub_(self.y, alpha=bins).add_(bins + 0.5)
@@ -279,7 +279,7 @@ class SeparatePiece(Piece):
         return out.mul_(self.y.mul(2).sub_(self.v))
 
     def by_label(self, own: Tensor, other: Tensor) -> Tensor:
-        """What two tables ``[B, C]`` hold for each pixel, by its label."""
+        """The values of two tables ``[B, C]`` for each pixel, by its label."""
         return (self.y * (own - other).unsqueeze(-1)).add_(other.unsqueeze(-1))
 
 

@@ -21,7 +21,7 @@ from rsseg.losses.terms.regression import Quotient
 from rsseg.task import Task
 
 Totals: TypeAlias = dict[Any, Tensor]
-"""What is added up, ``[2, ...]``: apart for the two halves of the scenes."""
+"""Sums ``[2, ...]`` by key, apart for the two halves of the scenes."""
 
 PANEL = "panel"
 """The pass of the panel, where it is not one of the composition's."""
@@ -105,7 +105,7 @@ class SplitLosses:
         self._totals[key] = self._totals[key] + value if key in self._totals else value
 
     def values(self) -> SplitValues:
-        """The losses of what was added by all processes; every one has to call it."""
+        """The losses of the sums of all processes; every one has to call it."""
         if self._values is None:
             self._values = self._compute()
         return self._values

@@ -5,7 +5,7 @@ that it needs (`Sum`), `pixel_sums` takes the sums of all terms together, and `T
 
 Whatever the mixture, its gradient with respect to softmax logits is ``p * (a - S) + onehot * u``, with a number ``a`` per
 class, ``u`` per pixel and ``S = sum_c p_c a_c + u``. So the forward pass keeps the logits and nothing else; the backward pass
-computes p again and writes the gradient once. On a CPU a few pixels are worked on at a time, so that what is made of them stays
+computes p again and writes the gradient once. On a CPU a few pixels are worked on at a time, so that intermediate values stay
 in the cache; elsewhere the whole batch is, and nothing waits for the device.
 
 A pixel's weight multiplies all that it adds to the sums. An ignored pixel is one of weight 0.
@@ -50,7 +50,7 @@ class Sum(NamedTuple):
 COUNT, SOFT, NLL, SPREAD = Sum("count"), Sum("soft"), Sum("nll"), Sum("spread")
 
 Over: TypeAlias = Literal["batch", "image"]
-"""What sums are taken over: the global batch, or each image, with the losses averaged afterwards."""
+"""The scope of sums: the global batch, or each image, with the losses averaged afterwards."""
 
 Sums: TypeAlias = Mapping[Sum, Tensor]
 """``[2, G, C]`` for each sum, G one entry per image, or 1 for all; ``levels`` have more dimensions."""

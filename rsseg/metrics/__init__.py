@@ -1,4 +1,4 @@
-"""Scores of what is counted over whole scenes, in NumPy alone; `rsseg.metrics.counters` counts it, in torch."""
+"""Scores of counts over whole scenes, in NumPy alone; `rsseg.metrics.counters` counts, in torch."""
 
 from rsseg.metrics.base import Metric
 from rsseg.metrics.calibration import calibration, calibration_sums

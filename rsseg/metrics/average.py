@@ -1,4 +1,4 @@
-"""Quotients and means that leave out what is not there."""
+"""Quotients and means that leave out missing values."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ def ratio(total: Array, number: Array) -> Array:
 
 
 def present_mean(values: Array) -> Array:
-    """The mean over the last axis of what is not NaN; NaN where nothing is left."""
+    """The mean over the last axis of values that are not NaN; NaN where there are none."""
     present = ~np.isnan(values)
     return ratio(np.where(present, values, 0.0).sum(-1), present.sum(-1))

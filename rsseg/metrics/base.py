@@ -12,21 +12,21 @@ LABELS = {
     "iou": "IoU", "dice": "Dice", "f0.5": "F0.5", "f1": "F1", "f2": "F2", "balanced_accuracy": "balanced accuracy",
     "rmse": "RMSE", "mae": "MAE", "r2": "R2", "absolute_bias": "absolute bias",
 }  # fmt: skip
-"""What people call scores, where that is not the name."""
+"""The labels of scores, where they are not the name."""
 
 
 @dataclass(frozen=True)
 class Metric:
     """One number that a head's counts give: of labels TP, FP, FN and TN, of real values sums of errors."""
 
-    label: str  # what people call it
+    label: str  # its name for people
     score: str  # the score of a class, or value, that it belongs to
     classes: list[int] | slice  # the classes that it is of, as an index
     parts: Callable[[Array], Array]  # from their counts ``[..., classes, N]`` to the scores ``[..., parts]`` whose mean it is
     pixels: Callable[[Array], Array]  # from these counts to the pixels ``[..., classes]`` that the score of each class is of
     by_scene: bool = False  # whether scenes are scored one by one, and those averaged that have a score; else counts are summed
-    higher_is_better: bool | None = True  # None for what nothing can be ranked by
-    limits: tuple[float, float] = (0.0, 1.0)  # between what it lies
+    higher_is_better: bool | None = True  # None for scores that rank nothing
+    limits: tuple[float, float] = (0.0, 1.0)  # its lowest and highest value
     unit: str = ""
 
     def average(self, counts: Array) -> Array:

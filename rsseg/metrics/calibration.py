@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: calibration errors, Brier score and log-likelihood from score histograms.
+"""Calibration of probabilities: calibration errors, Brier score and log-likelihood from score histograms.
 
 A pixel's probability is taken at the middle of its bin of `histogram`, at most 1/64 off and less where it matters: the
 probability of the outer bins moves little.
@@ -35,14 +35,14 @@ def probability_bin(probability: Array) -> NDArray[np.int64]:
 
 
 def sampled_error(probability: Array, happened: ArrayLike, weight: Array) -> float:
-    """The expected calibration error of a sample: of N probabilities, what happened, and how many pixels each stands for."""
+    """The expected calibration error of a sample: of N probabilities, outcomes, and the pixels that each stands for."""
     place = probability_bin(probability)
     sums = [np.bincount(place, each, SHARES) for each in (weight, weight * probability, weight * np.asarray(happened))]
     return float(_expected_error(np.stack(sums, axis=-1)))
 
 
 def calibration_sums(histogram: ArrayLike, task: Task) -> dict[str, Array]:
-    """What the scores of a run's calibration are functions of; it may be summed over scenes.
+    """The sums that a run's calibration scores are computed from; they may be added up over scenes.
 
     It is computed from a histogram ``[S, P, 2, 256]``, as `rsseg.metrics.counters.ScoreHistogram` counts it.
 
@@ -118,4 +118,4 @@ SCORES: Mapping[str, tuple[Score, Score]] = {
     "brier": (_label_mean, lambda sums: sums[..., 1]),
     "nll": (_label_mean, lambda sums: sums[..., 1]),
 }
-"""By name: the parts whose mean a score of sums as `calibration_sums` gives them is, and each part's pixels in them."""
+"""The scores of `calibration_sums` by name: the parts that a score is the mean of, and the pixels of each part."""

@@ -12,7 +12,7 @@ from rsseg.metrics.base import LABELS, Metric, by_scene, kept_classes
 from rsseg.task import Regression, Task
 
 SUMS = ("count", "error", "absolute", "squared", "value", "value_squared")
-"""What is summed over the pixels whose value is known: 1, e, ``|e|``, ``e^2``, y and ``y^2``, e being prediction minus y."""
+"""The sums over the pixels whose value is known: 1, e, ``|e|``, ``e^2``, y and ``y^2``, e being prediction minus y."""
 
 
 def rmse(sums: Array) -> Array:
@@ -48,7 +48,7 @@ ERRORS: dict[str, Metric] = {
 
 
 def error_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
-    """What a head of real values can be scored by, by name; see `rsseg.metrics.metrics`.
+    """The scores of a head of real values, by name; see `rsseg.metrics.metrics`.
 
     ``rmse``, ``mae``, ``r2``, ``bias`` and ``absolute_bias`` are pooled over scenes, then means over the values; with
     ``/height`` behind it a name is that of a value, with ``scene_`` before it the mean over scenes. Nothing can be ranked by

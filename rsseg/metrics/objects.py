@@ -30,10 +30,10 @@ MOST = 500
 """The most objects that are taken from a window, those with the highest scores."""
 
 MARGIN = 3
-"""How many pixels beyond the part of a window that counts a centre may be found: neighbours see it a little elsewhere."""
+"""The pixels beyond the counted part of a window in which a centre may be found: neighbours see it a little elsewhere."""
 
 NEAR = 12
-"""The least side of boxes in non-maximum suppression: what is nearer than a third of it is one object, however small."""
+"""The least side of boxes in non-maximum suppression: centres nearer than a third of it are one object, however small."""
 
 REACH = 3
 """The least distance in pixels within which a centre matches that of an object."""
@@ -82,7 +82,7 @@ def suppress(objects: Tensor) -> Tensor:
     Windows see an object at their border a little differently; it is called once all the same. Boxes count as `NEAR` pixels at
     least.
     """
-    from torchvision.ops import batched_nms  # what draws windows does without its 200 MB
+    from torchvision.ops import batched_nms  # drawing windows does without its 200 MB
 
     groups = (objects[:, 0] * (objects[:, 1].max() + 1) + objects[:, 1]).long() if len(objects) else objects[:, 0].long()
     kept: Tensor = batched_nms(boxes(objects, NEAR), objects[:, 2], groups, 0.5)

@@ -33,7 +33,7 @@ class Pixels(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Logits ``[N, C]`` of `Pixels`, ``[N, 1]`` where labels are each on their own, and what tuning has to know of these."""
+    """Logits ``[N, C]`` of `Pixels`, ``[N, 1]`` where labels are each on their own, and the facts for tuning."""
 
     logits: NDArray[np.floating[Any]]
     target: NDArray[np.int64]

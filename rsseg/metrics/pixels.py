@@ -1,4 +1,4 @@
-"""What is counted of a batch's pixels, without torchmetrics, which baselines do without: pairs of labels, sums of errors."""
+"""Counts of a batch's pixels without torchmetrics, which baselines do without: pairs of labels, sums of errors."""
 
 from __future__ import annotations
 

@@ -123,13 +123,13 @@ def calibration_error(sample: Sample, task: Task) -> float:
 
 
 def scaling_facts(sample: Sample, task: Task, step: int, first: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:
-    """What ``scaling.json`` says of a head, by kind, from the best checkpoint's sample of the validation scenes.
+    """The content of ``scaling.json`` for a head, from the best checkpoint's sample of the validation scenes.
 
     `first`, bool ``[S]``, says which scenes are the first half; all: there is no other.
 
     Returns:
         The `scale` and `shift` of each class, and the negative log-likelihood and the calibration error before and after, of
-        pixels that are scaled by what was fitted on the other half: NaN without another half.
+        pixels that are scaled by the fit on the other half: NaN without another half.
     """
     return {
         kind: {**asdict(fit(sample, task, kind)), "step": step, **_worth(sample, task, kind, first[sample.scene])}

@@ -94,7 +94,7 @@ def exclusive_kappa(counts: Array) -> Array:
 
 
 def _agreement(counts: Array) -> tuple[Array, Array]:
-    """How much more target and prediction agree than by chance, and how much more they could, times half the pixels squared."""
+    """Agreement of target and prediction beyond chance, and the largest possible, times half the pixels squared."""
     hits, wrong, missed, rest = np.moveaxis(counts, -1, 0)
     most: Array = (hits + wrong) * (wrong + rest) + (hits + missed) * (missed + rest)
     return 2 * (hits * rest - wrong * missed), most
@@ -139,7 +139,7 @@ def class_metrics(scores: Mapping[str, ClassScore], task: Task, without: Sequenc
 
 
 def label_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
-    """What a head of labels can be scored by, by name.
+    """The scores of a head of labels, by name.
 
     ``iou``, ``dice``, ``precision``, ``recall``, ``f0.5`` and ``f2`` are means over the classes; with ``_micro`` or
     ``_weighted`` behind it a name is that of another average, and with ``/road`` that of a class. ``kappa`` and
@@ -182,13 +182,13 @@ MATCHES: dict[str, ClassScore] = {
 
 
 def match_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
-    """What a head of objects can be scored by, by name: `MATCHES`, averaged as labels are, see `rsseg.metrics.metrics`."""
+    """The scores of a head of objects, by name: `MATCHES`, averaged as labels are, see `rsseg.metrics.metrics`."""
     found = class_metrics(MATCHES, task, without)
     return found | by_scene(found)
 
 
 def no_metric(name: str, known: Iterable[str]) -> str:
-    """What is wrong with the name of a metric that is not known.
+    """The message for the name of a metric that is not known.
 
     Example:
         >>> no_metric("f1/road", ["dice/road"]), no_metric("recal", ["recall"])

@@ -1,4 +1,4 @@
-"""The scores of a split: of what is counted of its scenes, whatever the head's task."""
+"""The scores of a split from the counts of its scenes, whatever the head's task."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ METRICS: Mapping[str, tuple[Callable[[Task, Sequence[str]], dict[str, Metric]], 
     "errors": (error_metrics, (*ERRORS,)),
     "matches": (match_metrics, (*MATCHES,)),
 }
-"""What heads can be scored by, and the scores that tables have, by `Task.counted`."""
+"""The scores of heads, and those that tables have, by `Task.counted`."""
 
 AVERAGES = {"macro": ("", ""), "micro": ("", "_micro"), "weighted": ("", "_weighted"), "scenes": ("scene_", "")}
-"""The rows of averages in tables, with what stands before and behind the names of their metrics."""
+"""The rows of averages in tables, with the beginning and the end of the names of their metrics."""
 
 
 def metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
-    """What a head can be scored by, by name: see `label_metrics`, `error_metrics` and `match_metrics`.
+    """The scores of a head, by name: see `label_metrics`, `error_metrics` and `match_metrics`.
 
     Classes, or values, of `without` are left out of means.
     """
@@ -39,7 +39,7 @@ class Scores:
     """The scores of a split, by the names of its `metrics`.
 
     Attributes:
-        sums: What `rsseg.metrics.counters.SCENE_SUMS` has counted of each scene, ``[S, ...]``.
+        sums: The counts of `rsseg.metrics.counters.SCENE_SUMS` of each scene, ``[S, ...]``.
         task: The head's task.
         without: Classes, or values, that are left out of means.
         beside: Further scores of the whole split, a number ``[K]`` for each class; NaN: it is absent.
@@ -57,12 +57,12 @@ class Scores:
 
     @cached_property
     def counts(self) -> Array:
-        """Float64 ``[S, classes, N]``, what the metrics are functions of."""
+        """Float64 ``[S, classes, N]``, the arguments of the metrics."""
         return np.asarray(self.sums, dtype=np.float64) if self.task.real else class_counts(self.sums, self.task)
 
     @cached_property
     def metrics(self) -> dict[str, Metric]:
-        """What the split can be scored by."""
+        """The scores of the split."""
         return metrics(self.task, self.without)
 
     @property
@@ -79,13 +79,13 @@ class Scores:
         return float(self.metrics[name](self.counts))
 
     def means(self) -> dict[str, float]:
-        """The scores of the split as a whole, those of `Task.scores` and what is `beside`."""
+        """The scores of the split as a whole, those of `Task.scores` and those that are `beside`."""
         kept = kept_classes(self.task.classes, self.without)
         beside = {name: float(present_mean(numbers[kept])) for name, numbers in self.beside.items()}
         return {name: self[name] for name in self.task.scores} | beside
 
     def logged(self, monitored: Iterable[str] = ()) -> dict[str, float]:
-        """What a validation logs: the means, `Task.class_scores` of each class, and what callbacks monitor beside."""
+        """The values that a validation logs: the means, `Task.class_scores` of each class, and those that callbacks monitor."""
         names = [f"{score}/{label}" for score in self.task.class_scores for label in self.task.classes]
         names += [name for name in monitored if name in self.metrics]
         return self.means() | {name: self[name] for name in names}

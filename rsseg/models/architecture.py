@@ -22,14 +22,14 @@ LOADING = ("encoder_weights", "pretrained", "pretrained_cfg", "pretrained_cfg_ov
 """Arguments that make smp or timm load weights, which a network that is built again does not need."""
 
 RECORDED = ("net", "arguments", "encoder", "bands", "heads", "encoder_args", "siamese", "fusion", "rebuild")
-"""What is recorded: all but what training alone needs."""
+"""The fields that are recorded: all but those that training alone needs."""
 
 TRAINED_ONLY = ("aux.", "classifiers.")  # prefixes of the names of weights that only training uses
 
 
 @dataclass(kw_only=True)
 class Architecture(ModelFacts):
-    """A class of smp with its encoder and its decoders, as `build_network` takes it, without what only training needs."""
+    """A class of smp with its encoder and its decoders, as `build_network` takes it, without settings for training alone."""
 
     net: str  # the name of the class
     arguments: dict[str, Any]  # its arguments, but for those that rsseg fills in
@@ -37,7 +37,7 @@ class Architecture(ModelFacts):
 
     @classmethod
     def of(cls, network: Network, model: ModelFacts, arguments: Mapping[str, Any], bands: int) -> Self:
-        """The architecture of a network, from what the config says of it and the arguments that it gives its class."""
+        """The architecture of a network, from its settings and the arguments that the config gives its class."""
         kind = type(network.net)
         if CLASSES.get(kind.__name__) is not kind:
             raise InputError(
@@ -93,7 +93,7 @@ def inference_state(network: Network) -> dict[str, Tensor]:
 
 
 def load_inference_state(network: Network, state: Mapping[str, Tensor]) -> None:
-    """Load what `inference_state` gave into a network of the same architecture; other names or shapes are refused."""
+    """Load the weights of `inference_state` into a network of the same architecture; other names or shapes are refused."""
     own = inference_state(network)
     wrong = [name for name in {**own, **state} if name not in own or name not in state or own[name].shape != state[name].shape]
     if wrong:

@@ -1,4 +1,4 @@
-"""Making a network from what a config says of it."""
+"""Building a network from its settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rsseg.task import Task
 
 @dataclass(kw_only=True)
 class ModelFacts:
-    """What the config says of a model; `rsseg.config.schema.ModelConfig` explains it."""
+    """The settings of a model; `rsseg.config.schema.ModelConfig` explains them."""
 
     encoder: str
     heads: dict[str, Any]
@@ -100,7 +100,7 @@ def build_network(make: Callable[..., nn.Module], model: ModelFacts, bands: int,
 
 
 def check_architecture(kind: type, model: ModelFacts, tasks: Mapping[str, Task]) -> None:
-    """Refuse what an architecture, or the tasks of its heads, have no place for."""
+    """Refuse settings that an architecture, or the tasks of its heads, do not support."""
     wanted = {
         "model.decoder=own": len(decoders(model, tasks)) > 1,
         f"model.aux={model.aux}": model.aux > 0,

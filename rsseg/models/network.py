@@ -101,11 +101,11 @@ class Network(nn.Module):
         return weights[-1]
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Logits ``[B, K, H, W]`` by head of an image ``[B, C, H, W]``; in training also what `outputs` gives beside them."""
+        """Logits ``[B, K, H, W]`` by head of an image ``[B, C, H, W]``; in training also the further outputs of `outputs`."""
         return self.outputs(image, beside=self.training)
 
     def outputs(self, image: Tensor, beside: bool) -> dict[str, Tensor]:
-        """Logits by head, and, if asked for, what losses of their own train beside them.
+        """Logits by head, and, if asked for, the outputs that losses of their own train.
 
         Args:
             image: ``[B, C, H, W]``.

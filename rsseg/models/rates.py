@@ -15,7 +15,7 @@ from rsseg.models.build import encoder_name
 
 
 def layers_above(encoder: str) -> dict[str, int]:
-    """How many layers of a timm model lie above each parameter, its classifier among them: the last block has 1.
+    """The number of layers of a timm model above each parameter, its classifier among them: the last block has 1.
 
     Parameters are named with "_" for ".": the feature extractor that smp makes of a model names its blocks so.
     """

@@ -49,7 +49,7 @@ def load_weights(network: nn.Module, weights: str) -> None:
 
 
 def _strip(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names without what the saving program wrapped around the network, as far as all tensors share it."""
+    """Names without the prefixes of the saving program, as far as all tensors share it."""
     ours = {name: tensor for name, tensor in state.items() if name.startswith("network.")}  # a checkpoint of rsseg
     state = {name.removeprefix("network."): tensor for name, tensor in ours.items()} or state
     for wrapping in WRAPPINGS * 2:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from rsseg.task import Regression, Task
 
 GREY = "#808080"
-"""Where nothing is known."""
+"""The colour of unknown pixels."""
 
 FOUND, WRONG, MISSED = "#1a9641", "#d6006c", "#1f6fd6"
-"""Objects that are found, false alarms, and what is missed."""
+"""The colours of objects that are found, false alarms, and missed objects."""
 
 USUAL = {
     r"background|(?:no|not|non|none) .*": ("#000000", "#2b2b2b"),
@@ -42,7 +42,7 @@ FREE = (
 """For other names, those of Okabe and Ito, and of Tol: colour-blind people tell them apart."""
 
 GRID = tuple("#{:02x}{:02x}{:02x}".format(*levels) for levels in product(range(34, 239, 17), repeat=3))
-"""For still more names the one that is furthest from what is used."""
+"""The colours of still more names: the one furthest from those that are used."""
 
 APART = 60.0
 """Colours that are nearer by `_distance`, by which black and white are 765 apart, are too much alike for one legend."""
@@ -64,7 +64,7 @@ def colours(task: Task, palette: Sequence[str] | None) -> list[str]:
 def _chosen(names: tuple[str, ...], taken: tuple[str, ...]) -> tuple[str, ...]:
     """A colour for each name, none near another or one that is taken as long as there are such."""
     used, found = list(taken), dict[int, str]()
-    near = _distance(GRID, used)  # how far each is from what is used
+    near = _distance(GRID, used)  # the distance of each from those that are used
     shortest = sorted(range(len(names)), key=lambda i: len(names[i]))  # "cloud" before "thin cloud"
     for i, usual in [*((i, True) for i in shortest), *((i, False) for i in range(len(names)))]:
         wanted = usual_colours(names[i]) if usual else FREE
@@ -97,8 +97,8 @@ def errors_shown(task: Task) -> str:
     if isinstance(task, Regression):
         return "prediction minus target"
     if len(task.error_names) > 2:
-        return "the image, and over it false alarms in magenta and what is missed in blue"
-    return "the image where labels are right, and where they are wrong the colour of what is predicted"
+        return "the image, and over it false alarms in magenta and missed pixels in blue"
+    return "the image where labels are right, and where they are wrong the colour of the predicted class"
 
 
 def as_rgb(colours: Sequence[str]) -> NDArray[np.uint8]:
@@ -107,7 +107,7 @@ def as_rgb(colours: Sequence[str]) -> NDArray[np.uint8]:
 
 
 def _distance(some: Sequence[str], others: Sequence[str]) -> NDArray[np.float64]:
-    """How far each colour is from the nearest of others, about as people see it (https://www.compuphase.com/cmetric.htm)."""
+    """The distance of each colour to the nearest of others, about as people see it (https://www.compuphase.com/cmetric.htm)."""
     one, other = as_rgb(some)[:, None].astype(float), as_rgb(others).astype(float)
     red = (one + other)[..., 0] / 512
     weights = np.stack([2 + red, np.full_like(red, 4.0), 3 - red], axis=-1)

@@ -45,7 +45,7 @@ class Gallery(L.Callback):
                 self._rows = predict_windows(pl_module, self.windows, self.scenes)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw and show what was predicted."""
+        """Draw and show the predictions."""
         if self._rows:
             self.draw(trainer, self.folder / f"step-{trainer.global_step:06d}.png", self._rows, "windows")
             self._rows = {}

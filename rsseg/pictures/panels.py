@@ -76,7 +76,7 @@ def fill_panels(
     rows: Sequence[Row],
     shown: Sequence[int] | None = None,
 ) -> None:
-    """Draw windows, scenes' names and scores into axes ``[rows, panels]``, and what colours mean below.
+    """Draw windows, scenes' names and scores into axes ``[rows, panels]``, and the legend below.
 
     Panels are image, target, and the errors of each prediction; before these the prediction, where there is a panel for it.
 
@@ -155,7 +155,7 @@ def _outline(axis: Axes, objects: NDArray[Any], colours: Sequence[str]) -> None:
 
 
 def _scales(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """How Matplotlib draws real values, from the 1st to the 99th percentile of the targets, and their errors."""
+    """Matplotlib's scales for real values, from the 1st to the 99th percentile of the targets, and for their errors."""
     truth = np.stack([row.target[0] for row in rows])
     errors = [abs(prediction[0] - row.target[0]) for row in rows for prediction in row.predictions]
     there = np.isfinite(truth).any()
@@ -184,7 +184,7 @@ def stretch(images: Sequence[NDArray[Any]], shown: Sequence[int] | None = None) 
 
 
 def legend(figure: Figure | SubFigure, handles: Sequence[Artist]) -> None:
-    """What colours mean, below a figure, in as many columns as fit beside each other."""
+    """The legend of colours below a figure, in as many columns as fit beside each other."""
     room = 72 * figure.bbox.width / figure.get_dpi()
     for handle in handles:
         handle.set_label(shorten(str(handle.get_label()), room / 2))

@@ -1,4 +1,4 @@
-"""Windows to draw: which ones, what is labelled and predicted in them, how well, and where models differ."""
+"""Windows to draw: their choice, labels, predictions and scores, and the disagreement of models."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ LOOKED_AT = 48
 
 
 class Model(Protocol):
-    """What predicts windows: a module in training, a trained model, or an ensemble of them."""
+    """A predictor of windows: a module in training, a trained model, or an ensemble of them."""
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """The device of the model."""
 
     @property
     def tasks(self) -> Mapping[str, Task]:
@@ -97,7 +97,7 @@ def label_rows(windows: Sequence[Batch], task: Task, scenes: Sequence[str]) -> l
 def predict_windows(
     model: Model, windows: Sequence[Batch], scenes: Sequence[str], thresholds: Mapping[str, Tensor] | None = None
 ) -> dict[str, list[Row]]:
-    """By head the labels of windows and what a model, in evaluation mode, predicts; see `label_rows`.
+    """The labels of windows and the predictions of a model in evaluation mode, by head; see `label_rows`.
 
     `thresholds` are those of heads at which labels are found, as `Task.predict` takes them.
     """
@@ -156,7 +156,7 @@ def disagreement(row: Row, task: Task) -> float:
 
 
 def of_head(path: Path, head: str, heads: Collection[str]) -> Path:
-    """Where a picture of a head lies, by where that of the first lies.
+    """The path of a head's picture, from that of the first head's.
 
     Example:
         >>> of_head(Path("picture.png"), "water", ["cover", "water"]).name

@@ -1,4 +1,4 @@
-"""What a head predicts: a class per kind of task, which holds what differs between the kinds."""
+"""Tasks of heads: a class per kind of task, which holds the differences between the kinds."""
 
 from collections.abc import Sequence
 

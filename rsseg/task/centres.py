@@ -38,7 +38,7 @@ class Centres(Task):
 
     It is not the heat map itself, for that cannot be scaled by its pixels: a centre would become four, or none. Here every
     pixel knows its object, so that layers are cut and moved pixel by pixel as others are, and an object beyond the border of a
-    window still warms what lies inside. Only vectors and sizes have to be turned and scaled (`moved`). Heat, size and offset
+    window still warms the pixels inside. Only vectors and sizes have to be turned and scaled (`moved`). Heat, size and offset
     are made of it last, each pixel for itself (`standardise`).
     """
 
@@ -91,7 +91,7 @@ class Centres(Task):
         if mask_values is not None:
             found.append(
                 "dataset.mask_values: features of a vector file have classes, counted from 1; set dataset.mask_values=null, "
-                "and dataset.source.attribute and values to what names a feature's class"
+                "and dataset.source.attribute and values to the attribute and values of a feature's class"
             )
         return found
 
@@ -111,7 +111,7 @@ class Centres(Task):
         return moved
 
     def standardise(self, target: Tensor) -> Tensor:
-        """What the loss sees, of the logits' shape: heat from 0 to 1 for each class, sides about 0, and offsets from 0 to 1.
+        """The target of the loss, shaped as the logits: heat from 0 to 1 for each class, sides about 0, offsets from 0 to 1.
 
         Sides and offsets are NaN but in the pixels that centres lie in, all is where nothing is known.
         """
@@ -187,13 +187,13 @@ class Centres(Task):
 
 
 def _at_centre(target: Any) -> Any:
-    """Where the pixels of a target of objects ``[5, ...]`` hold a centre."""
+    """The pixels of a target of objects ``[5, ...]`` that hold a centre."""
     label, down, across = target[0], target[1], target[2]
     return (label > 0) & (down + 0.5 >= 0) & (down + 0.5 < 1) & (across + 0.5 >= 0) & (across + 0.5 < 1)
 
 
 def gaussian_radius(height: Any, width: Any) -> Any:
-    """How far the corners of a box may be off before its IoU with the box falls below `OVERLAP`; arrays or tensors, in pixels.
+    """The offset of a box's corners at which its IoU with the box falls below `OVERLAP`; arrays or tensors, in pixels.
 
     CornerNet takes the least of three radii: for both corners moved inwards, both outwards, and both in one direction. That is
     always the first, whose box has the least IoU: ``(h - 2r)(w - 2r) / (h w)``.

@@ -1,4 +1,4 @@
-"""Temperature and vector scaling: logits whose probabilities mean what they say (Guo et al. 2017)."""
+"""Temperature and vector scaling of logits, for calibrated probabilities (Guo et al. 2017)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scaling:
-    """What logits are multiplied by, and what is added then; a number for each class.
+    """A factor on logits, and an addend; a number for each class.
 
     Attributes:
         scale: The factors. Temperature scaling has the same one for every exclusive class, 1 / T.
@@ -32,7 +32,7 @@ class Scaling:
         return logits * scale + shift
 
     def threshold(self, tuned: Tensor, exclusive: bool) -> Tensor:
-        """A tuned threshold or bias, see `Task.predict`, as scaled logits have it: labels stay what they were.
+        """A tuned threshold or bias, see `Task.predict`, for scaled logits: labels stay the same.
 
         Biases of exclusive classes can be kept by one factor for all classes alone, as temperature scaling has it.
         """

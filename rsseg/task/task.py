@@ -1,6 +1,6 @@
-"""What a head predicts: what its target holds and how its logits are read, in one class that each kind of task derives from.
+"""The task of a head: the content of its target and the reading of its logits, in a class that each kind derives from.
 
-Others ask whether a target is real, and what else a task says of itself, not for its kind. Torch is not imported, so that a
+Other modules ask for properties of a task, such as `real`, not for its kind. Torch is not imported, so that a
 config can be checked before it is: methods that take tensors call the tensors' own methods.
 """
 
@@ -25,11 +25,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Task:
-    """A head's classes, what its target holds, and how its logits are read.
+    """A head's classes, the content of its target, and the reading of its logits.
 
     A target holds labels, or, if it is soft, the share of every class in every pixel: probabilities, fractions of an area, or
     the mean of several annotators. As it stands every logit is a yes or no of its own, and a target holds 0 and 1 for each;
-    subclasses change what is different.
+    subclasses override the differences.
     """
 
     kind: ClassVar[str]  # the task's name in configs
@@ -37,22 +37,22 @@ class Task:
     separate: ClassVar[bool] = False  # a target has a plane for each logit, else one for all of them
     real: ClassVar[bool] = False  # a target holds real values instead of labels
     directed: ClassVar[bool] = False  # these are lengths and directions too, which turn and grow with the image
-    subject: ClassVar[str] = "foreground"  # what masks are about; or land cover, detection of centres, regression
+    subject: ClassVar[str] = "foreground"  # the subject of masks; or land cover, detection of centres, regression
     untuned: ClassVar[str] = "threshold 0.5"  # how labels are found as long as nothing is tuned
-    tuned: ClassVar[str] = "threshold"  # what tuning changes, one class at a time
+    tuned: ClassVar[str] = "threshold"  # changed by tuning, one class at a time
     all_tuned: ClassVar[str] = "thresholds"  # the same for all classes
     scores: ClassVar[tuple[str, ...]] = (
         "iou", "dice", "precision", "recall", "f0.5", "f2", "balanced_accuracy", "kappa", "accuracy", "scene_iou", "scene_dice",
     )  # fmt: skip
-    """What is logged of a validation."""
-    class_scores: ClassVar[tuple[str, ...]] = ("iou", "dice")  # what is logged of each class
+    """The values that a validation logs."""
+    class_scores: ClassVar[tuple[str, ...]] = ("iou", "dice")  # logged of each class
     score: ClassVar[str] = "iou"  # the score that chooses the best checkpoint, as it is logged
-    score_name: ClassVar[str] = "IoU"  # what people call it
+    score_name: ClassVar[str] = "IoU"  # its name for people
     higher_is_better: ClassVar[bool] = True  # whether it is to be high
-    counted: ClassVar[str] = "confusion"  # what is counted of each scene, see `rsseg.metrics.counters.SCENE_SUMS`
-    score_of: ClassVar[str] = "class"  # what has a score of its own: a class, or a value
-    unit: ClassVar[str] = "pixels"  # what scores and shares are counted in, for people
-    error_names: ClassVar[tuple[str, ...]] = ("right", "wrong")  # what the values of `errors` stand for
+    counted: ClassVar[str] = "confusion"  # counted of each scene, see `rsseg.metrics.counters.SCENE_SUMS`
+    score_of: ClassVar[str] = "class"  # has a score of its own: a class, or a value
+    unit: ClassVar[str] = "pixels"  # the unit of scores and shares, for people
+    error_names: ClassVar[tuple[str, ...]] = ("right", "wrong")  # the names of the values of `errors`
 
     classes: tuple[str, ...]  # their names, one for each logit
     soft: bool = False  # targets hold class shares instead of labels
@@ -65,17 +65,17 @@ class Task:
 
     @property
     def outputs(self) -> int:
-        """The number of planes that a network gives the head: a logit for each class, and what else a task predicts."""
+        """The number of planes that a network gives the head: a logit for each class, and further outputs of a task."""
         return self.channels
 
     @property
     def first_bias(self) -> tuple[float, ...]:
-        """What is added to the bias of each of `outputs` before training."""
+        """The addend to the bias of each of `outputs` before training."""
         return (0.0,) * self.outputs
 
     @property
     def value_names(self) -> tuple[str, ...]:
-        """What is known of the real values of targets, see `values`; nothing of labels."""
+        """The names of the real values of targets, see `values`; none for labels."""
         return ()
 
     def values(self, target: NDArray[np.generic]) -> list[NDArray[np.generic]]:
@@ -99,7 +99,7 @@ class Task:
 
     @property
     def unknown(self) -> float:
-        """What a target holds where nothing is known: `IGNORE` for labels, NaN for shares and values."""
+        """The value for "not known" in a target: `IGNORE` for labels, NaN for shares and values."""
         return math.nan if self.dtype.kind == "f" else IGNORE
 
     def unknown_target(self, size: Sequence[int]) -> NDArray[np.generic]:
@@ -141,7 +141,7 @@ class Task:
 
     @classmethod
     def check_values(cls, logits: Tensor, target: Tensor, ignore_index: int = IGNORE) -> None:
-        """Refuse what `check_shapes` does, labels outside the classes and shares outside 0 to 1. It waits for the device."""
+        """Check shapes, and refuse labels outside the classes and shares outside 0 to 1. It waits for the device."""
         cls.check_shapes(logits, target)
         if target.is_floating_point():
             cls._check_shares(target)
@@ -165,7 +165,7 @@ class Task:
         if bool(wrong.any()):
             raise InputError(
                 f"the target holds the share {float(target[wrong][0]):g}, but class shares lie from 0 to 1 (ignored: NaN): "
-                "divide by what stands for a whole pixel"
+                "divide by the value of a whole pixel"
             )
         total = target.sum(dim=1, keepdim=True)[known]
         off = (total - 1).abs() > 0.01
@@ -177,7 +177,7 @@ class Task:
 
     @classmethod
     def _known_labels(cls, channels: int, ignore_index: int) -> str:
-        """What labels there are, and what to do about others."""
+        """The known labels, and the remedy for others, in words."""
         return (
             f"{cls.kind} targets hold 0 and 1 in each of {channels} plane(s) (ignored: {ignore_index}): "
             "use (target > 0) for masks stored as 0 and 255, or task=multiclass for class numbers"
@@ -185,7 +185,7 @@ class Task:
 
     @classmethod
     def hard_labels(cls, target: Any) -> Any:
-        """The labels that a tensor or array of a target stands for: of shares the largest one, or what has more than a half.
+        """The labels that a tensor or array of a target stands for: of shares the largest one, or those above a half.
 
         Labels are themselves. Real values are labelled 1 where they are known: they are counted and sampled as a class is.
 
@@ -213,12 +213,12 @@ class Task:
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """What a pixel may be called; the classes are the last of them. A palette has a colour for each."""
+        """The names of a pixel's labels; the classes are the last of them. A palette has a colour for each."""
         return self.classes
 
     @property
     def drawn_names(self) -> tuple[str, ...]:
-        """What the values of a drawn mask (see `flatten`) stand for."""
+        """The names of the values of a drawn mask (see `flatten`)."""
         return self.label_names
 
     @property
@@ -227,7 +227,7 @@ class Task:
         return tuple((f"not {name}", name) for name in self.classes)
 
     def faults(self, mask_values: Sequence[Any] | None = None, palette: Sequence[str] | None = None) -> list[str]:
-        """What is wrong with the classes, and with what mask files hold and colours for each label; one sentence each."""
+        """The faults of the classes, and of mask values and colours for each label; one sentence each."""
         shown = f"dataset.classes={list(self.classes)}"
         if not self.classes:
             return ["dataset.classes is empty: name at least one class"]
@@ -246,7 +246,7 @@ class Task:
         return faults
 
     def moved(self, target: Tensor, matrix: Tensor, shift: Tensor | None = None) -> Tensor:
-        """What lengths and directions in a target become where an augmentation has turned or scaled its pixels: see `directed`.
+        """Lengths and directions in a target after an augmentation has turned or scaled its pixels: see `directed`.
 
         Args:
             target: The target with its pixels in their new places, ``[B, *planes, H, W]``.
@@ -283,7 +283,7 @@ class Task:
         return positive if self.separate else positive[:, 0]
 
     def activate(self, logits: Tensor) -> Tensor:
-        """What logits ``[..., K, H, W]`` stand for: the probability of each class; of other tasks what `predict` gives."""
+        """The probability of each class, of logits ``[..., K, H, W]``; of other tasks the values of `predict`."""
         return self.predict(logits) if self.real else logits.sigmoid()
 
     def decide(self, activated: Tensor, threshold: Tensor | None = None) -> Tensor:
@@ -294,23 +294,23 @@ class Task:
         return positive if self.separate else positive.squeeze(-3)
 
     def turned(self, activated: Tensor, transposed: bool, flipped: tuple[bool, bool]) -> Tensor:
-        """What probabilities or values become where their pixels have been transposed, then flipped: see `Centres`.
+        """Probabilities or values whose pixels have been transposed, then flipped: see `Centres`.
 
         `flipped` says whether the order of the rows, and of the columns, is reversed. Pixels are in their new places.
         """
         return activated
 
     def by_class(self, counts: Any) -> Any:
-        """What belongs to each class, ``[..., classes]``, of numbers ``[..., P, K]`` for each label of each of `matrices`."""
+        """The numbers of each class, ``[..., classes]``, of those ``[..., P, K]`` for each label of each of `matrices`."""
         return counts[..., 1]
 
     def label_mask(self, mask: NDArray[np.generic], label: int) -> NDArray[np.bool_]:
-        """Where a target ``[*planes, H, W]`` has the label of this place in `label_names`: bool ``[H, W]``."""
+        """The pixels of a target ``[*planes, H, W]`` with the label of this place in `label_names`: bool ``[H, W]``."""
         labels = self.hard_labels(mask)
         return labels[label] == 1 if self.separate else labels == label
 
     def class_masks(self, mask: NDArray[np.generic]) -> list[NDArray[np.bool_]]:
-        """Where a target ``[*planes, H, W]`` has each class: bool ``[H, W]`` each."""
+        """The pixels of each class in a target ``[*planes, H, W]``: bool ``[H, W]`` each."""
         mask, names = self.hard_labels(mask), len(self.label_names)
         return [self.label_mask(mask, label) for label in range(names - self.channels, names)]
 
@@ -338,7 +338,7 @@ class Task:
         return list(colours)
 
     def errors(self, mask: NDArray[np.generic], prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """Where a prediction ``[*planes, H, W]`` is wrong, as places in `error_names`; `IGNORE` where nothing is labelled."""
+        """The errors of a prediction ``[*planes, H, W]``, as places in `error_names`; `IGNORE` where nothing is labelled."""
         labelled = mask != IGNORE
         wrong = (mask != prediction) & labelled
         if self.separate:

@@ -1,1 +1,1 @@
-"""One run: its loop, its checkpoints, what stops it, how it goes on, what it records, and how it is scored."""
+"""A run in training: loop, checkpoints, stopping, resuming, records and scoring."""

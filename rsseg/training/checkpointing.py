@@ -1,4 +1,4 @@
-"""What a run keeps: its checkpoints, when they are written and when it is validated."""
+"""Checkpoints of a run, and the steps at which they are written and the run is validated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rsseg.files import UnwritableError, atomic_write
 from rsseg.training.recorder import Recorder
 from rsseg.training.signals import Interrupts
 
-STATE = ("best_model_score", "_any", "_ended", "_validated")  # what `Checkpoints` keeps of itself
+STATE = ("best_model_score", "_any", "_ended", "_validated")  # the state of `Checkpoints`
 
 Moment = Literal["between steps", "before validation", "after validation"]
 """When a checkpoint is written, as its loop counters have to say."""
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 class CheckpointFiles(CheckpointIO):
     """Reads and writes checkpoints for Lightning. Only ``last.ckpt`` holds the full state; the one before it is kept.
 
-    Lightning's `save_weights_only` would leave out what callbacks put in: averaged weights.
+    Lightning's `save_weights_only` would leave out the averaged weights that callbacks put in.
     """
 
     def __init__(self, run: RunFolder) -> None:
@@ -97,7 +97,7 @@ class Checkpoints(Checkpoint):
     ) -> None:
         self.run, self.monitor, self.steps, self.every, self.interrupts = run, monitor, list(steps), every, interrupts
         self.sign, self.recorder = 1 if higher_is_better else -1, recorder
-        self.best_model_path, self.best_model_score = str(run.best), -math.inf  # what loggers that keep checkpoints ask for
+        self.best_model_path, self.best_model_score = str(run.best), -math.inf  # for loggers that keep checkpoints
         self._any = False  # whether there is a best one
         self._ended: int | None = None  # the number of steps of the run, where a callback has ended it before
         self._saved = self._validated = 0  # the last steps that it was saved and validated at

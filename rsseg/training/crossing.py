@@ -1,4 +1,4 @@
-"""What is counted and tuned, once training is over, of the checkpoints that were chosen on each half of the scenes."""
+"""Cross-fitting: counts and thresholds, once training is over, of the checkpoints that each half of the scenes chose."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from rsseg.training.recorder import Recorder, labelled_tasks
 
 log = logging.getLogger(__name__)
 
-Count = Callable[[Mapping[str, Tensor], Batch], None]  # what takes a batch of logits by head
+Count = Callable[[Mapping[str, Tensor], Batch], None]  # takes a batch of logits by head
 
 
 class Crossing:
     """Counts each half of the scenes by the checkpoint that was chosen on the other, for ``records/crossed.npz``.
 
-    Scenes of one group have no other half: they are counted by the best checkpoint. What the file holds of the same checkpoint
+    Scenes of one group have no other half: they are counted by the best checkpoint. Counts in the file of the same checkpoint
     already is kept: a run may be scored again, or go on to more steps, when the weights of its halves are gone.
     """
 
@@ -43,7 +43,7 @@ class Crossing:
         self._by = np.where(first, *self.steps[::-1])  # the checkpoint that each scene is counted by
         before = read_arrays(self._path) if self._path.is_file() else {}
         self._before = {name: of_head(before, name) for name in self._tasks}
-        self._known = np.ones_like(first)  # what is counted already
+        self._known = np.ones_like(first)  # scenes that are counted already
         for own in self._before.values():
             self._known &= np.where(first, *own["steps"][::-1]) == self._by if own else False
         self._todo = ~self._known
@@ -80,7 +80,7 @@ class Crossing:
         return np.flatnonzero(self._todo & (self._by == step))
 
     def counter(self, step: int, cores: Sequence[GridCell]) -> Count:
-        """What counts these scenes, once, from the batches of a grid of windows."""
+        """The counter of these scenes, fed once with the batches of a grid of windows."""
         wanted = self._todo & (self._by == step)
         self._todo &= ~wanted
         return partial(self._counts.count, cores=cores, wanted=wanted)

@@ -23,7 +23,7 @@ StepFacts = Callable[[int], Mapping[str, Any]]
 
 
 class DivergedError(InputError):
-    """A run has diverged; `facts` is what ``summary.json`` says: step, values that are not finite, and what was trained on."""
+    """A run has diverged; `facts` are those of ``summary.json``: step, values that are not finite, and the batch's scenes."""
 
     by_all = True  # processes that train together find it together
 
@@ -59,7 +59,7 @@ class NonFinite(L.Callback):
         self.at_once = skip
 
     def state_dict(self) -> dict[str, Any]:
-        """How many steps were left out."""
+        """The number of steps that were left out."""
         return {"skipped": self.skipped, "consecutive": self._consecutive}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -148,7 +148,7 @@ class NonFinite(L.Callback):
 
 
 def said(facts: Mapping[str, Any]) -> str:
-    """What is not finite, and in which scenes.
+    """The values that are not finite, and their scenes, in words.
 
     Example:
         >>> said({"values": {"train/loss": "nan", "train/loss/dice": "nan"}, "scenes": ["a", "b", "a"]})

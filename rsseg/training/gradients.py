@@ -1,4 +1,4 @@
-"""Which term of a composition leads: its gradient says so, not its value.
+"""Gradients of the terms of a composition: their norms, not the terms' values, say which term leads.
 
 Gradients are taken on a few fixed windows, without leaving a trace in the training.
 """
@@ -41,7 +41,7 @@ def norms_and_cosines(gradients: Tensor) -> tuple[Tensor, Tensor]:
 def one_step_gain(
     parameters: Sequence[Tensor], gradient: Sequence[Tensor], metric: Callable[[], float], step: float = STEP
 ) -> float:
-    """How much a hard metric gains per unit step down a gradient: ``(M(theta - step g / ||g||) - M(theta)) / step``.
+    """The gain of a hard metric per unit step down a gradient: ``(M(theta - step g / ||g||) - M(theta)) / step``.
 
     Parameters are put back exactly, even if the metric fails. Where the gradient vanishes the gain is 0.
 

@@ -20,7 +20,7 @@ from rsseg.metrics.scores import class_counts
 from rsseg.task import Task
 
 Thresholds: TypeAlias = Mapping[str, Array]
-"""By what they were tuned for, the thresholds or biases of each scene, ``[S, classes]`` as `Task.predict` takes them."""
+"""Thresholds or biases of each scene, ``[S, classes]`` as `Task.predict` takes them, by the score they were tuned for."""
 
 
 class PointCounts:
@@ -63,7 +63,7 @@ class PointCounts:
                     self.boundaries[name].to(truth.device).update(predicted[None], mask[None], number)
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
-        """What was counted of a head, as ``records/crossed.npz`` holds it: 0 for other scenes, NaN for points not tuned."""
+        """The counts of a head, as ``records/crossed.npz`` holds them: 0 for other scenes, NaN for points not tuned."""
         task, histogram = self.tasks[name], self.histograms[name]
         counts = np.full((len(POINTS), len(histogram.lost), task.channels, 4), np.nan)
         for at, confusion in self.confusions[name].items():

@@ -1,4 +1,4 @@
-"""What is recorded of a run while it trains: the counts of every scene and the losses at every validation."""
+"""The recorder of a run in training: the counts of every scene and the losses at every validation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from rsseg.task import Task
 from rsseg.training.gradients import probe
 
 HALVES = ("first", "second")
-"""What the checkpoints are called that are the best on each half of the scenes."""
+"""The names of the checkpoints that are the best on each half of the scenes."""
 
 KEPT = 2**28
 """Bytes of logits and targets that the last validation keeps at most, so that its scenes need not be predicted once more."""
@@ -64,7 +64,7 @@ class Panel(NamedTuple):
     """The losses that every validation of a head is valued by."""
 
     losses: Mapping[str, Term]  # by name, functions of sums over the batch
-    facts: Mapping[str, Any]  # by name, what each of them was made with
+    facts: Mapping[str, Any]  # by name, the parameters of each
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class RecordedScenes:
 
     @property
     def first(self) -> NDArray[np.bool_]:
-        """Which scenes are the first half, bool ``[S]``: each half holds every class of every target if it can."""
+        """The scenes of the first half, bool ``[S]``: each half holds every class of every target if it can."""
         return halves(np.concatenate(list(self.holds.values()), axis=1), self.groups)
 
 
@@ -115,7 +115,7 @@ class Recorder(L.Callback):
         self._quality = dict(state_dict["quality"])
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Write what the numbers are about."""
+        """Write the description of the numbers."""
         module: SegmentationModule = pl_module
         heads = {}
         module.value_by(self.first, {name: panel.losses for name, panel in self.panels.items()})
@@ -160,7 +160,7 @@ class Recorder(L.Callback):
             sample.reset()
 
     def gather(self, outputs: Mapping[str, Tensor], batch: Batch) -> None:
-        """Take what a batch holds of the sample, from logits by head."""
+        """Take a batch's part of the sample, from logits by head."""
         for name, sample in self.samples.items():
             sample.update(outputs[name], batch["k"])
 
@@ -201,7 +201,7 @@ class Recorder(L.Callback):
         return one, other
 
     def sample(self, head: str, step: int | None = None) -> Sample:
-        """The sample of a checkpoint that is the best on a half; None: of what was gathered last."""
+        """The sample of a checkpoint that is the best on a half; None: of the last one."""
         sample = self.samples[head]
         if step is None:
             return sample.compute()
@@ -244,7 +244,7 @@ def labelled_tasks(setup: Setup) -> dict[str, Task]:
 
 
 def make_samples(setup: Setup, store: Store) -> dict[str, LogitSample]:
-    """By head with labels, what gathers the logits of a sample of pixels while the grid over all scenes is predicted."""
+    """Samplers of logits for heads with labels, by head, used while the grid over all scenes is predicted."""
     cores = GridWindows(store, setup.window, setup.margin).cores
     return {name: LogitSample(_pixels(store, task), cores, task) for name, task in labelled_tasks(setup).items()}
 
@@ -257,7 +257,7 @@ def _pixels(store: Store, task: Task) -> Any:
 
 
 def panel_facts(task: Task, numbers: TrainStatistics) -> dict[str, dict[str, Any]]:
-    """What the losses of a head's panel are made with, counted weights as numbers, by name; none for real values."""
+    """The parameters of the losses of a head's panel, counted weights as numbers, by name; none for real values."""
     losses, counted = {} if task.real else PANEL, numbers.targets[task.target]
     return {name: counted_weights(node, f"panel.{name}", task, counted) for name, node in losses.items()}
 

@@ -1,4 +1,4 @@
-"""How a run goes on: from which checkpoint, and what may be changed: how long it trains, at which rate, and where."""
+"""Resuming a run: its checkpoint, and the settings that may change: how long it trains, at which rate, and where."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ FREE = (
     "workers", "cache", "verify", "pictures", "logger", "output", "checkpoint_every", "on_nonfinite",
     "dataset.source.root", "dataset.args.root",
 )  # fmt: skip
-"""What says where and how a run is trained, and changes no number of it; data that moved are compared by their fingerprint."""
+"""Settings of where and how a run is trained, which change no number; data that moved are compared by their fingerprint."""
 
 REASONS = {
     "model dataset": "its weights are those of its model and its data",
     "loss balancing": "its best checkpoint was chosen under its loss",
-    "optimizer": "what the optimizer has gathered is its own; only optimizer.lr can change",
+    "optimizer": "the optimizer's state fits no other; only optimizer.lr can change",
     "scheduler": "with steps=... or optimizer.lr=... a cosine schedule begins anew; constant and plateau go on",
     "seed window batch_size sampler augment": "its windows would be others",
     "trainer callbacks": "other devices, precisions and callbacks give other numbers",
@@ -42,12 +42,12 @@ GOES_ON = ("ConstantLR", "ReduceLROnPlateau")  # the schedules that have no end
 
 @dataclass(frozen=True)
 class Continuation:
-    """How a run goes on."""
+    """The resumption of a run."""
 
     plain: dict[str, Any]  # its config from now on, as plain values
-    changed: dict[str, Any]  # what is changed by that: new values by dotted key; empty: nothing
+    changed: dict[str, Any]  # new values by dotted key; empty: none
     new_schedule: bool = False  # whether the schedule begins anew, at the optimizer's rate
-    line: str = ""  # what to say of it; may be empty
+    line: str = ""  # the message about it; may be empty
 
     @property
     def trains(self) -> bool:
@@ -71,7 +71,7 @@ def overridden(composed: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
 
 
 def continuation(saved: Mapping[str, Any], given: Mapping[str, Any], step: int, ended: bool) -> Continuation:
-    """How a run of a saved config that has come to a step goes on with values given by dotted key.
+    """The resumption of a run of a saved config at a step, with values given by dotted key.
 
     Raises:
         InputError: If some of them can't be changed; all of these together.

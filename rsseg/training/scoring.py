@@ -72,7 +72,7 @@ def predict_scenes(
 
 
 def scoring_trainer(setup: Setup) -> L.Trainer:
-    """What knows the accelerator that scores, the run's or the one there is, and the run's precision on it."""
+    """A trainer with the accelerator for scoring, the run's or the one there is, and the run's precision on it."""
     settings, accelerator = setup.plain["trainer"], scoring_accelerator(setup.accelerator)
     devices = settings.get("devices", 1)
     return L.Trainer(
@@ -189,7 +189,7 @@ def score_rows(
 
 
 def name_means(rows: Sequence[Mapping[str, Any]], several: bool) -> list[dict[str, Any]]:
-    """What people are shown of `score_rows`: of several heads their names, and the usual mean by a word.
+    """Names for people in `score_rows`: those of several heads, and a word for the usual mean.
 
     Files do not call the mean so, since a class may have any name. Of a head with one class the mean is the class's score.
     ``in scenes``: how many scenes hold the class, of those scored.
@@ -203,7 +203,7 @@ def name_means(rows: Sequence[Mapping[str, Any]], several: bool) -> list[dict[st
 
 
 def _shown_as(key: str, row: Mapping[str, Any]) -> str:
-    """What people are shown a column as."""
+    """The name of a column for people."""
     return {"scenes": "in scenes", "pixels": "objects" if "ap50" in row else "pixels"}.get(key, key)
 
 

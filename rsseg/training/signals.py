@@ -92,7 +92,7 @@ class Interrupts:
 
 
 def requeue(number: int) -> None:
-    """Queue the SLURM job again that SIGUSR1 or SIGUSR2 has stopped: what ``#SBATCH --signal`` sends before its time is over.
+    """Queue a SLURM job again that SIGUSR1 or SIGUSR2 has stopped: ``#SBATCH --signal`` sends them before its time is over.
 
     SIGTERM comes when a job is cancelled too, and SLURM itself queues a preempted job again.
     """

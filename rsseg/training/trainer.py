@@ -1,4 +1,4 @@
-"""Training: what trains a module, and what it leaves in the run folder."""
+"""Training of a module, with its trainer and the files in the run folder."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from rsseg.training.signals import Interrupts
 log = logging.getLogger(__name__)
 
 MEASURED = 3  # steps after which the time of a run is estimated
-VALIDATION = 0.5  # what a batch of a validation takes, in steps, as long as none was measured: no backward pass, more losses
+VALIDATION = 0.5  # the time of a validation batch, in steps, until one is measured: no backward pass, more losses
 
 
 class ProgressLines(L.Callback):
@@ -174,7 +174,7 @@ def make_trainer(
 
 
 class Loop:
-    """A run's module, what trains it, and what that leaves in the run folder.
+    """A run's module, its trainer, and the files that it leaves in the run folder.
 
     It goes on from a `step`, 0 from the beginning, until the last one or until one of the `interrupts` stops it.
     """
@@ -306,7 +306,7 @@ class Loop:
     def write_summary(self, result: Mapping[str, Scores]) -> None:
         """Write the best checkpoint's scores into ``summary.json``, whose presence says that the run is finished.
 
-        The scores are the first head's; of several heads all are under ``heads`` besides. What was left out is logged.
+        The scores are the first head's; of several heads all are under ``heads`` besides. Skipped steps are logged.
         """
         means = {head: scores.means() for head, scores in result.items()}
         heads = {"heads": means} if len(means) > 1 else {}
@@ -320,7 +320,7 @@ class Loop:
         log.info("Run folder: %s", self.run)
 
     def _ending(self) -> dict[str, Any]:
-        """What summary.json says of any run that has ended."""
+        """The part of summary.json of any run that has ended."""
         timer = next(callback for callback in self.trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
         return {
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -189,7 +189,7 @@ def test_differences_are_those_of_training_alone(run):
 def test_an_exported_graph_is_not_taken_for_a_run(tmp_path, name, for_what):
     (tmp_path / name).touch()
     for place in (tmp_path, tmp_path / name):
-        with pytest.raises(InputError, match=rf"{name} is a graph for {for_what}.* to=folder exports"):
+        with pytest.raises(InputError, match=rf"{name} is a graph for {for_what}.* exports of to=folder"):
             check_places([place])
             RunFolder(place).config()
 

@@ -175,7 +175,7 @@ def test_a_vector_file_reads_no_other_file(tmp_path, image, ending, text):
     frame(2).to_file(tmp_path / "other.gpkg")
     path = tmp_path / f"m.{ending}"
     path.write_text(text.format(tmp_path / "other.gpkg"))
-    with pytest.raises(InputError, match=rf"m\.{ending} can't be read as a vector file: it does not hold what"):
+    with pytest.raises(InputError, match=rf"m\.{ending} can't be read as a vector file: it is no"):
         reader_of(image, path)
 
 

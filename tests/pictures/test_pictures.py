@@ -65,9 +65,9 @@ def test_errors_are_drawn_as_is_said():
     (red, _, _), (_, _, blue) = drawn(BINARY)
     assert red
     assert blue
-    assert "false alarms in magenta and what is missed in blue" in errors_shown(BINARY)
+    assert "false alarms in magenta and missed pixels in blue" in errors_shown(BINARY)
     assert drawn(THREE, ["#ff0000", "#00ff00", "#0000ff"]) == [(False, True, False), (True, False, False)]
-    assert "the colour of what is predicted" in errors_shown(THREE)
+    assert "the colour of the predicted class" in errors_shown(THREE)
 
 
 def test_the_bands_that_are_shown():

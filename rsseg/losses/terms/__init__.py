@@ -1,1 +1,1 @@
-"""The loss terms, one module each; what they have in common is said in `rsseg.losses`."""
+"""The loss terms, one module each; `rsseg.losses` describes their common contract."""

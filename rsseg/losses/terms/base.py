@@ -1,4 +1,4 @@
-"""The bases of loss terms: modules of (logits, target) that check their parameters and what they are given."""
+"""The bases of loss terms: modules of (logits, target) that check their parameters and inputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VALUE_CHECKS = 2
 """In how many calls a term reads the labels: that waits for the device, and a wrong mapping shows at once."""
 
 Classes: TypeAlias = Literal["all", "present"] | Sequence[int]
-"""Which classes are averaged: all that have a valid pixel to be judged on, those in the target, or a list."""
+"""The classes that are averaged: all that have a valid pixel to be judged on, those in the target, or a list."""
 
 PerClass: TypeAlias = Sequence[float] | Tensor | None
 """One number per class; None: 1 for all."""
@@ -33,7 +33,7 @@ class Planes(NamedTuple):
         logits: float32 or float64, 0 at ignored pixels.
         own: bool, which valid pixels belong to the class.
         other: bool, which valid pixels do not.
-        share: What each pixel counts for, 0 at ignored ones, in the logits' dtype.
+        share: The weight of each pixel, 0 at ignored ones, in the logits' dtype.
         exclusive: Whether the classes exclude each other: softmax, not sigmoid.
     """
 
@@ -229,7 +229,7 @@ def or_one(divisor: Tensor) -> Tensor:
 
 
 def weights(numbers: float | PerClass, like: Tensor, name: str) -> Tensor | None:
-    """Numbers per class, or one for all, as a tensor that fits one ``[..., C]``; `name` is what the user calls them."""
+    """Numbers per class, or one for all, as a tensor that fits one ``[..., C]``; `name` is the user's name of them."""
     if numbers is None:
         return None
     found = torch.as_tensor(numbers, dtype=like.dtype)

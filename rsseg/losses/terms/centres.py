@@ -2,7 +2,7 @@
 
 Logits and target are ``[B, K + 4, H, W]``: a heat for each of K classes, height and width, and the centre's offset down and
 across in its pixel. In a target, which `rsseg.task.Centres.standardise` makes, heat lies from 0 to 1 and is 1 in the pixels of
-centres; sides and offsets are NaN everywhere else. NaN is what is not known, and does not count.
+centres; sides and offsets are NaN everywhere else. NaN means "not known", and does not count.
 """
 
 from __future__ import annotations

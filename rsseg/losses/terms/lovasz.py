@@ -24,7 +24,7 @@ class Lovasz(ClassMean):
     together.
 
     With `bins`, 2 to 4096, the errors are ``|y - p|`` for every task (for binary and multilabel another loss than the hinge),
-    rounded to that many levels, and the loss joins the one pass. Pixels of one level share what they add to the Jaccard loss:
+    rounded to that many levels, and the loss joins the one pass. Pixels of one level share their addend to the Jaccard loss:
     with I and U before the level and I', U' after it, ``(1/U + 1/U') / 2`` for a pixel of the class and ``(I + I') / (2 U U')``
     for another. The value is within ``1 / (2 bins - 2)`` of the exact one; a class of a few tens of pixels is better served
     exactly.
@@ -81,7 +81,7 @@ class Lovasz(ClassMean):
 
 
 def _slopes(errors: Tensor, own: Tensor, other: Tensor, share: Tensor | None = None) -> Tensor:
-    """What each error of ``[..., N]`` counts for: a pixel of weight w as w pixels, ignored ones (neither) as 0."""
+    """The slope of each error of ``[..., N]``: a pixel of weight w counts as w pixels, ignored ones (neither) as 0."""
     if errors.ndim > 1 and may_look(errors):  # on a CPU row by row, to stay in its cache
         rows = [x.flatten(0, -2) for x in (errors, own, other, *([] if share is None else [share]))]
         return torch.stack([_slopes(*row) for row in zip(*rows, strict=True)]).view_as(errors)
@@ -103,7 +103,7 @@ def _slopes(errors: Tensor, own: Tensor, other: Tensor, share: Tensor | None = N
 
 
 def _order(errors: Tensor) -> Tensor:
-    """What sorts numbers of 0 or more downwards, stably.
+    """The order that sorts numbers of 0 or more downwards, stably.
 
     On a CPU float32 are sorted by their bits, which order as they do: PyTorch sorts whole numbers upwards by their digits, many
     times as fast as it sorts floats.

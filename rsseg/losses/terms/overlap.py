@@ -36,7 +36,7 @@ class _Overlap(ClassMean):
         return self.class_mean(losses, own, other, weights(self.class_weights, found[COUNT], "class_weights"))
 
     def of_class(self, losses: Tensor) -> Tensor:
-        """What is averaged over classes, of their ``1 - T``."""
+        """The losses that are averaged over classes, of their ``1 - T``."""
         return losses
 
 

@@ -258,7 +258,7 @@ class LogitAdjustedCrossEntropy(PixelMean):
 
 
 class LogitMargin(Mean):
-    """What margin-based label smoothing (Liu et al. 2022) adds to cross-entropy, for calibrated probabilities.
+    """The penalty that margin-based label smoothing (Liu et al. 2022) adds to cross-entropy, for calibrated probabilities.
 
     The mean over pixels and classes of ``max(0, max_j z_j - z_c - m)``: logits may lie up to the `margin` m apart at no cost,
     where label smoothing draws them to one distance. A sigmoid's logit z stands for two classes with the logits 0 and z. It
@@ -284,11 +284,11 @@ class LogitMargin(Mean):
 
 
 class OneClass(PixelMean):
-    """What is learnt without the class that is looked for: the mean of ``log(1 + exp(z))`` over the pixels that are not of it.
+    """Learning without the wanted class: the mean of ``log(1 + exp(z))`` over the pixels that are not of it.
 
     Pixels of the class do not count, as if they were ignored. With ``model.rebuild=true`` the logit z is the logarithm of the
     error of a pixel that a network rebuilds, so that the loss is the mean of ``log(1 + error)``: the network learns to
-    rebuild the usual, and what it rebuilds badly is the class (Sakurada & Yairi 2014).
+    rebuild the usual, and badly rebuilt pixels are the class (Sakurada & Yairi 2014).
 
     Example:
         >>> target = torch.tensor([[[0, 1]]], dtype=torch.uint8)

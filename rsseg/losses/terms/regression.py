@@ -1,6 +1,6 @@
 """Terms of real-valued targets: means of a function of the error, of the global batch.
 
-`delta` and `beta` have the unit of what the loss is given. Called from Python that is the target's; a run gives standardised
+`delta` and `beta` have the unit of the loss's inputs. Called from Python that is the target's; a run gives standardised
 values, so that there they are standard deviations of the training targets.
 """
 
@@ -25,7 +25,7 @@ class Quotient(Term):
     """A function of the quotient of two sums over the global batch, so that sums of several batches can be added up."""
 
     def parts(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What is divided, and by what, ``[B]`` each."""
+        """The numerator and the denominator, ``[B]`` each."""
         raise NotImplementedError
 
     def of_mean(self, mean: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class _Regression(Quotient):
     nodata: float | None = None
 
     def of_error(self, error: Tensor) -> Tensor:
-        """What is averaged."""
+        """The value of an error that is averaged."""
         return error.square()
 
     def parts(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -179,7 +179,7 @@ class BerHu(_Regression):
 
 
 class Pinball(_Regression):
-    """Pinball loss (Koenker & Bassett 1978), which fits a quantile q: q times what is predicted too low, 1 - q too high.
+    """Pinball loss (Koenker & Bassett 1978), which fits a quantile q: low predictions weigh q, high ones 1 - q.
 
     At the `quantile` 0.5 it is half of `MAE` and fits the median; it lies above 0 and below 1.
 

@@ -94,7 +94,7 @@ class ComponentDice(ClassMean):
 
 
 def _regions(own: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Which component each pixel of ``[B, C, H, W]`` is nearest to, from 1 on, 0 where there is none; and each one's plane."""
+    """The component nearest to each pixel of ``[B, C, H, W]``, from 1 on, 0 where there is none; and each one's plane."""
     region = np.zeros(own.shape, np.int64)
     plane: list[int] = []
     for place, index in enumerate(np.ndindex(own.shape[:2])):
@@ -137,7 +137,7 @@ class BoundaryDoU(ClassMean):
 
 
 def _beside(x: Tensor) -> Tensor:
-    """Which pixels of ``[..., H, W]`` have a neighbour across an edge that is true."""
+    """The pixels of ``[..., H, W]`` that have a neighbour across an edge that is true."""
     near = torch.zeros_like(x)
     near[..., 1:, :] |= x[..., :-1, :]
     near[..., :-1, :] |= x[..., 1:, :]
@@ -183,7 +183,7 @@ class ClDice(ClassMean):
 
 
 def soft_skeleton(x: Tensor, iterations: int) -> Tensor:
-    """What openings of the thinned image take away, collected: the centre lines of ``[B, C, H, W]`` in [0, 1].
+    """The centre lines of ``[B, C, H, W]`` in [0, 1]: the sum of the pixels that openings of the thinned image remove.
 
     Example:
         >>> soft_skeleton(F.pad(torch.ones(1, 1, 3, 5), (1, 1, 1, 1)), 2)[0, 0, 2].int().tolist()
@@ -244,7 +244,7 @@ def _tubes(own: Tensor, radius: int, classes: Classes) -> Tensor:
 def thin(planes: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """The centre line of every structure of ``[..., H, W]``, one pixel wide, in as many pieces and with as many holes.
 
-    Layer by layer, border pixels are taken away that neither end a line nor connect what else would fall apart: in turn those
+    Layer by layer, border pixels are taken away that neither end a line nor connect parts that would fall apart: in turn those
     whose neighbour above, below, to the left or to the right is free (Rosenfeld 1975). Pixels are connected if they share an
     edge or a corner. Outside a plane is free.
 

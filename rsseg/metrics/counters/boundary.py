@@ -1,4 +1,4 @@
-"""Boundary IoU: the overlap of what lies close to the contours."""
+"""Boundary IoU: the overlap of the pixels close to the contours."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def inner_band(labels: Tensor, width: int, valid: Tensor) -> Tensor:
     """The pixels of each region that are at most `width` away from its contour, counted as a king moves on a chessboard.
 
     All regions at once: a pixel is in the band of its own label if another label lies within reach, so the smallest and the
-    largest one there differ. Like the paper's, the image's border is a contour. The edge of what is not `valid` is none: nobody
+    largest one there differ. Like the paper's, the image's border is a contour. The edge of invalid pixels is none: nobody
     knows whether the region ends there.
     """
     largest, smallest = (_largest_near(x.where(valid, 0), width) for x in (labels.byte(), 255 - labels.byte()))
@@ -81,7 +81,7 @@ def _largest_near(x: Tensor, width: int) -> Tensor:
 
 
 def _count(labels: Tensor, where: Tensor, task: Task) -> Tensor:
-    """How often each class occurs there, ``[..., *label_planes, H, W]`` to int64 ``[..., classes]``."""
+    """The number of each class's pixels there, ``[..., *label_planes, H, W]`` to int64 ``[..., classes]``."""
     planes = zip(labels.flatten(0, -3), where.flatten(0, -3), strict=True) if labels.ndim > 2 else [(labels, where)]
     counts = torch.stack([torch.bincount(plane[there], minlength=task.labels) for plane, there in planes])
     leading = labels.shape[: labels.ndim - 2 - len(task.label_planes)]

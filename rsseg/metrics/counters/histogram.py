@@ -26,7 +26,7 @@ def log_odds(logits: Tensor) -> Tensor:
     gap = wide - largest
     each = gap.exp()
     others = each.scatter(1, top, 0.0).sum(1, keepdim=True)
-    rest = 1 + others - each  # of the largest logit it would lose what is small beside 1
+    rest = 1 + others - each  # of the largest logit it would lose values that are small beside 1
     return gap - rest.scatter_(1, top, others.clamp(min=torch.finfo(torch.float32).tiny)).log_()
 
 
@@ -65,7 +65,7 @@ class ScoreHistogram(SceneCounts):
             steps = score.float().clamp(-LIMIT, LIMIT).mul_(BINS / (2 * LIMIT)).ceil_()  # from 0, to which a sum would round
             place = steps.add_(BINS // 2 - 1).clamp_(min=0)
             cell = torch.where(valid[:, plane], (2 * number + label) * BINS + place.long(), scenes * 2 * BINS)
-            counts = torch.bincount(cell.flatten(), minlength=scenes * 2 * BINS + 1)[:-1]  # the last: what is not valid
+            counts = torch.bincount(cell.flatten(), minlength=scenes * 2 * BINS + 1)[:-1]  # the last: pixels that are not valid
             self.counts[:, plane] += counts.view(scenes, 2, BINS)
 
     def _planes(self, logits: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

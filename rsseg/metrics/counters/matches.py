@@ -42,7 +42,7 @@ class ObjectMatches(torchmetrics.Metric):
 
         Args:
             logits: ``[B, K + 4, H, W]``.
-            target: Likewise, as `Centres.standardise` makes it. What is found where it is unknown does not count.
+            target: Likewise, as `Centres.standardise` makes it. Objects that are found where it is unknown do not count.
             scene: int64 ``[B]``.
             corner: int64 ``[B, 2]``, the row and column of the scene that each window begins in; None: windows are apart.
         """

@@ -1,4 +1,4 @@
-"""What is summed per scene on the device: confusion matrices of labels, errors of real values."""
+"""Sums per scene on the device: confusion matrices of labels, errors of real values."""
 
 from __future__ import annotations
 
