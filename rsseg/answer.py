@@ -26,7 +26,7 @@ from rsseg.comparison.runs import Run, find_runs
 from rsseg.comparison.selection import Comparison, gather, refuse_other_data
 from rsseg.config.folder import RunFolder
 from rsseg.config.plan import read_plan
-from rsseg.contract import InputError, check_choice, number
+from rsseg.contract import InputError, check_choice, check_number
 from rsseg.dataset_source import scenes_version
 from rsseg.files import UnwritableError, read_json, write_json
 from rsseg.metrics.average import Array
@@ -79,7 +79,7 @@ def compare(places: Sequence[Path], question: Question | None = None, out: Path 
     quiet()
     question = question or Question()
     check_choice("split", question.split, ("val", "test"))
-    number("equal_within", question.equal_within)
+    check_number("equal_within", question.equal_within)
     out = out or places[0] / question.folder
     if out.exists() and not out.is_dir():
         raise InputError(f"out={out} is a file: give a folder to write the comparison into")

@@ -29,8 +29,8 @@ from rsseg.contract import InputError
 if TYPE_CHECKING:
     from rsseg.answer import Answer
 
-Place = str | os.PathLike[str]
-Places = Place | Sequence[Place]
+PathLike = str | os.PathLike[str]
+Places = PathLike | Sequence[PathLike]
 """One folder, or several."""
 
 
@@ -152,7 +152,7 @@ class Model:
         """The bands of a map of an array, which is a scene in a temporary file meanwhile."""
         from rsseg.data.raster import new_raster, open_raster
         from rsseg.data.scene import Scene
-        from rsseg.inference.options import Options
+        from rsseg.inference.options import MapOptions
         from rsseg.prediction import Mapper
         from rsseg.task import Centres
 
@@ -165,7 +165,7 @@ class Model:
             raise InputError(f"pixels of dtype {pixels.dtype}: numbers are expected, as in training ({self.spec.dtype})")
         if pixels.dtype.kind == "f" and pixels.itemsize not in (4, 8):  # of which there are no files
             pixels = pixels.astype(np.float32)
-        given = typed(Options, {**options, "write": [kind], "dtype": "float16", "scaling": self.scaling})
+        given = typed(MapOptions, {**options, "write": [kind], "dtype": "float16", "scaling": self.scaling})
         given.head = given.head or next(iter(self.spec.heads))
         if given.head in self.spec.heads and isinstance(self.spec.heads[given.head].task, Centres):
             raise InputError(f"head {given.head} finds objects: rsseg predict writes them as a GeoPackage")
@@ -184,7 +184,7 @@ def load(places: Places, scaling: str = "temperature", trust: Sequence[str] = ()
     return Model(places, scaling, trust)
 
 
-def compare(runs: Places, out: Place | None = None, **question: Any) -> Answer:
+def compare(runs: Places, out: PathLike | None = None, **question: Any) -> Answer:
     """Compare finished runs, as ``rsseg compare`` does.
 
     Args:
@@ -202,7 +202,7 @@ def compare(runs: Places, out: Place | None = None, **question: Any) -> Answer:
     return Answer(compare_runs(as_paths(runs), typed(Question, question), None if out is None else Path(out)))
 
 
-def as_paths(places: Places | Iterable[Place]) -> list[Path]:
+def as_paths(places: Places | Iterable[PathLike]) -> list[Path]:
     """One folder or several as a list.
 
     Raises:

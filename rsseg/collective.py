@@ -13,7 +13,7 @@ from torch import Tensor
 _apart: list[bool] = []  # one entry per `alone` that is open
 
 
-def ranks() -> int:
+def world_size() -> int:
     """The number of processes that train together; 1 for a process of its own."""
     return dist.get_world_size() if not _apart and dist.is_available() and dist.is_initialized() else 1
 
@@ -57,12 +57,12 @@ def global_sum(x: Tensor) -> Tensor:
         >>> global_sum(torch.tensor([1.0, 2.0]))
         tensor([1., 2.])
     """
-    return cast(Tensor, _AllReduceSum.apply(x)) if ranks() > 1 else x
+    return cast(Tensor, _AllReduceSum.apply(x)) if world_size() > 1 else x
 
 
 def global_sums(parts: Sequence[Tensor]) -> list[Tensor]:
     """`global_sum` of several tensors of one dtype, in one collective."""
-    if ranks() == 1:
+    if world_size() == 1:
         return list(parts)
     sums = torch.split(global_sum(torch.cat([part.flatten() for part in parts])), [part.numel() for part in parts])
     return [total.view_as(part) for total, part in zip(sums, parts, strict=True)]
@@ -73,7 +73,7 @@ class _AllGather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        sizes = [torch.zeros(1, dtype=torch.int64, device=x.device) for _ in range(ranks())]
+        sizes = [torch.zeros(1, dtype=torch.int64, device=x.device) for _ in range(world_size())]
         dist.all_gather(sizes, torch.tensor([len(x)], device=x.device))
         counts = [int(size) for size in sizes]
         padded = x.detach().new_zeros(max(counts), *x.shape[1:])
@@ -100,7 +100,7 @@ def global_cat(x: Tensor) -> Tensor:
         >>> global_cat(torch.tensor([1.0, 2.0]))
         tensor([1., 2.])
     """
-    return cast(Tensor, _AllGather.apply(x)) if ranks() > 1 else x
+    return cast(Tensor, _AllGather.apply(x)) if world_size() > 1 else x
 
 
 def global_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:

@@ -191,11 +191,11 @@ def indices(setting: str, names: Iterable[str], classes: Sequence[str]) -> list[
     return [classes.index(name) for name in names]
 
 
-def number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> float:
+def check_number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> float:
     """The value of the setting of this name, a finite number between two bounds, themselves allowed.
 
     Example:
-        >>> number("gamma", -1)
+        >>> check_number("gamma", -1)
         Traceback (most recent call last):
         ...
         rsseg.contract.InputError: gamma has to be a number of 0 or more; found -1
@@ -207,9 +207,9 @@ def number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> f
     return plain
 
 
-def whole_number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> int:
-    """A whole number between two bounds, as for `number`."""
-    number(name, value, low, high)
+def check_whole_number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> int:
+    """A whole number between two bounds, as for `check_number`."""
+    check_number(name, value, low, high)
     if type(value) is not int:
         raise InputError(f"{name} has to be a whole number; found {value!r}")
     return value

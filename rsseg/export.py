@@ -23,7 +23,7 @@ from rsseg.dataset import scenes_of
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation.loading import known_head, load_trained
 from rsseg.files import read_json, write_json, write_text
-from rsseg.inference.card import Facts, model_card
+from rsseg.inference.card import CardFacts, model_card
 from rsseg.inference.ensemble import Ensemble
 from rsseg.inference.export import ABOUT, ITEM, SMP, check_folder, export_folder
 from rsseg.inference.graphs import check_packages, export_onnx, export_torch
@@ -131,7 +131,7 @@ def _describe(run: RunFolder, setup: Setup, model: TrainedModel, out: Path, lice
     for key in product(setup.tasks, ("val", "test")):
         with suppress(RecordError):
             records[key] = load_records(run.path, *key)
-    facts = Facts(
+    facts = CardFacts(
         spec=model.spec,
         title=run.path.resolve().name,
         architecture=type(network.net).__name__,

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rsseg.assembly import make_setup
 from rsseg.config.entry import ENTRY
-from rsseg.contract import InputError, check_choice, counted, number
+from rsseg.contract import InputError, check_choice, check_number, counted
 from rsseg.data.masks import VECTORS, Mask
 from rsseg.data.raster import georeference, open_raster
 from rsseg.data.scene import Scene, SceneReader
@@ -34,7 +34,7 @@ from rsseg.inference.ensemble import Ensemble
 from rsseg.inference.export import ABOUT, load_exported
 from rsseg.inference.inputs import OutsideError, find_scenes, open_scene
 from rsseg.inference.maps import KINDS, Bands, bands_of, kinds_of, made_by, new_map, write_styles
-from rsseg.inference.options import Options
+from rsseg.inference.options import MapOptions
 from rsseg.inference.scene import Output, predict_scene
 from rsseg.inference.trained import TrainedModel
 from rsseg.inference.vectors import Objects, write_polygons
@@ -50,7 +50,7 @@ MAPS, OBJECTS = (".tif", ".tiff"), (".gpkg",)
 
 
 def predict(
-    runs: Sequence[Path], scene: str, out: Path | None = None, options: Options | None = None, trust: Sequence[str] = ()
+    runs: Sequence[Path], scene: str, out: Path | None = None, options: MapOptions | None = None, trust: Sequence[str] = ()
 ) -> list[Path]:
     """Map scenes with a run's best checkpoint, or with the mean of several.
 
@@ -71,7 +71,7 @@ def predict(
         InputError: If runs or options can't be used, or a scene could not be mapped.
     """
     quiet()
-    options = options or Options()
+    options = options or MapOptions()
     mapper = Mapper(load_models(runs, trust), options)
     scenes, folder = find_scenes(scene, mapper.spec.image, options.stack), out or Path(runs[0]) / "maps"
     single = not folder.is_dir() and folder.suffix.lower() in (*MAPS, *OBJECTS)
@@ -143,7 +143,7 @@ class Mapper:
         InputError: If the options are wrong.
     """
 
-    def __init__(self, models: Sequence[TrainedModel], options: Options) -> None:
+    def __init__(self, models: Sequence[TrainedModel], options: MapOptions) -> None:
         _check(options)
         self.options, self.spec = options, models[0].spec
         self.ensemble = Ensemble(models, options.weights, options.scaling, options.tta, "disagreement" in options.write)
@@ -252,10 +252,10 @@ class Mapper:
             log.info("%s: %s", counted(written, "polygon"), polygons)
 
 
-def _check(options: Options) -> None:
+def _check(options: MapOptions) -> None:
     """Refuse options that can't be."""
-    number("min_area", options.min_area)
-    number("simplify", options.simplify)
+    check_number("min_area", options.min_area)
+    check_number("simplify", options.simplify)
     check_choice("threshold", options.threshold, ("fixed", "tuned"))
     check_choice("dtype", options.dtype, ("uint8", "float16"))
     for kind in options.write or [""]:

@@ -30,11 +30,11 @@ def shows_bars() -> bool:
     return alone and sys.stdout.isatty()
 
 
-def estimate(done: int, total: int, seconds: float) -> str:
+def time_left(done: int, total: int, seconds: float) -> str:
     """The progress of a loop and its remaining time, from steps `done` and `seconds` gone since the clock was started.
 
     Example:
-        >>> estimate(10, 40, 20.0)
+        >>> time_left(10, 40, 20.0)
         '20 s gone, about 60 s left'
     """
     return f"{duration(seconds)} gone, about {duration(seconds / max(done, 1) * (total - done))} left"
@@ -100,6 +100,6 @@ def progress(items: Sequence[Item], title: str) -> Iterator[Iterator[Item]]:
                 yield item
                 bar.advance(task)
                 if not shown and done < len(items) and lines.due():
-                    log.info("%s: %d of %d, %s", title, done, len(items), estimate(done, len(items), lines.seconds))
+                    log.info("%s: %d of %d, %s", title, done, len(items), time_left(done, len(items), lines.seconds))
 
         yield steps()

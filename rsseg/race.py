@@ -33,7 +33,7 @@ from rsseg.config.folder import RunFolder
 from rsseg.config.naming import quoted
 from rsseg.config.plan import FOLD, SEARCH_SEED, SEED, read_plan
 from rsseg.config.sweep import value_text
-from rsseg.contract import InputError, number
+from rsseg.contract import InputError, check_number
 from rsseg.files import read_json, write_json
 
 FILE = "race.json"
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Options:
+class RaceOptions:
     """The words of a race beside those of rsseg train."""
 
     race: bool = True
@@ -221,7 +221,7 @@ def race(words: Sequence[str]) -> None:
         raise InputError("race=true trains: leave out --cfg and --info, or race=true")
     given = [word for word in flags.overrides if word.partition("=")[0] not in own]
     given += search_path(Path(flags.config_dir) if flags.config_dir else None)
-    equal_within = number("equal_within", typed(Options, own).equal_within)
+    equal_within = check_number("equal_within", typed(RaceOptions, own).equal_within)
     config = compose(CONFIGS, given, multirun=True)
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     parsed = OverridesParser.create().parse_overrides([*params, *given])

@@ -22,7 +22,7 @@ from rsseg.config.sweep import end_with_parent
 from rsseg.console import print_table
 from rsseg.contract import InputError, check_choice, first_line
 from rsseg.files import LockedError, lock, write_csv
-from rsseg.progress import estimate
+from rsseg.progress import time_left
 from rsseg.race import Race
 from rsseg.run import train
 from rsseg.task import Task
@@ -240,7 +240,7 @@ def watch(study: Any, wanted: Search, workers: Sequence[Any]) -> None:
                 done.add(t.number)
                 scored = (f"{name} {value:.4f}" for name, value in zip(wanted.objectives, t.values or (), strict=False))
                 said = ", ".join(scored) or f"diverged at step {t.user_attrs[DIVERGED]}"
-                rest = estimate(len(done) - at_first, wanted.trials - at_first, time.monotonic() - began)
+                rest = time_left(len(done) - at_first, wanted.trials - at_first, time.monotonic() - began)
                 log.info("trial %d: %s; %d of %d done, %s", t.number, said, len(done), wanted.trials, rest)
         if any(worker.exitcode for worker in workers):
             raise InputError("a process of the search has failed, as said above; the same command goes on")

@@ -18,7 +18,7 @@ from rsseg.config import build as kinds
 from rsseg.config.build import Kind, build, locate
 from rsseg.config.schema import Cache, RecordConfig
 from rsseg.config.targets import has_loss, heads_of, no_such_target, tasks_of
-from rsseg.contract import InputError, check_choice, nearest, number
+from rsseg.contract import InputError, check_choice, check_number, nearest
 from rsseg.data.blocks import Blocks
 from rsseg.data.sampling import Places, Read
 from rsseg.data.scene import Source
@@ -53,7 +53,7 @@ BESIDE_TERM = ("weight", "start", "ramp", "pixels")
 BESIDE_OPTIMIZER = ("encoder_lr", "layer_decay")  # the keys of the optimizer that are not for its target: see `rate_groups`
 
 
-class Place(NamedTuple):
+class ConfigNode(NamedTuple):
     """A node that is built."""
 
     where: str  # its place in the config
@@ -63,27 +63,27 @@ class Place(NamedTuple):
     beside: tuple[str, ...] = ()  # keys that the node may hold for rsseg, such as a term's weight: its target is not given them
 
 
-def places(plain: Mapping[str, Any]) -> Iterator[Place]:
+def places(plain: Mapping[str, Any]) -> Iterator[ConfigNode]:
     """Every node of a config that is built."""
-    yield Place("dataset.source", plain["dataset"]["source"], kinds.SOURCE, tuple(given_to_source(plain)))
-    yield Place("model.net", plain["model"]["net"], kinds.MODEL, NET_GIVEN)
-    yield Place("balancing", plain["balancing"], kinds.BALANCING, ("parts", "real"), ("between",))
-    yield Place("optimizer", plain["optimizer"], kinds.OPTIMIZER, ("params",), BESIDE_OPTIMIZER)
-    yield Place("scheduler", plain["scheduler"], kinds.SCHEDULER, ("optimizer",))
-    yield Place("sampler", plain["sampler"], kinds.SAMPLER, SAMPLER_GIVEN)
-    yield Place("trainer", plain["trainer"], kinds.TRAINER, TRAINER_GIVEN)
+    yield ConfigNode("dataset.source", plain["dataset"]["source"], kinds.SOURCE, tuple(given_to_source(plain)))
+    yield ConfigNode("model.net", plain["model"]["net"], kinds.MODEL, NET_GIVEN)
+    yield ConfigNode("balancing", plain["balancing"], kinds.BALANCING, ("parts", "real"), ("between",))
+    yield ConfigNode("optimizer", plain["optimizer"], kinds.OPTIMIZER, ("params",), BESIDE_OPTIMIZER)
+    yield ConfigNode("scheduler", plain["scheduler"], kinds.SCHEDULER, ("optimizer",))
+    yield ConfigNode("sampler", plain["sampler"], kinds.SAMPLER, SAMPLER_GIVEN)
+    yield ConfigNode("trainer", plain["trainer"], kinds.TRAINER, TRAINER_GIVEN)
     for name, node in plain["augment"].items():
-        yield Place(f"augment.{name}", node, kinds.AUGMENTATION, AUGMENT_GIVEN)
+        yield ConfigNode(f"augment.{name}", node, kinds.AUGMENTATION, AUGMENT_GIVEN)
     for name, node in plain["callbacks"].items():
-        yield Place(f"callbacks.{name}", node, kinds.CALLBACK)
+        yield ConfigNode(f"callbacks.{name}", node, kinds.CALLBACK)
     for name, node in plain["logger"].items():
-        yield Place(
+        yield ConfigNode(
             f"logger.{name}", node, kinds.LOGGER, tuple(given_to_logger(node, Path()) if isinstance(node, Mapping) else ())
         )
     for where, terms in loss_places(plain).values():
         for name, node in terms.items():
             given = tuple(given_to_loss(node if isinstance(node, Mapping) else {}))
-            yield Place(f"{where}.terms.{name}", node, kinds.TERM, given, (*BESIDE_TERM, "class_weights_cap"))
+            yield ConfigNode(f"{where}.terms.{name}", node, kinds.TERM, given, (*BESIDE_TERM, "class_weights_cap"))
 
 
 def loss_places(plain: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -188,7 +188,7 @@ class Setup:
         return replace(self, plain={**self.plain, "dataset": {**self.plain["dataset"], **found}}, dataset=dataset)
 
     @cached_property
-    def _places(self) -> dict[str, Place]:
+    def _places(self) -> dict[str, ConfigNode]:
         return {place.where: place for place in places(self.plain)}
 
     def make(self, where: str, **given: Any) -> Any:
@@ -319,7 +319,7 @@ class Setup:
         """
         encoder_lr, layer_decay = (self.plain["optimizer"].get(key, 1.0) for key in BESIDE_OPTIMIZER)
         for key, value, most in (("encoder_lr", encoder_lr, math.inf), ("layer_decay", layer_decay, 1)):
-            if number(f"optimizer.{key}", value, 0, most) == 0:
+            if check_number(f"optimizer.{key}", value, 0, most) == 0:
                 raise InputError(f"optimizer.{key}=0: a factor above 0 is expected; 1 leaves the rates as they are")
         if layer_decay != 1:
             layers_above(self.plain["model"]["encoder"])

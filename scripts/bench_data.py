@@ -22,7 +22,7 @@ from rsseg.data.labels import Labels
 from rsseg.data.masks import Mask
 from rsseg.data.sampling import Uniform
 from rsseg.data.scene import Scene
-from rsseg.data.store import Store, load
+from rsseg.data.store import Store, load_scenes
 from rsseg.task import Binary
 
 Place = tuple[int, int, int]
@@ -133,7 +133,7 @@ def main(arguments: Arguments) -> None:
                 image, layers, missing = stores[name].arrays(scene)
                 _ = [pixels.max() for pixels in (image, *layers.values(), missing) if pixels is not None]
             if name != "disk":
-                load([stores[name]], torch.device("cuda") if name == "gpu" else None)
+                load_scenes([stores[name]], torch.device("cuda") if name == "gpu" else None)
         compared = of_numpy(folder, count, size) | of_rsseg(stores, size)
         compared |= {"rasterio, open files": of_rasterio(scenes, size)}
         compared |= {"torchgeo: RasterDataset, RandomGeoSampler": of_torchgeo(folder, size, (rounds + 3) * BATCH)}

@@ -23,7 +23,7 @@ from rsseg.config.cli import compose, own_part
 from rsseg.config.entry import CONFIGS
 from rsseg.data.synthetic import CLASSES, SceneRecipe, generate
 from rsseg.devices import choose_precision
-from rsseg.inference.options import Options
+from rsseg.inference.options import MapOptions
 from rsseg.losses import Composite, CrossEntropy, Dice
 from rsseg.models import Network, encoder_name
 from rsseg.prediction import predict
@@ -192,6 +192,6 @@ def map_scene(arguments: Arguments) -> Row:
     path = folder / "large.tif"
     write_raster(path, repeated(one_scene(min(arguments.scene, 512))[0], arguments.scene), tiled=True)
     trained, device = folder / "disk", torch.device(arguments.device)
-    options = Options(overwrite=True, allow_different=True)
+    options = MapOptions(overwrite=True, allow_different=True)
     taken = seconds(lambda: predict([trained], str(path), folder / "map.tif", options, ["bench_gpu_training"]), device)
     return [f"{taken:.1f}", f"{arguments.scene**2 / 1e6 / taken:.1f}"]

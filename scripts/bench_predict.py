@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from rsseg.data.scene import Scene
 from rsseg.inference.blending import Grid
-from rsseg.inference.options import Options
+from rsseg.inference.options import MapOptions
 from rsseg.inference.trained import Head, Spec, TrainedModel
 from rsseg.models import Network
 from rsseg.prediction import Mapper
@@ -204,7 +204,7 @@ def main(arguments: Arguments) -> None:
     """Measure and print."""
     torch.set_num_threads(arguments.threads)
     model = make_model(arguments)
-    options = Options(overwrite=True, window=arguments.window, margin=arguments.margin, batch_size=arguments.batch)
+    options = MapOptions(overwrite=True, window=arguments.window, margin=arguments.margin, batch_size=arguments.batch)
     mapper = Mapper([model], options)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

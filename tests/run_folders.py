@@ -21,7 +21,7 @@ from rsseg.comparison.runs import Run
 from rsseg.comparison.selection import Comparison
 from rsseg.comparison.tuning import shared, tune
 from rsseg.config.plan import Plan
-from rsseg.metrics import Sample, metrics
+from rsseg.metrics import SampledLogits, metrics
 from rsseg.metrics.calibration import calibration_sums
 from rsseg.metrics.scores import class_counts
 from rsseg.task import Binary, Multiclass, Regression
@@ -102,7 +102,7 @@ def make_chosen(task, loss, seed, scenes=6, absent=False, first=None, empty=()):
     if task.exclusive:
         some = np.random.default_rng([seed, 99]).choice(len(where), min(4000, len(where)), replace=False)
     weight = np.full(len(some), len(where) / len(some))
-    sample = Sample(logits[some], label[some], 0 * some, where[some], weight)
+    sample = SampledLogits(logits[some], label[some], 0 * some, where[some], weight)
     matrices = np.array([confusion(task, *scene) for scene in last])
     counts = np.full((len(POINTS), scenes, task.channels, 4), np.nan)
     counts[0] = fixed = class_counts(matrices, task)

@@ -32,7 +32,7 @@ from rsseg.data.scene import Scene
 from rsseg.dataset_source import trained_on
 from rsseg.evaluation.scores import evaluate, evaluate_map
 from rsseg.inference.inputs import find_scenes, fit_resolution
-from rsseg.inference.options import Options
+from rsseg.inference.options import MapOptions
 from rsseg.prediction import predict, start_others
 from rsseg.run import train
 
@@ -121,9 +121,9 @@ def test_scenes_elsewhere_give_the_same_maps(tmp_path, runs, scenes, monkeypatch
     threading.Thread(target=server.serve_forever, daemon=True).start()
     root = f"http://127.0.0.1:{server.server_port}"
     named = {"a file": f"{root}/s0.tif", "a folder": root, "an archive": archive}[form]
-    predict([runs[0]], named, tmp_path / "remote", Options())
+    predict([runs[0]], named, tmp_path / "remote", MapOptions())
     server.shutdown()
-    predict([runs[0]], str(scenes), tmp_path / "local", Options())
+    predict([runs[0]], str(scenes), tmp_path / "local", MapOptions())
     maps = sorted(path.name for path in (tmp_path / "remote").glob("*.tif"))
     expected = ["s0.tif"] if form == "a file" else ["s0.tif", "s1.tif", "s2.tif"]
     assert maps == expected
@@ -144,9 +144,9 @@ def test_a_batch_goes_on_where_it_stopped(tmp_path, runs, scenes, caplog):
     assert [path.name for path in predict(runs[:1], str(scenes), tmp_path / "maps")] == ["s0.tif", "s1.tif", "s2.tif"]
     assert {name: (tmp_path / "maps" / name).stat().st_mtime_ns for name in made} == made
     assert "s0.tif is kept, as it was made; overwrite=true makes it again" in caplog.text
-    predict(runs[:1], str(scenes / "s0.tif"), tmp_path / "maps", Options(margin=8))
+    predict(runs[:1], str(scenes / "s0.tif"), tmp_path / "maps", MapOptions(margin=8))
     assert "s0.tif is kept, it was made with margin=" in caplog.text
-    predict(runs[:1], str(scenes / "s0.tif"), tmp_path / "maps", Options(overwrite=True))
+    predict(runs[:1], str(scenes / "s0.tif"), tmp_path / "maps", MapOptions(overwrite=True))
     assert (tmp_path / "maps" / "s0.tif").stat().st_mtime_ns > made["s0.tif"]
 
 
@@ -166,7 +166,7 @@ def test_scenes_of_another_process_are_left_to_it(tmp_path, runs, scenes, caplog
 def test_an_ensemble_and_what_it_disagrees_about(tmp_path, runs, scenes):
     options = {"write": ["labels", "probabilities", "entropy", "disagreement"], "dtype": "float16", "scaling": "none"}
     scene = scenes / "s0.tif"
-    predict(runs, str(scene), tmp_path / "both.tif", Options(**options))
+    predict(runs, str(scene), tmp_path / "both.tif", MapOptions(**options))
     single = [
         read(
             map_scene(
@@ -179,12 +179,12 @@ def test_an_ensemble_and_what_it_disagrees_about(tmp_path, runs, scenes):
     np.testing.assert_allclose(mean, np.mean(single, axis=0), atol=0.002)
     assert (read(tmp_path / "both.tif")[0] == mean.argmax(0)).mean() > 0.999
     assert read(tmp_path / "both-disagreement.tif").max() > 0
-    weighted = Options(**(options | {"weights": "quality", "write": ["labels", "probabilities"]}))
+    weighted = MapOptions(**(options | {"weights": "quality", "write": ["labels", "probabilities"]}))
     predict(runs, str(scene), tmp_path / "weighted.tif", weighted)
     scores = [RunFolder(run).summary()["iou"] for run in runs]
     expected = np.average(single, axis=0, weights=scores)
     np.testing.assert_allclose(read(tmp_path / "weighted-probabilities.tif"), expected, atol=0.002)
-    parents = predict([runs[0].parent], str(scene), tmp_path / "folder.tif", Options(**options))
+    parents = predict([runs[0].parent], str(scene), tmp_path / "folder.tif", MapOptions(**options))
     assert (read(parents[0]) == read(tmp_path / "both.tif")).all()
 
 
@@ -242,7 +242,7 @@ def test_resampling_is_gdals(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (2, 61, 83)).astype(np.uint16)
     path = write_tif(tmp_path / "a.tif", image)
     (scene,) = find_scenes(str(path), [])
-    coarse = fit_resolution(scene, 1.3, Options(resample=True), tmp_path)
+    coarse = fit_resolution(scene, 1.3, MapOptions(resample=True), tmp_path)
     with rasterio.open(coarse.image) as raster:
         found, transform = raster.read(), raster.transform
     expected = np.zeros_like(found)
@@ -258,7 +258,7 @@ def test_no_data_is_not_averaged_with_pixels(tmp_path):
     image = np.full((1, 60, 60), 100, np.float32)
     image[:, :31, :31] = -9999
     path = write_tif(tmp_path / "a.tif", image)
-    coarse = fit_resolution(Scene("a", path, nodata=-9999), 1.0, Options(resample=True), tmp_path)
+    coarse = fit_resolution(Scene("a", path, nodata=-9999), 1.0, MapOptions(resample=True), tmp_path)
     assert sorted(np.unique(read(coarse.image))) == [-9999, 100]
 
 
@@ -267,7 +267,7 @@ def test_numbers_of_colours_are_not_averaged(tmp_path):
     with rasterio.open(path, "r+") as raster:
         raster.write_colormap(1, {0: (255, 0, 0, 255)})
     with pytest.raises(InputError, match=r"a\.tif holds the numbers of colours in a palette, which can't be averaged"):
-        fit_resolution(Scene("a", path), 1.0, Options(resample=True), tmp_path)
+        fit_resolution(Scene("a", path), 1.0, MapOptions(resample=True), tmp_path)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -280,7 +280,7 @@ def test_no_file_of_others_is_taken_for_a_map_or_overwritten(tmp_path, runs, sce
     else:
         geopandas.GeoDataFrame(geometry=[box(0, 0, 1, 1)], crs=32633).to_file(other)
     before = other.read_bytes()
-    options = Options(overwrite=overwrite, write=["labels", "entropy"], polygons=True)
+    options = MapOptions(overwrite=overwrite, write=["labels", "entropy"], polygons=True)
     with pytest.raises(InputError, match=rf"{name} was not made by rsseg predict and is not overwritten"):
         predict(runs[:1], str(scenes / "s0.tif"), other.parent, options)
     assert other.read_bytes() == before
@@ -451,14 +451,14 @@ def test_polygons_that_lack_are_made(tmp_path, runs, scenes, caplog):
     map_scene(runs[0], scenes / "s0.tif", out, polygons=True)
     assert (tmp_path / "m-polygons.gpkg").is_file()
     with pytest.raises(InputError, match="is the map of"):
-        predict(runs[:1], f"{scenes / 's0.tif'},{scenes / 's1.tif'}", out, Options(stack=True))
+        predict(runs[:1], f"{scenes / 's0.tif'},{scenes / 's1.tif'}", out, MapOptions(stack=True))
 
 
 def test_scenes_outside_of_the_area_are_left_out(tmp_path, runs, scenes, caplog):
     caplog.set_level(logging.INFO)
     geopandas.GeoDataFrame(geometry=[box(500_000, 4_000_000 - 10, 500_020, 4_000_000)], crs=32633).to_file(tmp_path / "a.gpkg")
     write_tif(scenes / "s1.tif", read(scenes / "s1.tif"), transform=from_origin(600_000, 4_000_000, 0.5, 0.5))
-    found = predict(runs[:1], str(scenes), tmp_path / "maps", Options(area=str(tmp_path / "a.gpkg")))
+    found = predict(runs[:1], str(scenes), tmp_path / "maps", MapOptions(area=str(tmp_path / "a.gpkg")))
     assert [path.name for path in found] == ["s0.tif", "s2.tif"]
     assert "s1.tif lies outside of area=" in caplog.text
     with pytest.raises(InputError, match="lies outside of area"):

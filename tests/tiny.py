@@ -87,7 +87,7 @@ def power_cut(step: int) -> Iterator[None]:
 
 def map_scene(run: Path, scene: Path, out: Path | None = None, **options: Any) -> Path:
     """Map a scene with a run, as ``rsseg predict`` does."""
-    from rsseg.inference.options import Options
+    from rsseg.inference.options import MapOptions
     from rsseg.prediction import predict
 
-    return predict([run], str(scene), out, Options(**options))[0]
+    return predict([run], str(scene), out, MapOptions(**options))[0]

@@ -7,13 +7,13 @@ from pathlib import Path
 from rsseg.config.arguments import split_places
 from rsseg.config.entry import invocation
 from rsseg.config.folder import RunFolder, check_places
-from rsseg.inference.options import Options
+from rsseg.inference.options import MapOptions
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
-class Arguments(Options):
+class Arguments(MapOptions):
     """Write georeferenced maps of scenes of any size with a run's best checkpoint, window by window.
 
     run=FOLDER[,FOLDER...]    run folders, exported folders, or folders of runs; several are averaged
@@ -60,7 +60,7 @@ def run(arguments: Arguments) -> None:
     check_places(places)
     from rsseg.prediction import predict, start_others  # torch takes seconds to import: a wrong folder is told before
 
-    options = Options(**{item.name: getattr(arguments, item.name) for item in fields(Options)})
+    options = MapOptions(**{item.name: getattr(arguments, item.name) for item in fields(MapOptions)})
     with start_others(arguments.devices, arguments.device):
         out = Path(arguments.out) if arguments.out else None
         maps = predict(places, arguments.scene, out, options, arguments.trust)

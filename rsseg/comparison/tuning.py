@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rsseg.contract import InputError
-from rsseg.metrics import Sample
+from rsseg.metrics import SampledLogits
 from rsseg.metrics.average import Array, present_mean
 from rsseg.metrics.scores import overlap, pooled
 from rsseg.task import Task
@@ -79,7 +79,9 @@ def shared(holds: ArrayLike, first: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(there[first].any(0) & (bool(first.all()) | there[~first].any(0)))
 
 
-def tune(sample: Sample, task: Task, part: NDArray[np.bool_], classes: NDArray[np.bool_], metric: Overlap = "iou") -> Array:
+def tune(
+    sample: SampledLogits, task: Task, part: NDArray[np.bool_], classes: NDArray[np.bool_], metric: Overlap = "iou"
+) -> Array:
     """The thresholds, or biases, that make the mean score of a part of the scenes large, as `Task.predict` takes them.
 
     Those of some classes are tuned, bool ``[classes]``; the others keep 0.
@@ -230,7 +232,7 @@ def _sums(values: Array) -> Array:
 
 
 def threshold_facts(
-    sample: Sample, task: Task, step: int, classes: NDArray[np.bool_], counts: Array | None = None
+    sample: SampledLogits, task: Task, step: int, classes: NDArray[np.bool_], counts: Array | None = None
 ) -> dict[str, Any]:
     """The content of ``threshold.json`` for a head: thresholds, or biases, for the pooled mean IoU of all scenes.
 

@@ -107,10 +107,10 @@ class Sweep(Callback):
         if multiprocessing.get_start_method() == "loky":
             end_with_parent()
         if self.total:
-            from rsseg.progress import estimate
+            from rsseg.progress import time_left
 
             done, name = config.hydra.job.num, config.hydra.job.override_dirname
-            rest = f" ({estimate(done, self.total, time.monotonic() - self.began)})" if done and self.began else ""
+            rest = f" ({time_left(done, self.total, time.monotonic() - self.began)})" if done and self.began else ""
             log.info("run %d of %d: %s%s", done + 1, self.total, name, rest)
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsseg.contract import InputError, Layers, number, unknown, whole_number
+from rsseg.contract import InputError, Layers, check_number, check_whole_number, unknown
 from rsseg.data.blocks import Blocks
 from rsseg.data.sampling import Read, stream
 from rsseg.task import Task
@@ -86,7 +86,7 @@ def bounds(name: str, values: Any, least: float = 0.0, most: float = math.inf) -
     """A lower and an upper bound, between which an amount is drawn."""
     if isinstance(values, str) or not isinstance(values, Sequence) or len(values) != 2:
         raise InputError(f"{name}={values!r}: two numbers are expected, [low, high]; for a fixed amount give it twice")
-    low, high = (number(f"{name}[{i}]", value, least, most) for i, value in enumerate(values))
+    low, high = (check_number(f"{name}[{i}]", value, least, most) for i, value in enumerate(values))
     if low > high:
         raise InputError(f"{name}={list(values)}: the lower number has to come first, [{high:g}, {low:g}]")
     return low, high
@@ -141,7 +141,7 @@ class Sometimes(Augmentation):
     purpose: ClassVar[str]  # the name of its random numbers, see `rsseg.data.sampling.stream`
 
     def __init__(self, seed: int, probability: float) -> None:
-        self.seed, self.probability = seed, number("probability", probability, 0, 1)
+        self.seed, self.probability = seed, check_number("probability", probability, 0, 1)
 
     @abstractmethod
     def apply(self, image: Tensor, layers: Layers, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Layers]:
@@ -199,7 +199,7 @@ class CutOut(Sometimes):
 
     def __init__(self, seed: int, count: int, size: tuple[float, float], probability: float = 1.0) -> None:
         super().__init__(seed, probability)
-        self.count, self.size = whole_number("count", count, 1, 100), bounds("size", size, 0, 1)
+        self.count, self.size = check_whole_number("count", count, 1, 100), bounds("size", size, 0, 1)
 
     def apply(self, image: Tensor, layers: Layers, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Layers]:
         """Draw the rectangles of each window, wholly inside it, and erase them."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from rsseg.contract import InputError, indices, number
+from rsseg.contract import InputError, check_number, indices
 from rsseg.data.blocks import Blocks
 from rsseg.data.sampling import Read, Sampler, Uniform, around, stream
 from rsseg.task import Task
@@ -48,7 +48,7 @@ class Balanced(Sampler):
         self.task, self.read, self.blocks = task, read, blocks
         counts = blocks.by_label(task)
         totals = counts.sum(axis=0)
-        weight = _class_weights(totals, task.label_names, number("power", power, 0, 1), weights)
+        weight = _class_weights(totals, task.label_names, check_number("power", power, 0, 1), weights)
         self._labels = np.flatnonzero(weight)
         self._drawn = np.cumsum(weight[self._labels]) / weight.sum()
         self._holders = [np.flatnonzero(counts[:, label]).astype(np.int32) for label in self._labels]
@@ -75,7 +75,7 @@ def _class_weights(
     if power:
         raise InputError(f"power={power:g} and weights={dict(weights)}: give one of the two")
     indices("weights", weights, names)  # refuses a class that is not known
-    found = np.array([number(f"weights.{name}", weights.get(name, 0)) for name in names])
+    found = np.array([check_number(f"weights.{name}", weights.get(name, 0)) for name in names])
     absent = [name for name, weight, total in zip(names, found, totals, strict=True) if weight and not total]
     if absent:
         raise InputError(f"weights: no training pixel is labelled {absent[0]}, so it can't be drawn: leave it out")
@@ -97,7 +97,7 @@ class Undersample(Sampler):
         self, seed: int, sizes: NDArray[np.int64], window: int, blocks: Blocks, task: Task, keep: float = 0.25
     ) -> None:
         super().__init__(seed, sizes, window)
-        share = number("keep", keep, 0, 1)
+        share = check_number("keep", keep, 0, 1)
         minority = _minority(blocks, task)
         rest = np.flatnonzero(~minority & (blocks.labelled > 0))
         kept = minority.copy()

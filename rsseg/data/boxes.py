@@ -12,11 +12,11 @@ from rasterio.windows import Window
 from shapely.affinity import affine_transform
 from shapely.geometry import box
 
-from rsseg.contract import InputError, number
+from rsseg.contract import InputError, check_number
 from rsseg.data.masks import Array, Mask, MaskReader
 from rsseg.data.raster import open_raster
 from rsseg.task import OBJECT_PLANES, Task
-from rsseg.task.centres import spread, whole_radius
+from rsseg.task.centres import gaussian_sigma, whole_radius
 
 ROOM = 2  # pixels beyond the radius that know of an object too, for augmentations that enlarge or shrink the window
 
@@ -44,7 +44,7 @@ class Boxes(MaskReader):
         if wrong:
             raise InputError(f"dataset.ignore_values={list(ignore)}: {wrong[0]} is the class {task.classes[wrong[0] - 1]}")
         self.task, self.ignore = task, tuple(ignore)
-        self.size = None if size is None else number("dataset.size", size, 1.0)
+        self.size = None if size is None else check_number("dataset.size", size, 1.0)
 
     @property
     def signature(self) -> tuple[object, ...]:
@@ -101,7 +101,7 @@ class Boxes(MaskReader):
             if (stop <= first).any():
                 continue
             rows, columns = (np.arange(a, b) for a, b in zip(first, stop, strict=True))
-            apart = ((rows - pixel[0])[:, None] ** 2 + (columns - pixel[1]) ** 2) / spread(reach - ROOM) ** 2
+            apart = ((rows - pixel[0])[:, None] ** 2 + (columns - pixel[1]) ** 2) / gaussian_sigma(reach - ROOM) ** 2
             here = slice(first[0], stop[0]), slice(first[1], stop[1])
             nearest = apart <= lowest[here]
             lowest[here][nearest] = apart[nearest]

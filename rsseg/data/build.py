@@ -17,7 +17,7 @@ from rsseg.data.census import index_counts
 from rsseg.data.decoded import decode_scene, decoded_bytes, layer_files, read_arrays, store_name, write_arrays
 from rsseg.data.inspection import compare_scenes, raise_together
 from rsseg.data.masks import MaskReader
-from rsseg.data.scene import Facts, Scene
+from rsseg.data.scene import Scene, SceneFacts
 from rsseg.data.store import Store
 from rsseg.files import UnwritableError, file_error, remove_parts, say_space
 from rsseg.progress import progress
@@ -114,7 +114,7 @@ def _decode(
     names, beside = list(todo), set[str]()
     if any(_may_disagree(known[name]) for name in todo):
         beside = {name for name, scene in known.items() if _may_disagree(scene)} - set(todo)
-    facts: dict[str, Facts] = {}
+    facts: dict[str, SceneFacts] = {}
     sizes: dict[str, int] = {}  # bytes of each on disk
 
     def check(name: str) -> None:

@@ -24,7 +24,7 @@ from rsseg.contract import ONE_TARGET, unknown
 from rsseg.data.blocks import Counter
 from rsseg.data.masks import MaskReader
 from rsseg.data.raster import open_raster
-from rsseg.data.scene import Facts, Scene, SceneReader
+from rsseg.data.scene import Scene, SceneFacts, SceneReader
 from rsseg.files import atomic_write
 
 FORMAT = b"rsseg store 5\n"  # the beginning of files of arrays; to be raised when scenes or counts are written otherwise
@@ -44,7 +44,7 @@ def store_name(scene: Scene, mask_readers: Sequence[MaskReader], bands: Sequence
     return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
 
 
-def decoded_bytes(scene: Scene, facts: Facts, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> int:
+def decoded_bytes(scene: Scene, facts: SceneFacts, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> int:
     """The bytes of a scene on disk, without its counts."""
     per_pixel = sum(math.prod(planes) * dtype.itemsize for planes, dtype in layer_forms(scene, mask_readers).values())
     return math.prod(facts.size) * (per_pixel + len(bands) * facts.dtype.itemsize)

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from rsseg.contract import InputError, counted, number
+from rsseg.contract import InputError, check_number, counted
 from rsseg.data.groups import find_groups, group_names
 from rsseg.data.masks import VECTORS, Mask, text_of
 from rsseg.data.paths import IMAGES, files_below, find, fits_any, path_pattern, unique_names
@@ -50,14 +50,14 @@ def mask_settings(
     if not mask:
         raise InputError(f"dataset.{place}.mask is not set: give the pattern of the target's paths, such as masks/{{name}}.tif")
     if threshold is not None:
-        threshold = number(f"dataset.{place}.threshold", threshold, -math.inf)
+        threshold = check_number(f"dataset.{place}.threshold", threshold, -math.inf)
     return Mask(
         Path(mask),
         threshold,
         attribute,
         tuple((text_of(name), value) for name, value in values.items()),
         None if layer is None else str(layer),
-        number(f"dataset.{place}.buffer", buffer or 0),
+        check_number(f"dataset.{place}.buffer", buffer or 0),
     )
 
 

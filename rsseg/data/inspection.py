@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rsseg.contract import InputError
-from rsseg.data.scene import TURNED, Facts, Scene
+from rsseg.data.scene import TURNED, Scene, SceneFacts
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ def raise_together(faults: Sequence[str]) -> None:
         raise InputError("Files that can't be used:\n" + "\n".join(f"  - {f}" for f in faults[:SHOWN]) + more)
 
 
-def compare_scenes(scenes: Sequence[Scene], facts: Sequence[Facts], bands: Sequence[int]) -> None:
+def compare_scenes(scenes: Sequence[Scene], facts: Sequence[SceneFacts], bands: Sequence[int]) -> None:
     """Find the faults of the scenes of a split as a whole, and log remarks that the user should know of.
 
     Raises:

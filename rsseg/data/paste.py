@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects, label
 from torch import Tensor
 
-from rsseg.contract import ONE_TARGET, InputError, Layers, indices, known, whole_number
+from rsseg.contract import ONE_TARGET, InputError, Layers, check_whole_number, indices, known
 from rsseg.data.augment import Sometimes
 from rsseg.data.blocks import Blocks
 from rsseg.data.sampling import Read, stream
@@ -26,17 +26,17 @@ from rsseg.task import Task
 BLOCKS_PER_PIECE = 20  # how many blocks are looked into, at most, for each piece that is wanted
 
 
-class Piece(NamedTuple):
+class Cutout(NamedTuple):
     """An object, cut out."""
 
     image: Tensor  # float32 [C, h, w], normalised
     layers: Layers  # [h, w] or [L, h, w] each
     inside: Tensor  # bool [h, w], its pixels
 
-    def to(self, image: Tensor) -> Piece:
+    def to(self, image: Tensor) -> Cutout:
         """On the device and in the dtype of an image; itself if it is there."""
         layers = {name: layer.to(image.device) for name, layer in self.layers.items()}
-        return Piece(self.image.to(image), layers, self.inside.to(image.device))
+        return Cutout(self.image.to(image), layers, self.inside.to(image.device))
 
 
 Region: TypeAlias = tuple[tuple[slice, slice], NDArray[np.bool_]]  # A box, and which of its pixels belong to the region
@@ -91,10 +91,10 @@ class Paste(Sometimes):
             raise InputError(
                 f"regions of a class are cut from masks of labels; a {task.kind} task has none: leave augment=paste out"
             )
-        self.count, self.bank = whole_number("count", count, 1, 100), whole_number("bank", bank, 1, 10_000)
-        self.min_area = whole_number("min_area", min_area, 1, 10_000)
+        self.count, self.bank = check_whole_number("count", count, 1, 100), check_whole_number("bank", bank, 1, 10_000)
+        self.min_area = check_whole_number("min_area", min_area, 1, 10_000)
         self.task, self.wanted = task, indices("classes", classes or (), task.classes)
-        self.pieces: list[list[Piece]] = []
+        self.pieces: list[list[Cutout]] = []
 
     def fit(self, read: Read, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
         """Cut the bank. The objects are those of randomly drawn blocks, smaller than a block."""
@@ -104,8 +104,8 @@ class Paste(Sometimes):
         scale = [np.asarray(values, dtype=np.float32)[:, None, None] for values in (mean, std)]
         self.pieces = [self._cut_all(read, blocks, wanted, scale) for wanted in labels]
 
-    def _cut_all(self, read: Read, blocks: Blocks, wanted: int, scale: Sequence[NDArray[np.float32]]) -> list[Piece]:
-        found: list[Piece] = []
+    def _cut_all(self, read: Read, blocks: Blocks, wanted: int, scale: Sequence[NDArray[np.float32]]) -> list[Cutout]:
+        found: list[Cutout] = []
         order = stream(self.seed, wanted, "paste bank").permutation(np.flatnonzero(blocks.counts[:, wanted]))
         for block in order[: BLOCKS_PER_PIECE * self.bank].tolist():
             found += self._cut(read, blocks, block, wanted, scale)
@@ -118,7 +118,7 @@ class Paste(Sometimes):
             )
         return found[: self.bank]
 
-    def _cut(self, read: Read, blocks: Blocks, block: int, wanted: int, scale: Sequence[NDArray[np.float32]]) -> list[Piece]:
+    def _cut(self, read: Read, blocks: Blocks, block: int, wanted: int, scale: Sequence[NDArray[np.float32]]) -> list[Cutout]:
         """The objects whose centre lies in a block, read with half a block around it so that each is seen whole."""
         side, first = blocks.size, [int(blocks.top[block]), int(blocks.left[block])]
         start = [max(place - side // 2, 0) for place in first]
@@ -128,7 +128,7 @@ class Paste(Sometimes):
         for box, inside in regions(has, self.min_area, (first[0] - start[0], first[1] - start[1]), side):
             image = (pixels[:, *box].astype(np.float32) - scale[0]) / scale[1]
             own = {name: torch.from_numpy(layer[..., *box].copy()) for name, layer in layers.items()}
-            found.append(Piece(torch.from_numpy(np.ascontiguousarray(image)), own, torch.from_numpy(inside)))
+            found.append(Cutout(torch.from_numpy(np.ascontiguousarray(image)), own, torch.from_numpy(inside)))
         return found
 
     def apply(self, image: Tensor, layers: Layers, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Layers]:
@@ -147,7 +147,7 @@ class Paste(Sometimes):
         return image, layers
 
 
-def paste(image: Tensor, layers: Layers, piece: Piece, place: NDArray[np.float64], target: str = ONE_TARGET) -> None:
+def paste(image: Tensor, layers: Layers, piece: Cutout, place: NDArray[np.float64], target: str = ONE_TARGET) -> None:
     """Put an object into a window, in place. Parts beyond a small window are cut off; pixels without a label stay."""
     here = []
     for length, extent, share in zip(image.shape[-2:], piece.inside.shape, place.tolist(), strict=True):

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsseg.contract import InputError, Layers, labelled, number
+from rsseg.contract import InputError, Layers, check_number, labelled
 from rsseg.data.augment import Sometimes, bounds
 
 
@@ -66,8 +66,8 @@ class Radiometry(Sometimes):
         self, seed: int, brightness: float = 0.0, contrast: float = 0.0, gamma: float = 0.0, probability: float = 1.0
     ) -> None:
         super().__init__(seed, probability)
-        self.brightness, self.contrast = number("brightness", brightness, 0, 3), number("contrast", contrast, 0, 3)
-        self.gamma = number("gamma", gamma, 0, 3)
+        self.brightness, self.contrast = check_number("brightness", brightness, 0, 3), check_number("contrast", contrast, 0, 3)
+        self.gamma = check_number("gamma", gamma, 0, 3)
 
     def apply(self, image: Tensor, layers: Layers, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Layers]:
         """Draw an offset, a factor and an exponent for each band of each window."""

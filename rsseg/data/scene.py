@@ -59,7 +59,7 @@ TURNED = (
 """Remarks on a file that the user should know of though nothing is wrong with it."""
 
 
-class Facts(NamedTuple):
+class SceneFacts(NamedTuple):
     """Facts that the files of a scene give: size, dtype and the like."""
 
     size: tuple[int, int]  # height and width
@@ -126,7 +126,7 @@ class Scene:
         how = [None if mask is None else replace(mask, path=Path()) for mask in self.masks]
         return files, self.region, how, self.weight is not None, self.unlabelled, self.nodata
 
-    def check(self, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> Facts:
+    def check(self, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> SceneFacts:
         """Open every file, and refuse one that can't be read in these bands and decoded by these readers."""
         counts, dtypes = self.counts(), list[DTypeLike]()
         remarks, gaps = list[tuple[str, Path]](), dict[Path, str]()
@@ -156,9 +156,9 @@ class Scene:
 
                 gaps[mask.path] = features_gap(mask, self.image)
         size = open_raster(self.image).shape if self.region is None else (int(self.region.height), int(self.region.width))
-        return Facts(size, np.result_type(*dtypes), counts, remarks, gaps)
+        return SceneFacts(size, np.result_type(*dtypes), counts, remarks, gaps)
 
-    def reader(self, mask_readers: Sequence[MaskReader], bands: Sequence[int], facts: Facts | None = None) -> SceneReader:
+    def reader(self, mask_readers: Sequence[MaskReader], bands: Sequence[int], facts: SceneFacts | None = None) -> SceneReader:
         """The reader of its pixels, see `SceneReader`."""
         return SceneReader(self, mask_readers, bands, facts)
 
@@ -224,7 +224,7 @@ class SceneReader:
     """
 
     def __init__(
-        self, scene: Scene, mask_readers: Sequence[MaskReader], bands: Sequence[int], facts: Facts | None = None
+        self, scene: Scene, mask_readers: Sequence[MaskReader], bands: Sequence[int], facts: SceneFacts | None = None
     ) -> None:
         self.scene, self.mask_readers, self.bands = scene, list(mask_readers), list(bands)
         self.facts = scene.check(self.mask_readers, self.bands) if facts is None else facts

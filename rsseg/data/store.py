@@ -274,7 +274,7 @@ def put(target: Any, source: Any, where: Any = True) -> None:
     target.copy_(source)
 
 
-def load(stores: Sequence[Store], device: torch.device | None) -> None:
+def load_scenes(stores: Sequence[Store], device: torch.device | None) -> None:
     """Copy the scenes of several splits to a device, or into memory, those that are not there yet, if there is room."""
     todo = [store for store in stores if not store.loaded or store.device != device]
     need, free = sum(store.nbytes for store in todo), free_memory(device)

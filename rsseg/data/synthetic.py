@@ -23,7 +23,7 @@ PIXEL = 0.5  # the side of a pixel in metres
 
 CRS = "EPSG:32633"
 
-Labels = NDArray[np.uint8]
+LabelArray = NDArray[np.uint8]
 
 # Colours overlap on purpose: asphalt and slate, concrete and flat roofs, dirt road and soil, crop and grass.
 _GRASS, _SOIL, _CROWN = (104, 122, 74), (164, 146, 112), (56, 74, 46)
@@ -73,17 +73,17 @@ class SceneRecipe:
 class SyntheticScene(NamedTuple):
     """A made-up scene."""
 
-    image: Labels  # RGB, uint8 [3, H, W]
-    mask: Labels  # uint8 [H, W], with the labels of CLASSES
+    image: LabelArray  # RGB, uint8 [3, H, W]
+    mask: LabelArray  # uint8 [H, W], with the labels of CLASSES
     height: NDArray[np.float32]  # [H, W], how far buildings and trees stand above the ground, in metres
     vehicles: Floats  # [N, 5], of each the number in VEHICLES, and top, left, bottom and right of its bounding box in pixels
-    sky: Labels | None  # uint8 [3, H, W] of 0 and 1, the bands of SKY, which overlap; None without clouds
+    sky: LabelArray | None  # uint8 [3, H, W] of 0 and 1, the bands of SKY, which overlap; None without clouds
 
 
 class _Plan(NamedTuple):
     """The map without its buildings, one array per fact."""
 
-    ground: Labels
+    ground: LabelArray
     road: Floats  # distance to the axis of the nearest road
     shore: Floats  # distance to the nearest water, negative inside it
     paving: NDArray[np.int64]  # of the nearest road
@@ -249,7 +249,7 @@ def _shadow(height: Floats, sun: Floats, reach: float) -> NDArray[np.bool_]:
     return dark
 
 
-def _label(rng: np.random.Generator, ground: Labels, houses: list[Rectangle], flaw: float) -> Labels:
+def _label(rng: np.random.Generator, ground: LabelArray, houses: list[Rectangle], flaw: float) -> LabelArray:
     """The mask, where a share `flaw` of the houses and of the borders is wrong."""
     size, mask = len(ground), ground.copy()
     for house in houses:

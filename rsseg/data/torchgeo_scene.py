@@ -24,7 +24,7 @@ from rsseg.contract import InputError, naming
 from rsseg.data.grids import TOLERANCE
 from rsseg.data.masks import Mask, MaskReader
 from rsseg.data.raster import find_missing
-from rsseg.data.scene import Facts, Scene, SceneReader, check_band_numbers
+from rsseg.data.scene import Scene, SceneFacts, SceneReader, check_band_numbers
 
 Array = NDArray[Any]
 
@@ -45,11 +45,11 @@ class Samples:
     mask: Sequence[str] | None  # the keys that are its mask
     times: int | None  # how many time steps of an image become bands
 
-    def scene(self, number: int, group: str) -> Sample:
+    def scene(self, number: int, group: str) -> TorchgeoScene:
         """A sample as a scene."""
         called = Path(f"{self.name} sample {number:06d}")
         masks = (Mask(called) if self.needs_mask or self.first[1] else None,)
-        return Sample(f"{number:06d}", called, masks, group=group, samples=self, number=number)
+        return TorchgeoScene(f"{number:06d}", called, masks, group=group, samples=self, number=number)
 
     def read(self, number: int) -> tuple[Array, Array | None]:
         """The image ``[bands, H, W]`` of a sample and its mask, if it has one, in the smallest types that hold their values."""
@@ -66,7 +66,7 @@ class Samples:
         return smallest(image), None if mask is None else smallest(mask)
 
     @cached_property
-    def first(self) -> tuple[Facts, bool]:
+    def first(self) -> tuple[SceneFacts, bool]:
         """The facts of the first sample that can be read, and whether it has a mask: the others should be alike."""
         faults = list[str]()
         for number in islice(self.keys, TRIED):
@@ -78,14 +78,14 @@ class Samples:
         raise InputError(faults[0])
 
 
-def facts_of(image: Array) -> Facts:
+def facts_of(image: Array) -> SceneFacts:
     """The facts of a sample with this image."""
     count, height, width = image.shape
-    return Facts((height, width), image.dtype, (count,))
+    return SceneFacts((height, width), image.dtype, (count,))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample(Scene):
+class TorchgeoScene(Scene):
     """A sample of a torchgeo dataset, by its number; its reader takes the dataset's item."""
 
     samples: Samples
@@ -94,11 +94,11 @@ class Sample(Scene):
     def signature(self) -> tuple[object, ...]:
         return self.samples.fingerprint, self.number, self.masks == (None,), self.unlabelled, self.nodata
 
-    def check(self, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> Facts:
+    def check(self, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> SceneFacts:
         """See `Scene`: the facts before it is read, by another sample."""
         return self.samples.first[0]
 
-    def reader(self, mask_readers: Sequence[MaskReader], bands: Sequence[int], facts: Facts | None = None) -> SampleReader:
+    def reader(self, mask_readers: Sequence[MaskReader], bands: Sequence[int], facts: SceneFacts | None = None) -> SampleReader:
         with naming(self.image):
             return SampleReader(self, mask_readers, bands)
 
@@ -122,7 +122,7 @@ class Sample(Scene):
 class SampleReader(SceneReader):
     """The pixels of a sample, which is read once and held in memory."""
 
-    def __init__(self, scene: Sample, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> None:
+    def __init__(self, scene: TorchgeoScene, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> None:
         image, self.mask = scene.samples.read(scene.number)
         facts, first = facts_of(image), scene.samples.first[0]
         if facts.counts != first.counts:

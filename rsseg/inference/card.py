@@ -23,7 +23,7 @@ from rsseg.task import Task
 
 
 @dataclass(frozen=True)
-class Facts:
+class CardFacts:
     """The facts of a model for the card and the STAC item."""
 
     spec: Spec  # the model's
@@ -44,7 +44,7 @@ class Facts:
     licence: str = ""  # an SPDX identifier; empty: not known
 
 
-def model_card(facts: Facts) -> str:
+def model_card(facts: CardFacts) -> str:
     """The card in Markdown, with the front matter of the Hub; ``card.md.jinja`` is its text."""
     spec = facts.spec
     areas = {split: set(facts.groups.get(split, names)) for split, names in facts.scenes.items()}
@@ -76,7 +76,7 @@ def _head_row(name: str, head: Head, loss: str) -> tuple[str, ...]:
     return name, loss, head.task.untuned, ", ".join(tuned) or "-", ", ".join(head.scaling) or "-"
 
 
-def _scores(facts: Facts, name: str, split: str) -> tuple[str, list[tuple[str, str, str]]]:
+def _scores(facts: CardFacts, name: str, split: str) -> tuple[str, list[tuple[str, str, str]]]:
     """The scope of a head's scores on a split, and texts of means, calibration and classes with their intervals."""
     records, kind, rows = facts.records[name, split], "area" if facts.blocks else "independent area", []
     areas = len(set(records.groups))

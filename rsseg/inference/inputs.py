@@ -26,7 +26,7 @@ from rsseg.data.raster import Raster, reading
 from rsseg.data.remote import fetch
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.files import is_remote, read_text
-from rsseg.inference.options import Options
+from rsseg.inference.options import MapOptions
 from rsseg.inference.trained import Spec
 from rsseg.task import Binary
 
@@ -107,7 +107,7 @@ def _fetched(url: str, patterns: Sequence[str]) -> list[Scene]:
     return _below(fetch(url, lambda path: PurePosixPath(path).suffix.lower() in IMAGES, "scene"), patterns)
 
 
-def open_scene(scene: Scene, spec: Spec, options: Options, folder: Path) -> SceneReader:
+def open_scene(scene: Scene, spec: Spec, options: MapOptions, folder: Path) -> SceneReader:
     """A reader of a scene that suits a network, see `fit_resolution`.
 
     Raises:
@@ -138,7 +138,7 @@ def open_scene(scene: Scene, spec: Spec, options: Options, folder: Path) -> Scen
     return reader
 
 
-def fit_resolution(scene: Scene, trained: float | None, options: Options, folder: Path) -> Scene:
+def fit_resolution(scene: Scene, trained: float | None, options: MapOptions, folder: Path) -> Scene:
     """A scene at the resolution that a network was trained at, in metres a pixel, where both are known.
 
     With ``resample=true`` it is brought to that resolution by a file in the folder, with ``allow_different=true`` it stays as

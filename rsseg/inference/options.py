@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(kw_only=True)
-class Options:
+class MapOptions:
     """The settings of ``rsseg predict``, whose help explains them."""
 
     threshold: str = "fixed"

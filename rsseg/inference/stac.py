@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from rsseg.inference.card import Facts
+from rsseg.inference.card import CardFacts
 from rsseg.inference.export import WEIGHTS
 from rsseg.inference.trained import Head
 
@@ -36,7 +36,7 @@ def item_id(title: str) -> str:
     return name if name[:1].isalpha() and len(name) > 2 else f"rsseg-{name or 'model'}"
 
 
-def stac_item(facts: Facts) -> dict[str, Any]:
+def stac_item(facts: CardFacts) -> dict[str, Any]:
     """The item of exported files, plain values. It has no geometry: where a model may be used is not known."""
     spec, name, outputs = facts.spec, item_id(facts.title), facts.spec.heads.items()
     scaling = [{"type": "z-score", "mean": mean, "stddev": std} for mean, std in zip(spec.mean, spec.std, strict=True)]

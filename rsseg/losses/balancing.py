@@ -14,8 +14,8 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from rsseg.collective import global_sum, ranks
-from rsseg.contract import number, whole_number
+from rsseg.collective import global_sum, world_size
+from rsseg.contract import check_number, check_whole_number
 from rsseg.losses.checks import positive, share
 from rsseg.losses.composite import CompositeValue
 
@@ -52,7 +52,7 @@ def gradient_norms(losses: Mapping[str, Tensor], shared: Tensor | None) -> Tenso
 
 def mean_over_ranks(values: Tensor) -> Tensor:
     """The mean over all processes."""
-    return global_sum(values) / ranks()
+    return global_sum(values) / world_size()
 
 
 class Balancing(nn.Module):
@@ -136,7 +136,7 @@ class EqualGradients(Balancing):
 
     def __init__(self, parts: Sequence[str] = (), batches: int = 10) -> None:
         super().__init__(parts)
-        self.batches, self._looked = whole_number("batches", batches, low=1), dict.fromkeys(self.parts, 0)
+        self.batches, self._looked = check_whole_number("batches", batches, low=1), dict.fromkeys(self.parts, 0)
         self.norms, self.measured, self.scale = self.zeros(), self.zeros(torch.int64), nn.Buffer(torch.ones(()))
 
     def update(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], shared: Tensor | None) -> None:
@@ -212,7 +212,7 @@ class DynamicWeightAverage(Balancing):
 
     def __init__(self, parts: Sequence[str] = (), temperature: float = 2.0, window: int = 50) -> None:
         super().__init__(parts)
-        self.temperature, self.window = positive("temperature", temperature), whole_number("window", window, low=1)
+        self.temperature, self.window = positive("temperature", temperature), check_whole_number("window", window, low=1)
         self.sums, self.counts, self.last, self.before = self.zeros(), self.zeros(torch.int64), self.zeros(), self.zeros()
         self.batches = nn.Buffer(torch.zeros((), dtype=torch.int64))
 
@@ -253,7 +253,7 @@ class GradNorm(Balancing):
 
     def __init__(self, parts: Sequence[str] = (), alpha: float = 1.5, lr: float = 0.025) -> None:
         super().__init__(parts)
-        self.alpha, self.lr = number("alpha", alpha), share("lr", lr)
+        self.alpha, self.lr = check_number("alpha", alpha), share("lr", lr)
         self.found, self.first = nn.Buffer(torch.ones(len(parts))), self.zeros()
 
     def update(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], shared: Tensor | None) -> None:

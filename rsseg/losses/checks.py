@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rsseg.contract import InputError, nearest, number, whole_number
+from rsseg.contract import InputError, check_number, check_whole_number, nearest
 from rsseg.task import TASKS
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ SUCH_AS = {"regression": ", such as huber, mse or mae", "centres": ": loss=centr
 """Losses for tasks without labels."""
 
 
-def fitting(term: str, task: str, fits: Collection[str]) -> str:
+def fitting_task(term: str, task: str, fits: Collection[str]) -> str:
     """The name of the task, if the term fits it."""
     if task not in fits:
         others = SUCH_AS.get(task, ", such as ce_dice") if task in TASKS else ""
@@ -43,7 +43,7 @@ def positive(name: str, value: Any, high: float = math.inf) -> float:
         ...
         rsseg.contract.InputError: delta has to be more than 0; found 0
     """
-    if not number(name, value, high=high):
+    if not check_number(name, value, high=high):
         raise InputError(f"{name} has to be more than 0; found {value!r}")
     return float(value)
 
@@ -60,11 +60,11 @@ def per_class(name: str, values: Any, scalar: bool = False) -> tuple[float, ...]
     if isinstance(values, Tensor):
         values = values.tolist()
     if values is None or (scalar and isinstance(values, Real)):
-        return None if values is None else number(name, values)
+        return None if values is None else check_number(name, values)
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
         one = "a number, or " if scalar else ""
         raise InputError(f"{name} has to be {one}a list with one number per class; found {values!r}")
-    found = tuple(number(f"{name}[{i}]", value) for i, value in enumerate(values))
+    found = tuple(check_number(f"{name}[{i}]", value) for i, value in enumerate(values))
     if not any(found):
         raise InputError(f"{name} is 0 for every class, so nothing would be learnt: give one of them a positive number")
     return found
@@ -76,7 +76,7 @@ def class_choice(name: str, classes: Any) -> str | tuple[int, ...]:
         return str(classes)
     if not isinstance(classes, Sequence) or isinstance(classes, str) or not classes or len(set(classes)) < len(classes):
         raise InputError(f"{name} has to be all, present or a list of different class numbers; found {classes!r}")
-    return tuple(whole_number(name, c) for c in classes)
+    return tuple(check_whole_number(name, c) for c in classes)
 
 
 def reduction(name: str, over: Any) -> str:
@@ -94,9 +94,9 @@ def nodata(name: str, value: Any) -> float | None:
 
 
 RULES: Mapping[str, Callable[[str, Any], Any]] = {
-    "gamma": number,
-    "smooth": number,
-    "label_smoothing": partial(number, high=1.0),
+    "gamma": check_number,
+    "smooth": check_number,
+    "label_smoothing": partial(check_number, high=1.0),
     "class_weights": per_class,
     "pos_weight": partial(per_class, scalar=True),
     "classes": class_choice,

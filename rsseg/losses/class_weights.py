@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from rsseg.contract import InputError, nearest, number
+from rsseg.contract import InputError, check_number, nearest
 from rsseg.task import Task
 
 EXTREME = 1e3
@@ -162,7 +162,7 @@ def counted_weights(term: Mapping[str, Any], where: str, task: Task, counts: Cou
     name, rest = term.get("class_weights"), {key: value for key, value in term.items() if key != "class_weights_cap"}
     cap = term.get("class_weights_cap")
     if cap is not None:
-        number(f"{where}.class_weights_cap", cap, low=1.0)
+        check_number(f"{where}.class_weights_cap", cap, low=1.0)
     if not isinstance(name, str):
         if cap is not None:
             raise InputError(f"{where}.class_weights_cap={cap} caps counted weights: set class_weights=inverse_frequency")

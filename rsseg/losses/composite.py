@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rsseg.contract import IGNORE, InputError, number
+from rsseg.contract import IGNORE, InputError, check_number
 from rsseg.losses.compiled import compiled_on_gpu
 from rsseg.losses.derived_targets import EdgeWeight, smoothed
 from rsseg.losses.sums import Sum, Sums, over_batch, pixel_sums
@@ -40,9 +40,9 @@ class Weight:
 
     def check(self, name: str) -> None:
         """Refuse values that are no weight or share, of the term of this name."""
-        number(f"the weight of the term '{name}'", self.full)
-        start = number(f"the start of the term '{name}', a share of the steps,", self.start, high=1.0)
-        ramp = number(f"the ramp of the term '{name}', a share of the steps,", self.ramp, high=1.0)
+        check_number(f"the weight of the term '{name}'", self.full)
+        start = check_number(f"the start of the term '{name}', a share of the steps,", self.start, high=1.0)
+        ramp = check_number(f"the ramp of the term '{name}', a share of the steps,", self.ramp, high=1.0)
         if start + ramp > 1 + 1e-9:  # 0.9 + 0.1 is rounded
             raise InputError(
                 f"the term '{name}': start {start:g} and ramp {ramp:g} are shares of the steps, together at most 1"
@@ -117,7 +117,7 @@ class Composite(nn.Module):
     ) -> None:
         super().__init__()
         self.check_targets, self.edge_weight = check_targets, edge_weight
-        self.label_smoothing = number("label_smoothing", label_smoothing, high=1.0)
+        self.label_smoothing = check_number("label_smoothing", label_smoothing, high=1.0)
         self._weights = {name: weight if isinstance(weight, Weight) else Weight(weight) for name, (weight, _) in terms.items()}
         for name, weight in self._weights.items():
             weight.check(name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rsseg.contract import IGNORE, holds_reals, known, number
+from rsseg.contract import IGNORE, check_number, holds_reals, known
 from rsseg.losses.checks import positive
 from rsseg.losses.pieces import pixel_share
 from rsseg.losses.terms.pixelwise import CrossEntropy
@@ -79,7 +79,7 @@ class EdgeWeight:
     sigma: float = 5.0
 
     def __post_init__(self) -> None:
-        number("edge_weight.amount", self.amount, low=-1.0)
+        check_number("edge_weight.amount", self.amount, low=-1.0)
         positive("edge_weight.sigma", self.sigma, high=50.0)
 
     def __call__(self, labels: Tensor, ignore_index: int = IGNORE) -> Tensor:

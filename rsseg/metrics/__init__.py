@@ -2,7 +2,7 @@
 
 from rsseg.metrics.base import Metric
 from rsseg.metrics.calibration import calibration, calibration_sums
-from rsseg.metrics.pixel_sample import Pixels, Sample, choose_pixels
+from rsseg.metrics.pixel_sample import Pixels, SampledLogits, choose_pixels
 from rsseg.metrics.split_scores import Scores, metrics
 
-__all__ = ["Metric", "Pixels", "Sample", "Scores", "calibration", "calibration_sums", "choose_pixels", "metrics"]
+__all__ = ["Metric", "Pixels", "SampledLogits", "Scores", "calibration", "calibration_sums", "choose_pixels", "metrics"]

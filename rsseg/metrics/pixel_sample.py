@@ -32,7 +32,7 @@ class Pixels(NamedTuple):
     weight: Array
 
 
-class Sample(NamedTuple):
+class SampledLogits(NamedTuple):
     """Logits ``[N, C]`` of `Pixels`, ``[N, 1]`` where labels are each on their own, and the facts for tuning."""
 
     logits: NDArray[np.floating[Any]]

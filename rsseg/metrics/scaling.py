@@ -20,7 +20,7 @@ from torch import Tensor
 from rsseg.contract import InputError
 from rsseg.metrics.average import Array, present_mean, ratio
 from rsseg.metrics.calibration import sampled_error
-from rsseg.metrics.pixel_sample import Sample
+from rsseg.metrics.pixel_sample import SampledLogits
 from rsseg.task import Scaling, Task
 
 SCALINGS = ("temperature", "vector")
@@ -33,7 +33,7 @@ FARTHEST = 20.0
 """The bound of the amount of a summand."""
 
 
-def fit(sample: Sample, task: Task, kind: str = "temperature") -> Scaling:
+def fit(sample: SampledLogits, task: Task, kind: str = "temperature") -> Scaling:
     """The scaling of a kind with the smallest weighted negative log-likelihood of the sample.
 
     Classes that the sample lacks, or has nothing else of, stay as they are.
@@ -41,7 +41,7 @@ def fit(sample: Sample, task: Task, kind: str = "temperature") -> Scaling:
     Example:
         >>> from rsseg.task import Binary
         >>> z, y = np.full((4, 1), 2.0, np.float32), np.array([1, 1, 1, 0])  # p = 0.88 is said, and 0.75 happens
-        >>> found = fit(Sample(z, y, 0 * y, 0 * y, np.ones(4)), Binary(("road",)))
+        >>> found = fit(SampledLogits(z, y, 0 * y, 0 * y, np.ones(4)), Binary(("road",)))
         >>> round(found.scale[0] * 2, 3), round(float(np.log(3)), 3)
         (1.099, 1.099)
     """
@@ -98,7 +98,7 @@ def _pixel_losses(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits, target, reduction="none")
 
 
-def scale_sample(sample: Sample, scaling: Scaling, task: Task) -> Sample:
+def scale_sample(sample: SampledLogits, scaling: Scaling, task: Task) -> SampledLogits:
     """The sample with scaled logits."""
     scale, shift = np.array(scaling.scale), np.array(scaling.shift)
     if not task.exclusive:
@@ -106,7 +106,7 @@ def scale_sample(sample: Sample, scaling: Scaling, task: Task) -> Sample:
     return sample._replace(logits=sample.logits * scale + shift)
 
 
-def log_loss(sample: Sample, task: Task) -> float:
+def log_loss(sample: SampledLogits, task: Task) -> float:
     """The mean negative log-likelihood of the sample's pixels; of labels that are independent the mean over these."""
     losses = _pixel_losses(torch.from_numpy(sample.logits.astype(np.float64)), torch.from_numpy(sample.target)).numpy()
     plane, planes = (0 * sample.plane, 1) if task.exclusive else (sample.plane, task.channels)
@@ -114,7 +114,7 @@ def log_loss(sample: Sample, task: Task) -> float:
     return float(present_mean(ratio(total.astype(np.float64), number.astype(np.float64))))
 
 
-def calibration_error(sample: Sample, task: Task) -> float:
+def calibration_error(sample: SampledLogits, task: Task) -> float:
     """The expected calibration error of the sample's pixels, see `rsseg.metrics.calibration`."""
     z = sample.logits.astype(np.float64)
     if not task.exclusive:
@@ -122,7 +122,7 @@ def calibration_error(sample: Sample, task: Task) -> float:
     return sampled_error(softmax(z, axis=1).max(1), z.argmax(1) == sample.target, sample.weight)
 
 
-def scaling_facts(sample: Sample, task: Task, step: int, first: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:
+def scaling_facts(sample: SampledLogits, task: Task, step: int, first: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:
     """The content of ``scaling.json`` for a head, from the best checkpoint's sample of the validation scenes.
 
     `first`, bool ``[S]``, says which scenes are the first half; all: there is no other.
@@ -137,9 +137,9 @@ def scaling_facts(sample: Sample, task: Task, step: int, first: NDArray[np.bool_
     }
 
 
-def _worth(sample: Sample, task: Task, kind: str, in_first: NDArray[np.bool_]) -> dict[str, float]:
+def _worth(sample: SampledLogits, task: Task, kind: str, in_first: NDArray[np.bool_]) -> dict[str, float]:
     """The scores before and after, each half scaled by the fit of the other."""
-    halves = [Sample._make(column[where] for column in sample) for where in (in_first, ~in_first)]
+    halves = [SampledLogits._make(column[where] for column in sample) for where in (in_first, ~in_first)]
     whole = all(len(half.target) for half in halves)
     scaled = np.empty(sample.logits.shape)
     for half, other, where in zip(halves, halves[::-1], (in_first, ~in_first), strict=True) if whole else ():

@@ -26,7 +26,7 @@ LOOKED_AT = 48
 """About how many windows are looked at to choose from."""
 
 
-class Model(Protocol):
+class Predictor(Protocol):
     """A predictor of windows: a module in training, a trained model, or an ensemble of them."""
 
     @property
@@ -95,7 +95,7 @@ def label_rows(windows: Sequence[Batch], task: Task, scenes: Sequence[str]) -> l
 
 @torch.inference_mode()
 def predict_windows(
-    model: Model, windows: Sequence[Batch], scenes: Sequence[str], thresholds: Mapping[str, Tensor] | None = None
+    model: Predictor, windows: Sequence[Batch], scenes: Sequence[str], thresholds: Mapping[str, Tensor] | None = None
 ) -> dict[str, list[Row]]:
     """The labels of windows and the predictions of a model in evaluation mode, by head; see `label_rows`.
 

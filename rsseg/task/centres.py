@@ -119,7 +119,7 @@ class Centres(Task):
         radius = whole_radius(sides[:, 0], sides[:, 1])
         away = (vector + 0.5).floor()  # whole pixels to the pixel that the centre lies in
         warm = (label > 0) & (away.abs() <= radius[:, None]).all(1)
-        heat = (-away.square().sum(1) / (2 * spread(radius) ** 2)).exp() * warm
+        heat = (-away.square().sum(1) / (2 * gaussian_sigma(radius) ** 2)).exp() * warm
         centre = (warm & (away == 0).all(1))[:, None]
         planes = target.new_empty(len(target), self.outputs, *target.shape[2:])
         for c in range(self.channels):
@@ -213,6 +213,6 @@ def whole_radius(height: Any, width: Any) -> Any:
     return radius
 
 
-def spread(radius: Any) -> Any:
+def gaussian_sigma(radius: Any) -> Any:
     """The standard deviation of the Gaussian of a radius: a sixth of the diameter, the pixel of the centre counted."""
     return (2 * radius + 1) / 6

@@ -279,7 +279,7 @@ class Task:
         Returns:
             int64 ``[B, *planes, H, W]``.
         """
-        positive = (logits > (0 if threshold is None else per_class(threshold, logits))).long()
+        positive = (logits > (0 if threshold is None else broadcast_classes(threshold, logits))).long()
         return positive if self.separate else positive[:, 0]
 
     def activate(self, logits: Tensor) -> Tensor:
@@ -290,7 +290,7 @@ class Task:
         """The labels, as of `predict`, that `activate`'s probabilities stand for, or the mean of several networks'."""
         if self.real:
             return activated
-        positive = (activated > (0.5 if threshold is None else per_class(threshold.sigmoid(), activated))).long()
+        positive = (activated > (0.5 if threshold is None else broadcast_classes(threshold.sigmoid(), activated))).long()
         return positive if self.separate else positive.squeeze(-3)
 
     def turned(self, activated: Tensor, transposed: bool, flipped: tuple[bool, bool]) -> Tensor:
@@ -364,6 +364,6 @@ def per_plane(numbers: Sequence[float], like: Tensor) -> Tensor:
     return wide.new_tensor(numbers).view(-1, 1, 1)
 
 
-def per_class(numbers: Tensor, logits: Tensor) -> Tensor:
+def broadcast_classes(numbers: Tensor, logits: Tensor) -> Tensor:
     """Numbers per class, ``[K]`` or ``[B, K]``, so that they broadcast with logits."""
     return numbers.to(logits.device)[..., None, None]

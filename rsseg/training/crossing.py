@@ -18,7 +18,7 @@ from rsseg.contract import Batch, InputError
 from rsseg.data.store import Store
 from rsseg.data.windows import GridCell
 from rsseg.files import write_json
-from rsseg.metrics import Sample
+from rsseg.metrics import SampledLogits
 from rsseg.metrics.scaling import scaling_facts
 from rsseg.setup import Setup
 from rsseg.task import Task
@@ -105,7 +105,7 @@ class Crossing:
 def keep_tuned(
     run: RunFolder,
     tasks: Mapping[str, Task],
-    samples: Mapping[str, Sample],
+    samples: Mapping[str, SampledLogits],
     step: int,
     recorder: Recorder,
     crossed: Mapping[str, Mapping[str, NDArray[Any]]],

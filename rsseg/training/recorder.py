@@ -26,7 +26,7 @@ from rsseg.distributed import is_main
 from rsseg.files import write_json
 from rsseg.losses import Term
 from rsseg.losses.class_weights import counted_weights
-from rsseg.metrics import Sample, choose_pixels, metrics
+from rsseg.metrics import SampledLogits, choose_pixels, metrics
 from rsseg.metrics.counters import LogitSample
 from rsseg.metrics.scores import class_counts
 from rsseg.module import SegmentationModule
@@ -200,7 +200,7 @@ class Recorder(L.Callback):
         one, other = (steps[chosen_index(quality[:, half])] for half in (0, 1))
         return one, other
 
-    def sample(self, head: str, step: int | None = None) -> Sample:
+    def sample(self, head: str, step: int | None = None) -> SampledLogits:
         """The sample of a checkpoint that is the best on a half; None: of the last one."""
         sample = self.samples[head]
         if step is None:

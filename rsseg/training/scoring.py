@@ -21,7 +21,7 @@ from rsseg.config.folder import RunFolder
 from rsseg.config.schema import Cache
 from rsseg.console import print_table
 from rsseg.contract import Batch, InputError, counted, layers_of
-from rsseg.data.store import Store, load
+from rsseg.data.store import Store, load_scenes
 from rsseg.data.windows import Batches, GridWindows, Loader, StoreWindows, thread_count
 from rsseg.devices import choose_precision, scoring_accelerator
 from rsseg.inference.trained import TrainedModel
@@ -237,7 +237,7 @@ def cache_scenes(setup: Setup, stores: list[Store], trainer: L.Trainer) -> None:
     for store in stores:
         store.pin = trainer.strategy.root_device.type == "cuda"
     if setup.cache is not Cache.disk:
-        load(stores, trainer.strategy.root_device if setup.cache is Cache.gpu else None)
+        load_scenes(stores, trainer.strategy.root_device if setup.cache is Cache.gpu else None)
 
 
 def feed(setup: Setup, windows: StoreWindows, batches: Batches, world: int = 1) -> Loader:

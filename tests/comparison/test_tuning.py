@@ -9,7 +9,7 @@ from run_folders import BINARY
 from rsseg.comparison.findings import selection_regret
 from rsseg.comparison.tuning import _deal, halves, shared, threshold_facts, tune, tune_bias, tune_threshold
 from rsseg.contract import InputError
-from rsseg.metrics import Sample
+from rsseg.metrics import SampledLogits
 from rsseg.metrics.scores import pooled
 from rsseg.task import Multiclass, Multilabel
 
@@ -42,7 +42,7 @@ def test_a_tuned_threshold_is_the_best_of_all(seed, metric):
 def test_labels_are_tuned_each_on_its_own_and_those_in_one_half_not_at_all():
     task = Multilabel(("a", "b"))
     z, y = np.array([[-3.0], [-4.0], [2.0], [1.0]], dtype=np.float32), np.array([1, 0, 1, 0])
-    sample = Sample(z, y, np.array([0, 0, 1, 1]), np.zeros(4, dtype=int), np.ones(4))
+    sample = SampledLogits(z, y, np.array([0, 0, 1, 1]), np.zeros(4, dtype=int), np.ones(4))
     assert tune(sample, task, np.array([True]), np.array([True, True])).tolist() == [-3.5, 1.5]
     assert tune(sample, task, np.array([True]), np.array([True, False])).tolist() == [-3.5, 0]
     with pytest.raises(InputError, match="NaN"):
@@ -160,7 +160,7 @@ def test_a_tuned_bias_never_loses_on_its_own_sample_nor_to_a_step_of_one_class(s
 
 def sampled(z, y, scene):
     zero = np.zeros(len(y), dtype=np.int64)
-    return Sample(np.asarray(z), np.asarray(y), zero, np.asarray(scene), np.ones(len(y)))
+    return SampledLogits(np.asarray(z), np.asarray(y), zero, np.asarray(scene), np.ones(len(y)))
 
 
 THREE = Multiclass(("a", "b", "c"))
@@ -197,7 +197,7 @@ def test_a_class_that_is_not_tuned_keeps_its_place():
 def test_threshold_facts_by_hand():
     """In both scenes the positives lie at logit -2.9, the negatives at -3.9: any threshold between them is right."""
     z, y, scene = np.array([[-2.9], [-3.9]] * 2, dtype=np.float32), np.array([1, 0, 1, 0]), np.array([0, 0, 1, 1])
-    sample = Sample(z, y, 0 * y, scene, np.full(4, 5.0))
+    sample = SampledLogits(z, y, 0 * y, scene, np.full(4, 5.0))
     counts = np.array([[[[0, 0, 5, 5]]] * 2, [[[5, 0, 0, 5]]] * 2])
     found = threshold_facts(sample, BINARY, 7, np.array([True]), counts)
     assert found["values"]["building"] == pytest.approx(-3.4)

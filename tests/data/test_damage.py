@@ -16,7 +16,7 @@ import rsseg.data.build as build
 from rsseg.contract import InputError
 from rsseg.data.decoded import map_array
 from rsseg.data.scene import SceneReader
-from rsseg.data.store import load
+from rsseg.data.store import load_scenes
 
 SIZES = ((64, 90), (70, 64), (300, 310))
 KINDS = ("image.npy", "labels.npy", "weight.npy", "missing.npy")
@@ -122,7 +122,7 @@ def test_a_damaged_scene_is_decoded_again(tmp_path, made, caplog, kind, harm, he
         caplog.clear()
         store = store_of(scenes, folder)
         if held:
-            load([store], None)
+            load_scenes([store], None)
         assert_right(store, truth)
         assert store.pixel_hash == first.pixel_hash
         assert len([line for line in caplog.messages if "again" in line]) == lines

@@ -17,7 +17,7 @@ from rsseg.data.files import Files
 from rsseg.data.labels import Shares
 from rsseg.data.paste import Paste
 from rsseg.data.scene import Scene, SceneReader
-from rsseg.data.store import load
+from rsseg.data.store import load_scenes
 from rsseg.data.windows import GridWindows
 from rsseg.task import Binary, Multiclass, Multilabel
 
@@ -46,7 +46,7 @@ def test_windows_hold_the_weights_of_the_file(tmp_path, dtype, cache):
     assert stored.dtype == weight.dtype
     assert store.nbytes == 80 * 80 * (4 + 4 + weight.dtype.itemsize) + 5 * 128  # headers
     if cache != "disk":
-        load([store], torch.device("cpu") if cache == "device" else None)
+        load_scenes([store], torch.device("cpu") if cache == "device" else None)
     image, layers = store.cut([(0, 5, 7), (0, 60, 60), (1, 60, 0)], 32)
     assert (layers["weight"].dtype, layers["weight"].shape) == (torch.float32, (3, 32, 32))
     expected = np.where((weight == 99) | np.isnan(weight.astype(float)), 0, weight).astype(np.float32)

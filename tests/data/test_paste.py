@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsseg.contract import IGNORE, InputError
-from rsseg.data.paste import Paste, Piece, paste, regions
+from rsseg.data.paste import Cutout, Paste, paste, regions
 from rsseg.task import Binary, Multiclass, Multilabel
 
 BINARY = Binary(("building",))
@@ -75,7 +75,7 @@ def test_pasting_equals_a_case_made_by_hand():
     image, mask = torch.zeros(1, 4, 5), torch.zeros(4, 5, dtype=torch.uint8)
     mask[0, 3] = IGNORE
     corner = torch.tensor([[True, True], [True, False]])
-    piece = Piece(torch.tensor([[[5.0, 6.0], [7.0, 8.0]]]), {"mask": torch.full((2, 2), 3, dtype=torch.uint8)}, corner)
+    piece = Cutout(torch.tensor([[[5.0, 6.0], [7.0, 8.0]]]), {"mask": torch.full((2, 2), 3, dtype=torch.uint8)}, corner)
     paste(image, {"mask": mask}, piece, np.array([0.0, 0.75]))  # the last of four columns
     assert image[0].tolist() == [[0, 0, 0, 0, 6], [0, 0, 0, 7, 0], [0] * 5, [0] * 5]  # nothing at the ignored pixel
     assert mask.tolist() == [[0, 0, 0, 255, 3], [0, 0, 0, 3, 0], [0] * 5, [0] * 5]
@@ -83,7 +83,7 @@ def test_pasting_equals_a_case_made_by_hand():
 
 def test_what_a_small_window_has_no_room_for_is_cut_off():
     image, mask = torch.zeros(1, 2, 8), torch.zeros(2, 8, dtype=torch.uint8)
-    piece = Piece(
+    piece = Cutout(
         torch.arange(12.0).view(1, 4, 3) + 1, {"mask": torch.ones(4, 3, dtype=torch.uint8)}, torch.ones(4, 3, dtype=torch.bool)
     )
     paste(image, {"mask": mask}, piece, np.array([0.9, 0.99]))
@@ -93,7 +93,7 @@ def test_what_a_small_window_has_no_room_for_is_cut_off():
 def test_multilabel_pixels_bring_all_their_planes():
     image, mask = torch.zeros(1, 1, 3), torch.tensor([[[0, 255, 255]], [[1, 255, 1]]], dtype=torch.uint8)
     labels = torch.tensor([[[1, 1, 1]], [[0, 0, 255]]], dtype=torch.uint8)
-    paste(image, {"mask": mask}, Piece(torch.ones(1, 1, 3), {"mask": labels}, torch.ones(1, 3, dtype=torch.bool)), np.zeros(2))
+    paste(image, {"mask": mask}, Cutout(torch.ones(1, 1, 3), {"mask": labels}, torch.ones(1, 3, dtype=torch.bool)), np.zeros(2))
     assert image.tolist() == [[[1, 0, 1]]]
     assert mask.tolist() == [[[1, 255, 1]], [[0, 255, 255]]]  # the middle one was ignored in every plane
 

@@ -22,7 +22,7 @@ from rsseg.contract import InputError
 from rsseg.data.decoded import PART, map_array, parts, store_name
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene, SceneReader
-from rsseg.data.store import load, put
+from rsseg.data.store import load_scenes, put
 from rsseg.task import Binary, make_task
 
 RNG = np.random.default_rng(3)
@@ -104,7 +104,7 @@ def test_windows_are_the_readers(tmp_path, dtype, task, cache):
     for reader in readers:
         reader.fill, reader.dtype = store.fill, store.dtype
     if cache != "disk":
-        load([store], torch.device("cpu") if cache == "gpu" else None)
+        load_scenes([store], torch.device("cpu") if cache == "gpu" else None)
     places = [(int(RNG.integers(3)), int(RNG.integers(20)), int(RNG.integers(20))) for _ in range(12)]
     image, layers = store.cut(places, 32)
     mask = layers["mask"]
@@ -348,11 +348,11 @@ def test_memory_too_small_is_refused(tmp_path, monkeypatch):
     assert store.nbytes == 3 * (64 * 64 * 4 + 2 * 128)  # a header of each file too
     monkeypatch.setattr(room, "free_memory", lambda device: store.nbytes - 1)
     with pytest.raises(InputError, match=r"this machine has 0\.0 GB of memory left: take cache=disk"):
-        load([store], None)
+        load_scenes([store], None)
     with pytest.raises(InputError, match="take cache=ram or cache=disk"):
-        load([store], torch.device("cpu"))
+        load_scenes([store], torch.device("cpu"))
     monkeypatch.setattr(room, "free_memory", lambda device: store.nbytes)
-    load([store], None)
+    load_scenes([store], None)
     assert store.loaded
 
 

@@ -25,7 +25,7 @@ from rsseg.config.schema import ModelConfig
 from rsseg.contract import InputError
 from rsseg.export import export
 from rsseg.inference import graphs
-from rsseg.inference.card import Facts, interval, model_card
+from rsseg.inference.card import CardFacts, interval, model_card
 from rsseg.inference.ensemble import Ensemble
 from rsseg.inference.export import ABOUT, SMP, WEIGHTS, check_folder, export_folder, load_exported
 from rsseg.inference.graphs import deepness, export_onnx, export_torch, largest_difference
@@ -412,7 +412,7 @@ def facts_of(model, **facts):
         "scenes": {"train": ["a", "b"], "val": ["c", "d"]}, "groups": {"train": ["x", "x"], "val": ["x", "y"]}, "records": {},
         "without": {}, "files": [ABOUT, WEIGHTS],
     }  # fmt: skip
-    return Facts(**given | facts)
+    return CardFacts(**given | facts)
 
 
 def test_what_a_card_says():

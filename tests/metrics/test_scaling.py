@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from rsseg.contract import InputError
-from rsseg.metrics import Sample
+from rsseg.metrics import SampledLogits
 from rsseg.metrics.scaling import calibration_error, fit, log_loss, scale_sample, scaling_facts
 from rsseg.task import Binary, Multiclass, Multilabel
 
@@ -19,7 +19,7 @@ ROAD, THREE, BOTH = Binary(("road",)), Multiclass(("a", "b", "c")), Multilabel((
 def sample(z, y, plane=None, scene=None, weight=None):
     z, y = np.atleast_2d(np.asarray(z, np.float32)), np.asarray(y)
     zeros = np.zeros(len(y), int)
-    return Sample(
+    return SampledLogits(
         z,
         y,
         zeros if plane is None else plane,
@@ -92,7 +92,7 @@ def test_no_neighbour_of_a_fit_is_better():
 
 def test_labels_are_scaled_each_by_itself():
     one, other = simulated(3000, 2.0, 1, ROAD), simulated(3000, 0.5, 2, ROAD)
-    both = Sample(*(np.concatenate(pair) for pair in zip(one, other, strict=True)))
+    both = SampledLogits(*(np.concatenate(pair) for pair in zip(one, other, strict=True)))
     both = both._replace(plane=np.repeat([0, 1], 3000))
     for kind in ("temperature", "vector"):
         found = fit(both, BOTH, kind)
@@ -116,7 +116,7 @@ def test_what_logits_separate_stays_within_bounds(kind):
 
 def test_a_class_without_pixels_is_not_moved_against_the_others():
     drawn = simulated(4000)
-    two = Sample(*(column[drawn.target != 2] for column in drawn))
+    two = SampledLogits(*(column[drawn.target != 2] for column in drawn))
     found = fit(two, THREE, "vector")
     assert found.shift[2] == 0
     assert sum(found.shift[:2]) == pytest.approx(0)
@@ -143,7 +143,7 @@ def test_what_a_scaling_is_worth_is_counted_on_the_other_half():
     drawn, first = simulated(8000, 3.0), np.arange(8) < 4
     facts = scaling_facts(drawn, THREE, 40, first)["temperature"]
     in_first = first[drawn.scene]
-    halves = [Sample(*(column[where] for column in drawn)) for where in (in_first, ~in_first)]
+    halves = [SampledLogits(*(column[where] for column in drawn)) for where in (in_first, ~in_first)]
     crossed = [scale_sample(b, fit(a, THREE), THREE) for a, b in (halves, halves[::-1])]
     assert facts["nll_after"] == pytest.approx(np.mean([log_loss(half, THREE) for half in crossed]))
     assert facts["nll_before"] == pytest.approx(log_loss(drawn, THREE))

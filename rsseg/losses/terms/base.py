@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rsseg.collective import global_ratio
 from rsseg.contract import IGNORE, InputError
-from rsseg.losses.checks import RULES, SEGMENTATION, check_weight, check_weight_values, fitting, warn_of_probabilities
+from rsseg.losses.checks import RULES, SEGMENTATION, check_weight, check_weight_values, fitting_task, warn_of_probabilities
 from rsseg.losses.pieces import pixel_share, wide
 from rsseg.losses.sums import COUNT, SOFT, Over, Sum, Sums, over_batch, pixel_sums
 from rsseg.task import TASKS
@@ -84,7 +84,7 @@ class Term(nn.Module):
 
     def __post_init__(self) -> None:
         super().__init__()
-        self.task = fitting(type(self).__name__, self.task, self.tasks)
+        self.task = fitting_task(type(self).__name__, self.task, self.tasks)
         rules = {**RULES, **self.rules}
         for name in {parameter.name for parameter in fields(self)} & rules.keys():
             setattr(self, name, rules[name](name, getattr(self, name)))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rsseg.contract import number
+from rsseg.contract import check_number
 from rsseg.losses.checks import positive
 from rsseg.losses.pieces import pixel_share, wide
 from rsseg.losses.terms.regression import Quotient, smooth_l1, weighted_errors
@@ -38,7 +38,7 @@ class HeatFocal(Quotient):
     """
 
     tasks = ("centres",)
-    rules = {"alpha": partial(number, low=1.0), "beta": number}
+    rules = {"alpha": partial(check_number, low=1.0), "beta": check_number}
     task: str = "centres"
     _: KW_ONLY
     alpha: float = 2.0

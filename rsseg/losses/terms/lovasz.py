@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rsseg.collective import global_cat
-from rsseg.contract import whole_number
+from rsseg.contract import check_whole_number
 from rsseg.losses.pieces import may_look
 from rsseg.losses.sums import COUNT, Sum, Sums
 from rsseg.losses.terms.base import Classes, ClassMean, PerClass, or_one, pick, weights
@@ -37,7 +37,7 @@ class Lovasz(ClassMean):
         tensor(0.5000)
     """
 
-    rules = {"bins": lambda name, value: None if value is None else whole_number(name, value, 2, 4096)}
+    rules = {"bins": lambda name, value: None if value is None else check_whole_number(name, value, 2, 4096)}
     bins: int | None = None
     _: KW_ONLY
     classes: Classes = "present"

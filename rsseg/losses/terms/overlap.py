@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY
 import torch
 from torch import Tensor
 
-from rsseg.contract import number
+from rsseg.contract import check_number
 from rsseg.losses.checks import positive
 from rsseg.losses.sums import COUNT, SOFT, Over, Sums
 from rsseg.losses.terms.base import ClassMean, PerClass, or_one, weights
@@ -24,7 +24,7 @@ class _Overlap(ClassMean):
 
     sums = (SOFT,)
     soft = True
-    rules = {"alpha": number, "beta": number}
+    rules = {"alpha": check_number, "beta": check_number}
     alpha = beta = scale = 1.0
     smooth = 1.0
     _: KW_ONLY

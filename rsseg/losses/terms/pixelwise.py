@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rsseg.collective import global_cat, global_sum
-from rsseg.contract import InputError, number
+from rsseg.contract import InputError, check_number
 from rsseg.losses.checks import SEGMENTATION, per_class, share
 from rsseg.losses.pieces import wide
 from rsseg.losses.sums import COUNT, NLL, SOFT, SPREAD, Sum, Sums
@@ -106,7 +106,7 @@ class Focal(PixelMean):
         if self.exclusive:
             self.alpha = per_class("alpha", self.alpha)
         elif self.alpha is not None:
-            self.alpha = number("alpha", self.alpha, high=1.0)
+            self.alpha = check_number("alpha", self.alpha, high=1.0)
 
     @property
     def sums(self) -> tuple[Sum, ...]:
@@ -158,7 +158,7 @@ class SymmetricCrossEntropy(PixelMean):
     """
 
     sums = (NLL, SOFT)
-    rules = {"alpha": number, "beta": number}
+    rules = {"alpha": check_number, "beta": check_number}
     alpha: float = 0.1
     beta: float = 1.0
 
@@ -177,7 +177,7 @@ class Poly1CrossEntropy(PixelMean):
     """
 
     sums = (NLL, SOFT)
-    rules = {"epsilon": partial(number, low=-1.0)}
+    rules = {"epsilon": partial(check_number, low=-1.0)}
     epsilon: float = 1.0
 
     def total(self, found: Sums) -> Tensor:
@@ -240,7 +240,7 @@ class LogitAdjustedCrossEntropy(PixelMean):
     """
 
     soft = True
-    rules = {"priors": per_class, "tau": number}
+    rules = {"priors": per_class, "tau": check_number}
     priors: Any
     tau: float = 1.0
 
@@ -270,7 +270,7 @@ class LogitMargin(Mean):
         tensor(1.6667)
     """
 
-    rules = {"margin": number}
+    rules = {"margin": check_number}
     margin: float = 10.0
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:

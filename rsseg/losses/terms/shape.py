@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rsseg.collective import global_ratio, global_sum
-from rsseg.contract import number, whole_number
+from rsseg.contract import check_number, check_whole_number
 from rsseg.losses.checks import positive
 from rsseg.losses.sums import COUNT, SOFT
 from rsseg.losses.terms.base import Classes, ClassMean, Term, or_one, pick
@@ -121,7 +121,7 @@ class BoundaryDoU(ClassMean):
         tensor(0.6410)
     """
 
-    rules = {"limit": partial(number, high=0.999)}
+    rules = {"limit": partial(check_number, high=0.999)}
     limit: float = 0.8
     smooth: float = 1.0
 
@@ -164,7 +164,7 @@ class ClDice(ClassMean):
         tensor(0.)
     """
 
-    rules = {"iterations": whole_number, "smooth": positive}
+    rules = {"iterations": check_whole_number, "smooth": positive}
     iterations: int = 3
     smooth: float = 1.0
 
@@ -220,7 +220,7 @@ class SkeletonRecall(ClassMean):
         tensor(0.6000)
     """
 
-    rules = {"radius": whole_number}
+    rules = {"radius": check_whole_number}
     radius: int = 2
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:

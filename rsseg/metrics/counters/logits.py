@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from rsseg.collective import global_sum
-from rsseg.metrics.pixel_sample import Pixels, Sample
+from rsseg.metrics.pixel_sample import Pixels, SampledLogits
 from rsseg.task import Task
 
 
@@ -53,11 +53,11 @@ class LogitSample:
         values = logits[image, :, row, column] if self.task.exclusive else logits[image, plane, row, column].unsqueeze(1)
         self._logits[at.to(logits.device)] = values.float()
 
-    def compute(self) -> Sample:
+    def compute(self) -> SampledLogits:
         """The sample, of all processes: every one has to call it."""
         assert self._logits is not None
         return self.of(global_sum(self._logits).cpu().numpy())
 
-    def of(self, logits: NDArray[np.float32]) -> Sample:
+    def of(self, logits: NDArray[np.float32]) -> SampledLogits:
         """The sample with these logits."""
-        return Sample(logits, self.pixels.target, self.pixels.plane, self.pixels.scene, self.pixels.weight)
+        return SampledLogits(logits, self.pixels.target, self.pixels.plane, self.pixels.scene, self.pixels.weight)
