@@ -190,16 +190,21 @@ def normal(text: str) -> str:
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8, with or without a byte order mark, in UTF-16, or else as Windows writes western text (cp1252)."""
+    """A text file in UTF-8 or UTF-16, with or without a byte order mark, or else as Windows writes western text (cp1252)."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}") from None
-    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    for encoding in ["utf-16"] if wide else ["utf-8-sig", "cp1252"]:
+    encodings, zeros = ["utf-8-sig", "cp1252"], [content[side::2].count(0) for side in (0, 1)]
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encodings = ["utf-16"]
+    elif any(zeros):  # which text has in UTF-16 alone, and there all on the same side of Latin letters
+        sure = not all(zeros) and max(zeros) >= len(content) / 20
+        encodings = ["utf-16-be" if zeros[0] else "utf-16-le"] if sure else []
+    for encoding in encodings:
         with suppress(UnicodeDecodeError):
             return normal(content.decode(encoding))
-    raise InputError(f"{path} can't be read: it is no text in UTF-8, UTF-16 or cp1252")
+    raise InputError(f"{path} can't be read: it is no text in UTF-8, UTF-16 or cp1252; write it in UTF-8")
 
 
 def write_json(path: Path, content: Any) -> None:

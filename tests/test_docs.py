@@ -76,13 +76,14 @@ def commands(*names: str) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory, folder_root):
-    """A /data folder with every dataset, the user's own and one with coloured masks, and a file of weights."""
+    """A /data folder with every dataset, the user's own, some with masks in colours or called otherwise, and weights."""
     base, rng = tmp_path_factory.mktemp("docs"), np.random.default_rng(3)
     for name in layouts.LAYOUTS | layouts.BURNT | layouts.OBJECTS | layouts.SEVERAL:
         layouts.write(base, name)
     root = base / "disk1"
     layouts.own_scenes(root / "floods", rng)
     shutil.copytree(folder_root, root / "mine")
+    shutil.copytree(folder_root / "images", root / "sketched/photos")
     for date in ("before", "after"):
         shutil.copytree(folder_root / "images", root / "mine" / date)
     for image in sorted((folder_root / "images").iterdir()):
@@ -90,6 +91,7 @@ def data(tmp_path_factory, folder_root):
         write_tif(root / "mine/shares" / image.name, np.stack([100 - water, water, 0 * water]).astype(np.uint8))
         write_tif(root / "mine/heights" / image.name, 100 * rng.random((1, 80, 96), dtype=np.float32))
         write_tif(root / "mine/confidence" / image.name, rng.random((1, 80, 96), dtype=np.float32))
+        write_tif(root / f"sketched/drawn/{image.stem}_v2.tif", checker(rng, 96, 2)[None, :80])
     for i, place in enumerate(["north_1", "south_1", "south_2"]):
         mask = checker(rng, 96, 2)
         write_tif(root / f"coloured/images/{place}.tif", coloured(rng, mask))
@@ -198,8 +200,10 @@ def test_the_other_commands(page, line, data, own_configs, finished, folder_root
         if "run" in given:
             describe_noise(finished)
             return None
-        if not given:
-            describe_folder(DescribeArguments([*own, f"output={tmp_path}", "window=64"], str(tmp_path / "dataset")))
+        if not given or "mask" in given:
+            own = [word for word in own if "=" not in word]
+            words = [*own, f"output={tmp_path}", "window=64"]
+            describe_folder(DescribeArguments(words, str(tmp_path / "dataset"), **given))
             return None
         config = compose([*own_configs, *own, f"output={tmp_path}"])
         if config.dataset.name == "synthetic":

@@ -21,6 +21,8 @@ class Arguments:
     rsseg describe run=runs/...   a finished run: a worklist for relabelling, scenes and patches ranked by the labels that its
                                   best checkpoint contradicts with confidence
 
+    image=PATTERN mask=PATTERN    of a folder whose files are not found or not paired rightly: both patterns, as in its config,
+                                  such as image='photos/{name}.tif' mask='drawn/{name}_v2.png'
     into=FOLDER                   of a folder: where its config is written, a folder called dataset; default: configs/dataset
     split=NAME                    of a run: val (default), test or train, whose labels the model has learnt
     trust=PACKAGE[,PACKAGE...]    packages of your own that configs name: their code runs
@@ -34,6 +36,8 @@ class Arguments:
     run: str = ""
     split: str = "val"
     trust: list[str] = field(default_factory=list)
+    image: str = ""
+    mask: str = ""
 
 
 def run(arguments: Arguments) -> None:
@@ -46,7 +50,9 @@ def run(arguments: Arguments) -> None:
     folders = [word for word in arguments.overrides if "=" not in word and not word.startswith(("~", "+", "-"))]
     overrides = [word for word in arguments.overrides if word not in folders]
     overrides += [f"trust=[{','.join(arguments.trust)}]"] if arguments.trust else []
-    chosen = overrides_of_folder(folders, Path(arguments.into)) if folders else search_path(own_configs())
+    if not folders and (arguments.image or arguments.mask):
+        raise InputError("image=... and mask=... are for a folder; of a dataset write dataset.source.image=...")
+    chosen = overrides_of_folder(folders, arguments) if folders else search_path(own_configs())
     config = own_part(compose(CONFIGS, [*chosen, *overrides]))
     overrides = [*(word for word in chosen if word.startswith("dataset=")), *overrides]
     check_early(config)
@@ -69,7 +75,7 @@ def describe_run(arguments: Arguments) -> None:
     describe_noise(Path(arguments.run), arguments.split, arguments.trust)
 
 
-def overrides_of_folder(folders: list[str], into: Path) -> list[str]:
+def overrides_of_folder(folders: list[str], arguments: Arguments) -> list[str]:
     """The overrides that choose the dataset of a folder, whose config is written.
 
     Raises:
@@ -77,11 +83,12 @@ def overrides_of_folder(folders: list[str], into: Path) -> list[str]:
     """
     from rsseg.describe.discovery import add_dataset
 
+    into = Path(arguments.into)
     if len(folders) > 1:
         raise InputError(f"{' '.join(folders)}: one folder is described at a time; quote a path that has blanks in it")
     if into.name != "dataset":
         raise InputError(f"into={into}: a folder called dataset is expected, which rsseg train finds by --config-dir")
-    name, configs = add_dataset(Path(folders[0]), into), into.resolve().parent
+    name, configs = add_dataset(Path(folders[0]), into, "", arguments.image, arguments.mask), into.resolve().parent
     found = configs in (CONFIGS, own_configs())
     print(f"Train: {invocation('train')} {'' if found else f'--config-dir {configs} '}dataset={name}\n")
     return [f"dataset={name}", *search_path(configs)]

@@ -150,16 +150,18 @@ class Files(Source):
             there = [path.relative_to(self.root).as_posix() for path in islice(files_below(self.root), 3)]
             held = f"; it holds {', '.join(there)}, ..." if there else ""
             raise InputError(f"no image below {self.root} fits dataset.source.image={self.image}{held}{self._archives()}")
-        stacks = [self._stacked(pattern) for pattern in patterns[1:]]
         masks = [self._masks(place, own) for place, own in self.masks.items()]
+        of_another = {mask.path for own in masks for fields, mask in own.items() if mask.path != self.images[fields]}
+        self.images = {fields: path for fields, path in self.images.items() if path not in of_another}
+        stacks = [self._stacked(pattern) for pattern in patterns[1:]]
         weights = self._weights(weight) if weight is not None else {}
         names = dict(zip(self.images, unique_names(self.images), strict=True))
         whole = {fields: path for fields, path in self.images.items() if all(fields in files for files in stacks)}
-        self._all = []
+        self.every = []
         for (fields, path), area in zip(whole.items(), find_groups(group, self.fields, whole, self.root), strict=True):
             stack, own = tuple(files[fields] for files in stacks), tuple(files.get(fields) for files in masks)
-            self._all.append(Scene(names[fields], path, own, stack, weight=weights.get(fields), group=area))
-        for file in (file for scene in self._all for file in scene.files if file.suffix.lower() == ".vrt"):
+            self.every.append(Scene(names[fields], path, own, stack, weight=weights.get(fields), group=area))
+        for file in (file for scene in self.every for file in scene.files if file.suffix.lower() == ".vrt"):
             check_parts(file, self.root)
         if published and len(self.images) < published:
             found = "%d of the %d published images are below %s%s"
@@ -216,7 +218,8 @@ class Files(Source):
     def _refuse(self, fault: str, every: bool) -> None:
         """Raise an error about files that are missing, or say that what needs them is left out, unless that is every image."""
         if every or not self.skip:
-            raise InputError(f"{fault}{self._archives()}")
+            add = ": add them, or leave these images out by dataset.source.on_missing=skip"
+            raise InputError(f"{fault}{self._archives() if every else add}")
         log.warning("%s; left out (dataset.source.on_missing=skip).", fault)
 
     def _archives(self) -> str:
@@ -228,7 +231,7 @@ class Files(Source):
 
     def scenes(self, split: str) -> list[Scene]:
         """The scenes of train, val or test, sorted by name; there has to be one, and those of train and val need masks."""
-        found, every = self.split.of(split, self._all), self._all
+        found, every = self.split.of(split, self.every), self.every
         if not found and split in self.split.parts:
             way_out = self._archives()
             if self.split.kind == "fractions":
@@ -248,7 +251,7 @@ class Files(Source):
         if bare:
             self._refuse(
                 f"{len(bare)} of {len(found)} {split} images below {self.root} have no mask that fits "
-                f"{' or '.join(patterns)}, first {bare[0].image}",
+                f"{' or '.join(patterns)}, first {', '.join(scene.name for scene in bare[:5])}",
                 every=len(bare) == len(found),
             )
             found = [scene for scene in found if any(scene.masks)]

@@ -66,7 +66,8 @@ def find(root: Path, pattern: str, endings: frozenset[str] = IMAGES) -> dict[tup
         except UnicodeEncodeError:
             raise InputError(f"the name of {str(path)!r} is no text in UTF-8: rename the file") from None
         if match.groups() in found:
-            raise InputError(f"{found[match.groups()]} and {path} share a name: one file per scene is expected")
+            other = found[match.groups()]
+            raise InputError(f"{other} and {path} share a name: write a field such as {{name}} where paths of scenes differ")
         found[match.groups()] = path
     return dict(sorted(found.items()))
 

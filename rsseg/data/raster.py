@@ -309,9 +309,10 @@ OTHERS = {"edge", "infra", "coastal"}
 
 
 def band_names(path: Path) -> dict[int, str]:
-    """What an image's bands but its alpha band are called, or else their colours, by number; three where it has a palette."""
+    """What an image's bands but its alpha band are called, or else which colours they are, by number; three of a palette."""
     raster = open_raster(path)
-    names = [name or kind.name for name, kind in zip(raster.descriptions, raster.colorinterp, strict=True)]
+    kinds = ["" if kind in (ColorInterp.gray, ColorInterp.undefined) else kind.name for kind in raster.colorinterp]
+    names = [name or kind for name, kind in zip(raster.descriptions, kinds, strict=True)]
     named = enumerate(["red", "green", "blue"] if is_coloured(raster) else names, start=1)
     return {band: name for band, name in named if band != alpha_band(raster)}
 

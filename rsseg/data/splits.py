@@ -172,7 +172,7 @@ class Split:
             if unknown and needed:
                 fault = f"{path} lists {len(unknown)} names without an image: {', '.join(sorted(unknown)[:5])}"
                 if not self.skip:
-                    raise InputError(fault)
+                    raise InputError(f"{fault}; dataset.source.on_missing=skip leaves them out")
                 log.warning("%s; left out (dataset.source.on_missing=skip).", fault)
         return found
 

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, permutations
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from rsseg.contract import InputError
 from rsseg.data.files import Files
 from rsseg.data.grids import brief_crs
 from rsseg.data.masks import VECTORS
-from rsseg.data.paths import IMAGES, files_below
+from rsseg.data.paths import IMAGES, files_below, path_pattern
 from rsseg.data.raster import Raster, open_raster
 from rsseg.data.splits import FRACTIONS, SPLITS, cut, propose_blocks
 from rsseg.dataset import WINDOW_STEP
@@ -28,7 +29,13 @@ log = logging.getLogger(__name__)
 
 MASK_WORDS = ("mask", "label", "annot", "ann_", "truth", "gt", "seg", "target", "reference", "lbl")
 IMAGE_WORDS = ("image", "img", "rgb", "ortho", "sat", "tile", "scene", "top", "s2", "s1", "input")
+WORDS = (*MASK_WORDS, *IMAGE_WORDS)
 """What folders and file names are called that hold masks, and images."""
+
+WORD_FIRST = re.compile(rf"(?:(?:{'|'.join(WORDS)})[a-z]*(?:[ _-]+|(?=\d)|$))+", re.IGNORECASE)
+"""The start of a name that says what the file is, as in mask_7, img7 and satellite_image_7, or all of it."""
+
+PATTERNS = "or give the patterns of images and masks: image='photos/{name}.tif' mask='drawn/{name}_v2.png'"  # ends a message
 
 FOLDER_WORDS = (*MASK_WORDS, "image", "img", "ortho", "rgb")
 """Those that tell folders apart; other folders are areas, or parts of a split."""
@@ -60,13 +67,19 @@ class Kind:
 
     @property
     def fields(self) -> list[str]:
-        """The fields of their folders."""
-        return re.findall(r"\{(\w+)\}", self.path)[:-1]
+        """The fields of their paths."""
+        return list(path_pattern(self.path).groupindex)
 
     @property
     def vectors(self) -> bool:
         """Whether they are vector files."""
         return Path(self.path).suffix.lower() in VECTORS
+
+    @cached_property
+    def drawn(self) -> bool:
+        """Whether the first and the last hold features, or few values, in one band or in a palette."""
+        some = [path for path in (min(self.files.values()), max(self.files.values())) if not self.vectors]
+        return all(open_raster(p).count == 1 and len(np.unique(Raster(p).read([1], middle(p)))) <= MANY for p in some)
 
     @property
     def worded(self) -> int:
@@ -81,18 +94,15 @@ class Discovery(NamedTuple):
     beliefs: list[str]
 
 
-def discover(root: Path) -> Discovery:
-    """Look into a folder of images and masks."""
+def discover(root: Path, image_pattern: str = "", mask_pattern: str = "") -> Discovery:
+    """Look into a folder of images and masks; their patterns are found if they are not given."""
     root = root.expanduser().absolute()
     if not root.is_dir():
         raise InputError(f"{root}: there is no such folder")
-    kinds = find_kinds(root)
-    image, mask = find_pair(root, kinds)
+    image, mask, kinds = given_pair(root, image_pattern, mask_pattern) if image_pattern or mask_pattern else find_pair(root)
     shared = sorted(image.files.keys() & mask.files.keys())
     images, masks = [image.files[key] for key in shared], [mask.files[key] for key in shared]
-    pairs = (
-        f"{len(shared)} pairs: {len(image.files)} images are {image.path}, {len(set(mask.files.values()))} masks {mask.path}."
-    )
+    pairs = f"{len(shared)} pairs: {len(image.files)} images are {image.path}, {len({*mask.files.values()})} masks {mask.path}."
     used = {*image.files.values(), *mask.files.values()}
     unread = [f"{len(kind.files)} {kind.path}" for kind in kinds if ANY not in kind.path and not used & {*kind.files.values()}]
     if unread:
@@ -111,7 +121,7 @@ def discover(root: Path) -> Discovery:
     else:
         split, only, of_split = find_split(root, image, shared)
         read = [path.relative_to(root).as_posix() for key, path in image.files.items() if not only or only in key[:-1]]
-        group, of_group = find_group(read, 2 if split else len(FRACTIONS))
+        group, of_group = find_group(read, 2 if split else len(FRACTIONS), image.path)
     source = {
         "root": str(root),
         "image": image.path.replace("{part}", only or "{part}"),
@@ -128,24 +138,28 @@ def discover(root: Path) -> Discovery:
     return Discovery(config, [*filter(None, [pairs, *of_masks, describe_images(images), of_split, of_group])])
 
 
-def add_dataset(folder: Path, into: Path, name: str = "") -> str:
+def add_dataset(folder: Path, into: Path, name: str = "", image: str = "", mask: str = "") -> str:
     """Write the config of a folder of images and masks, unless there is one of its name, and tell what was found.
 
     Args:
         folder: The folder.
         into: Where the config is written.
         name: The dataset's name; empty: by the folder.
+        image: The pattern of the images' paths, as in a config; empty: it is found.
+        mask: The same of the masks.
 
     Returns:
         The dataset's name.
 
     Raises:
-        InputError: If the folder holds nothing that can be trained on.
+        InputError: If the folder holds nothing that can be trained on, or patterns are given and its config is there already.
         UnwritableError: If the config can't be written.
     """
-    config, beliefs = discover(folder)
+    config, beliefs = discover(folder, image, mask)
     config["name"] = name = name or str(config["name"])
     path = into / f"{name}.yaml"
+    if image and path.exists():
+        raise InputError(f"{path} is there already: remove it to have it written anew; dataset={name} describes it as it is")
     log.info("\n".join(beliefs))
     if path.exists():
         log.info("%s is there already and is used as it is: remove it to have it written again.", path)
@@ -157,9 +171,10 @@ def add_dataset(folder: Path, into: Path, name: str = "") -> str:
     return name
 
 
-def find_kinds(root: Path) -> list[Kind]:
+def find_kinds(root: Path, by_start: bool = False, by_folder: bool = False) -> list[Kind]:
     """The kinds of images and vector files below a folder: of one depth and ending, and one place by the words that say so.
 
+    Words stand in folders, at the end of names and with `by_start` at their start; `by_folder`: any folders tell kinds apart.
     Images that differ in their endings alone, not in their names, are a kind besides.
     """
     kinds: dict[tuple[object, ...], dict[str, list[PurePosixPath]]] = {}
@@ -168,16 +183,17 @@ def find_kinds(root: Path) -> list[Kind]:
             place = PurePosixPath(path.relative_to(root).as_posix())
             folders = [name.lower() for name in place.parts[:-1]]
             worded = [(level, name) for level, name in enumerate(folders) if says(name, FOLDER_WORDS)]
-            endings = kinds.setdefault((len(folders), *(worded or folders[-1:]), tail(place.stem)), {})
+            head, last = map(str.lower, find_affixes(place.stem, by_start))
+            endings = kinds.setdefault((len(folders), *(worded or folders[-1:] * by_folder), head, last), {})
             endings.setdefault(place.suffix, []).append(place)
     by_ending = [places for endings in kinds.values() for places in endings.values()]
     every = [place for places in by_ending for place in places]
     if len(every) == 2:  # whatever they are called
         return [Kind(str(place), {("",): root / place}) for place in every]
-    found = [_kind(root, places) for places in by_ending]
+    found = [_kind(root, places, by_start) for places in by_ending]
     for endings in kinds.values():
         places = list(chain(*endings.values()))
-        joint = _kind(root, places)
+        joint = _kind(root, places, by_start)
         if len(endings) > 1 and len(joint.files) == len(places) and not VECTORS & {ending.lower() for ending in endings}:
             found.append(joint)
     return found
@@ -200,13 +216,16 @@ def says(name: str, words: Iterable[str]) -> bool:
     return any(word in tokens if len(word) < 3 else word in name.lower() for word in words)
 
 
-def tail(stem: str) -> str:
-    """What stands at the end of a name and says what the file is, as in x_sat and x_mask; empty: nothing."""
-    found = re.search(r"[ _-][A-Za-z0-9]+$", stem)
-    return found[0] if found and says(found[0], (*MASK_WORDS, *IMAGE_WORDS)) else ""
+def find_affixes(stem: str, by_start: bool) -> tuple[str, str]:
+    """What stands at the start of a name, if that is looked at, and at its end, and says what the file is."""
+    first = WORD_FIRST.match(stem) if by_start else None
+    head, last = first[0] if first else "", ""
+    while (found := re.search(r"[ _-][A-Za-z0-9]+$", stem[len(head) :].removesuffix(last))) and says(found[0], WORDS):
+        last = found[0] + last
+    return head, last
 
 
-def _kind(root: Path, places: Sequence[PurePosixPath]) -> Kind:
+def _kind(root: Path, places: Sequence[PurePosixPath], by_start: bool) -> Kind:
     """The kind of files that lie in folders of one depth."""
     pattern, fields = list[str](), list[int]()
     for level, names in enumerate(zip(*(place.parts[:-1] for place in places), strict=True)):
@@ -216,14 +235,38 @@ def _kind(root: Path, places: Sequence[PurePosixPath]) -> Kind:
         fields.append(level)
         area = f"{{area{len(fields) if '{area}' in pattern else ''}}}"
         pattern.append("{part}" if all(map(part_of, names)) else area)
-    last, endings, files = tail(places[0].stem), {place.suffix for place in places}, {}
+    (head, last), endings, files = find_affixes(places[0].stem, by_start), {place.suffix for place in places}, {}
     for place in places:
-        files[*(place.parts[level] for level in fields), place.stem.removesuffix(last)] = root / place
-    return Kind("/".join([*pattern, f"{{name}}{last}{ANY if len(endings) > 1 else places[0].suffix}"]), files)
+        name = place.stem[len(head) : len(place.stem) - len(last)]
+        files[*(place.parts[level] for level in fields), name.lower()] = root / place
+    pattern.append(f"{head}{'{name}' * bool(name)}{last}{ANY if len(endings) > 1 else places[0].suffix}")
+    return Kind("/".join(pattern), files)
 
 
-def find_pair(root: Path, kinds: Sequence[Kind]) -> tuple[Kind, Kind]:
-    """The images and the masks that belong together.
+def given_pair(root: Path, image: str, mask: str) -> tuple[Kind, Kind, list[Kind]]:
+    """The images and masks that fit a user's patterns, and the kinds of all files."""
+    source = Files(str(root), image, mask, split={"train": 1.0}, on_missing="skip")
+    masks = {key: own.path for key, scene in zip(source.images, source.every, strict=True) if (own := scene.mask_of(0))}
+    if not masks:
+        raise InputError(f"{root}: no file fits mask={mask} with the fields of an image that fits image={image}")
+    return Kind(image, source.images), Kind(mask, masks), find_kinds(root)
+
+
+def find_pair(root: Path) -> tuple[Kind, Kind, list[Kind]]:
+    """The images and the masks that belong together, and the kinds of all files, told apart by more until some pair."""
+    for by_start, by_folder in ((False, False), (True, False), (False, True)):
+        kinds = find_kinds(root, by_start, by_folder)
+        if len(kinds) < 100 and (pair := best_pair(root, kinds)):  # more folders are areas
+            return *pair, kinds
+    there = "; ".join(f"{len(kind.files)} {kind.path}" for kind in kinds[:LISTED])
+    raise InputError(
+        f"{root}: no images and masks of equal names are found ({there or 'no images at all'}): rename them, as x.tif and "
+        f"x_mask.tif or in folders images and masks, {PATTERNS}"
+    )
+
+
+def best_pair(root: Path, kinds: Sequence[Kind]) -> tuple[Kind, Kind] | None:
+    """The kinds of images and masks that belong together; None if there are none.
 
     Words and values tell masks from images; of datasets that lie beside each other the one with most pairs is taken, and of
     kinds with as many the one with fewer files that have no partner.
@@ -234,27 +277,15 @@ def find_pair(root: Path, kinds: Sequence[Kind]) -> tuple[Kind, Kind]:
         if not shared and mask.vectors and len(mask.files) == 1:  # one for all images
             (file,) = mask.files.values()
             mask, shared = Kind(file.relative_to(root).as_posix(), dict.fromkeys(image.files, file)), len(image.files)
-        alike = image.fields == mask.fields or not mask.fields
+        alike = (image.fields == mask.fields or not mask.fields) and {*image.files.values()}.isdisjoint(mask.files.values())
         if alike and 2 * shared >= len(mask.files) and not image.vectors:
-            likely = mask.worded - image.worded, looks_like_mask(mask), shared, -len(image.files) - len(mask.files)
+            likely = mask.worded - image.worded, mask.drawn > image.drawn, shared, -len(image.files) - len(mask.files)
             pairs += [(likely, image, mask)] if likely[0] > 0 or likely[1] else []
     if not pairs:
-        there = "; ".join(f"{len(kind.files)} {kind.path}" for kind in kinds[:LISTED])
-        raise InputError(
-            f"{root}: no images and masks of equal names are found ({there or 'no images at all'}): rename them, as x.tif and "
-            "x_mask.tif or in folders images and masks; or write a config with their patterns, from configs/dataset/folder.yaml"
-        )
+        return None
     most = max(likely[2] for likely, *_ in pairs)
     _, image, mask = max(pairs, key=lambda pair: (2 * pair[0][2] >= most, *pair[0]))
     return image, mask
-
-
-def looks_like_mask(kind: Kind) -> bool:
-    """Whether a file of a kind holds few values, in one band or in a palette."""
-    path = next(iter(kind.files.values()))
-    if kind.vectors:
-        return True
-    return bool(open_raster(path).count == 1 and len(np.unique(Raster(path).read([1], middle(path)))) <= MANY)
 
 
 def describe_images(paths: Sequence[Path]) -> str:
@@ -279,7 +310,7 @@ def find_blocks(image: Path) -> tuple[dict[str, Any], str]:
     if len(cut(shape[0], side)) + len(cut(shape[1], side)) < 6:  # two rows and two columns
         raise InputError(
             f"only {image} has a mask, and its {shape[1]} x {shape[0]} px are too few to be split into blocks that train and "
-            "others that validate: label a larger image, or more of them"
+            "others that validate: label a larger image, or more of them, " + PATTERNS
         )
     belief = (
         f"It is cut into blocks of about {side} px, with {buffer} px between those of different splits: 70 % train, 30 % "
@@ -295,11 +326,12 @@ def find_split(root: Path, image: Kind, labelled: Collection[tuple[str, ...]]) -
     It is the patterns or lists of the parts, None for a split by fractions; then the only folder that is read, empty for all;
     and what is believed.
     """
-    at = image.fields.index("part") if "part" in image.fields else None
+    folder = str(PurePosixPath(image.path).parent)
+    at = image.fields.index("part") if "{part}" in folder else None
     folders = {} if at is None else {part_of(key[at]): key[at] for key in image.files}
     masked = set() if at is None else {part_of(key[at]) for key in labelled}
     if "train" in folders and len(folders) > 1:
-        before, _, after = (re.sub(r"\{\w+\}", "*", text) for text in str(PurePosixPath(image.path).parent).partition("{part}"))
+        before, _, after = (re.sub(r"\{\w+\}", "*", text) for text in folder.partition("{part}"))
         split = {part: [f"{before}{folders[part]}{after}/*"] for part in SPLITS if part in masked}
         if len(split) == 1:
             return None, folders["train"], f"Only {folders['train']} has masks, of it {IN_FRACTIONS}."
@@ -314,11 +346,12 @@ def find_split(root: Path, image: Kind, labelled: Collection[tuple[str, ...]]) -
     return None, "", f"No split is found: {IN_FRACTIONS}."
 
 
-def find_group(paths: Sequence[str], least: int) -> tuple[str | None, str]:
-    """What the names of scenes that lie in one area share, None if nothing is seen; and what is believed."""
-    for expression, what in AREAS.items():
+def find_group(paths: Sequence[str], least: int, pattern: str = "") -> tuple[str | None, str]:
+    """What scenes of one area share, None if nothing is seen; and what is believed. By their pattern folders may be areas."""
+    looked_for = {"(.*)/": "a folder"} | AREAS if re.search(r"\{(?!part\}).*/", pattern) else AREAS
+    for expression, what in looked_for.items():
         found = [match[1] for path in paths if (match := re.search(expression, path, re.IGNORECASE))]
         areas = len(set(found))
-        if len(found) == len(paths) and least <= areas <= len(paths) / 2:
+        if len(found) == len(paths) and least <= areas <= len(paths) / 2 and not all(map(part_of, found)):
             return expression, f"Scenes of one area share {what}: {areas} areas, such as {found[0]}."
     return None, "Every scene is taken for an area of its own; dataset.source.group says what neighbours share."

@@ -38,7 +38,7 @@ def describe_masks(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
     looked = spread_out(paths)
     one: dict[str, Any] = {"task": "binary", "classes": ["foreground"], "mask_values": None, "ignore_values": None}
     if looked[0].suffix.lower() in VECTORS:
-        return one, ["Masks are vectors: every feature is the class; name an attribute if there are several."]
+        return one, ["Masks are vectors: every feature is the class; source.attribute names what tells several apart."]
     coloured = any(has_colours(path) for path in looked)
     counts = sum((count_values(path, coloured) for path in looked), Counter[Any]())
     values, some = sorted(counts), f"in {len(looked)} of {len(paths)} masks"
@@ -54,8 +54,9 @@ def describe_masks(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
     beliefs = [f"Masks hold {list_shares(counts, whole)} {some}{f'; not labelled: {ignored}' if ignored else ''}."]
     if IGNORE not in whole and max(labels, default=0) < IGNORE:
         ignored.append(IGNORE)  # what is seen in other masks perhaps
-    if len(labels) < 2:
-        beliefs.append("Only one label is seen: add the others.")
+    if len(labels) == 1:
+        labels = sorted({0, labels[0] or 1})
+        beliefs.append(f"Only one label is seen; {labels} are taken for the labels: add what others there are.")
     if len(labels) == 2:
         return one | {"mask_values": labels, "ignore_values": ignored}, beliefs
     classes = [f"class_{value}" for value in labels]
@@ -104,8 +105,9 @@ def has_colours(path: Path) -> bool:
         return False
     if len(bands) != 3 or pixels.dtype != np.uint8:
         raise InputError(
-            f"{path} has {len(bands)} bands of {pixels.dtype} that differ and are no colours: write a config from "
-            "configs/dataset/geotiff.yaml; a band for each label is task: multilabel, shares of classes are fractions: 1"
+            f"{path} has {len(bands)} bands of {pixels.dtype} that differ and are no colours: name others by image=... and "
+            "mask=..., or write a config from configs/dataset/geotiff.yaml, with task: multilabel if each label has a band, "
+            "fractions: 1 if each holds shares of a class"
         )
     return True
 

@@ -67,7 +67,9 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
 
     Of several targets the stores' first one is described. Tables and picture leave out what does not occur in train.
     """
-    train, bands = stores["train"], setup.dataset.read_bands
+    train = stores["train"]
+    called = train.scenes[0].named_bands()
+    bands = {band: called.get(band, "") for band in setup.dataset.read_bands}
     task, present = train.task, [train.task.label_names[i] for i in present_labels(train)]
     found, share = survey(train, setup.seed)
     named = {} if isinstance(task, Regression) else dict(zip(task.classes, found, strict=True))
@@ -114,8 +116,8 @@ def label_shares(store: Store) -> NDArray[np.float64]:
     return np.where(valid > 0, own / np.maximum(valid, 1), np.nan)
 
 
-def split_facts(store: Store, numbers: Sequence[int]) -> dict[str, Any]:
-    """The numbers of a split, as ``description.json`` holds them; `numbers` are those of the bands that are read."""
+def split_facts(store: Store, names: Mapping[int, str]) -> dict[str, Any]:
+    """The numbers of a split, as ``description.json`` holds them; `names` are those of the bands that are read, by number."""
     census, task = store.census, store.task
     area, bands = int(store.sizes.prod(axis=1).sum()), census.bands
     own, valid = (part.sum(axis=0) for part in task.label_counts(census.positives, census.valid))
@@ -137,9 +139,9 @@ def split_facts(store: Store, numbers: Sequence[int]) -> dict[str, Any]:
             for i, name in enumerate(task.label_names)
         },
         "bands": [
-            {"band": number, "mean": bands.mean[i], "std": bands.std[i], "min": bands.min[i], "max": bands.max[i]}
+            {"band": number, "name": name, "mean": bands.mean[i], "std": bands.std[i], "min": bands.min[i], "max": bands.max[i]}
             | {f"p{p}": value for p, value in zip(PERCENTILES, bands.percentiles[:, i].tolist(), strict=True)}
-            for i, number in enumerate(numbers)
+            for i, (number, name) in enumerate(names.items())
         ],
         "values": {
             name: {key: float(value[i]) for key, value in asdict(census.values).items()}
@@ -213,7 +215,7 @@ def print_description(description: Mapping[str, Any], present: Sequence[str], ad
         print_table(rows, "Areas of bounding boxes in train; width: the shorter side" if centres else title)
     if description["few_groups"]:
         log.info("%s", description["few_groups"])
-    bands = [{key: short(value) for key, value in band.items()} for band in first["bands"]]
+    bands = [{key: value or "-" if key == "name" else short(value) for key, value in band.items()} for band in first["bands"]]
     print_table(bands, f"Bands of train, as read; {first['missing']:.2%} of the pixels have no data")
     print_list("Hints of label noise", description["noise"] or ["none found"])
     for about, rules in advice.items():

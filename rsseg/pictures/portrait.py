@@ -20,6 +20,8 @@ from rsseg.task import Task
 COLUMNS = 6
 """Windows beside each other, and how many there are at least."""
 
+LEAST = 4  # names that a chart has room for at least
+
 DARK, LIMIT, BLUE = "#333333", "#c8511b", "#0b5fa5"
 
 
@@ -39,14 +41,15 @@ def draw_dataset(
     classes, bands = splits["train"]["classes"], splits["train"]["bands"]
     names = [name for name, own in classes.items() if own["pixels"]]
     tints = dict(zip(task.label_names, colours(task, palette)[-len(task.label_names) :], strict=True))
-    lines, kinds = -(-len(rows) // COLUMNS), 2 if objects else 1
-    heights = [0.3 * kinds * max(len(names), len(bands), len(objects), 4) + 1.0 * kinds, 4.3 * lines + 0.7]
+    lines = -(-len(rows) // COLUMNS)
+    charts = [0.3 * max(count, LEAST) + 1.0 for count in (max(len(names), len(bands)), len(objects)) if count]
+    heights = [sum(charts), 4.3 * lines + 0.7]
     figure = Figure(figsize=(12.8, sum(heights)), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
-    axes = upper.subplots(kinds, 3, squeeze=False)
+    axes = upper.subplots(len(charts), 3, squeeze=False, height_ratios=charts)
     _draw_classes(axes[0], task, {name: tints[name] for name in names}, splits)
     values = [[value for name, value in band.items() if name.startswith("p")] for band in bands]
-    of_bands = {f"band {band['band']}": BLUE for band in bands}
+    of_bands = {f"band {band['band']} {band['name']}".strip(): BLUE for band in bands}
     ranges(axes[0, 2], of_bands, values, "band values: 1-99, 5-95, 25-75 %, median")
     if objects:
         _draw_objects(axes[1], {name: tints[name] for name in objects}, objects, limits)
@@ -87,6 +90,8 @@ def _draw_objects(
     bars(axes[1], tints, {"": [own["width"] for own in sizes]}, f"mean width, px (dashed: {limits['thin']}, thin)")
     for axis, limit in zip(axes, (limits["small"], limits["thin"]), strict=False):
         axis.axvline(limit, color=LIMIT, linestyle="--", linewidth=1)
+    low, high = np.log10(axes[0].get_xlim())
+    axes[0].set_xlim(10 ** np.floor(low), 10 ** np.ceil(high))
     specks = [own["specks"] / max(own["specks"] + own["count"], 1) for own in sizes]
     bars(axes[2], tints, {"": specks}, f"specks (below {limits['speck']} px): share of regions", shares=True)
 
@@ -119,9 +124,10 @@ def ranges(axis: Axes, tints: Mapping[str, str], values: Sequence[Sequence[float
 
 
 def _name_rows(axis: Axes, names: Mapping[str, str], title: str) -> None:
-    """One line per name, the first on top."""
+    """One line per name, the first on top; few stand in the middle."""
     axis.set_yticks(range(len(names)), list(names))
-    axis.set_ylim(len(names) - 0.4, -0.6)
+    margin = max(LEAST - len(names), 0) / 2
+    axis.set_ylim(len(names) - 0.4 + margin, -0.6 - margin)
     axis.set_title(title, fontsize=10)
     axis.spines[["top", "right"]].set_visible(False)
     axis.set_axisbelow(True)

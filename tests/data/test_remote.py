@@ -357,7 +357,7 @@ def test_a_vrt_that_leaves_the_root_is_refused(folder_root, tmp_path):
     with pytest.raises(InputError, match=rf"{path.name} reads {outside}, which is not below {tmp_path / 'root'}"):
         Files(str(tmp_path / "root"), **PATTERNS)
     path.write_text(path.read_text().replace(str(outside), f"../tiles/{moved.name}").replace('VRT="0"', 'VRT="1"'))
-    scenes = Files(str(tmp_path / "root"), **PATTERNS)._all
+    scenes = Files(str(tmp_path / "root"), **PATTERNS).every
     with rasterio.open(outside) as plain, rasterio.open(scenes[0].image) as read:
         np.testing.assert_array_equal(plain.read(), read.read())
     path.write_text(

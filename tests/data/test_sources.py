@@ -11,6 +11,7 @@ from rsseg.assembly import make_setup
 from rsseg.contract import InputError
 from rsseg.data.files import Files
 from rsseg.data.paths import find, path_pattern
+from rsseg.files import read_text
 
 
 def names(source, split):
@@ -87,7 +88,7 @@ def test_folder_faults(tmp_path):
     with pytest.raises(InputError, match="no image below"):
         folder(tmp_path)
     touch(tmp_path, "images/a.tif", "images/b.tif", "masks/a.tif")
-    with pytest.raises(InputError, match=r"1 of 2 train images .* no mask .*b\.tif"):
+    with pytest.raises(InputError, match=r"1 of 2 train images .* no mask that fits .*, first b: add them"):
         folder(tmp_path, {"train": 1.0}).scenes("train")
     touch(tmp_path, "masks/b.tif", "images/b.tiff")
     with pytest.raises(InputError, match="share a name"):
@@ -145,9 +146,58 @@ def test_a_list_of_names_from_another_system(tmp_path):
         return Files(str(tmp_path), "images/{name}.tif", "masks/{name}.tif", split)
 
     assert [scene.name for scene in source().scenes("train")] == ["Köln"]
-    for content in ("Köln".encode("cp1252"), "Köln\r\n".encode("utf-16"), unicodedata.normalize("NFD", "Köln").encode()):
+    written = ["Köln\r\n".encode(encoding) for encoding in ("cp1252", "utf-16", "utf-16-le", "utf-16-be")]
+    for content in (*written, unicodedata.normalize("NFD", "Köln").encode()):
         (tmp_path / "train.txt").write_bytes(content)
         assert [scene.name for scene in source().scenes("train")] == ["Köln"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    "text", ["1\n2\n", "tile_1.tif\r\n", "Нижний_Новгород_1.tif\r\nŁódź.tif\r\n", "東京,train\n大阪,val\n"]
+)
+def test_utf_16_without_a_mark(tmp_path, text, encoding):
+    (tmp_path / "list.txt").write_bytes(text.encode(encoding))
+    assert read_text(tmp_path / "list.txt") == text
+
+
+@pytest.mark.parametrize(
+    "content", ["a\nb\n".encode("utf-32-le"), b"\x00" * 8, b"tile_1\n" * 20 + b"\x00", b"1\x002\x00\n\x003"]
+)
+def test_zeros_that_are_not_those_of_utf_16(tmp_path, content):
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(
+        InputError, match=r"list\.txt can't be read: it is no text in UTF-8, UTF-16 or cp1252; write it in UTF-8$"
+    ):
+        read_text(tmp_path / "list.txt")
+
+
+def test_masks_beside_images_are_no_images(tmp_path):
+    """Their names fit the images' pattern too."""
+    touch(tmp_path, "a.tif", "a_mask.tif", "b.tif", "b_mask.tif", "labels.tif")
+    source = Files(str(tmp_path), "{name}.tif", "{name}_mask.tif", {"val": ["b"]}, on_missing="skip")
+    assert (names(source, "train"), names(source, "val")) == (["a"], ["b"])
+    one_for_all = Files(str(tmp_path), "{name}.tif", "labels.tif", {"train": 1.0})
+    assert names(one_for_all, "train") == ["a", "a_mask", "b", "b_mask"]
+    itself = Files(str(tmp_path), "{name}.tif", "{name}.tif", {"train": 1.0})
+    assert len(names(itself, "train")) == 5
+
+
+def test_images_without_a_mask_are_counted_and_named(tmp_path):
+    touch(tmp_path, *(f"images/{n}.tif" for n in range(9)), "masks/0.tif", "masks/8.tif")
+    with pytest.raises(InputError) as refused:
+        folder(tmp_path, {"train": 1.0}).scenes("train")
+    assert str(refused.value) == (
+        f"7 of 9 train images below {tmp_path} have no mask that fits dataset.source.mask=masks/{{name}}.*, first 1, 2, 3, 4, "
+        "5: add them, or leave these images out by dataset.source.on_missing=skip"
+    )
+    left = Files(str(tmp_path), "images/{name}.*", "masks/{name}.*", {"train": 1.0}, on_missing="skip")
+    assert names(left, "train") == ["0", "8"]
+    (tmp_path / "train.txt").write_text("0\nnowhere\n")
+    with pytest.raises(
+        InputError, match=r"1 names without an image: nowhere; dataset\.source\.on_missing=skip leaves them out"
+    ):
+        folder(tmp_path, {"train": "train.txt"}).scenes("train")
 
 
 @pytest.mark.parametrize(
@@ -223,7 +273,7 @@ def test_parquet_lists_and_what_is_wrong_with_them(tmp_path, monkeypatch):
     source = Files(str(tmp_path), "images/{name}.tif", "masks/{name}.tif", {"train": "chips.parquet", "val": "chips.parquet"})
     assert [[scene.name for scene in source.scenes(split)] for split in ("train", "val")] == [["b"], ["a"]]
     table.assign(geometry=[b"\x01\x03" * 20] * 2, chip=["a", "zz"]).to_parquet(tmp_path / "chips.parquet")
-    with pytest.raises(InputError, match=r"lists 1 names without an image: zz,2\.5$"):
+    with pytest.raises(InputError, match=r"lists 1 names without an image: zz,2\.5;"):
         source.scenes("train")
     (tmp_path / "chips.parquet").write_bytes(b"PAR1 is cut")
     with pytest.raises(InputError, match=r"chips\.parquet can't be read: .* Is it complete\?"):
@@ -261,7 +311,7 @@ def test_names_that_differ_in_upper_and_lower_case_are_paired_unless_that_is_ope
         "c": "c.png",
     }
     Image.new("L", (8, 8)).save(tmp_path / "images/C.png")  # of the two c.png has the mask
-    with pytest.raises(InputError, match=r"1 of 4 train images .* have no mask .*C\.png"):
+    with pytest.raises(InputError, match=r"1 of 4 train images .* have no mask that fits .*, first C: add them"):
         Files(*own).scenes("train")
 
 

@@ -65,6 +65,52 @@ LAYOUTS = {
         "{area}/labels/{name}.png",
         None,
     ),
+    "masks beside images": ([(f"{n}.png", f"{n}_mask.png") for n in "abcd"], "{name}.png", "{name}_mask.png", None),
+    "words first": ([(f"img_{n}.png", f"mask_{n}.png") for n in range(7, 12)], "img_{name}.png", "mask_{name}.png", None),
+    "words first, endings": ([(f"img-{n}.tif", f"gt-{n}.png") for n in "abcd"], "img-{name}.tif", "gt-{name}.png", None),
+    "words first in folders": (
+        [(f"Photos 2023/IMG {n:04}.PNG", f"drawn/label_{n:04}.png") for n in range(4)],
+        "Photos 2023/IMG {name}.PNG",
+        "drawn/label_{name}.png",
+        None,
+    ),
+    "words before numbers": ([(f"img{n}.png", f"mask{n}.png") for n in range(4)], "img{name}.png", "mask{name}.png", None),
+    "several words": (
+        [(f"image_{n}.png", f"gt_image_{n}.png") for n in range(4)],
+        "image_{name}.png",
+        "gt_image_{name}.png",
+        None,
+    ),
+    "several words last": (
+        [(f"a/{n}.png", f"b/{n}_RGB_mask.png") for n in "xyz"],
+        "a/{name}.png",
+        "b/{name}_RGB_mask.png",
+        None,
+    ),
+    "words last in areas": (
+        [(f"{area}/{n}.png", f"{area}/{n}_label.png") for area in ("porto", "vigo", "faro") for n in "xy"],
+        "{area}/{name}.png",
+        "{area}/{name}_label.png",
+        None,
+    ),
+    "folders without words": (
+        [(f"s2/img_{n}.png", f"water/img_{n}.png") for n in "wxyz"],
+        "s2/{name}.png",
+        "water/{name}.png",
+        None,
+    ),
+    "words alone": (
+        [(f"scene{n}/image.png", f"scene{n}/mask.png") for n in range(4)],
+        "{area}/image.png",
+        "{area}/mask.png",
+        None,
+    ),
+    "letters that differ in case": (
+        [(f"photos/Img_{n}1.png", f"drawn/MASK_{n.lower()}1.png") for n in "ABCD"],
+        "photos/Img_{name}.png",
+        "drawn/MASK_{name}.png",
+        None,
+    ),
 }
 
 
@@ -77,9 +123,9 @@ def test_images_and_masks_are_paired(tmp_path, layout):
     assert (source["image"], source["mask"], source["split"]) == (image, mask, split)
     assert found.beliefs[0].startswith(f"{len(places)} pairs: {len(places)} images are {image}, {len(places)} masks {mask}.")
     own = {key: value for key, value in source.items() if key != "_target_"}
-    scenes = {part: Files(**own).scenes(part) for part in ("train", "val")}
-    for scene in scenes["train"] + scenes["val"]:
-        assert (str(scene.image.relative_to(tmp_path)), str(mask_file(scene).relative_to(tmp_path))) in places
+    scenes = [scene for part in ("train", "val", "test") for scene in Files(**own).scenes(part)]
+    paired = {(str(scene.image.relative_to(tmp_path)), str(mask_file(scene).relative_to(tmp_path))) for scene in scenes}
+    assert paired == {*places}
 
 
 @pytest.mark.parametrize(
@@ -120,6 +166,80 @@ def test_colours_that_are_hidden(tmp_path, below, expected):
     fill(tmp_path, LAYOUTS["folders"][0], mask)
     found = discover(tmp_path).config
     assert (found["mask_values"], found["colour_tolerance"]) == (expected, None)
+
+
+def test_a_word_that_begins_some_names_alone_parts_nothing(tmp_path):
+    """Segovia is a town."""
+    names = ["segovia_1", "segovia_2", "topeka_1", "avila_1", "avila_2"]
+    fill(tmp_path, [(f"images/{n}.png", f"masks/{n}.png") for n in names], lambda: labels(0, 1))
+    found = discover(tmp_path)
+    assert found.beliefs[0] == "5 pairs: 5 images are images/{name}.png, 5 masks masks/{name}.png."
+
+
+def test_files_that_words_part_from_others_are_named(tmp_path):
+    fill(tmp_path, [(f"img_{n}.png", f"mask_{n}.png") for n in range(4)], lambda: labels(0, 1))
+    png(tmp_path / "overview.png", picture())
+    assert discover(tmp_path).beliefs[0].endswith("4 masks mask_{name}.png. Not used: 1 {name}.png.")
+
+
+def test_patterns_that_are_given_pair_what_names_do_not(tmp_path):
+    places = [(f"photos/{part}_{n}.png", f"drawn/{part}/{n}_v2.png") for part in ("north", "south") for n in range(4)]
+    fill(tmp_path, places, lambda: labels(0, 1))
+    png(tmp_path / "photos/north_9.png", picture())
+    with pytest.raises(
+        InputError, match=r"or give the patterns of images and masks: image='photos/\{name\}\.tif' mask='drawn/"
+    ):
+        discover(tmp_path)
+    image, mask = "photos/{area}_{name}.png", "drawn/{area}/{name}_v2.png"
+    found = discover(tmp_path, image, mask)
+    assert (found.config["source"]["image"], found.config["source"]["mask"]) == (image, mask)
+    assert found.beliefs[0].startswith(f"8 pairs: 9 images are {image}, 8 masks {mask}.")
+    assert found.config["mask_values"] == [0, 1]
+    for wrong, said in (
+        (
+            ("photos/{area}_{name}.png", "drawn/{name}.png"),
+            r"no file fits mask=drawn/\{name\}\.png with the fields of an image",
+        ),
+        (("photo/{name}.png", mask), r"no image below .* fits dataset\.source\.image=photo/\{name\}\.png; it holds "),
+        (("photos/*.png", "drawn/*/*.png"), "share a name: write a field such as {name} where paths of scenes differ"),
+        ((image, ""), r"dataset\.source\.mask is not set: give the pattern"),
+        (("", mask), r"no image below .* fits dataset\.source\.image=; it holds "),
+    ):
+        with pytest.raises(InputError, match=said):
+            discover(tmp_path, *wrong)
+
+
+def test_one_mask_that_is_given_is_for_all_images(tmp_path):
+    for name in "abcd":
+        write_tif(tmp_path / f"{name}.tif", np.ones((3, 32, 32), np.uint8))
+    write_tif(tmp_path / "whole.tif", labels(0, 1)[None])
+    found = discover(tmp_path, "{name}.tif", "whole.tif")
+    assert found.beliefs[0] == "4 pairs: 4 images are {name}.tif, 1 masks whole.tif."
+
+
+def test_the_parts_of_given_patterns_are_the_split(tmp_path):
+    places = [(f"{part}_images/{part}{n}.png", f"{part}_masks/{part}{n}.png") for part in ("train", "val") for n in range(3)]
+    fill(tmp_path, places, lambda: labels(0, 1))
+    source = discover(tmp_path, "{part}_images/{name}.png", "{part}_masks/{name}.png").config["source"]
+    assert source["split"] == {"train": ["train_images/*"], "val": ["val_images/*"]}
+    assert source["group"] is None
+
+
+def test_folders_of_areas_are_groups(tmp_path):
+    towns = ["Portugal/Porto", "Portugal/Lisboa", "Spain/Vigo"]
+    fill(tmp_path, [(f"{t}/rgb/{n}.png", f"{t}/labels/{n}.png") for t in towns for n in "ab"], lambda: labels(0, 1))
+    source = discover(tmp_path).config["source"]
+    own = {key: value for key, value in source.items() if key != "_target_"}
+    groups = {scene.group for part in ("train", "val", "test") for scene in Files(**own).scenes(part)}
+    assert groups == {f"{town}/rgb" for town in towns}
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1, [0, 1]), (255, [0, 255]), (0, [0, 1])])
+def test_masks_of_one_label(tmp_path, value, expected):
+    fill(tmp_path, LAYOUTS["folders"][0], lambda: labels(value))
+    found = discover(tmp_path)
+    assert (found.config["task"], found.config["mask_values"]) == ("binary", expected)
+    assert any(belief.startswith("Only one label is seen") for belief in found.beliefs)
 
 
 def test_grey_masks_have_a_threshold(tmp_path):
@@ -266,6 +386,14 @@ def test_the_config_that_is_written_is_used(tmp_path, capsys, caplog):
     assert list(config.dataset.classes) == ["land", "class_1", "class_2"]
     with pytest.raises(InputError, match="a folder called dataset is expected"):
         run(Arguments(words, str(tmp_path)))
+    given = {"image": "images/{name}.png", "mask": "masks/{name}.png"}
+    with pytest.raises(InputError, match=r"my_data\.yaml is there already: remove it .* dataset=my_data describes it as it is"):
+        run(Arguments(words, str(into), **given))
+    with pytest.raises(InputError, match=r"are for a folder; of a dataset write dataset\.source\.image=\.\.\."):
+        run(Arguments(["dataset=synthetic"], **given))
+    (into / "my_data.yaml").unlink()
+    run(Arguments(words, str(into), **given))
+    assert OmegaConf.load(into / "my_data.yaml").source.mask == given["mask"]
 
 
 def pictured(path, names, size=640):

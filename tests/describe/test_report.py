@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import rasterio
 from rasterio.transform import from_origin
 from test_run import folder_data, settings
 from tiny import CONFIGS, write_tif
@@ -17,6 +18,7 @@ from rsseg.contract import InputError
 from rsseg.dataset import open_data
 from rsseg.describe.objects import pieces
 from rsseg.describe.report import describe
+from rsseg.pictures import portrait
 from rsseg.pictures.windows import pick_windows
 from rsseg.run import train
 
@@ -62,6 +64,35 @@ def test_what_a_description_says(root, tmp_path, capsys, caplog):
     assert "│ c " not in printed  # a class that is nowhere has no row in any table
     assert [line.partition(":")[0] for line in said if "class c" in line] == ["No pixel of class c in the train split"]
     assert not [line for line in said if line.startswith("\n") and "c:" in line]
+
+
+def test_bands_are_called_by_their_names(tmp_path, capsys, monkeypatch):
+    """In the numbers, the table and the picture, of one class, whose charts have room for a few."""
+    figures = []
+    monkeypatch.setattr(portrait, "save", lambda figure, path, dpi: figures.append(figure))
+    rng, names = np.random.default_rng(0), ("B02", "B03", "B04", "", "B8A", "B11", "B12")
+    for i in range(4):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[8:28, 8:28] = 1
+        path = write_tif(tmp_path / f"images/{i}.tif", rng.integers(0, 3000, (7, 64, 64), dtype=np.uint16))
+        write_tif(tmp_path / f"masks/{i}.tif", mask[None])
+        with rasterio.open(path, "r+") as file:
+            file.descriptions = names
+    words = folder_data(tmp_path, "dataset.task=binary", "dataset.classes=[a]", "dataset.bands=[5,4,1,2,3,6]")
+    out = describe(settings(tmp_path, *words), tmp_path / "out", words)
+    bands = json.loads((out / "description.json").read_text())["splits"]["train"]["bands"]
+    found = [(5, "B8A"), (4, ""), (1, "B02"), (2, "B03"), (3, "B04"), (6, "B11")]
+    assert [(band["band"], band["name"]) for band in bands] == found
+    assert "│ 5    │ B8A  │" in capsys.readouterr().out
+    axes = {axis.get_title().partition(":")[0].partition(",")[0]: axis for axis in figures[0].axes}
+    assert [label.get_text() for label in axes["band values"].get_yticklabels()] == [f"band {n} {s}".strip() for n, s in found]
+    (bar,) = axes["mean width"].patches
+    low, high = sorted(axes["mean width"].get_ylim())
+    assert bar.get_height() < 0.3 * (high - low)
+    assert bar.get_y() + bar.get_height() / 2 == pytest.approx((low + high) / 2)
+    assert axes["mean width"].get_position().height < 0.9 * axes["band values"].get_position().height
+    left, right = axes["object area"].get_xlim()
+    assert (left <= 100, right) == (True, pytest.approx(10_000))  # 400 pixels, the limit 1024, and whole decades
 
 
 def test_the_recommended_sweep_can_be_run(root, tmp_path):
