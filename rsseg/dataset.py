@@ -19,7 +19,7 @@ from rsseg.data.groups import describe_groups, group_names
 from rsseg.data.labels import make_mask_reader
 from rsseg.data.masks import MaskReader
 from rsseg.data.scene import Scene, Source
-from rsseg.data.splits import SPLITS, fitting
+from rsseg.data.splits import SPLITS, matching_names
 from rsseg.data.store import Store
 from rsseg.task import Task
 
@@ -68,7 +68,7 @@ class Dataset:
         """The classes that are not labelled in each of some scenes, by the scenes' names."""
         found: dict[str, tuple[str, ...]] = dict.fromkeys(scenes, ())
         for pattern, labels in self.unlabelled.items():
-            found |= {name: (*found[name], *labels) for name in fitting(pattern, scenes)}
+            found |= {name: (*found[name], *labels) for name in matching_names(pattern, scenes)}
         return found
 
     def palette(self, target: str) -> list[str] | None:
@@ -307,7 +307,7 @@ def _warn_of_radiometry(train: Store, numbers: TrainStatistics, other: Store, wh
 def warn_of_misspelt(dataset: Dataset, names: Sequence[str]) -> None:
     """Log which patterns of `Dataset.unlabelled` fit none of the scenes with these names."""
     for pattern in dataset.unlabelled:
-        if not fitting(pattern, names):
+        if not matching_names(pattern, names):
             log.warning("dataset.unlabelled.%s fits no training or validation scene%s.", pattern, nearest(pattern, names))
 
 

@@ -162,7 +162,7 @@ def say_space(folder: Path, need: float, what: str, way_out: str = LARGER) -> No
     Args:
         folder: Where it is to lie; the folder may not be there yet.
         need: Bytes; none, or NaN for an unknown number: nothing is said.
-        what: What takes them, such as ``3 scenes take``.
+        what: Their subject, such as ``3 scenes take``.
         way_out: The remedy where they do not fit.
     """
     there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from rsseg.contract import InputError, check_number, counted
 from rsseg.data.groups import find_groups, group_names
 from rsseg.data.masks import VECTORS, Mask, text_of
-from rsseg.data.paths import IMAGES, files_below, find, fits_any, path_pattern, unique_names
+from rsseg.data.paths import IMAGES, files_below, find_files, fits_any, path_pattern, unique_names
 from rsseg.data.raster import check_parts, open_raster
 from rsseg.data.remote import fetch
 from rsseg.data.scene import Scene, Source
@@ -38,7 +38,7 @@ def mask_settings(
     threshold: float | None = None,
     buffer: float | None = None,
 ) -> Mask:
-    """What a config says of a target's files, at this place of the dataset; the path is the pattern of theirs."""
+    """The mask files of a target, from its settings in the config; the path is their pattern."""
     values = {} if values is None else values
     if isinstance(values, list):
         pairs = [PAIR.fullmatch(str(pair)) for pair in values]
@@ -46,7 +46,7 @@ def mask_settings(
     if not isinstance(values, Mapping) or not all(type(value) is int for value in values.values()):
         raise InputError(f"dataset.{place}.values={values}: a mapping such as {{building: 1, road: 2}} is expected")
     if values and attribute is None:
-        raise InputError(f"dataset.{place}.values says what an attribute's values mean: name it in dataset.{place}.attribute")
+        raise InputError(f"dataset.{place}.values maps an attribute's values: name it in dataset.{place}.attribute")
     if not mask:
         raise InputError(f"dataset.{place}.mask is not set: give the pattern of the target's paths, such as masks/{{name}}.tif")
     if threshold is not None:
@@ -62,7 +62,7 @@ def mask_settings(
 
 
 def by_letters(keys: Iterable[Fields]) -> dict[Fields, list[Fields]]:
-    """The values of fields by what they are in lower case."""
+    """The values of fields by their lower case."""
     found: dict[Fields, list[Fields]] = {}
     for key in keys:
         found.setdefault(tuple(map(str.lower, key)), []).append(key)
@@ -75,12 +75,12 @@ class Files(Source):
     A scene's name is the values of the image pattern's fields, joined by "-"; without fields, the file's name.
 
     Args:
-        root: The folder that holds everything; or what `rsseg.data.remote.fetch` copies: an archive, a URL.
+        root: The folder that holds everything; or an archive or URL, which `rsseg.data.remote.fetch` copies.
         image: The images' paths below it, as `path_pattern` reads them; or a list of patterns: the files whose bands are
-            stacked in this order, the first of which decide what scenes there are and on which pixel grid.
+            stacked in this order, the first of which decide which scenes there are, and on which pixel grid.
         mask: The masks' paths, rasters or vectors. Here and in the further images all or some of the fields may stand: a
             file with fewer belongs to all scenes that share them, one without any to all.
-        targets: Of several targets what this says of each, by name, instead: ``mask`` and, of vectors, ``attribute`` and
+        targets: Of several targets these settings of each, by name, instead: ``mask`` and, of vectors, ``attribute`` and
             ``values``. A scene may lack some of them.
         split: As `Split` takes it.
         attribute: Of vector masks, the attribute that holds a feature's mask value; None: 1 for every feature.
@@ -89,10 +89,10 @@ class Files(Source):
         layer: Of vector masks with several layers, the one that is read.
         buffer: Of vector masks, by how many metres on the ground features are widened.
         threshold: Of raster masks, the value above which a pixel is 1, and else 0.
-        on_missing: What becomes of images without a file to stack, of images to train or validate on without a mask, and of
+        on_missing: The treatment of images without a file to stack, of images to train or validate on without a mask, and of
             listed names without an image: ``raise`` refuses them, ``skip`` leaves them out and says how many.
         published: How many images the dataset has in full; fewer are reported.
-        weight: The paths of rasters that say what each pixel counts for in the loss, paired as the masks are. Pixels of an
+        weight: The paths of rasters with the weight of each pixel in the loss, paired as the masks are. Pixels of an
             image that none fits count 1; None: all do.
         group: The independent area that a scene lies in, as `find_groups` takes it; None: every scene is one of its own.
 
@@ -145,7 +145,7 @@ class Files(Source):
                 f"dataset.source.group={group}: blocks with a buffer between them are groups of their own; leave one out"
             )
         self.image, self.fields = patterns[0], list(path_pattern(patterns[0]).groupindex)
-        self.images = find(self.root, self.image)
+        self.images = find_files(self.root, self.image)
         if not self.images:
             there = [path.relative_to(self.root).as_posix() for path in islice(files_below(self.root), 3)]
             held = f"; it holds {', '.join(there)}, ..." if there else ""
@@ -175,7 +175,7 @@ class Files(Source):
                 f"dataset.source.image={self.image} and dataset.{setting}={pattern} pair files by their fields, such "
                 f"as {{name}}: those of the second must stand in the first; found {sorted(self.fields)} and {sorted(own)}"
             )
-        there, places = find(self.root, pattern, endings), [self.fields.index(field) for field in own]
+        there, places = find_files(self.root, pattern, endings), [self.fields.index(field) for field in own]
         wanted = {fields: tuple(fields[place] for place in places) for fields in self.images}
         files, keys = by_letters(there), by_letters(dict.fromkeys(wanted.values()))
         for letters, alike in keys.items():
@@ -216,7 +216,7 @@ class Files(Source):
         return files
 
     def _refuse(self, fault: str, every: bool) -> None:
-        """Raise an error about files that are missing, or say that what needs them is left out, unless that is every image."""
+        """Raise an error about files that are missing, or say which images are left out for it, unless these are all."""
         if every or not self.skip:
             add = ": add them, or leave these images out by dataset.source.on_missing=skip"
             raise InputError(f"{fault}{self._archives() if every else add}")

@@ -16,7 +16,7 @@ FIELD = re.compile(r"\{(\w+)\}|(\*\*/)|(\*)")
 
 
 def path_pattern(pattern: str) -> re.Pattern[str]:
-    """What a pattern of paths stands for, as a regular expression of relative paths with forward slashes.
+    """A pattern of paths as a regular expression of relative paths with forward slashes.
 
     ``{field}`` is a part of a path without a slash, and the same part wherever the field occurs again; ``*`` is any such
     part; ``**/`` any folders, or none; a suffix ``.*`` that of any image or, for masks, vector format.
@@ -39,12 +39,12 @@ def path_pattern(pattern: str) -> re.Pattern[str]:
 
 
 def fits_any(patterns: Iterable[str]) -> Callable[[str], bool]:
-    """What tells whether a path below the root fits one of some patterns."""
+    """A function that tells whether a path below the root fits one of some patterns."""
     compiled = [path_pattern(normal(pattern)) for pattern in patterns]
     return lambda path: any(pattern.fullmatch(normal(path)) for pattern in compiled)
 
 
-def find(root: Path, pattern: str, endings: frozenset[str] = IMAGES) -> dict[tuple[str, ...], Path]:
+def find_files(root: Path, pattern: str, endings: frozenset[str] = IMAGES) -> dict[tuple[str, ...], Path]:
     """The files below a folder whose paths fit a pattern, by the values of its fields, sorted; ``.*`` stands for `endings`.
 
     Upper and lower case are not told apart, nor whether an accent is a character of its own (NFD, as macOS writes names).
@@ -86,7 +86,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def unique_names(images: Mapping[tuple[str, ...], Path]) -> list[str]:
-    """What scenes are called: their fields joined by a dash, or by more dashes where two would be called alike."""
+    """The names of scenes: their fields joined by a dash, or by more dashes where two names would be equal."""
     for dashes in range(1, 9):
         names = [("-" * dashes).join(fields) or path.stem for fields, path in images.items()]
         if len(set(names)) == len(names):

@@ -60,7 +60,7 @@ Image.MAX_IMAGE_PIXELS = None  # Pillow takes a mosaic of 90 megapixels for an a
 
 @contextmanager
 def new_raster(path: Path, sync: bool = True, **form: Any) -> Iterator[Any]:
-    """A GeoTIFF that is written while this is open, whole or not at all (see `atomic_write`); `form` is what rasterio takes."""
+    """A GeoTIFF that is written while this is open, whole or not at all (see `atomic_write`); `form` as for rasterio."""
     with atomic_write(path, sync) as part:
         with rasterio.Env(**GDAL), rasterio.open(part, "w", driver="GTiff", **form) as raster:
             yield raster
@@ -90,7 +90,7 @@ class Raster:
         path: The file.
         onto: The file whose grid it is read on; None: its own.
         average: A warp averages neighbours, as for images; else it takes the nearest one, as for masks.
-        untagged: What it holds where there is nothing, if it does not say that itself; None: nothing does.
+        untagged: Its no-data value if it states none; None: every pixel of it is valid.
     """
 
     path: Path
@@ -110,13 +110,13 @@ class Raster:
 
     @property
     def nodata(self) -> float | None:
-        """What stands for no data in the pixels that are read; None: nothing does."""
+        """The no-data value of the pixels that are read; None: there is none."""
         raster = open_raster(self.path)
         return self.untagged if raster.nodata is None else _black_is_zero(raster, raster.nodata)
 
     @property
     def left_out(self) -> float | None:
-        """What a warp does not average; None: nothing."""
+        """The value that a warp leaves out of averages; None: none."""
         raster, nodata = open_raster(self.path), self.nodata
         masked = raster.nodata is None and raster.mask_flag_enums[0] != [MaskFlags.all_valid]
         if not self.average or nodata is None or masked or not in_dtype_range(nodata, raster.dtypes[0]):
@@ -172,7 +172,7 @@ class Raster:
         return np.resize(pixels, (3, *pixels.shape[1:]))
 
     def hidden(self, bands: Sequence[int], window: Window) -> NDArray[np.bool_]:
-        """Where its alpha or mask band, or its edge when it was warped, says that there is no pixel: ``[h, w]``."""
+        """The pixels that its alpha or mask band hides, or that lie beyond its edge when it was warped: ``[h, w]``."""
         raster = self.opened
         alpha = alpha_band(raster)
         if alpha and alpha not in bands:
@@ -253,7 +253,7 @@ def check_parts(path: Path, root: Path | None = None) -> None:
 
 
 def georeference(path: Path) -> dict[str, Any]:
-    """Where a raster lies, as `new_raster` takes it: its transform and CRS, or else its GCPs, or its RPCs; empty: unknown."""
+    """The georeference of a raster, as `new_raster` takes it: transform and CRS, or else GCPs, or RPCs; else empty."""
     raster = open_raster(path)
     gcps, crs_of_gcps = raster.gcps
     if not raster.transform.is_identity:  # a world file gives no CRS
@@ -302,14 +302,14 @@ def band_count(path: Path) -> int:
 
 
 COLOURS = (("red", "b04", "b4"), ("green", "b03", "b3"), ("blue", "b02", "b2"))
-"""What bands of red, green and blue are called: by words, and by Sentinel-2 and Landsat 8 and 9."""
+"""The names of red, green and blue bands: words, and those of Sentinel-2 and of Landsat 8 and 9."""
 
 OTHERS = {"edge", "infra", "coastal"}
 """Words in the names of bands beside these: red edge, infra-red, coastal blue."""
 
 
 def band_names(path: Path) -> dict[int, str]:
-    """What an image's bands but its alpha band are called, or else which colours they are, by number; three of a palette."""
+    """The names of an image's bands without alpha, or else their colours, by number; three of a palette."""
     raster = open_raster(path)
     kinds = ["" if kind in (ColorInterp.gray, ColorInterp.undefined) else kind.name for kind in raster.colorinterp]
     names = [name or kind for name, kind in zip(raster.descriptions, kinds, strict=True)]
@@ -349,7 +349,7 @@ def _decode_jpeg(path: Path, version: tuple[int, int]) -> NDArray[np.uint8]:  # 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what reading a file may raise into one `InputError`."""
+    """Turn any error of reading a file into one `InputError`."""
     try:
         with rasterio.Env(**GDAL):
             yield
@@ -373,14 +373,14 @@ def find_damage(path: Path) -> str:
 
 
 def as_pixel(values: NDArray[np.floating], dtype: np.dtype[Any]) -> NDArray[np.generic]:
-    """Numbers in a pixel's dtype, rounded to what it can hold."""
+    """Numbers in a pixel's dtype, rounded and clipped to its range."""
     if np.issubdtype(dtype, np.integer):
         values = np.rint(values).clip(np.iinfo(dtype).min, np.iinfo(dtype).max)
     return values.astype(dtype)
 
 
 def find_missing(image: NDArray[np.generic], nodata: float | None) -> NDArray[np.bool_]:
-    """Where an image ``[C, h, w]`` has no data, bool ``[h, w]``: NaN or infinity in a band, or the file's no-data value.
+    """The pixels without data of an image ``[C, h, w]``, bool ``[h, w]``: NaN or infinity in a band, or the no-data value.
 
     All bands have to hold that value; where it can't be a reading, in floats or as a negative number, one is enough.
     """

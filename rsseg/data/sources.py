@@ -19,7 +19,7 @@ from shapely.geometry import box
 
 from rsseg.contract import InputError, nearest
 from rsseg.data.masks import Mask
-from rsseg.data.paths import find
+from rsseg.data.paths import find_files
 from rsseg.data.raster import new_raster
 from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import SPLITS
@@ -78,7 +78,7 @@ class Synthetic(Source):
         """The scenes of train, val or test; writes all of them if they are not there yet."""
         write_scenes(self.root, self.recipe, self.counts, self.seed)
         found = []
-        for (name,), path in find(self.root, "images/{name}.*").items():
+        for (name,), path in find_files(self.root, "images/{name}.*").items():
             if name.startswith(split):
                 found.append(Scene(name, path, tuple(self._mask(folder, name) for folder in self.folders)))
         return found

@@ -1,4 +1,4 @@
-"""How scenes are dealt out to training, validation and test."""
+"""Splits: the scenes of training, validation and test."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HEADER = {"name", "names", "image", "images", "image_id", "file", "filename", "f
 
 
 class Split:
-    """Which scenes train, validate and test.
+    """The scenes that train, validate and test.
 
     Args:
         parts: Per split one of these; None: `FRACTIONS`.
@@ -45,10 +45,10 @@ class Split:
             Where none of these is given for train, the rest trains. The images of the test part may be missing where only
             training and validation are asked for, except, where the rest trains, those of names without a slash.
         root: The folder that paths begin at.
-        skip: Leave out what list files name and is not there, instead of refusing it.
+        skip: Leave out names in list files that are not there, instead of refusing them.
 
     Attributes:
-        fold: What `in_fold` takes, where scenes are dealt to folds: the number of folds, and the one that validates.
+        fold: Where scenes are dealt to folds, see `in_fold`: the number of folds, and the one that validates.
 
     Raises:
         InputError: If the split can't be understood.
@@ -107,7 +107,7 @@ class Split:
     def owners(self, scenes: Sequence[Scene], asked: str | None = None) -> dict[str, str]:
         """The split of each scene, or block of one, that is in one, by name.
 
-        Many copies of a dataset come without its test part: what it names need not be there unless it is asked for.
+        Many copies of a dataset come without its test part: its files need not be there unless it is asked for.
         """
         owner = dict[str, str]()
         groups = dict(zip((scene.name for scene in scenes), group_names(scenes), strict=True))
@@ -132,7 +132,7 @@ class Split:
         hits = {pattern: self._named(scenes, pattern) for pattern in map(str, self.parts[split])}
         lost = [pattern for pattern, names in hits.items() if not names]
         misspelt = [pattern for pattern in lost if split != "test" or "/" not in pattern]  # a path: the folder is not there
-        if misspelt and "train" not in self.parts:  # what is not named trains: a misspelt name must not
+        if misspelt and "train" not in self.parts:  # scenes that are not named train: a misspelt name must not
             raise InputError(
                 f"dataset.source.split.{split}: no image's name is '{misspelt[0]}'; found {scenes[0].name} and so on. "
                 f"For all names that start so, write '{misspelt[0].rstrip('*')}*'"
@@ -145,7 +145,7 @@ class Split:
     def _named(self, scenes: Sequence[Scene], pattern: str) -> set[str]:
         """The scenes with a name, or else those whose names fit it as a pattern; with a slash it is the image's path."""
         names = {(s.image.relative_to(self.root).as_posix() if "/" in pattern else s.name): s.name for s in scenes}
-        return {names[text] for text in fitting(pattern, names)}
+        return {names[text] for text in matching_names(pattern, names)}
 
     def _listed(self, split: str, asked: str | None, scenes: Sequence[Scene]) -> set[str]:
         """The scenes that the list files of a split name, by their names or those of their files.
@@ -177,11 +177,11 @@ class Split:
         return found
 
 
-def fitting(pattern: str, names: Iterable[str]) -> set[str]:
+def matching_names(pattern: str, names: Iterable[str]) -> set[str]:
     """The names that a user's pattern stands for: that which is it, or else those that fit it.
 
     Example:
-        >>> sorted(fitting("tile[45]", ["tile4", "tile5"])), fitting("tile[4]", ["tile4", "tile[4]"])
+        >>> sorted(fitting("tile[45]", ["tile4", "tile5"])), matching_names("tile[4]", ["tile4", "tile[4]"])
         (['tile4', 'tile5'], {'tile[4]'})
     """
     texts, wanted = {name: normal(name) for name in names}, normal(pattern)
@@ -197,7 +197,7 @@ def _kind(part: Any) -> str:
 
 
 def called(scenes: Sequence[Scene]) -> dict[str, str]:
-    """Scenes by what lists may call them: their names, or those of their files, without endings, that no other scene has."""
+    """Scenes by their possible names in lists: their own, or those of their files, without endings, that no other scene has."""
     files = {
         (normal(path.stem), scene.name) for scene in scenes for path in (*scene.images, *(m.path for m in scene.masks if m))
     }
@@ -206,7 +206,7 @@ def called(scenes: Sequence[Scene]) -> dict[str, str]:
 
 
 def rows_of(path: Path, split: str) -> list[list[str]]:
-    """What each line of a list may name: the line, its cells, and all of these without folder and ending.
+    """The names that each line of a list may mean: the line, its cells, and all of these without folder and ending.
 
     It is a text file, with commas, or else semicolons or tabs, between cells, or a Parquet table. Where the first line has a
     column ``split``, the lines of that split count.
@@ -254,7 +254,7 @@ def propose_blocks(shape: tuple[int, int]) -> dict[str, Any]:
 
 
 def cut(length: int, side: int) -> list[int]:
-    """Where a line is cut into equal parts of about `side` pixels, with both ends: 0, 333, 666 and 1000 of 1000 by 300."""
+    """The cuts of a line into equal parts of about `side` pixels, with both ends: 0, 333, 666 and 1000 of 1000 by 300."""
     parts = max(1, round(length / side))
     return [length * i // parts for i in range(parts + 1)]
 

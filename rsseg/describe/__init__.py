@@ -1,1 +1,1 @@
-"""What a dataset holds, what to compare on it first, and which of its labels a trained model doubts."""
+"""Description of a dataset: its content, the losses to compare first, and the labels that a trained model doubts."""

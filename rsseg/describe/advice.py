@@ -1,4 +1,4 @@
-"""What is worth comparing first on a dataset: the field's rules of thumb as tables, held against what the census counted.
+"""Advice on what to compare first: the field's rules of thumb as tables, applied to the census.
 
 A rule of thumb is where a comparison starts, not how it ends: the last word has the sweep.
 """
@@ -25,10 +25,10 @@ THIN = 8  # a mean width of fewer pixels is thin: a quarter of such an object's 
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What the rules ask about a training split."""
+class SplitFacts:
+    """The facts of a training split that the rules ask about."""
 
-    kind: str  # what the masks are about, see `rsseg.task.Task.subject`
+    kind: str  # the subject of the masks, see `rsseg.task.Task.subject`
     frequent: str = ""  # the class with the most pixels
     rare: str = ""  # the class with the fewest, of those that occur
     ratio: float = 1.0  # pixels of the one for each of the other; multilabel: unlabelled ones for each of the label
@@ -40,8 +40,8 @@ class Facts:
     patchy: Sequence[str] = ()  # the classes that are missing from half of the scenes or more
 
     @classmethod
-    def of(cls, census: Census, task: Task, sizes: NDArray[np.int64], objects: Mapping[str, ObjectSizes]) -> Facts:
-        """Draw them from what was counted."""
+    def of(cls, census: Census, task: Task, sizes: NDArray[np.int64], objects: Mapping[str, ObjectSizes]) -> SplitFacts:
+        """Derive them from the counts."""
         names, counts = task.label_names, census.blocks.by_label(task)
         positive, valid = census.positives.sum(axis=0), census.valid.sum(axis=0)
         totals = task.label_counts(positive, valid)[0]
@@ -70,11 +70,11 @@ class Facts:
         )
 
 
-def _pixels(facts: Facts) -> bool:
+def _pixels(facts: SplitFacts) -> bool:
     return facts.kind in ("land cover", "foreground")
 
 
-SITUATIONS: Mapping[str, Callable[[Facts], bool]] = {
+SITUATIONS: Mapping[str, Callable[[SplitFacts], bool]] = {
     "land cover": lambda f: f.kind == "land cover",
     "buildings, roads, water": lambda f: f.kind == "foreground",
     "detection": lambda f: f.kind == "detection",
@@ -105,7 +105,7 @@ class Rule(NamedTuple):
 RULES: Mapping[str, Sequence[Rule]] = {
     "losses": (
         Rule("extreme imbalance", ("dice", "focal"), "{ratio:.3g} pixels of {frequent} for one of {rare}: weights of that "
-             "size let few pixels decide; Dice does not count what is rightly left out, focal fades easy pixels"),
+             "size let few pixels decide; Dice does not count true negatives, focal fades easy pixels"),
         Rule("thin objects", ("ce_lovasz",), f"{{thin}}: thinner than {THIN} pixels, so a quarter of them and more lie at an "
              "edge; Lovasz follows IoU itself, but beside CE: alone it was far behind on small buildings"),
         Rule("small objects", ("ce_lovasz",), f"{{small}}: mostly in objects below {SMALL} pixels, little in a mean over all "
@@ -115,13 +115,13 @@ RULES: Mapping[str, Sequence[Rule]] = {
         Rule("land cover", ("weighted_ce", "focal"), "every pixel has a class, so each is a sample: weighed by class, or by "
              "how hard it is"),
         Rule("buildings, roads, water", ("dice", "jaccard", "focal", "tversky", "ce_lovasz"),
-             "what is to be found is judged by its overlap, and the background must not outvote it"),
+             "the class is judged by its overlap, and the background must not outvote it"),
         Rule("thin objects", ("ce_dice_boundary", "dice_cl_dice", "ce_dice_skeleton_recall"), "{thin}: a mistake costs its "
              "distance to the edge; a gap costs its length; every pixel of a centre line counts; none is measured yet"),
         Rule("small objects", ("ce_dice_boundary",), "{small}: a false alarm costs its distance; not measured yet"),
         Rule("detection", ("centres",),
              "almost all places are empty, which its focal loss plays down; smooth L1 fits the boxes"),
-        Rule("regression", ("mse", "mae", "huber", "log_cosh"), "from what follows outliers to what does not mind them"),
+        Rule("regression", ("mse", "mae", "huber", "log_cosh"), "from the one that follows outliers to the robust ones"),
         Rule("if misses cost more than false alarms", ("tversky",),
              "its beta (misses) is larger than its alpha (false alarms): .7 and .3 unless you say otherwise"),
     ),
@@ -144,7 +144,7 @@ RULES: Mapping[str, Sequence[Rule]] = {
         Rule("buildings, roads, water", ("IoU of the class", "Dice"),
              "not accuracy: who finds nothing has {majority:.0%} of it; tune the threshold before comparing losses"),
         Rule("detection", ("F1", "average precision at an IoU of 0.5"),
-             "one of what is called found, by its centre; the other of all boxes, ranked by their score"),
+             "the first of the objects that are found, by their centres; the other of all boxes, ranked by their score"),
         Rule("regression", ("RMSE", "MAE"), "one minds outliers, the other does not"),
         Rule("thin objects", ("boundary IoU",), "for {thin} IoU hangs on one pixel at the edge"),
         Rule("classes that many scenes lack", ("IoU pooled over scenes",),
@@ -152,14 +152,14 @@ RULES: Mapping[str, Sequence[Rule]] = {
         Rule("scenes of very different size", ("IoU per scene",), "beside the pooled one, which the large scenes decide"),
     ),
 }  # fmt: skip
-"""Which losses to compare, the likeliest first; which windows to draw; what to judge by."""
+"""The rules: losses to compare, the likeliest first; windows to draw; scores to judge by."""
 
 
-def advise(about: str, facts: Facts) -> list[Rule]:
+def advise(about: str, facts: SplitFacts) -> list[Rule]:
     """The rules about something that hold, their reasons with the facts in them.
 
     Example:
-        >>> [rule.take[0] for rule in advise("losses", Facts("land cover", "land", "road", ratio=10))]
+        >>> [rule.take[0] for rule in advise("losses", SplitFacts("land cover", "land", "road", ratio=10))]
         ['weighted_ce', 'weighted_ce', 'tversky']
     """
     words = {key: ", ".join(value) if isinstance(value, list | tuple) else value for key, value in asdict(facts).items()}
@@ -167,11 +167,11 @@ def advise(about: str, facts: Facts) -> list[Rule]:
     return [rule._replace(why=rule.why.format(**words)) for rule in holding]
 
 
-def candidates(facts: Facts) -> list[str]:
-    """The losses worth comparing, the first ones first: of labels the plain loss and rsseg's default before what rules name.
+def candidates(facts: SplitFacts) -> list[str]:
+    """The losses worth comparing, the first ones first: of labels the plain loss and rsseg's default before those of the rules.
 
     Example:
-        >>> candidates(Facts("foreground", "background", "building", ratio=10))
+        >>> candidates(SplitFacts("foreground", "background", "building", ratio=10))
         ['ce', 'ce_dice', 'weighted_ce', 'dice', 'jaccard', 'focal', 'tversky', 'ce_lovasz']
     """
     named = [loss for rule in advise("losses", facts) if SITUATIONS[rule.situation] is not _pixels for loss in rule.take]

@@ -1,4 +1,4 @@
-"""What a folder of images and masks holds, found by looking: a dataset's config without a word from its user."""
+"""Discovery of images and masks in a folder: a dataset's config without a word from its user."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 MASK_WORDS = ("mask", "label", "annot", "ann_", "truth", "gt", "seg", "target", "reference", "lbl")
 IMAGE_WORDS = ("image", "img", "rgb", "ortho", "sat", "tile", "scene", "top", "s2", "s1", "input")
 WORDS = (*MASK_WORDS, *IMAGE_WORDS)
-"""What folders and file names are called that hold masks, and images."""
+"""Words in the names of folders and files that hold masks, and images."""
 
 WORD_FIRST = re.compile(rf"(?:(?:{'|'.join(WORDS)})[a-z]*(?:[ _-]+|(?=\d)|$))+", re.IGNORECASE)
 """The start of a name that says what the file is, as in mask_7, img7 and satellite_image_7, or all of it."""
@@ -41,7 +41,7 @@ FOLDER_WORDS = (*MASK_WORDS, "image", "img", "ortho", "rgb")
 """Those that tell folders apart; other folders are areas, or parts of a split."""
 
 PART = re.compile(r"(train|val|test)(?:ing|id|idation)?(?:[_-]?(?:data|set|images|scenes))?", re.IGNORECASE)
-"""What folders, and lists of names, are called that hold a part of a split."""
+"""The names of folders, and of lists of names, that hold a part of a split."""
 
 ANY = ".*"  # the ending in the pattern of images of several
 
@@ -52,14 +52,14 @@ LISTED = 5  # names of files in a sentence
 IN_FRACTIONS = "70 % train, 15 % validate, 15 % test, by groups"
 
 AREAS = {
-    r"([^/]+?)[ _-](?:r?\d+[ _-]c?\d+|part[ _-]?\d+|\d+)(?:[ _-][A-Za-z]+)?\.\w+$": "what stands before the number in the name",
+    r"([^/]+?)[ _-](?:r?\d+[ _-]c?\d+|part[ _-]?\d+|\d+)(?:[ _-][A-Za-z]+)?\.\w+$": "the part of the name before the number",
     r"([A-Za-z-]{3,})\d+\.\w+$": "the word in the name",
 }
-"""What the names of scenes of one area share: expressions for `dataset.source.group`, and the same in words."""
+"""Common parts of the names of scenes of one area: expressions for `dataset.source.group`, and the same in words."""
 
 
 @dataclass(frozen=True)
-class Kind:
+class FileKind:
     """Files that look alike: in folders of one structure, of one ending."""
 
     path: str  # the pattern of their paths, with fields for folders that differ and for the name; of one file its path
@@ -83,12 +83,12 @@ class Kind:
 
     @property
     def worded(self) -> int:
-        """How far their names say that they are masks: above 0; below it: images."""
+        """The evidence of their names: above 0 for masks, below it for images."""
         return sum(says(self.path, [word]) for word in MASK_WORDS) - sum(says(self.path, [word]) for word in IMAGE_WORDS)
 
 
 class Discovery(NamedTuple):
-    """A dataset's config, and what is believed of its folder and why, a sentence each."""
+    """A dataset's config, and the conclusions about its folder with their reasons, a sentence each."""
 
     config: dict[str, Any]
     beliefs: list[str]
@@ -109,7 +109,7 @@ def discover(root: Path, image_pattern: str = "", mask_pattern: str = "") -> Dis
         pairs += f" Not used: {', '.join(sorted(unread)[:LISTED])}."
     if len(shared) == 1:
         image, mask = (
-            Kind(files[0].relative_to(root).as_posix(), kind.files) for kind, files in ((image, images), (mask, masks))
+            FileKind(files[0].relative_to(root).as_posix(), kind.files) for kind, files in ((image, images), (mask, masks))
         )
         pairs = f"One image has a mask: {image.path}, {mask.path}."
     labels, of_masks = describe_masks(masks)
@@ -139,7 +139,7 @@ def discover(root: Path, image_pattern: str = "", mask_pattern: str = "") -> Dis
 
 
 def add_dataset(folder: Path, into: Path, name: str = "", image: str = "", mask: str = "") -> str:
-    """Write the config of a folder of images and masks, unless there is one of its name, and tell what was found.
+    """Write the config of a folder of images and masks, unless there is one of its name, and tell the conclusions.
 
     Args:
         folder: The folder.
@@ -165,13 +165,13 @@ def add_dataset(folder: Path, into: Path, name: str = "", image: str = "", mask:
         log.info("%s is there already and is used as it is: remove it to have it written again.", path)
     else:
         found = "".join(f"# - {belief}\n" for belief in beliefs)
-        head = f"# Found in {config['source']['root']} by rsseg describe; change what is wrong:\n{found}"
+        head = f"# Found in {config['source']['root']} by rsseg describe; correct it where it is wrong:\n{found}"
         write_text(path, head + OmegaConf.to_yaml(config))
         log.info("Config: %s. Look whether this is right, and give the classes their names.", path)
     return name
 
 
-def find_kinds(root: Path, by_start: bool = False, by_folder: bool = False) -> list[Kind]:
+def find_kinds(root: Path, by_start: bool = False, by_folder: bool = False) -> list[FileKind]:
     """The kinds of images and vector files below a folder: of one depth and ending, and one place by the words that say so.
 
     Words stand in folders, at the end of names and with `by_start` at their start; `by_folder`: any folders tell kinds apart.
@@ -189,7 +189,7 @@ def find_kinds(root: Path, by_start: bool = False, by_folder: bool = False) -> l
     by_ending = [places for endings in kinds.values() for places in endings.values()]
     every = [place for places in by_ending for place in places]
     if len(every) == 2:  # whatever they are called
-        return [Kind(str(place), {("",): root / place}) for place in every]
+        return [FileKind(str(place), {("",): root / place}) for place in every]
     found = [_kind(root, places, by_start) for places in by_ending]
     for endings in kinds.values():
         places = list(chain(*endings.values()))
@@ -217,7 +217,7 @@ def says(name: str, words: Iterable[str]) -> bool:
 
 
 def find_affixes(stem: str, by_start: bool) -> tuple[str, str]:
-    """What stands at the start of a name, if that is looked at, and at its end, and says what the file is."""
+    """The parts of a name that say what the file is: at its start, if that is looked at, and at its end."""
     first = WORD_FIRST.match(stem) if by_start else None
     head, last = first[0] if first else "", ""
     while (found := re.search(r"[ _-][A-Za-z0-9]+$", stem[len(head) :].removesuffix(last))) and says(found[0], WORDS):
@@ -225,7 +225,7 @@ def find_affixes(stem: str, by_start: bool) -> tuple[str, str]:
     return head, last
 
 
-def _kind(root: Path, places: Sequence[PurePosixPath], by_start: bool) -> Kind:
+def _kind(root: Path, places: Sequence[PurePosixPath], by_start: bool) -> FileKind:
     """The kind of files that lie in folders of one depth."""
     pattern, fields = list[str](), list[int]()
     for level, names in enumerate(zip(*(place.parts[:-1] for place in places), strict=True)):
@@ -240,19 +240,19 @@ def _kind(root: Path, places: Sequence[PurePosixPath], by_start: bool) -> Kind:
         name = place.stem[len(head) : len(place.stem) - len(last)]
         files[*(place.parts[level] for level in fields), name.lower()] = root / place
     pattern.append(f"{head}{'{name}' * bool(name)}{last}{ANY if len(endings) > 1 else places[0].suffix}")
-    return Kind("/".join(pattern), files)
+    return FileKind("/".join(pattern), files)
 
 
-def given_pair(root: Path, image: str, mask: str) -> tuple[Kind, Kind, list[Kind]]:
+def given_pair(root: Path, image: str, mask: str) -> tuple[FileKind, FileKind, list[FileKind]]:
     """The images and masks that fit a user's patterns, and the kinds of all files."""
     source = Files(str(root), image, mask, split={"train": 1.0}, on_missing="skip")
     masks = {key: own.path for key, scene in zip(source.images, source.every, strict=True) if (own := scene.mask_of(0))}
     if not masks:
         raise InputError(f"{root}: no file fits mask={mask} with the fields of an image that fits image={image}")
-    return Kind(image, source.images), Kind(mask, masks), find_kinds(root)
+    return FileKind(image, source.images), FileKind(mask, masks), find_kinds(root)
 
 
-def find_pair(root: Path) -> tuple[Kind, Kind, list[Kind]]:
+def find_pair(root: Path) -> tuple[FileKind, FileKind, list[FileKind]]:
     """The images and the masks that belong together, and the kinds of all files, told apart by more until some pair."""
     for by_start, by_folder in ((False, False), (True, False), (False, True)):
         kinds = find_kinds(root, by_start, by_folder)
@@ -265,7 +265,7 @@ def find_pair(root: Path) -> tuple[Kind, Kind, list[Kind]]:
     )
 
 
-def best_pair(root: Path, kinds: Sequence[Kind]) -> tuple[Kind, Kind] | None:
+def best_pair(root: Path, kinds: Sequence[FileKind]) -> tuple[FileKind, FileKind] | None:
     """The kinds of images and masks that belong together; None if there are none.
 
     Words and values tell masks from images; of datasets that lie beside each other the one with most pairs is taken, and of
@@ -276,7 +276,7 @@ def best_pair(root: Path, kinds: Sequence[Kind]) -> tuple[Kind, Kind] | None:
         shared = len(image.files.keys() & mask.files.keys())
         if not shared and mask.vectors and len(mask.files) == 1:  # one for all images
             (file,) = mask.files.values()
-            mask, shared = Kind(file.relative_to(root).as_posix(), dict.fromkeys(image.files, file)), len(image.files)
+            mask, shared = FileKind(file.relative_to(root).as_posix(), dict.fromkeys(image.files, file)), len(image.files)
         alike = (image.fields == mask.fields or not mask.fields) and {*image.files.values()}.isdisjoint(mask.files.values())
         if alike and 2 * shared >= len(mask.files) and not image.vectors:
             likely = mask.worded - image.worded, mask.drawn > image.drawn, shared, -len(image.files) - len(mask.files)
@@ -303,7 +303,7 @@ def describe_images(paths: Sequence[Path]) -> str:
 
 
 def find_blocks(image: Path) -> tuple[dict[str, Any], str]:
-    """The split of a single image into spatial blocks, and what is believed."""
+    """The split of a single image into spatial blocks, and the conclusion."""
     shape = open_raster(image).shape
     split = propose_blocks(shape)
     side, buffer = split["blocks"], split["buffer"]
@@ -320,11 +320,11 @@ def find_blocks(image: Path) -> tuple[dict[str, Any], str]:
     return split, belief
 
 
-def find_split(root: Path, image: Kind, labelled: Collection[tuple[str, ...]]) -> tuple[dict[str, Any] | None, str, str]:
+def find_split(root: Path, image: FileKind, labelled: Collection[tuple[str, ...]]) -> tuple[dict[str, Any] | None, str, str]:
     """The split of the images in a config, of which some are `labelled`.
 
     It is the patterns or lists of the parts, None for a split by fractions; then the only folder that is read, empty for all;
-    and what is believed.
+    and the conclusions.
     """
     folder = str(PurePosixPath(image.path).parent)
     at = image.fields.index("part") if "{part}" in folder else None
@@ -347,11 +347,11 @@ def find_split(root: Path, image: Kind, labelled: Collection[tuple[str, ...]]) -
 
 
 def find_group(paths: Sequence[str], least: int, pattern: str = "") -> tuple[str | None, str]:
-    """What scenes of one area share, None if nothing is seen; and what is believed. By their pattern folders may be areas."""
+    """The common part of the names of scenes of one area, None if none is seen; and the conclusion. Folders may be areas."""
     looked_for = {"(.*)/": "a folder"} | AREAS if re.search(r"\{(?!part\}).*/", pattern) else AREAS
     for expression, what in looked_for.items():
         found = [match[1] for path in paths if (match := re.search(expression, path, re.IGNORECASE))]
         areas = len(set(found))
         if len(found) == len(paths) and least <= areas <= len(paths) / 2 and not all(map(part_of, found)):
             return expression, f"Scenes of one area share {what}: {areas} areas, such as {found[0]}."
-    return None, "Every scene is taken for an area of its own; dataset.source.group says what neighbours share."
+    return None, "Every scene is taken for an area of its own; dataset.source.group names areas of several scenes."

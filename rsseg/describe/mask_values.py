@@ -1,4 +1,4 @@
-"""What masks hold, by the values in some of them: labels, colours, a threshold, or vectors."""
+"""Values of masks: labels, colours, a threshold, or vectors, by a look at some masks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rsseg.data.masks import VECTORS
 from rsseg.data.raster import Raster, alpha_band, has_palette, open_raster
 
 LOOKED_AT = 24  # files that are looked into
-SIDE = 2048  # the largest height and width of what is looked at of a mask
+SIDE = 2048  # the largest height and width of the part of a mask that is looked at
 MANY = 32  # more values than these are no labels
 STRAY = 1e-5  # the share of pixels below which a colour is taken for a slip of the pen
 UNLISTED = 0.02  # the share of pixels whose colours need not be among the labels where masks are blurred, as in a JPEG
@@ -34,11 +34,11 @@ def spread_out(paths: Sequence[Path]) -> list[Path]:
 
 
 def describe_masks(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
-    """What a config says of masks, by the values in some; and what is believed, a sentence each."""
+    """The settings of a config for masks, by the values in some of them; and the conclusions, a sentence each."""
     looked = spread_out(paths)
     one: dict[str, Any] = {"task": "binary", "classes": ["foreground"], "mask_values": None, "ignore_values": None}
     if looked[0].suffix.lower() in VECTORS:
-        return one, ["Masks are vectors: every feature is the class; source.attribute names what tells several apart."]
+        return one, ["Masks are vectors: every feature is the class; source.attribute names the attribute of several classes."]
     coloured = any(has_colours(path) for path in looked)
     counts = sum((count_values(path, coloured) for path in looked), Counter[Any]())
     values, some = sorted(counts), f"in {len(looked)} of {len(paths)} masks"
@@ -53,10 +53,10 @@ def describe_masks(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
     ignored = [value for value in whole if value not in labels]
     beliefs = [f"Masks hold {list_shares(counts, whole)} {some}{f'; not labelled: {ignored}' if ignored else ''}."]
     if IGNORE not in whole and max(labels, default=0) < IGNORE:
-        ignored.append(IGNORE)  # what is seen in other masks perhaps
+        ignored.append(IGNORE)  # perhaps in masks that were not looked at
     if len(labels) == 1:
         labels = sorted({0, labels[0] or 1})
-        beliefs.append(f"Only one label is seen; {labels} are taken for the labels: add what others there are.")
+        beliefs.append(f"Only one label is seen; {labels} are taken for the labels: add the others.")
     if len(labels) == 2:
         return one | {"mask_values": labels, "ignore_values": ignored}, beliefs
     classes = [f"class_{value}" for value in labels]
@@ -94,7 +94,7 @@ def has_colours(path: Path) -> bool:
     """Whether a mask's pixels are colours: three bands that differ, or a palette whose numbers are no labels from 0 on.
 
     Raises:
-        InputError: If other bands differ, of which a folder does not say what they are.
+        InputError: If other bands differ, whose meaning a folder does not tell.
     """
     raster = open_raster(path)
     if has_palette(raster):
@@ -113,7 +113,7 @@ def has_colours(path: Path) -> bool:
 
 
 def count_values(path: Path, coloured: bool) -> Counter[Any]:
-    """How many pixels have each value, or each colour as "#rrggbb"."""
+    """The number of pixels of each value, or of each colour as "#rrggbb"."""
     raster, window = Raster(path), middle(path)
     if not coloured:
         pixels, nodata = raster.read([1], window), raster.nodata
@@ -123,7 +123,7 @@ def count_values(path: Path, coloured: bool) -> Counter[Any]:
         values, numbers = np.unique(pixels[known], return_counts=True)
         return Counter(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
     pixels, hidden = raster.read_colours(window), raster.hidden([1, 2, 3], window)
-    if len(np.unique(pixels[:, hidden], axis=1).T) > 1:  # a background has one colour: these are what an editor left there
+    if len(np.unique(pixels[:, hidden], axis=1).T) > 1:  # a background has one colour: these are an editor's remains
         pixels = pixels[:, ~hidden]
     colours, numbers = np.unique(pixels.reshape(3, -1), axis=1, return_counts=True)
     return Counter({hex_colour(colour): number for colour, number in zip(colours.T.tolist(), numbers.tolist(), strict=True)})

@@ -3,7 +3,7 @@
 Confident learning (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068): a class's threshold is the mean probability that
 the model gives it where it is labelled. A label is suspicious if, of the classes above their thresholds, the most probable one
 is another. So a class that the model is rarely sure of needs less probability than one that it knows well. For a class that
-it does not know at all nearly none would do: what is suggested has to be more probable than the labelled class besides.
+it does not know at all nearly none would do: the suggested class has to be more probable than the labelled class besides.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def describe_noise(run: Path, split: str = "val", trust: Sequence[str] = ()) -> 
         model, store = open_labelled(folder, setup, split)
         if split == "train":
             log.warning(
-                "The model has trained on these labels and may have learnt their faults: what it contradicts all the same is "
+                "The model has trained on these labels and may have learnt their faults: those that it still contradicts are "
                 "worth a look, but a label that is not listed may be wrong too."
             )
         else:

@@ -33,16 +33,16 @@ PIXELS = 1 << 25  # about how many pixels of a split are looked at: of a larger 
 
 Objects: TypeAlias = NDArray[np.float64]
 """``[3, N]``: of each object its area in pixels, the sum over its pixels of the distance from their centre to its edge, and 1
-unless the border of what was looked at cuts it off, else 0."""
+unless the border of the part that was looked at cuts it off, else 0."""
 
 
-def find(has: NDArray[np.bool_]) -> Objects:
+def find_regions(has: NDArray[np.bool_]) -> Objects:
     """The connected regions (also across corners) of a mask bool ``[H, W]``. Its border counts as an edge.
 
     Example:
         >>> mask = np.zeros((9, 40), bool)
         >>> mask[2:4, 5:35] = mask[7, 7] = True
-        >>> find(mask).tolist()
+        >>> find_regions(mask).tolist()
         [[60.0, 1.0], [30.0, 0.5], [1.0, 1.0]]
     """
     if not has.any():
@@ -87,7 +87,7 @@ class ObjectSizes:
             strip w pixels wide (w + 1/w for odd w, as pixels have one centre) and two thirds of the diameter for a disc;
             NaN without any.
         small: The share of the class's pixels that lie in objects of fewer than `SMALL` pixels; NaN without any.
-        specks: How many objects of fewer than `SPECK` pixels lie wholly inside what was looked at.
+        specks: The number of objects of fewer than `SPECK` pixels that lie wholly inside the part that was looked at.
     """
 
     count: int
@@ -107,7 +107,7 @@ class ObjectSizes:
 
         Example:
             >>> strip = np.pad(np.ones((4, 200), bool), 3)
-            >>> round(ObjectSizes.of(find(strip)).width, 1)
+            >>> round(ObjectSizes.of(find_regions(strip)).width, 1)
             4.0
         """
         speck = objects[0] < SPECK
@@ -142,7 +142,7 @@ def pieces(sizes: NDArray[np.int64], seed: int, most: int = PIXELS) -> list[tupl
 def survey(store: Store, seed: int) -> tuple[list[ObjectSizes], float]:
     """Look for the objects of each class, piece by piece, in threads; also the share of the pixels that was looked at.
 
-    An object that the border of a piece goes through counts with what is seen of it, once on either side.
+    An object that the border of a piece cuts counts with its visible part, once on either side.
     """
     taken, task, title = pieces(store.sizes, seed), store.task, "looking for objects"
     pixels, whole = sum(window.height * window.width for _, window in taken), int(store.sizes.prod(axis=1).sum())
@@ -151,9 +151,11 @@ def survey(store: Store, seed: int) -> tuple[list[ObjectSizes], float]:
         scene, window = piece
         layer = store.arrays(scene)[1].get(task.target)
         if layer is None:
-            return [find(np.zeros((0, 0), bool))] * task.channels
+            return [find_regions(np.zeros((0, 0), bool))] * task.channels
         target = np.asarray(layer[..., *window.toslices()])
-        return find_boxes(target, task) if isinstance(task, Centres) else [find(has) for has in task.class_masks(target)]
+        return (
+            find_boxes(target, task) if isinstance(task, Centres) else [find_regions(has) for has in task.class_masks(target)]
+        )
 
     log.info("%s in %.3g Mpx, %.3g %% of the train split", title, pixels / 1e6, 100 * pixels / whole)
     with ThreadPoolExecutor(cores()) as pool, progress(taken, title) as steps:

@@ -1,4 +1,4 @@
-"""A dataset described: what its splits hold, hints of label noise, and which losses, sampling and metric to begin with."""
+"""A dataset described: the content of its splits, hints of label noise, and the losses, sampling and metric to begin with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rsseg.data.census import PERCENTILES
 from rsseg.data.groups import describe_few_groups, group_names
 from rsseg.data.store import Store
 from rsseg.dataset import open_data, open_test
-from rsseg.describe.advice import COMPARED, EXTREME, MODERATE, RULES, THIN, Facts, Rule, advise, candidates
+from rsseg.describe.advice import COMPARED, EXTREME, MODERATE, RULES, THIN, Rule, SplitFacts, advise, candidates
 from rsseg.describe.objects import SMALL, SPECK, ObjectSizes, survey
 from rsseg.files import write_json
 from rsseg.pictures.portrait import COLUMNS, draw_dataset
@@ -65,7 +65,7 @@ def describe(config: Any, out: Path | None = None, overrides: list[str] | None =
 def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, overrides: Sequence[str]) -> None:
     """Describe the splits of a dataset; print it, and write ``description.json`` and ``description.png``.
 
-    Of several targets the stores' first one is described. Tables and picture leave out what does not occur in train.
+    Of several targets the stores' first one is described. Tables and picture leave out classes that do not occur in train.
     """
     train = stores["train"]
     called = train.scenes[0].named_bands()
@@ -77,7 +77,7 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
     groups = {split: group_names(stores[split].scenes) for split in ("train", "val")}
     splits = {split: split_facts(store, bands) for split, store in stores.items()}
     in_folds = setup.plain["dataset"]["folds"] is not None
-    facts = Facts.of(train.census, task, train.sizes, objects)
+    facts = SplitFacts.of(train.census, task, train.sizes, objects)
     advice, losses = {about: advise(about, facts) for about in RULES}, candidates(facts)
     description = {
         "dataset": setup.dataset.name,
@@ -102,7 +102,7 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
 
 
 def present_labels(store: Store) -> list[int]:
-    """The places in `Task.label_names` of what occurs in a split."""
+    """The places in `Task.label_names` of the labels that occur in a split."""
     positive, valid = store.census.positives.sum(axis=0), store.census.valid.sum(axis=0)
     return np.flatnonzero(store.task.label_counts(positive, valid)[0]).tolist()
 
@@ -151,7 +151,7 @@ def split_facts(store: Store, names: Mapping[int, str]) -> dict[str, Any]:
 
 
 def hints_of_noise(splits: Mapping[str, Any], objects: Mapping[str, ObjectSizes]) -> list[str]:
-    """What may be wrong with the labels, one sentence each; classes that a split lacks were named when it was opened."""
+    """Suspicions about the labels, one sentence each; classes that a split lacks were named when it was opened."""
     hints = [
         f"{name}: {own.specks:,} specks of fewer than {SPECK} pixels beside {own.count:,} objects: {own.speck_share:.1%} of "
         "its regions"
@@ -166,7 +166,7 @@ def hints_of_noise(splits: Mapping[str, Any], objects: Mapping[str, ObjectSizes]
 
 
 def _place_of_loss(setup: Setup, target: str) -> str:
-    """Where the loss of a target is chosen: that of its first head, if the dataset has several targets."""
+    """The place where the loss of a target is chosen: that of its first head, if the dataset has several targets."""
     heads = [head for head, task in setup.tasks.items() if task.target == target]
     return f"loss@model.heads.{heads[0]}.loss" if heads and len(setup.dataset.tasks) > 1 else "loss"
 

@@ -35,7 +35,7 @@ def draw_dataset(
 ) -> None:
     """Write a PNG of class shares, their spread over scenes, bands, object sizes and widths, and windows with their labels.
 
-    `description` is what ``description.json`` holds, `rows` are windows of train, the rest is as for `draw_windows`.
+    `description` is the content of ``description.json``, `rows` are windows of train, the rest is as for `draw_windows`.
     """
     splits, objects, limits = (description[key] for key in ("splits", "objects", "limits"))
     classes, bands = splits["train"]["classes"], splits["train"]["bands"]
@@ -63,7 +63,7 @@ def draw_dataset(
 
 
 def _draw_classes(axes: Sequence[Axes], task: Task, tints: Mapping[str, str], splits: Mapping[str, Any]) -> None:
-    """How much there is of each class in every split, and in the scenes of train."""
+    """The share of each class in every split, and in the scenes of train."""
     key, of_scene = ("pixels", "objects in each") if task.directed else ("share", "share per")
     shares = {
         split: [part["classes"][name][key] / (part["scenes"] if task.directed else 1) for name in tints]
@@ -80,7 +80,7 @@ def _draw_classes(axes: Sequence[Axes], task: Task, tints: Mapping[str, str], sp
 def _draw_objects(
     axes: Sequence[Axes], tints: Mapping[str, str], objects: Mapping[str, Mapping[str, Any]], limits: Mapping[str, float]
 ) -> None:
-    """How large and how wide the objects of each class are, and how many are specks."""
+    """The sizes and widths of the objects of each class, and the number of specks."""
     counted = {f"{name} ({sizes['count']:,})": tints[name] for name, sizes in objects.items()}
     sizes = list(objects.values())
     ranges(axes[0], counted, [own["pixels"] for own in sizes], f"object area, px: 5-95 %, median (dashed: {limits['small']})")

@@ -10,7 +10,7 @@ from tiny import compose, mask_file, write_tif
 from rsseg.assembly import make_setup
 from rsseg.contract import InputError
 from rsseg.data.files import Files
-from rsseg.data.paths import find, path_pattern
+from rsseg.data.paths import find_files, path_pattern
 from rsseg.files import read_text
 
 
@@ -131,7 +131,7 @@ def test_what_is_half_written_is_no_scene(tmp_path):
     pixels = np.zeros((1, 8, 8), np.uint8)
     for name in ("a/one.tif", "a/.two.1f.part.tif", ".scenes.1f.part/three.tif"):
         write_tif(tmp_path / name, pixels)
-    assert [path.name for path in find(tmp_path, "**/{name}.tif").values()] == ["one.tif"]
+    assert [path.name for path in find_files(tmp_path, "**/{name}.tif").values()] == ["one.tif"]
 
 
 def test_a_list_of_names_from_another_system(tmp_path):

@@ -7,7 +7,7 @@ from tiny import CONFIGS
 from rsseg.data.blocks import Blocks
 from rsseg.data.census import BandStatistics, Census
 from rsseg.describe import advice
-from rsseg.describe.advice import RULES, SITUATIONS, Facts, advise, candidates
+from rsseg.describe.advice import RULES, SITUATIONS, SplitFacts, advise, candidates
 from rsseg.describe.objects import ObjectSizes
 from rsseg.task import make_task
 
@@ -24,7 +24,7 @@ def facts_of(task, classes, scenes, objects=None):
     else:
         valid, ignored = np.full_like(positives, 10_000), np.zeros(len(scenes), int)
     blocks = Blocks(np.column_stack([positives, ignored]).astype(np.uint16), sizes)
-    return Facts.of(Census(positives, valid, BANDS, blocks, None, None), task, sizes, objects or {})
+    return SplitFacts.of(Census(positives, valid, BANDS, blocks, None, None), task, sizes, objects or {})
 
 
 def situations(about, facts):
@@ -95,11 +95,11 @@ def test_plain_lovasz_came_behind_and_is_recommended_nowhere():
     ("regression", 1, ["mse", "mae", "huber", "log_cosh"]),
 ])  # fmt: skip
 def test_the_losses_of_each_task(kind, ratio, expected):
-    assert candidates(Facts(kind, "a", "b", ratio)) == expected
+    assert candidates(SplitFacts(kind, "a", "b", ratio)) == expected
 
 
 def test_costly_misses_are_named_but_yours_to_decide():
-    facts = Facts("land cover", "a", "b")
+    facts = SplitFacts("land cover", "a", "b")
     assert "if misses cost more than false alarms" in situations("losses", facts)
     assert "tversky" not in candidates(facts)
 
