@@ -475,5 +475,5 @@ def test_bands_of_masks_that_are_no_colours(tmp_path, bands, dtype):
 def test_patterns_have_the_slashes_of_configs_on_any_system(monkeypatch):
     files = {(part, "a"): Path(f"{part}/images/a.tif") for part in ("train", "val")}
     monkeypatch.setattr(discovery, "Path", PureWindowsPath)
-    split, *_ = discovery.find_split(Path(), discovery.Kind("{part}/images/{name}.tif", files), files)
+    split, *_ = discovery.find_split(Path(), discovery.FileKind("{part}/images/{name}.tif", files), files)
     assert split == {"train": ["train/images/*"], "val": ["val/images/*"]}
