@@ -80,7 +80,7 @@ def _training(found: Findings) -> list[str]:
 
 
 def _runs(found: Findings) -> list[str]:
-    """Runs that are left out or missing, and differences between runs beside their plan."""
+    """Runs that are left out or missing, and differences between runs that the plan does not vary."""
     comparison, notes = found.comparison, []
     if comparison.different:
         notes.append(f"The rows differ in {listed(comparison.different)} as well: a lead may not be the loss's.")

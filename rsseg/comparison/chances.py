@@ -22,17 +22,17 @@ class Chances(NamedTuple):
 
     mean: Array  # the expected score on other seeds and groups
     best: Array  # the probability that the loss is the best one
-    regret: Array  # the expected loss of choosing it instead of the best one
+    regret: Array  # the expected score that is lost by choosing the loss instead of the best one
 
 
 def shrink(found: Estimates, draws: int = 8000, seed: int = 0) -> Chances | None:
     """Each loss's expected score, probability of being the best and regret: a normal hierarchical model of the losses' means.
 
-    The true means are a sample of a normal distribution whose centre and width are not known; the ratio of its variance to
-    theirs is uniform (Daniels 1999). Of observed means that differ no more than by chance little is believed, so that the
-    best of many is not taken for as good as it looks (Gelman et al. 2013, section 5.4). Losses that are surely behind the
-    best are left out of that sample: one collapsed loss would make it so wide that all other differences were believed.
-    Error variances of single losses are derived from those of their differences. None where these are not known.
+    The true means are drawn from a normal distribution of unknown centre and width; the share of error in the variance of an
+    observed mean has a uniform prior (Daniels 1999). Observed means that differ no more than by chance are shrunk strongly,
+    which corrects the best of many for the winner's curse (Gelman et al. 2013, section 5.4). Losses that are surely behind the
+    best do not inform the distribution: one collapsed loss would widen it so much that the other means were hardly shrunk.
+    Error variances of single losses are derived from those of their differences. Returns None if these are not known.
     """
     values, variance = found.mean.value, found.difference.variance
     losses = len(values)
@@ -49,7 +49,7 @@ def shrink(found: Estimates, draws: int = 8000, seed: int = 0) -> Chances | None
     freedom = min(float(np.median(found.difference.freedom[upper])), 1e6)
     scale = freedom / chi2.ppf((np.arange(40) + 0.5) / 40, freedom)
     step = (np.arange(60) + 0.5) / 60
-    share = step**3  # of the variance of a mean that is error, closer where it is small: one loss may be far behind the others
+    share = step**3  # the error's share of a mean's variance, on a grid that is finer near 0: losses may lie far apart
     error = scale[:, None, None] * errors  # [scales, 1, L]
     width = (scale * errors.mean())[:, None] * (1 - share) / share  # [scales, shares]
     spread = error + width[..., None]
@@ -77,14 +77,14 @@ def shrink(found: Estimates, draws: int = 8000, seed: int = 0) -> Chances | None
 class Reach(NamedTuple):
     """The smallest difference that a sweep can detect, and how many more seeds or groups separate the best two losses."""
 
-    gaps: tuple[float, float]  # the detectable difference of the pair where it is smallest, and where it is largest
+    gaps: tuple[float, float]  # the smallest and the largest detectable difference among all pairs
     limit: str  # "seeds" or "groups": the larger part of the variance of the best two's difference
-    seeds: int | None  # per loss, that would tell the best two apart if they differ as here; None: none below `MOST`
-    groups: int | None  # the same by more groups alone, with the seeds that there are
+    seeds: int | None  # seeds per loss that would separate the best two if they differ as observed; None: `MOST` or more
+    groups: int | None  # groups that would separate them with the present seeds; None: `MOST` or more
 
 
 def reach(found: Estimates, groups: int) -> Reach | None:
-    """The reach of a comparison with so many groups; None where no difference has a variance."""
+    """The reach of a comparison with this number of groups; None if the variance of a difference is not known."""
     losses, seeds = found.values.shape
     spread = found.difference
     if losses < 2 or np.isnan(spread.variance).any():
@@ -94,11 +94,11 @@ def reach(found: Estimates, groups: int) -> Reach | None:
     best, second = found.order[:2]
     gap, variance, freedom = (float(x[best, second]) for x in (abs(spread.value), spread.variance, spread.freedom))
     share = float(ratio(spread.of_seeds, spread.of_seeds + spread.of_groups)[best, second])  # of the variance, due to seeds
-    due = min(share**2 / (seeds - 1), 1 / freedom)  # Welch: each part's addend to one over the freedom
+    due = min(share**2 / (seeds - 1), 1 / freedom)  # Welch: the seeds' term in the sum for 1 / freedom
     of_seeds, of_groups = (share, due), (1 - share, 1 / freedom - due)
 
     def enough(now: int, own: tuple[float, float], other: tuple[float, float]) -> int | None:
-        """The smallest number from `now` on whose interval is narrower than the gap, as `own` part of the variance shrinks."""
+        """The smallest number, at least `now`, at which the interval is narrower than the gap; only part `own` shrinks."""
         number = np.arange(now, MOST)
         times = number / now
         left = own[0] / times + other[0]

@@ -39,10 +39,10 @@ def between(effects: ArrayLike, variances: ArrayLike) -> float:
 
 
 def pool(effects: ArrayLike, variances: ArrayLike, losses: int = 2) -> tuple[float, float, float]:
-    """The mean effect over datasets like these, and its 95 % interval among those of all pairs of so many losses.
+    """The mean effect over similar datasets and its 95 % interval, which is simultaneous for all pairs of `losses` losses.
 
-    Datasets are random: effects are weighted by one over their own variance and that between datasets, and the interval is
-    Hartung, Knapp, Sidik and Jonkman's (2001), which holds for a handful of datasets, but never narrower than without it.
+    Random effects: the weight of an effect is one over the sum of its own variance and that between datasets. The interval is
+    that of Hartung, Knapp, Sidik and Jonkman (2001) for a handful of datasets, but never narrower than without their factor.
 
     Example:
         >>> [round(x, 2) for x in pool([0.1, 0.2, 0.3], [0.0001] * 3)]
@@ -62,22 +62,22 @@ class AcrossDatasets:
     """Losses compared over several datasets. L losses, D datasets."""
 
     found: dict[str, Findings]  # of each dataset
-    labels: list[str]  # the losses that all of them have
+    labels: list[str]  # the losses that all datasets share
     scores: Array  # [L, D], means over seeds
-    lead: Interval  # [L, L], how much better the row's loss is over datasets like these; ends NaN where nothing may be claimed
+    lead: Interval  # [L, L], the lead of the row's loss over the column's on similar datasets; ends NaN: nothing is claimed
     ranks: Array  # [L, D], 1 is the best
 
     @property
     def order(self) -> list[int]:
-        """The losses by their mean rank, equal ones by how far they are ahead of the others."""
+        """The indices of the losses by mean rank; ties are ordered by their lead over the others."""
         return [int(i) for i in np.lexsort([-self.lead.value.sum(1), self.ranks.mean(1).round(9)])]
 
 
 def across_datasets(found: Mapping[str, Findings]) -> AcrossDatasets:
-    """Compare losses over several datasets, by the findings of each.
+    """Compare losses over several datasets, from the findings by dataset.
 
     Raises:
-        InputError: If there is one dataset alone, no two losses are on all of them, or they are ranked by different measures.
+        InputError: If there is only one dataset, all share fewer than two losses, or they are ranked by different measures.
     """
     first, *others = found.values()
     if not others:
@@ -103,7 +103,7 @@ def across_datasets(found: Mapping[str, Findings]) -> AcrossDatasets:
 
 
 def turns(across: AcrossDatasets) -> list[tuple[str, str, str, str]]:
-    """Pairs of losses whose order surely turns, with a dataset where the first is ahead and one where the second is."""
+    """Pairs of losses whose order surely reverses: both labels, a dataset where the first leads, one where the second does."""
     sure: dict[tuple[str, str], list[str]] = {}
     for name, each in across.found.items():
         low = each.ranked.lead().low
@@ -135,7 +135,7 @@ def across_answer(across: AcrossDatasets) -> list[str]:
 
 
 def across_table(across: AcrossDatasets) -> pd.DataFrame:
-    """One row per loss, by mean rank: its score on each dataset, and how far it is behind the first on datasets like these."""
+    """One row per loss, by mean rank: its score on each dataset, and the lead of the first loss over it on similar datasets."""
     table = pd.DataFrame(across.scores, index=pd.Index(across.labels, name="loss"), columns=list(across.found))
     table.insert(0, "mean_rank", across.ranks.mean(1))
     lead = across.lead[across.order[0]]

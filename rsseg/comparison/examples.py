@@ -17,7 +17,7 @@ from rsseg.task import Task
 FILE = "windows.npz"
 
 DRAWN = 3
-"""Windows that are drawn of each comparison."""
+"""The number of windows that are drawn per comparison."""
 
 
 def write_examples(
@@ -26,9 +26,9 @@ def write_examples(
     palettes: Mapping[str, Sequence[str] | None],
     shown: Sequence[int] | None,
 ) -> None:
-    """Keep windows, by head, with the prediction of a run's best checkpoint, in the folder of its records.
+    """Save windows, by head, with the prediction of a run's best checkpoint into the folder of its records.
 
-    Of their bands those are kept that pictures show.
+    Only the bands that pictures show are saved.
 
     Raises:
         UnwritableError: If they can't be written.
@@ -44,10 +44,10 @@ def write_examples(
 
 
 def draw_examples(runs: Sequence[Path], names: Sequence[str], head: str, task: Task, path: Path) -> None:
-    """Draw the windows that some runs predict most differently, one of each scene before two of one.
+    """Draw the windows that the runs predict most differently; each scene's first window comes before any second one.
 
     Raises:
-        InputError: If a run kept none, or others.
+        InputError: If a run saved no windows, or other windows than the first run.
     """
     rows, palette = list[Row](), list[str]()
     for run in runs:

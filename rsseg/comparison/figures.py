@@ -25,13 +25,13 @@ from rsseg.savefig import plain_text
 from rsseg.savefig import save as write_figure
 
 BLUE, RED, INK, GREY, BAND = "#0072b2", "#d55e00", "#3c3c3c", "#9a9a9a", "#ebebeb"
-"""Of differences blue is surely better, red surely worse, and ink neither."""
+"""Colours of differences: blue is surely better, red is surely worse, ink is neither."""
 
 TERMS = ("#e69f00", "#009e73", "#cc79a7", "#56b4e9", GREY, "#444444")
 """Colours of a loss's terms; these and the first two are from Okabe and Ito's palette."""
 
 WIDTH = 5.2
-"""Inches of a figure, with type of ten points."""
+"""The width of a figure in inches; its text is ten points high."""
 
 RULES: Any = {
     "font.size": 10, "axes.titlesize": 9, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.axisbelow": True,
@@ -42,7 +42,7 @@ RULES: Any = {
 
 
 def draw_all(found: Findings, tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
-    """Every figure that there is something to draw in, by the name of its file."""
+    """All figures that have data to show, by file name without ending."""
     figures = {"forest": draw_forest(found)} if len(found.labels) > 1 else {}
     figures["curves"] = draw_curves(found, tables["checkpoints"])
     several = found.terms.groupby("loss")["term"].transform("nunique") > 1
@@ -130,7 +130,7 @@ def mark(axis: Axes, found: Interval, shift: float = 0.0, marker: str = "o") -> 
 
 
 def wrap(name: str, width: int = 20) -> str:
-    r"""A name broken into lines; line breaks of its own stay.
+    r"""A name wrapped into lines of at most `width` characters; its own line breaks are kept.
 
     Example:
         >>> wrap("focal_dice sampler=Balanced")
@@ -140,12 +140,12 @@ def wrap(name: str, width: int = 20) -> str:
 
 
 def lines_of(names: Sequence[str]) -> int:
-    """The most lines that a name has."""
+    """The largest number of lines among the names."""
     return max(name.count("\n") for name in names) + 1
 
 
 def rows(names: Sequence[str], titles: Sequence[str], across: str, legend: float = 0.0) -> tuple[Figure, list[Axes]]:
-    """A figure of rows, the first on top, with panels side by side that share them; `legend` inches are left above."""
+    """A figure of labelled rows, the first on top, in panels side by side; `legend` inches are reserved above them."""
     labels, titles, across = [wrap(name) for name in names], [wrap(title, 15) for title in titles], wrap(across, 64)
     height = len(labels) * max(0.3, 0.165 * lines_of(labels) + 0.1)
     figure = canvas(height + 0.5 + legend + 0.17 * lines_of([across]) + 0.15 * lines_of(titles))
@@ -162,7 +162,7 @@ def rows(names: Sequence[str], titles: Sequence[str], across: str, legend: float
 
 
 def panels(titles: Sequence[str], across: str, up: str, share_y: bool = True) -> tuple[Figure, list[Axes]]:
-    """A figure of equal panels in two or three columns that share the axis below; surplus axes are hidden."""
+    """A figure of equal panels in two or three columns with a common x axis; surplus axes are hidden."""
     number, columns = len(titles), 2 if len(titles) < 7 else 3
     lines, titles = -(-number // columns), [wrap(title, 48 // columns) for title in titles]
     figure = canvas((3.6 / columns + 0.14 * lines_of(titles)) * lines + 0.4)
@@ -180,7 +180,7 @@ def panels(titles: Sequence[str], across: str, up: str, share_y: bool = True) ->
 
 
 def canvas(height: float) -> Figure:
-    """An empty figure, whose pixels are points until it is saved."""
+    """An empty figure of 72 dpi, so that a pixel is a point while it is laid out."""
     return Figure(figsize=(WIDTH, height), dpi=72, layout="constrained")
 
 
@@ -189,12 +189,12 @@ def save(figure: Figure, path: Path) -> str:
     drawn = io.BytesIO()
     with plain_text(figure), mpl.rc_context(RULES):
         figure.draw_without_rendering()
-        figure.set_layout_engine(None)  # it is laid out: not again for each format
+        figure.set_layout_engine(None)  # the layout is done: saving must not repeat it
         write_figure(figure, path, dpi=150)
         figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
     return data_uri("svg+xml", drawn.getvalue())
 
 
 def data_uri(kind: str, content: bytes) -> str:
-    """A picture as a page holds it."""
+    """A picture as a data URI, to be embedded in a page."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -29,17 +29,17 @@ TUNED, GAIN = "tuned", "gain"
 class Findings:
     """The results of a comparison, each computed on first use. L losses, R seeds, S scenes, G groups, C classes.
 
-    Every score is of scenes that did not choose the checkpoint: see `rsseg.comparison.records.Records.at`.
+    Every score is computed on scenes that did not choose the checkpoint: see `rsseg.comparison.records.Records.at`.
 
     Args:
         comparison: The runs.
         metric: The measure that ranks the losses, see `rsseg.comparison.measures.measures`; empty: `Task.score`.
         without: Classes that are left out of means; empty: those that the runs leave out.
         equal_within: Losses whose scores differ by less are practically equal.
-        trivial: By name, the counts ``[S, C, N]`` of trivial predictions on the same scenes.
+        trivial: The counts ``[S, C, N]`` of trivial predictions on the same scenes, by name.
 
     Raises:
-        InputError: For a metric that there is not, or that not every run recorded.
+        InputError: If the metric does not exist, has no value in these scenes, or was not recorded by every run.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class Findings:
         self.labels, self.seeds = comparison.labels, comparison.seeds
         first = comparison.runs[0][0]
         self.scenes, self.groups, self.task = first.records.scenes, first.records.groups, first.task
-        self.validated = set(self.scenes) == set(first.data["scenes"]["val"])  # whether they are those that chose checkpoints
+        self.validated = set(self.scenes) == set(first.data["scenes"]["val"])  # whether these scenes chose the checkpoints
         self.metric = metric = metric or self.task.score
-        self.tuned_for = metric if metric in self.task.class_scores else self.task.score  # of thresholds
+        self.tuned_for = metric if metric in self.task.class_scores else self.task.score  # the score that thresholds maximise
         self.counts: Array = self._each(lambda run: run.records.at("fixed"))
         self.without = list(without or first.without)
-        self.lone = self._lone()  # classes in about one group, whose variance can't be known: they are in no mean either
+        self.lone = self._lone()  # classes in about one group, of unknown variance: means leave them out too
         left_out = [*self.without, *self.lone]
         self.metrics, self.measures = metrics(self.task, left_out), measures(self.task, left_out, metric)
         if not self.task.real:
@@ -76,16 +76,16 @@ class Findings:
             raise InputError(f"metric={metric}: it has no value in the {len(self.scenes)} scenes that are scored; take another")
 
     def _lone(self) -> list[str]:
-        """The classes of fewer than two effective groups, where others have more."""
+        """The classes with fewer than `RARE` effective groups; none if that is true of all classes."""
         pixels = sum_groups(metrics(self.task)[self.task.score].pixels(self.counts[0, 0]), self.groups)
         good = {c: n for c, n in zip(self.task.classes, effective_groups(pixels), strict=True) if c not in self.without}
-        rare = min(RARE, 0.75 * len(pixels))  # of two groups the effective number is two at most
+        rare = min(RARE, 0.75 * len(pixels))  # with two groups, the effective number is at most two
         found = [name for name, number in good.items() if number < rare]
         return found if any(number >= rare for number in good.values()) else []
 
     @property
     def leaves_out(self) -> list[str]:
-        """The classes that the ranking metric leaves out: none where it is no mean over classes, as kappa of all of them."""
+        """The classes that the ranking metric leaves out; none if it is not a mean over classes, such as kappa."""
         metric = self.metrics.get(self.metric)
         kept = len(self.task.classes) - len({*self.without, *self.lone})
         mean = metric is None or (isinstance(metric.classes, list) and len(metric.classes) == kept > 1)
@@ -103,29 +103,29 @@ class Findings:
 
     @property
     def ranked(self) -> Estimates:
-        """Every loss by the measure that they are ranked by."""
+        """The estimates of every loss by the measure that ranks the losses."""
         return self.estimates[self.metric]
 
     @property
     def tuned(self) -> Estimates | None:
-        """Every loss at thresholds, or biases, tuned on the other half of the groups; None where some run has none."""
+        """The estimates at thresholds, or biases, tuned on the other half of the groups; None if a run has no tuned counts."""
         return self.estimates.get(TUNED)
 
     @property
     def gain(self) -> Estimates | None:
-        """The change of each loss's score by that tuning."""
+        """The estimates of the change of each loss's score by tuning; None if a run has no tuned counts."""
         return self.estimates.get(GAIN)
 
     @property
     def order(self) -> list[int]:
-        """The losses, best first, as they are without tuning."""
+        """The indices of the losses, best first, without tuning."""
         return self.ranked.order
 
     @cached_property
     def tune(self) -> bool:
         """Whether to tune: the best tuned loss is better than the best untuned one, and tuning surely helps one of the two.
 
-        False where thresholds are not tuned for the metric that losses are ranked by.
+        False if thresholds are not tuned for the metric that ranks the losses.
         """
         if self.tuned is None or self.metric != self.tuned_for or not self.ranked.claims:
             return False
@@ -142,7 +142,7 @@ class Findings:
 
     @property
     def advised(self) -> Estimates:
-        """Every loss as it is best used: tuned, where that helps."""
+        """The estimates for the advised use of the losses: at tuned thresholds or biases if `tune`, else untuned."""
         return self.tuned if self.tune and self.tuned is not None else self.ranked
 
     @property
@@ -152,12 +152,12 @@ class Findings:
 
     @property
     def blocks(self) -> int:
-        """The side in pixels of the blocks of images that the scenes are; 0: scenes are whole images."""
+        """The side in pixels of the blocks that images are cut into, each block a scene; 0: scenes are whole images."""
         return side_of_blocks(self.comparison.runs[0][0].config.dataset)
 
     @cached_property
     def chances(self) -> Chances | None:
-        """Each loss's probability of being the best, as it is best used, and its expected regret."""
+        """Each loss's expected score, probability of being the best, and expected regret, for the advised use (`advised`)."""
         return shrink(self.advised)
 
     @cached_property
@@ -167,7 +167,7 @@ class Findings:
 
     @cached_property
     def residual(self) -> Array:
-        """The expected score of the best loss minus each tuned run's, ``[L, R]``; NaN where some are not tuned."""
+        """The expected score of the best loss minus each tuned run's score, ``[L, R]``; NaN if a run has no tuned counts."""
         if self.tuned is None:
             return np.full(self.ranked.values.shape, np.nan)
         found = shrink(self.tuned)
@@ -176,7 +176,7 @@ class Findings:
 
     @cached_property
     def optimism(self) -> Array:
-        """Each run's excess score on the scenes that chose its checkpoint, ``[L, R]``; NaN of another split's scenes."""
+        """Each run's excess score on the scenes that chose its checkpoint, ``[L, R]``; NaN for another split."""
         if self.metric not in self.metrics or not self.validated:
             return np.full(self.ranked.values.shape, np.nan)
         metric = self.metrics[self.metric]
@@ -185,12 +185,12 @@ class Findings:
 
     @cached_property
     def last_is_best(self) -> NDArray[np.bool_]:
-        """Whether the best checkpoint of each run is its last one, ``[L, R]``: it may not be trained enough."""
+        """Whether the best checkpoint of each run is its last one, bool ``[L, R]``: such a run may be undertrained."""
         return self._each(lambda run: run.records.last_is_best).astype(bool)
 
     @cached_property
     def collapsed(self) -> NDArray[np.bool_]:
-        """Whether the best checkpoint of each run gives every pixel the same label, ``[L, R]``; of labels alone."""
+        """Whether each run's best checkpoint gives every pixel the same label, bool ``[L, R]``; False for real values."""
         if self.task.real:
             return np.zeros(self.counts.shape[:2], dtype=bool)
         hits, wrong, missed, rest = np.moveaxis(self.counts.sum(2), -1, 0)  # [L, R, C]
@@ -202,13 +202,13 @@ class Findings:
 
     @cached_property
     def tau(self) -> Array:
-        """See `rank_alignment`, by the mean of the exact validation losses of both halves, ``[L, R]``."""
+        """The `rank_alignment` of each run's validation loss, the mean of both halves, with its score, ``[L, R]``."""
         metric = self.metrics[self.tuned_for]
         return self._each(lambda run: rank_alignment(present_mean(run.records.own), metric.quality(run.records.counts)))
 
     @cached_property
     def selection_regret(self) -> Array:
-        """The cost of choosing each run's checkpoint by its validation loss, ``[L, R]``; see the function of this name."""
+        """The cost of choosing each run's checkpoint by its validation loss, ``[L, R]``; see the function below."""
         quality = self.metrics[self.tuned_for].quality
         return self._each(lambda run: selection_regret(run.records.own, run.records.counts, run.records.first, quality))
 
@@ -220,7 +220,7 @@ class Findings:
 
     @cached_property
     def panel_values(self) -> Array:
-        """The values of the panel at the best checkpoints, mean over the halves of the scenes, ``[L, R, panel]``."""
+        """The values of the panel's losses at each best checkpoint, means over both halves, ``[L, R, len(panel)]``."""
 
         def of(run: Run) -> Array:
             records = run.records
@@ -247,7 +247,7 @@ def selection_regret(
     the regret can be negative. NaN if a half has no checkpoint with a loss, or none with a score.
 
     Args:
-        losses: ``[checkpoints, 2]``, the validation loss on each half. A loss over all scenes would know those that score.
+        losses: ``[checkpoints, 2]``, the validation loss on each half. A loss over all scenes would leak the scoring half.
         counts: ``[checkpoints, scenes, classes, N]``.
         first: Which scenes are the first half.
         quality: From counts to scores ``[checkpoints]``, more is better.
@@ -270,7 +270,7 @@ def selection_regret(
 def term_shares(comparison: Comparison) -> pd.DataFrame:
     """Each term's share of the gradient's norm at each of `PLACES` and its one-step gain, by loss and step; means over seeds.
 
-    Of the validations that all seeds have; a gain that was not recorded is NaN.
+    Only validations that all seeds have are included; a gain that was not recorded is NaN.
     """
     parts = []
     for run in comparison.all_runs:

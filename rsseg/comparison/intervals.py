@@ -1,8 +1,8 @@
 """Confidence intervals of losses and of their differences, from sums over independent groups of scenes.
 
-Seeds and groups are crossed: every seed is scored on the same groups, and a hard group is hard for all. So both are drawn,
-independently, and one draw of groups serves all seeds and losses (Owen and Eckles 2012). A score is computed anew from the
-drawn groups' sums. Intervals of differences hold for all pairs of losses at once (Games and Howell 1976).
+Seeds and groups are crossed: every seed is scored on the same groups, and a hard group is hard for all seeds. So both are
+drawn independently, and one draw of groups serves all seeds and losses (Owen and Eckles 2012). A score is computed from the
+sums of the drawn groups. Intervals of differences hold for all pairs of losses at once (Games and Howell 1976).
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from rsseg.comparison.measures import Measure
 from rsseg.metrics.average import Array, present_mean, ratio
 
 CLAIMED = 3
-"""With fewer seeds no loss is said to be better than another."""
+"""The least number of seeds per loss at which one loss may be called better than another."""
 
 SEEDS = 5
-"""With fewer a comparison is exploratory."""
+"""A comparison with fewer seeds per loss is exploratory."""
 
 RARE = 2.0
-"""A class of fewer `effective_groups` is left out of means: its variance can't be known."""
+"""A class with fewer `effective_groups` is left out of means: its variance can't be estimated."""
 
 CHUNK = 2**19
-"""Numbers that are summed at a time."""
+"""About how many values `_draw` sums at a time, to bound its memory."""
 
 
 def effective_groups(mass: ArrayLike) -> Array:
-    """The effective number of groups of each part (Kish 1965): ``(sum m)^2 / sum m^2``, their number if all weigh alike.
+    """The effective number of groups of each part (Kish 1965): ``(sum m)^2 / sum m^2``; their number if masses are equal.
 
-    From mass ``[groups, parts]``, such as the pixels of each class, to ``[parts]``; NaN for a part that occurs nowhere.
+    Takes the mass ``[groups, parts]``, such as the pixels of each class; returns ``[parts]``, NaN for a part without mass.
 
     Example:
         >>> effective_groups([[5, 9], [5, 0], [5, 1], [5, 0]]).round(2).tolist()
@@ -49,7 +49,7 @@ def effective_groups(mass: ArrayLike) -> Array:
 
 
 def sum_groups(sums: ArrayLike, groups: ArrayLike, axis: int = 0) -> Array:
-    """Sums of scenes ``[..., scenes, ...]`` added up over the group of each, in the order in which groups occur first.
+    """Sums by scene ``[..., scenes, ...]`` added up by group along `axis`, groups in the order of their first scenes.
 
     Example:
         >>> sum_groups([[1, 2], [3, 4], [5, 6]], ["a", "b", "a"]).tolist()
@@ -63,7 +63,7 @@ def sum_groups(sums: ArrayLike, groups: ArrayLike, axis: int = 0) -> Array:
 
 @dataclass(frozen=True)
 class Interval:
-    """Estimates with the ends of their intervals: arrays of one shape, the ends NaN where they are not known."""
+    """Estimates and the ends of their intervals: arrays of one shape; ends are NaN where they are not known."""
 
     value: Array
     low: Array
@@ -88,16 +88,16 @@ class Interval:
 
 @dataclass(frozen=True)
 class Spread:
-    """Estimates and the variance that other seeds and other groups would give them; arrays of one shape, NaN: not known."""
+    """Estimates and their variance over other seeds and groups: arrays of one shape, NaN where it is not known."""
 
     value: Array
     of_seeds: Array  # the part of the variance that is due to the seeds
-    of_groups: Array  # and to the groups
+    of_groups: Array  # the part that is due to the groups
     variance: Array
     freedom: Array  # the degrees of freedom of the variance
 
     def interval(self, losses: int = 0, level: float = 0.95) -> Interval:
-        """Student's interval, or one of those of all pairs of so many losses, which hold together with this confidence."""
+        """Student's intervals; with `losses`, simultaneous intervals for all pairs of that many losses, of this level."""
         factor = critical(losses, self.freedom, level) if losses else student.ppf(0.5 + level / 2, self.freedom)
         half = factor * np.sqrt(self.variance)
         return Interval(self.value, self.value - half, self.value + half)
@@ -109,14 +109,14 @@ INVERSE = np.linspace(0, 1, 13) ** 2
 
 @lru_cache(maxsize=64)
 def _log_quantile(losses: int, level: float) -> CubicSpline:
-    """The logarithm of Tukey's quantile over the root of 2, by one over the degrees of freedom."""
+    """The logarithm of Tukey's quantile divided by the root of 2, as a function of one over the degrees of freedom."""
     return CubicSpline(INVERSE, np.log(studentized_range.ppf(level, losses, 1 / np.maximum(INVERSE, 1e-9)) / np.sqrt(2)))
 
 
 def critical(losses: int, freedom: ArrayLike, level: float = 0.95) -> Array:
     """The half width, in standard deviations, at which the intervals of all pairwise differences hold together.
 
-    Tukey's studentized range with each pair's own degrees of freedom (Games and Howell 1976), interpolated in one over these.
+    Tukey's studentized range with each pair's own degrees of freedom (Games and Howell 1976), interpolated over their inverse.
 
     Example:
         >>> critical(2, [4, 10]).round(2).tolist(), critical(8, 10).round(2).tolist()  # of one pair it is Student's t
@@ -126,12 +126,12 @@ def critical(losses: int, freedom: ArrayLike, level: float = 0.95) -> Array:
 
 
 def moderate(variance: Array, freedom: Array, independent: int) -> tuple[Array, Array]:
-    """Variances drawn together by as much as they look alike, and the degrees of freedom that they have then (Smyth 2004).
+    """Moderated variances, shrunk towards a common value, and their degrees of freedom (Smyth 2004).
 
-    With a handful of seeds some of many pairs would have far too small a variance by chance. They are taken for unlike by as
-    much as their logarithms vary beyond chance and one standard error of it: without that, of three losses with three seeds
-    some pair is falsely told apart in 8 % of sweeps and not in 5. Of positive variances ``[N]`` so many are `independent`:
-    together they have no more degrees of freedom than these.
+    With a handful of seeds, some of many pairs have far too small a variance by chance. True variances are taken to vary by
+    the excess of the variance of their logarithms over chance plus one standard error: without that margin, with three losses
+    and three seeds, some pair is falsely told apart in 8 % of sweeps instead of 5 %. Only `independent` of the positive
+    variances ``[N]`` are independent, which limits the degrees of freedom.
 
     Example:
         >>> moderate(np.array([1.0, 1.2, 0.7]), np.full(3, 4.0), 2)[1].tolist()  # no more unlike than by chance
@@ -161,32 +161,32 @@ class Estimates:
 
     @property
     def order(self) -> list[int]:
-        """The losses, best first."""
+        """The indices of the losses, best first."""
         return [int(i) for i in np.argsort(-self.measure.sign * self.mean.value, kind="stable")]
 
     @property
     def behind(self) -> list[int]:
-        """The losses that are surely behind the best one, the nearest first; none where nothing may be claimed."""
+        """The indices of the losses that are surely behind the best one, the nearest first; none without `claims`."""
         first, *others = self.order
         low = self.lead().low[first]
         return [i for i in others if low[i] > 0]
 
     @property
     def claims(self) -> bool:
-        """Whether there are seeds enough to say that one loss is better than another."""
+        """Whether there are enough seeds to call one loss better than another."""
         return len(self.values[0]) >= CLAIMED
 
     @property
     def score(self) -> Interval:
-        """The mean over seeds with its own 95 % interval, cut to where scores can lie: no true value lies beyond."""
+        """The mean over seeds with its own 95 % interval, clipped to the measure's limits."""
         found, (low, high) = self.mean.interval(), self.measure.limits
         return replace(found, low=np.maximum(found.low, low), high=np.minimum(found.high, high))
 
     def lead(self, level: float = 0.95, pooled: bool = True) -> Interval:
-        """The lead of the row's loss over the column's, above 0 where it is better: simultaneous intervals; NaN of few seeds.
+        """The lead ``[L, L]`` of the row's loss over the column's, positive if better, with simultaneous intervals.
 
-        Degrees of freedom are those of all pairs together. By their own alone, not `pooled`, intervals are wider, and hold
-        where losses vary very differently.
+        Ends are NaN below `CLAIMED` seeds. If `pooled`, degrees of freedom are those after `moderate`. Otherwise each pair has
+        its own: intervals are wider, and valid even if the variances of the losses differ strongly.
         """
         spread = self.difference
         if not pooled and self.own_freedom is not None:
@@ -197,22 +197,22 @@ class Estimates:
 
 
 def estimate(sums: Array, measure: Measure, draws: int = 2000, seed: int = 0) -> Estimates:
-    """Compare every loss with every other, by draws of seeds and groups.
+    """Compare every loss with every other by a bootstrap over seeds and groups.
 
-    Groups get random weights, uniform among all that sum to 1 (the Bayesian bootstrap, Rubin 1981): none is ever left out, so
-    that every draw is a mean over the same classes. Over n groups the draws of a class vary ``(n - 1) / (n + 1)`` times as
-    much as its scores of other groups would, n being its `effective_groups`. So each class's draws are widened by its own
-    factor before the mean is taken, and its own degrees of freedom count by its share of the variance: one rare class does
-    not make the rest uncertain. Seeds are drawn with replacement, one fewer than there are, since so many draws vary as the
-    mean of the whole sample does. Seed r of all losses shares weights and windows, so it is drawn for all of them.
+    Groups get random weights, uniform among all that sum to 1 (the Bayesian bootstrap, Rubin 1981): no group is ever left out,
+    so every draw is a mean over the same classes. With n `effective_groups`, a class's draws have ``(n - 1) / (n + 1)`` times
+    the variance of its score over other groups. So the draws of each class are widened by its own factor before the mean is
+    taken, and its degrees of freedom count by its share of the variance: one rare class does not make the others uncertain.
+    One seed fewer than there are is drawn, with replacement: the mean of so many draws has the variance of the sample's mean.
+    Seed r has the same initial weights and windows for all losses, so it is drawn for all of them together.
 
-    Where there are three losses or more, the variances of their differences are `moderate`, but none made smaller than it is.
+    With three losses or more, the variances of differences go through `moderate`, but are never reduced.
 
     Args:
-        sums: ``[L, R, groups, ...]``, from which the score is computed.
+        sums: The sums ``[L, R, groups, ...]`` from which the score is computed.
         measure: The score.
-        draws: Of the bootstrap.
-        seed: Of the draws.
+        draws: The number of bootstrap draws.
+        seed: The seed of the random generator.
 
     Example:
         >>> from rsseg.comparison.measures import measures
@@ -248,7 +248,7 @@ def estimate(sums: Array, measure: Measure, draws: int = 2000, seed: int = 0) ->
 
 
 def _moderated(difference: Spread) -> Spread:
-    """Differences ``[L, L]`` with variances that are `moderate`, but none smaller than it is; of two losses as they are."""
+    """Differences ``[L, L]`` whose variances went through `moderate` but are never reduced; unchanged for two losses."""
     variance, freedom = difference.variance.copy(), difference.freedom.copy()
     upper = np.triu_indices(len(variance), 1)
     mean = variance[upper].mean() if len(variance) > 2 else 0.0
@@ -261,7 +261,7 @@ def _moderated(difference: Spread) -> Spread:
 
 
 def _draw(sums: Array, measure: Measure, draws: int, seed: int) -> Array:
-    """Bootstrap draws of every loss's mean over seeds of each part of a score, ``[draws, L, P]``."""
+    """Bootstrap draws ``[draws, L, P]`` of the parts of a score, means over seeds."""
     rng = np.random.default_rng(seed)
     losses, seeds, groups = sums.shape[:3]
     weights = rng.dirichlet(np.ones(groups), draws)
@@ -275,7 +275,7 @@ def _draw(sums: Array, measure: Measure, draws: int, seed: int) -> Array:
 
 
 def _of_differences(covariance: Array) -> Array:
-    """The variances of differences, of covariances ``[L, L, ...]``; rounding errors become 0."""
+    """The variances of pairwise differences, from covariances ``[L, L, ...]``; rounding errors become 0."""
     own = np.moveaxis(np.diagonal(covariance), -1, 0)
     both = own[:, None] + own
     found = both - covariance - covariance.swapaxes(0, 1)

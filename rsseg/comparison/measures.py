@@ -20,7 +20,7 @@ from rsseg.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class Measure(Metric):
-    """A metric of a run: a function of sums over scenes, which its records hold; a factor common to all changes nothing."""
+    """A metric of a run as a function of recorded sums over scenes; it is invariant to scaling all sums by one factor."""
 
     sums: Callable[[Records], Array | None]  # [S, ...], to be added up over scenes; None or NaN: not recorded
 
@@ -41,7 +41,7 @@ class Measure(Metric):
 
 
 def of_metric(metric: Metric, point: str = "fixed", label: str = "") -> Measure:
-    """A score of counts at an operating point."""
+    """The measure of a metric of the counts at an operating point."""
     pooled = Measure(**vars(metric), sums=lambda records: records.at(point)[..., metric.classes, :])
     if metric.by_scene:
         pooled = replace(
@@ -54,7 +54,7 @@ def of_metric(metric: Metric, point: str = "fixed", label: str = "") -> Measure:
 
 
 def of_tuning(metric: Metric, point: str) -> Measure:
-    """The change of a score by tuning, drawn together: sums are counts before and after, ``[S, 2, classes, 3]``."""
+    """The change of a metric by tuning, as one measure; its sums are counts before and after, ``[S, 2, classes, N]``."""
     return replace(
         of_metric(metric, point, f"{metric.label} gained by tuning"),
         sums=lambda records: np.stack([records.at("fixed"), records.at(point)], axis=1)[..., metric.classes, :],
@@ -67,8 +67,8 @@ def of_tuning(metric: Metric, point: str) -> Measure:
 def calibration_measures(task: Task) -> dict[str, Measure]:
     """Measures that compare losses but do not rank them: calibration errors and Brier score, see `rsseg.metrics.calibration`.
 
-    Of exclusive classes ``ece`` is of the probability of the predicted class, else of those of the labels; ``class_ece`` is
-    the mean over classes, where there are several.
+    For exclusive classes, ``ece`` is the error of the predicted class's probability, else that of all labels' probabilities;
+    ``class_ece``, the mean over classes, is included only if there are several.
 
     Example:
         >>> from rsseg.task import Binary
@@ -84,7 +84,7 @@ def calibration_measures(task: Task) -> dict[str, Measure]:
 
 
 def calibration_measure(name: str, label: str) -> Measure:
-    """A score of `rsseg.metrics.calibration.SCORES`."""
+    """The measure of a score in `rsseg.metrics.calibration.SCORES`."""
     parts, pixels = SCORES[name]
     score = Metric(label, name, slice(None), parts, pixels, higher_is_better=False, limits=(0.0, np.inf))
     return Measure(**vars(score), sums=lambda records: records.calibration.get(name))
@@ -104,10 +104,10 @@ def measures(task: Task, without: Sequence[str] = (), ranked_by: str = "") -> di
     Args:
         task: The head's task.
         without: Classes that are left out of means.
-        ranked_by: One of `rsseg.metrics.metrics`, or of labels boundary_iou; empty: `Task.score`.
+        ranked_by: One of `rsseg.metrics.metrics`, or boundary_iou for labels; empty: `Task.score`.
 
     Raises:
-        InputError: If losses can't be ranked by it.
+        InputError: If losses can't be ranked by `ranked_by`.
     """
     known = {name: metric for name, metric in metrics(task, without).items() if metric.higher_is_better is not None}
     usual, ranked_by = USUAL[task.counted], ranked_by or task.score
@@ -121,20 +121,20 @@ def measures(task: Task, without: Sequence[str] = (), ranked_by: str = "") -> di
 
 
 def scene_sums(values: Array) -> Array:
-    """The score of each scene, 0 for one that has none, and whether it has one: ``[..., scenes]`` to ``[..., scenes, 2]``."""
+    """Each scene's score (0 if it is NaN) and whether it is known (1 or 0): ``[..., scenes]`` to ``[..., scenes, 2]``."""
     known = ~np.isnan(values)
     return np.stack([np.where(known, values, 0), known], axis=-1)
 
 
 CHECKPOINTS = 6
-"""Of fewer checkpoints no rank correlation is given."""
+"""The least number of checkpoints for a rank correlation."""
 
 
 def rank_alignment(losses: ArrayLike, scores: ArrayLike) -> float:
     """The rank correlation of a falling loss and a rising metric: Kendall's tau-b over a run's checkpoints, NaN left out.
 
-    1: the loss orders them as the metric does. NaN for fewer than `CHECKPOINTS` checkpoints, or where one never changes.
-    Checkpoints of one run are no sample: the spread over several runs says how sure it is.
+    1: loss and metric order the checkpoints alike. NaN for fewer than `CHECKPOINTS` checkpoints, or if either is constant.
+    Checkpoints of one run are not independent: judge the uncertainty by the spread over several runs.
 
     Example:
         >>> round(rank_alignment([6, 5, 4, 3, 2, 1], [0.1, 0.2, 0.3, 0.4, 0.6, 0.5]), 3)

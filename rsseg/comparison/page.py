@@ -38,7 +38,7 @@ def html_table(table: pd.DataFrame, kinds: pd.DataFrame | None = None, title: st
 
 
 def html_figure(pictures: Mapping[str, str], name: str, caption: str) -> str:
-    """A figure as HTML, of pictures as data URIs by name; empty where there is none of this name."""
+    """A picture as an HTML figure; `pictures` are data URIs by name. Empty if there is no picture of this name."""
     if name not in pictures:
         return ""
     said = escape(caption)

@@ -12,11 +12,11 @@ from rsseg.comparison.runs import Run, grouped
 from rsseg.config.plan import FOLD, LOSS, SEED, Plan, as_text, read_plan
 
 CODE = "code of rsseg"
-"""The row of the table of differences for the code that made a run."""
+"""The name of the code in the table of differences."""
 
 
 def plans_of(runs: Iterable[Run]) -> dict[Path, Plan]:
-    """The plans of the folders that runs lie in."""
+    """The plans by folder, of the folders that hold the runs; folders without a plan are left out."""
     plans = {folder: read_plan(folder) for folder in dict.fromkeys(run.folder.parent for run in runs)}
     return {folder: plan for folder, plan in plans.items() if plan}
 
@@ -28,7 +28,7 @@ def unlike(runs: Sequence[Run], facts: Callable[[Run], Mapping[str, str]]) -> pd
 
 
 def differing(runs: Sequence[Run]) -> pd.DataFrame:
-    """The settings that some runs differ in, in the config's order; one that a run lacks is none."""
+    """The settings in which some runs differ, in the config's order; a setting that a run lacks is ``none``."""
     absent = dict.fromkeys((key for run in runs for key in run.settings), "none")
     return unlike(runs, lambda run: absent | run.settings)
 
@@ -36,7 +36,7 @@ def differing(runs: Sequence[Run]) -> pd.DataFrame:
 def differences(runs: Sequence[Run], plans: Mapping[Path, Plan]) -> pd.DataFrame:
     """The differences of runs that their plans do not vary: settings, training data, code and libraries.
 
-    A setting is varied by design where every run has a plan that varies it, and runs of one row share it.
+    A setting is varied by design if every run has a plan that varies it, and all runs of a row share its value.
     """
     own = {run.folder: plan for run in runs if (plan := plans.get(run.folder.parent)) and run.folder in plan.runs}
 
@@ -104,9 +104,9 @@ def table_of(different: pd.DataFrame, most: int = 12) -> str:
 
 
 def one_plan(runs: Sequence[Run], plans: Mapping[Path, Plan], places: Sequence[Path], different: Collection[str]) -> Plan:
-    """The plan of all runs: the settings that their own plans vary, further differences, and those of losses of one name.
+    """The joint plan of all runs: settings that their plans vary, the `different` ones, and those of losses with one label.
 
-    Of a plan that lies in one of `places`, where runs were looked for, all runs are meant, those that were not begun too.
+    If a plan's folder is one of `places` or below it, all its runs are included, also those that have not begun.
     """
     named_by = [key for key in different if not (key.startswith("model.heads.") and "heads" in different)]
     told: dict[Path, dict[str, str]] = {}

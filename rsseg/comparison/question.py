@@ -17,7 +17,7 @@ class Question:
     metric: str = ""  # ranks the losses, see rsseg.comparison.measures.measures; empty: Task.score, IoU or RMSE
     head: str = ""  # the head that is compared; empty: the first of each run
     without: list[str] = field(default_factory=list)  # classes that means leave out; empty: those that the runs leave out
-    split: str = "val"  # the scenes that score the chosen checkpoints: each half of val by those of the other, or test
+    split: str = "val"  # scenes that score: val, where each half scores checkpoints that the other half chose, or test
     equal_within: float = EQUAL  # losses whose scores differ by less are practically equal
     allow_different: bool = False  # compare runs although they differ in settings that no plan varies
     trust: list[str] = field(default_factory=list)  # packages whose classes the runs' configs may name

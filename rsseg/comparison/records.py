@@ -28,10 +28,10 @@ PLACES = ("logits", "layer")
 """The places of gradients: the logits, and the last layer that all terms share."""
 
 CALIBRATED = ("ece", "class_ece", "brier")
-"""The further arrays of heads with labels at the chosen checkpoints; see `rsseg.metrics.calibration.calibration_sums`."""
+"""Further recorded arrays of heads with labels at the chosen checkpoints; see `rsseg.metrics.calibration.calibration_sums`."""
 
 POINTS = ("fixed", "iou", "dice", "contours")
-"""Operating points: 0.5 or the argmax; the thresholds (biases) that were tuned for IoU, or Dice; the bands along contours."""
+"""Operating points: 0.5 or the argmax; thresholds (biases) tuned for IoU; those tuned for Dice; bands along contours at 0.5."""
 
 
 class RecordError(InputError):
@@ -44,32 +44,32 @@ class RecordError(InputError):
 
 @dataclass(frozen=True)
 class Records:
-    """The records of one head of a run, V validations of S scenes; the runs of all folds may be one.
+    """The records of one head of a run, V validations of S scenes; or of all folds' runs, see `concatenate`.
 
-    At `POINTS`, `chosen` holds the counts of each scene by the checkpoint, and thresholds, that were chosen on the half that it
-    is not in; NaN where a point was not counted. With ``split="test"``, `chosen`, `scenes`, `groups` and `calibration` describe
-    the test split, scored by the best checkpoint at the thresholds of ``threshold.json``.
+    For each of `POINTS`, `chosen` holds the counts of each scene, predicted with the checkpoint and thresholds that the other
+    half of the scenes chose; NaN if a point was not counted. With ``split="test"``, `chosen`, `scenes`, `groups` and
+    `calibration` describe the test split, scored by the best checkpoint at the thresholds of ``threshold.json``.
     """
 
     scenes: list[str]  # the names of the validation scenes
-    groups: NDArray[np.str_]  # [S], the independent area that each lies in
-    first: NDArray[np.bool_]  # [S], which of them are the first half; all of them if they are one group
+    groups: NDArray[np.str_]  # [S], the independent area of each scene
+    first: NDArray[np.bool_]  # [S], whether a scene is in the first half; all are if there is only one group
     task: Task
-    terms: list[str]  # of the loss that trained
-    panel: list[str]  # the names of its losses
-    steps: NDArray[np.int64]  # [V], rising
-    counts: Array  # [V, S, classes, N]: TP, FP, FN and TN; of real values rsseg.metrics.errors.SUMS, of objects no TN
+    terms: list[str]  # the T terms of the training loss
+    panel: list[str]  # the names of the panel's losses, see rsseg.training.recorder.PANEL
+    steps: NDArray[np.int64]  # [V], increasing
+    counts: Array  # [V, S, classes, N]: TP, FP, FN and TN; for real values rsseg.metrics.errors.SUMS; for objects no TN
     quality: Array  # [V, 3], the score that chooses checkpoints, more is better: on the first half, the second, and all
     values: Array  # [V, len(panel), 2], every loss of the panel on each half of the scenes
-    own: Array  # [V, 2], the loss that trained; NaN where it is no function of sums over pixels
-    gradient: dict[str, tuple[Array, Array]]  # by place, of each weighted term: norms [V, T], cosines [V, T, T]
-    gain: Array  # [V, T], the one-step gains in Task.quality; NaN: they were not recorded
-    chosen: Array | None = None  # [point, S, classes, N]; None before training is over, and for real values; contours: TN is 0
+    own: Array  # [V, 2], the training loss on each half; NaN if it is not a function of sums over pixels
+    gradient: dict[str, tuple[Array, Array]]  # by place: norms [V, T] and cosines [V, T, T] of the weighted terms' gradients
+    gain: Array  # [V, T], the one-step gains in Task.quality; NaN: not recorded
+    chosen: Array | None = None  # [point, S, classes, N]; None before training ends and for real values; contours have TN 0
     calibration: Mapping[str, Array] = field(default_factory=dict)  # by score, rsseg.metrics.calibration.calibration_sums
-    untuned: str = ""  # why nothing was counted at tuned thresholds; empty: it was
-    version: str = ""  # of the scenes of another split, see rsseg.dataset_source.scenes_version; empty: not known
+    untuned: str = ""  # the reason why there are no counts at tuned thresholds; empty: there are
+    version: str = ""  # the version of another split's scenes, see rsseg.dataset_source.scenes_version; empty: not known
     lost: int = 0  # labelled pixels with logits that are not finite: the run has diverged
-    folds: tuple[Records, ...] = ()  # of each fold, whose scenes follow each other here; none: it is a single run
+    folds: tuple[Records, ...] = ()  # the records of each fold, in the order of their scenes here; empty: a single run
 
     @property
     def best_index(self) -> int:
@@ -78,19 +78,19 @@ class Records:
 
     @property
     def last_is_best(self) -> bool:
-        """Whether the score was still rising: the best checkpoint is the last; of folds, in at least half of them."""
+        """Whether the best checkpoint is the last, so that the score may still rise; for folds, in at least half of them."""
         runs = self.folds or (self,)
         return 2 * sum(run.best_index == len(run.steps) - 1 for run in runs) >= len(runs)
 
     @property
     def optimistic(self) -> Array:
-        """The counts ``[S, classes, N]`` of the checkpoint that was chosen on these very scenes."""
+        """The counts ``[S, classes, N]`` of the checkpoint that was chosen on all of these scenes."""
         return np.concatenate([run.counts[run.best_index] for run in self.folds or (self,)])
 
     def at(self, point: str) -> Array:
-        """The counts ``[S, classes, N]`` at one of `POINTS`, each scene's by the checkpoint chosen on the other half.
+        """The counts ``[S, classes, N]`` at one of `POINTS`; a scene is counted by the checkpoint that the other half chose.
 
-        Scenes of one group have no other half: theirs are by the best checkpoint. NaN: not counted.
+        If there is only one group, and so no other half, the best checkpoint is used. NaN: not counted.
         """
         if self.chosen is not None:
             return self.chosen[POINTS.index(point)]
@@ -103,9 +103,9 @@ class Records:
 
 
 def concatenate(folds: Sequence[Records]) -> Records:
-    """The records of folds as one, each scene counted by the run that left it out, at the validations that all have.
+    """Join the records of folds: each scene is counted by the run that did not train on it, at the validations of all runs.
 
-    Values that are no sums over scenes, such as gradients, are means over the folds.
+    Values that are not sums over scenes, such as gradients, are means over the folds.
     """
     steps = reduce(np.intersect1d, [fold.steps for fold in folds])
     rows = [np.isin(fold.steps, steps) for fold in folds]
@@ -145,12 +145,12 @@ def half_quality(metric: Metric, counts: Array, first: NDArray[np.bool_]) -> Arr
 
 
 def chosen_index(quality: Array) -> int:
-    """The first of the best of ``[V]``, NaN left out; 0 where all are NaN."""
+    """The index of the largest value of ``[V]``, the first of equal ones, ignoring NaN; 0 if all are NaN."""
     return int(np.argmax(np.where(np.isnan(quality), -np.inf, quality)))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, ArrayLike], packed: bool = True) -> None:
-    """Write an npz file of a run's records, whole or not at all; packed where it stays and its numbers repeat.
+    """Write an npz file of a run's records atomically; `packed` compresses it, which pays if numbers repeat.
 
     Raises:
         UnwritableError: If it can't be written.
@@ -161,7 +161,7 @@ def write_arrays(path: Path, arrays: Mapping[str, ArrayLike], packed: bool = Tru
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an npz file, once its check sums are seen to be right.
+    """The arrays of an npz file, whose checksums are verified.
 
     Raises:
         RecordError: If it is damaged.
@@ -175,7 +175,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def of_head(arrays: Mapping[str, NDArray[Any]], head: str) -> dict[str, NDArray[Any]]:
-    """The arrays of a head, which have its name before theirs: ``mask/counts``."""
+    """The arrays of a head, whose keys begin with its name (``mask/counts``), by the rest of the key."""
     return {key.removeprefix(f"{head}/"): value for key, value in arrays.items() if key.startswith(f"{head}/")}
 
 
@@ -188,7 +188,7 @@ def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
         split: ``val``, or ``test`` for scores of the best checkpoint on the test split; see `Records.chosen`.
 
     Raises:
-        RecordError: If there are none, none of this head or split, or they are damaged or of another version.
+        RecordError: If there are no records, or none of this head or split; or if they are damaged or of another version.
     """
     folder = run / FOLDER
     if not (folder / ABOUT).is_file():
@@ -243,7 +243,7 @@ def _records(about: Mapping[str, Any], facts: Mapping[str, Any], rows: Sequence[
 
 
 def _with_chosen(found: Records, crossed: Mapping[str, NDArray[Any]], head: str) -> Records:
-    """Add the counts of chosen checkpoints to records, on the scenes that the file names, if it names some."""
+    """Add the counts of chosen checkpoints to records; they are of the scenes that the file names, if it names any."""
     own = of_head(crossed, head)
     if "scenes" in crossed:
         names, groups = (crossed[name].astype(np.str_) for name in ("scenes", "groups"))

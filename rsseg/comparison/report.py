@@ -28,10 +28,10 @@ from rsseg.pictures.colours import errors_shown
 from rsseg.progress import duration
 
 UNPRINTED = ("gained by tuning", "expected", "optimism", "best checkpoint", "time")
-"""Beginnings of the ranking's columns that a terminal has no room for."""
+"""The ranking's columns that begin with these words are not printed: a terminal has no room for them."""
 
 MOST_SCENES = 15
-"""Rows of the table of scenes in the page; ``scenes.csv`` holds all."""
+"""The largest number of rows in the page's table of scenes; ``scenes.csv`` holds all."""
 
 SURE = "Pale blue: surely better; pale orange: surely worse, by intervals that hold for all pairs at once."
 
@@ -41,19 +41,19 @@ log = logging.getLogger(__name__)
 
 
 class Cells(NamedTuple):
-    """A table of text, in which an interval stands in the second line of a cell, and the CSS classes of its cells."""
+    """A table of text, with intervals on the second lines of its cells, and the CSS classes of its cells."""
 
     text: pd.DataFrame
     kinds: pd.DataFrame
 
 
 def write_report(found: Findings, out: Path) -> Path:
-    """Print the ranking, and write the report with its tables and figures; returns the page.
+    """Print the ranking, write the report with its tables and figures, and return the page's path.
 
-    A picture ``examples.png`` of windows that the losses disagree about is shown if it is in the folder already.
+    If the folder already holds ``examples.png``, a picture of windows that the losses disagree about, the page shows it.
 
     Raises:
-        UnwritableError: If something can't be written there.
+        UnwritableError: If a file can't be written.
     """
     say(found)
     tables = all_tables(found)
@@ -81,10 +81,10 @@ def write_report(found: Findings, out: Path) -> Path:
 
 
 def write_across(across: AcrossDatasets, out: Path) -> Path:
-    """Write the page, the table and the figure of several datasets, beside the folders of each.
+    """Write the page, table and figure that compare datasets, beside the folders of the single datasets.
 
     Raises:
-        UnwritableError: If something can't be written there.
+        UnwritableError: If a file can't be written.
     """
     table, page, said = across_table(across), out / "report.html", across_answer(across)
     write_table(out / "datasets.csv", table)
@@ -151,19 +151,19 @@ def ranking(found: Findings) -> Cells:
 
 
 def with_spans(found: Interval, sign: bool = False) -> list[str]:
-    """Values, and below each the ends of its interval, if they are known."""
+    """Values as text, each with its interval on a second line if that is known."""
     ends = zip(found.value, found.low, found.high, strict=True)
     return [f"{number(value, sign)}\n{span(low, high, sign)}".rstrip() for value, low, high in ends]
 
 
 def over_seeds(values: Array) -> Interval:
-    """The mean of values ``[L, R]`` over seeds, the smallest and the largest; NaN is left out."""
+    """The mean, smallest and largest of values ``[L, R]`` over seeds; NaN is left out."""
     seeds = pd.DataFrame(values)
     return Interval(*(seeds.agg(how, axis=1).to_numpy() for how in ("mean", "min", "max")))
 
 
 def ranking_note(found: Findings) -> str:
-    """The explanation of the ranking's numbers, and of those in the second line of its cells."""
+    """The explanation of the ranking's numbers, and of those on the second lines of its cells."""
     metric, without = found.metrics.get(found.metric, found.metrics[found.tuned_for]), listed(found.leaves_out)
     areas = counted(len(found.scenes), "block" if found.blocks else "scene")
     if found.group_count < len(found.scenes):
@@ -226,7 +226,7 @@ def pairs(found: Findings) -> Cells:
 
 
 def by_measure(found: Findings) -> Cells:
-    """The score of the best loss by every measure, and how much better than it the others are; of errors, too, above 0."""
+    """By measure, the best loss's score and the lead of each other loss over it; positive is better, for errors too."""
     order, known = found.order, found.estimates.values()
     leads = [estimates.lead()[order, order[0]] for estimates in known]
     found_by = _differences(leads, [each.measure.heading for each in known], [found.labels[i] for i in order])
@@ -235,7 +235,7 @@ def by_measure(found: Findings) -> Cells:
 
 
 def _differences(leads: Sequence[Interval], down: Sequence[str], across: Sequence[str]) -> Cells:
-    """A table of differences, coloured where they are sure."""
+    """A table of differences; those whose intervals exclude 0 are coloured."""
     text = [[number(value, sign=True) for value in lead.value] for lead in leads]
     kinds = [np.select([lead.low > 0, lead.high < 0], ["better", "worse"], "") for lead in leads]
     return Cells(pd.DataFrame(text, down, across), pd.DataFrame(kinds, down, across))
@@ -255,7 +255,7 @@ def regrets(found: Findings) -> Cells:
 
 
 def where(found: Findings, tables: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Scores by class, of two classes or more, and by scene."""
+    """Scores by class, if there are several classes, and by scene."""
     classes, scenes = tables["classes"].drop(columns="groups"), tables["scenes"].drop(columns="group")
     most = f", the {MOST_SCENES} of {len(scenes)} that losses differ in most" * (len(scenes) > MOST_SCENES)
     title = f"{found.scene_metric.label} per scene{most}; {_scored_scenes(found)} have one, and are in means over scenes"

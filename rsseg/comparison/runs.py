@@ -19,7 +19,7 @@ from rsseg.contract import InputError, nearest
 from rsseg.task import Task
 
 NO_HEAD = "it has no head"
-"""The beginning of the reason why a run of other heads is left out."""
+"""The beginning of the reason why a run that lacks the head is left out."""
 
 LOWER_RATE = "train it again at a lower learning rate (optimizer.lr)"
 """The remedy for a run that has diverged."""
@@ -43,12 +43,12 @@ class Run:
         head: The head that is compared; empty: the first.
 
     Raises:
-        InputError: If the folder holds files that can't be read, or that lack something.
+        InputError: If a file of the folder can't be read, or lacks a value.
     """
 
-    label = ""  # the name of its row, once rows are told apart
-    left: LeftOut | None = None  # why it is not compared; a run that is left out may lack all of the next block
-    failed = False  # whether that is because it has diverged, or has no score
+    label = ""  # the label of its row, once rows have labels
+    left: LeftOut | None = None  # why it is not compared; a run that is left out may lack the attributes below `folds`
+    failed = False  # whether it is left out because it diverged or has no score
     folds: Sequence[Run] = ()  # the runs that are pooled into this one
 
     task: Task
@@ -110,14 +110,14 @@ class Run:
 
     @property
     def is_cross_entropy(self) -> bool:
-        """Whether its loss is cross-entropy alone, not weighted and not smoothed."""
+        """Whether its loss is plain cross-entropy, without weights and label smoothing."""
         terms = [str(value) for key, value in self.losses.items() if key.endswith("._target_")]
         changed = [key.rpartition(".")[2] for key, value in self.losses.items() if value]
         plain = len(terms) == 1 and terms[0].endswith("CrossEntropy")
         return plain and not {"class_weights", "pos_weight", "label_smoothing"} & set(changed)
 
     def leave_out(self, why: str, remedy: str, failed: bool = False) -> None:
-        """Say why this run, or each that is pooled into it, is not compared."""
+        """Record why this run, or every run that is pooled into it, is not compared."""
         for run in self.folds or [self]:
             run.left, run.failed = LeftOut(run.folder, why, remedy), failed
 
@@ -131,7 +131,7 @@ def grouped(runs: Iterable[Run], key: Callable[[Run], Key]) -> dict[Key, list[Ru
 
 
 def find_runs(places: Sequence[Path]) -> list[Path]:
-    """The folders of all runs in some folders, or those folders themselves.
+    """The run folders among the given folders and anywhere below them.
 
     Raises:
         InputError: If a folder does not exist.
@@ -141,5 +141,5 @@ def find_runs(places: Sequence[Path]) -> list[Path]:
             beside = [path.name for path in place.parent.glob("*/")]
             raise InputError(f"runs={place}: there is no such folder{nearest(place.name, beside)}")
     found = {name: {path.parent for place in places for path in place.rglob(name)} for name in ("run.json", "summary.json")}
-    lost = {run for run in found["summary.json"] if RunFolder(run).begun}  # a run whose run.json is lost is not passed over
+    lost = {run for run in found["summary.json"] if RunFolder(run).begun}  # runs without run.json are reported, not ignored
     return sorted(found["run.json"] | lost)

@@ -1,8 +1,8 @@
-"""The selection of runs: rows by the settings that the plan varies, with the same seeds; the others are named.
+"""The selection of runs that can be compared: one run per row and seed; runs that are left out are named.
 
-Runs are compared where rows and seeds are crossed: every row with every seed. Further differences are
-varied by their plan, or allowed. In a sweep over learning rates some seeds choose each row's rate, the one with the best mean
-score, and the others report on it. In a cross-validation the runs of all folds are one, over the scenes of all.
+A row is a combination of the settings that the plan varies, and has a run of every seed. Other settings may differ only if
+the user allows it. In a sweep over learning rates, the search seeds choose each row's rate, the one with the best mean score,
+and the other seeds report the score. In a cross-validation, the runs of all folds are pooled into one over all scenes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rsseg.config.plan import Plan, common
 from rsseg.contract import InputError
 
 Rates = dict[str, tuple[float, list[float]]]
-"""The learning rate that the search seeds chose, and all that were tried, by row."""
+"""By row, the learning rate that the search seeds chose, and all rates that were tried."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Comparison:
     """Runs that can be compared."""
 
     runs: list[list[Run]]  # one per row and seed
-    left_out: list[LeftOut]  # the runs that are not among them
+    left_out: list[LeftOut]  # the runs that are not compared
     rates: Rates  # empty without a search
-    plan: Plan  # of these runs
-    design: list[str]  # the settings that the plan varies between the rows, but for rates that were searched
+    plan: Plan  # the plan of these runs
+    design: list[str]  # the settings that the plan varies between the rows, except searched learning rates
     different: list[str]  # further settings in which the rows differ, with allow_different=true
-    failed: dict[str, int]  # by row, how many runs have diverged or have no score; rows that lost all their runs too
+    failed: dict[str, int]  # by row, how many runs have diverged or have no score; includes rows that lost all their runs
     unfinished: dict[str, int]  # by row, how many planned runs are not finished
 
     @property
@@ -64,9 +64,9 @@ def gather(
     Args:
         places: Run folders, or folders that hold them.
         allow_different: Compare runs although they differ in settings that no plan varies.
-        metric: By which score learning rates that were searched are chosen, see `rsseg.comparison.measures.measures`; empty:
+        metric: The measure that chooses searched learning rates, see `rsseg.comparison.measures.measures`; empty:
             `Task.score`.
-        without: As for `rsseg.comparison.findings.Findings`.
+        without: Classes that means leave out; empty: those that the runs leave out.
         head: The head to compare, of the runs that have it; empty: the first of each run.
 
     Raises:
@@ -110,7 +110,7 @@ def gather(
 
 
 def read_runs(places: Sequence[Path], head: str) -> list[Run]:
-    """All runs in some folders; refused if none can be compared."""
+    """All runs in the given folders; an InputError if none can be compared."""
     runs, which = [Run(folder, head) for folder in find_runs(places)], ", ".join(map(str, places))
     if not runs:
         raise InputError(f"no run in {which}: train first")
@@ -132,7 +132,7 @@ def refuse_other_data(runs: Sequence[Run]) -> None:
 
 
 def pick_rates(runs: Sequence[Run], metric: str, without: Sequence[str] = ()) -> Rates:
-    """Each row's learning rate with the best mean score over the search seeds that all of its rates were tried with."""
+    """Each row's learning rate with the best mean score over the search seeds that have runs at all of the row's rates."""
     rates = {}
     for label, own in sorted(grouped(runs, lambda run: run.label).items()):
         rows = [(run.rate, f"{run.seed} {run.fold}", _score(run, metric, without)) for run in own]
@@ -148,7 +148,7 @@ def pick_rates(runs: Sequence[Run], metric: str, without: Sequence[str] = ()) ->
 
 
 def _score(run: Run, metric: str, without: Sequence[str]) -> float:
-    """A run's score from its records; more is better, so an error has a minus."""
+    """A run's score from its records; more is better, so errors are negated."""
     measure = measures(run.task, without or run.without, metric)[metric]
     sums = measure.recorded(run.records)
     if sums is None:
@@ -157,7 +157,7 @@ def _score(run: Run, metric: str, without: Sequence[str]) -> float:
 
 
 def keep_reporting(runs: Sequence[Run], rates: Rates, search_seeds: Collection[int]) -> list[Run]:
-    """The runs on the other seeds, at the chosen rates; of each row without any the search runs at its rate are left out."""
+    """The runs of reporting seeds at the chosen rates; a row without such runs is left out with its search runs."""
     at_rate = [run for run in runs if run.label in rates and run.rate == rates[run.label][0]]
     kept = [run for run in at_rate if run.seed not in search_seeds]
     if not kept:
@@ -170,7 +170,7 @@ def keep_reporting(runs: Sequence[Run], rates: Rates, search_seeds: Collection[i
 
 
 def drop_superseded(runs: Sequence[Run]) -> list[Run]:
-    """Of runs of the same row, seed and fold leave out all but the one that was finished last."""
+    """Leave out all runs of the same row, seed and fold except the one that finished last."""
     newest: dict[tuple[object, ...], Run] = {}
     for run in sorted(runs, key=lambda run: str(run.summary["finished"])):
         place = run.label, run.seed, run.fold
@@ -181,7 +181,7 @@ def drop_superseded(runs: Sequence[Run]) -> list[Run]:
 
 
 def pool_folds(runs: Sequence[Run], folds: Collection[str]) -> list[Run]:
-    """The runs of each row and seed as one over the scenes of all folds; a seed that lacks a fold is left out."""
+    """Pool the runs of each row and seed into one over the scenes of all folds; a seed without all folds is left out."""
     pooled = []
     in_order = sorted(runs, key=lambda run: str(run.fold))
     for parts in grouped(in_order, lambda run: (run.label, run.seed)).values():
@@ -212,7 +212,7 @@ def pool_folds(runs: Sequence[Run], folds: Collection[str]) -> list[Run]:
 
 
 def keep_grid(runs: Sequence[Run]) -> list[list[Run]]:
-    """The runs by loss and seed, ``[losses][seeds]``; those that other losses lack a seed of are left out."""
+    """The largest complete grid of runs, ``[losses][seeds]``, see `full_grid`; the other runs are left out."""
     table = pd.Series(list(runs), index=pd.MultiIndex.from_tuples([(run.label, run.seed) for run in runs])).unstack()
     kept = full_grid(table.notna())
     if len(kept) == 1 < len(table):
@@ -228,7 +228,7 @@ def keep_grid(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def full_grid(present: pd.DataFrame) -> pd.DataFrame:
-    """The part of a table ``[losses, seeds]`` in which all are present: the row or column that lacks most goes first.
+    """The part of a table ``[losses, seeds]`` without gaps: the rows or columns with most gaps are removed first.
 
     Example:
         >>> full_grid(pd.DataFrame([[True, True], [True, True], [True, False]], ["ce", "dice", "focal"], [1, 2])).shape

@@ -13,7 +13,7 @@ from rsseg.metrics.average import Array, present_mean
 
 
 def all_tables(found: Findings) -> dict[str, pd.DataFrame]:
-    """Every table, by the name of its file; the first columns of each are its index."""
+    """All tables by file name without ending; the first columns of a file are the table's index."""
     return {
         "comparison": losses(found),
         "pairs": pairs(found).set_index("metric"),
@@ -31,9 +31,9 @@ def all_tables(found: Findings) -> dict[str, pd.DataFrame]:
 def losses(found: Findings) -> pd.DataFrame:
     """One row per loss, best first: every measure with its interval, chances, regrets, rank alignment, and failed runs.
 
-    ``behind`` is the difference to the best loss, in intervals that hold for all pairs together. ``p_best``, ``expected`` and
-    ``expected_regret`` are of losses as they are best used, ``tuned`` or not. A mean over seeds that lack some says over how
-    many it is, ``_seeds``.
+    ``behind`` is the difference to the best loss, with intervals that hold for all pairs together. ``p_best``, ``expected``
+    and ``expected_regret`` are for the advised use, tuned if ``used_tuned``. Where some seeds have no value, a column
+    ``..._seeds`` gives the number of seeds in the mean.
     """
     lead, seeds = found.ranked.lead()[found.order[0]], len(found.seeds)
     columns: dict[str, ArrayLike] = {"seeds": np.full(len(found.labels), seeds)}
@@ -66,7 +66,7 @@ def losses(found: Findings) -> pd.DataFrame:
 
 
 def pairs(found: Findings) -> pd.DataFrame:
-    """One row per metric and ordered pair of losses: the difference, and its interval among those of all pairs together."""
+    """One row per metric and ordered pair of losses: the difference and its interval, simultaneous for all pairs."""
     rows = []
     for metric, estimates in found.estimates.items():
         difference = estimates.lead() if estimates.measure.higher_is_better else -estimates.lead()
@@ -76,7 +76,7 @@ def pairs(found: Findings) -> pd.DataFrame:
 
 
 def ranks(found: Findings) -> pd.DataFrame:
-    """Mean ranks of every loss's models under every measure, and under every loss of the panel."""
+    """The mean rank of each loss's runs by every measure, and by every loss of the panel."""
     down = {each.measure.label: -each.measure.sign * each.values for each in found.estimates.values()}
     down |= {f"loss {name}": found.panel_values[..., place] for place, name in enumerate(found.panel)}
     columns = {name: mean_ranks(values) for name, values in down.items()}
@@ -84,7 +84,7 @@ def ranks(found: Findings) -> pd.DataFrame:
 
 
 def mean_ranks(values: Array) -> Array:
-    """The mean rank of each loss over seeds, of values ``[L, R]``: 1 is the lowest, ties share theirs, NaN: not known.
+    """The mean rank of each loss over seeds, from values ``[L, R]``: the lowest has rank 1, ties share a rank, NaN: not known.
 
     Example:
         >>> mean_ranks(np.array([[0.5, 0.7], [0.6, 0.7]])).tolist()
@@ -94,7 +94,7 @@ def mean_ranks(values: Array) -> Array:
 
 
 def classes(found: Findings) -> pd.DataFrame:
-    """One row per class: pixels and groups that hold it, and each loss's score, mean over seeds; NaN where it is absent."""
+    """One row per class: its pixels, the groups that hold it, and each loss's mean score over seeds; NaN if it is absent."""
     known = metrics(found.task)
     pixels = known[found.task.score].pixels(found.counts[0, 0])
     holding = (sum_groups(pixels, found.groups) > 0).sum(0)
@@ -107,7 +107,7 @@ def classes(found: Findings) -> pd.DataFrame:
 
 
 def scenes(found: Findings) -> pd.DataFrame:
-    """One row per scene: its group, and each loss's score, mean over seeds; the scenes they differ in most first."""
+    """One row per scene: its group, and each loss's mean score over seeds; scenes where losses differ most come first."""
     values = found.scene_metric.each(found.counts).mean(1)  # [L, S]
     table = pd.DataFrame(values.T, index=pd.Index(found.scenes, name="scene"), columns=found.labels)
     table = table.iloc[:, found.order]

@@ -1,7 +1,7 @@
 """Thresholds and biases, tuned on one half of the scenes and scored on the other.
 
 For multiclass heads a threshold's counterpart is a bias per class, added to the logits before the argmax. Both are tuned on a
-stratified sample of logits: pixels of rare classes are kept more often, and weigh less in turn.
+stratified sample of logits: pixels of rare classes are sampled more often, and have a smaller weight in turn.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ Overlap: TypeAlias = Literal["iou", "dice"]
 """The scores that thresholds and biases are tuned for."""
 
 LEAST = 5e-4
-"""A round of all biases that adds less to the mean score is the last."""
+"""Coordinate ascent ends after a round over all biases that raises the mean score by less."""
 
 
 def halves(holds: ArrayLike, groups: Sequence[str], seed: int = 0, tries: int = 50) -> NDArray[np.bool_]:
-    """Deal scenes to two halves at random, the same for every run on the same scenes.
+    """Split scenes into two halves at random; the same scenes give the same halves for every run.
 
-    Groups are dealt whole. Each class's groups are dealt to both sides in turn, the rarest class first (Sechidis et al. 2011);
-    of some such deals the one is taken that leaves fewest classes on one side, and of these the one with the most equal sides.
+    Groups are not split. Each class's groups go to both halves in turn, the rarest class first (Sechidis et al. 2011). Among
+    `tries` splits, the one with most classes in both halves is taken, and among equal ones the one with the most equal halves.
 
     Args:
         holds: bool ``[scenes, classes]``, which classes a scene's labels hold.
         groups: ``[scenes]``, the independent area that each scene lies in.
-        seed: Of the deals.
-        tries: How many deals.
+        seed: The seed of the random generator.
+        tries: The number of splits to try.
 
     Returns:
-        bool ``[scenes]``; of one group all are the first half.
+        Whether each scene is in the first half, bool ``[scenes]``; all are if there is only one group.
 
     Example:
         >>> first = halves([[1, 0], [1, 0], [1, 1], [1, 1], [1, 0], [1, 0]], list("abcdee"))
@@ -51,13 +51,13 @@ def halves(holds: ArrayLike, groups: Sequence[str], seed: int = 0, tries: int = 
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(len(there)) for _ in range(tries)]
     deals = [_deal(there, order) for order in orders]
-    deals += [order < len(there) // 2 for order in orders if len(there) > 1]  # classes that interlock: plain halves too
+    deals += [order < len(there) // 2 for order in orders if len(there) > 1]  # plain halves, if no deal works
     best = min(deals, key=lambda first: (-shared(there, first).sum(), abs(len(first) - 2 * int(first.sum()))))
     return best[group]
 
 
 def _deal(holds: NDArray[np.bool_], order: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Each row goes to the side with fewer of its class, else with fewer of all, else to the first."""
+    """Whether each group is in the first half: groups of a class go to the half with fewer of them, then in turn."""
     side = np.full(len(holds), -1, dtype=np.int8)
     classes = [holds[:, c] for c in np.argsort(holds.sum(0), kind="stable")]
     for member in [*classes, np.ones(len(holds), dtype=bool)]:
@@ -65,15 +65,15 @@ def _deal(holds: NDArray[np.bool_], order: NDArray[np.intp]) -> NDArray[np.bool_
         excess = int((side[member] == 0).sum()) - int((side[member] == 1).sum())
         to_level, in_turn = np.split(rows, [abs(excess)])
         side[to_level] = int(excess > 0)
-        begin = int((side == 1).sum() < (side == 0).sum())  # the same after each pair
+        begin = int((side == 1).sum() < (side == 0).sum())  # the half with fewer groups so far
         side[in_turn] = (begin + np.arange(len(in_turn))) % 2
     return np.asarray(side == 0)
 
 
 def shared(holds: ArrayLike, first: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The classes on both sides, which can be tuned on the one and scored on the other: bool ``[classes]``.
+    """The classes that occur in both halves, so that they can be tuned on one and scored on the other: bool ``[classes]``.
 
-    Where there is no other side, all that occur can be tuned.
+    If all scenes are in the first half, these are the classes that occur.
     """
     there = np.asarray(holds, dtype=bool)
     return np.asarray(there[first].any(0) & (bool(first.all()) | there[~first].any(0)))
@@ -82,9 +82,9 @@ def shared(holds: ArrayLike, first: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def tune(
     sample: SampledLogits, task: Task, part: NDArray[np.bool_], classes: NDArray[np.bool_], metric: Overlap = "iou"
 ) -> Array:
-    """The thresholds, or biases, that make the mean score of a part of the scenes large, as `Task.predict` takes them.
+    """The thresholds, or biases, that maximise the mean score of a `part` of the scenes, for `Task.predict`: ``[classes]``.
 
-    Those of some classes are tuned, bool ``[classes]``; the others keep 0.
+    `part` is bool ``[scenes]``. Only the `classes` that are True, bool ``[classes]``, are tuned; the others are 0.
 
     Raises:
         InputError: For logits that are not finite.
@@ -102,9 +102,9 @@ def tune(
 
 
 def tune_threshold(logits: ArrayLike, label: ArrayLike, weight: ArrayLike, metric: Overlap = "iou") -> float:
-    """The threshold of one label, above which a pixel is positive, that makes its IoU, and Dice, largest; 0 without positives.
+    """The threshold of one label, above which a pixel is positive, that maximises its IoU, and so Dice; 0 without positives.
 
-    Of logits ``[N]``, labels that are 0 or 1, and how many pixels each stands for.
+    Takes logits ``[N]``, labels ``[N]`` of 0 or 1, and the number of pixels ``[N]`` that each stands for.
 
     Example:
         >>> tune_threshold([-3.0, -4.0, -5.0], [1, 1, 0], [1, 1, 1])
@@ -130,13 +130,13 @@ def tune_bias(
 ) -> Array:
     """The bias per class that makes the mean IoU (or Dice) of a sample large: coordinate ascent, each step exact.
 
-    Along one class's bias the labels change where it overtakes the best of the others; all these places are tried. The
-    result is at least as good as the argmax on this sample, and a local optimum. A class of which the sample has no pixel
-    is left where it is: calling it can only be wrong there, and its bias would fall without end. The biases of the tuned
-    `classes` sum to 0, since only differences matter, and the others' are 0: each keeps its place against their mean.
+    As one class's bias grows, labels change where its logit overtakes the best of the others; all these points are tried.
+    The result is a local optimum, and at least as good as the argmax on this sample. The bias of a class without pixels in
+    the sample is not tuned: predicting the class can only be wrong, so its bias would fall without bound. The biases of the
+    tuned classes sum to 0, since only differences matter; all other biases are 0.
 
-    Of finite logits ``[N, C]``, targets ``[N]`` and how many pixels each stands for; `classes`, bool ``[C]``, are tuned, all
-    that the sample holds by default, in so many `rounds` at most.
+    Takes finite logits ``[N, C]``, targets ``[N]`` and the number of pixels ``[N]`` that each stands for. `classes`, bool
+    ``[C]``, are tuned, by default all that the sample holds, in at most `rounds` rounds.
 
     Example:
         >>> tune_bias([[1.0, 0.0], [1.0, 0.6], [1.0, 0.8]], [0, 1, 1], [1, 1, 1]).round(2).tolist()
@@ -161,7 +161,7 @@ def tune_bias(
         tried[moved] -= centre
         z[moved] -= centre
         top -= centre
-        if not moved.all():  # these have come nearer
+        if not moved.all():  # classes that are not tuned moved relative to these
             two, top = _two_best(z)
         score = _mean_score(two, y, w, len(z), metric)
         if score <= best:
@@ -179,7 +179,7 @@ def _mean_score(two: NDArray[np.intp], y: NDArray[np.integer], w: Array, classes
 
 
 def _two_best(z: Array) -> tuple[NDArray[np.intp], Array]:
-    """The classes with the largest and the second largest of logits ``[C, N]``, ``[2, N]``, and these logits."""
+    """The classes ``[2, N]`` with the largest and second largest of logits ``[C, N]``, and these logits ``[2, N]``."""
     best = z.argmax(0)
     rest = z.copy()
     np.put_along_axis(rest, best[None], -np.inf, 0)
@@ -190,15 +190,15 @@ def _two_best(z: Array) -> tuple[NDArray[np.intp], Array]:
 def _best_shift(
     own: Array, two: NDArray[np.intp], top: Array, y: NDArray[np.integer], w: Array, c: np.intp, metric: Overlap
 ) -> float:
-    """The shift of class c's logits, `own`, that gives the best score along it; 0 where nothing is gained."""
+    """The shift of class c's logits, `own`, that gives the best mean score; 0 if no shift raises it."""
     first = two[0] == c
-    rival, gap = np.where(first, two[1], two[0]), np.where(first, top[1], top[0]) - own  # c overtakes where more is added
+    rival, gap = np.where(first, two[1], two[0]), np.where(first, top[1], top[0]) - own  # adding more lets c overtake
     order = np.argsort(gap)
     gap, rival, y, w = gap[order], rival[order].astype(np.uint8), y[order], w[order]
     present = np.bincount(y, w, int(two.max()) + 1)
     hits, called = _sums(w * (y == c)), _sums(w)
     scores = _score(hits, called, present[c], metric)
-    by_rival = np.argsort(rival, kind="stable")  # the score of a rival changes where pixels leave it alone
+    by_rival = np.argsort(rival, kind="stable")  # a rival's score changes only where it loses pixels
     leaves, weight = rival[by_rival], w[by_rival]
     starts = np.searchsorted(leaves, np.arange(len(present) + 1))
     both = np.stack([weight * (y[by_rival] == leaves), weight])
@@ -214,20 +214,20 @@ def _best_shift(
 
 
 def _score(hits: Array, called: Array, present: ArrayLike, metric: Overlap) -> Array:
-    """The score of a class with so many pixels, 0 where there are none."""
+    """The score of a class from counts of pixels: correct, predicted, and true; 0 without pixels."""
     return np.nan_to_num(overlap(np.stack([hits, called - hits, np.asarray(present) - hits], axis=-1), metric))
 
 
 def _best_place(gap: Array, scores: Array) -> tuple[float, float]:
-    """The middle between two of the rising gaps where the score is best, and the score; ``len(gap) + 1`` scores."""
+    """The middle between the two of the increasing gaps where the score is best, and it; there are ``len(gap) + 1`` scores."""
     ends = np.concatenate([[gap[0] - 2], gap, [gap[-1] + 2]])
-    passed = np.append(np.append(True, np.diff(gap) > 0), True)  # equal gaps pass together
+    passed = np.append(np.append(True, np.diff(gap) > 0), True)  # equal gaps are passed at once
     best = int(np.where(passed, scores, -np.inf).argmax())
     return float(ends[best] + ends[best + 1]) / 2, float(scores[best])
 
 
 def _sums(values: Array) -> Array:
-    """The sum of the first 0, 1, 2, ... values along the last axis."""
+    """Cumulative sums along the last axis, starting with 0."""
     return np.concatenate([np.zeros((*values.shape[:-1], 1)), values.cumsum(-1)], axis=-1)
 
 
@@ -236,8 +236,8 @@ def threshold_facts(
 ) -> dict[str, Any]:
     """The content of ``threshold.json`` for a head: thresholds, or biases, for the pooled mean IoU of all scenes.
 
-    The gain by tuning is computed from `counts` ``[2, S, classes, 4]``: each scene's at the fixed threshold, and at that of the
-    half that it is not in. It is NaN without them.
+    The gain by tuning is computed from `counts` ``[2, S, classes, 4]``: each scene's at the fixed threshold, and at the one
+    that was tuned on the other half. It is NaN without `counts`.
     """
     values = tune(sample, task, np.ones(sample.scene.max(initial=0) + 1, dtype=bool), classes)
     fixed, tuned = (np.nan, np.nan) if counts is None else pooled(counts).tolist()

@@ -13,10 +13,10 @@ from rsseg.comparison.runs import NO_HEAD
 from rsseg.contract import counted
 
 NAMED = 4
-"""Of more losses some are told in full, and the others are only named or counted."""
+"""The largest number of losses that a text names or describes; further ones are only counted or named."""
 
 AFFORDABLE = 10
-"""The command for more seeds is given where they are at most this many times those that there are."""
+"""The command for more seeds is given if it takes at most this many times the present seeds."""
 
 
 def number(value: float, sign: bool = False) -> str:
@@ -56,12 +56,12 @@ def quantity(found: Findings, value: float) -> str:
 
 
 def area_word(found: Findings) -> str:
-    """The word for groups: scenes or blocks where each is one of them."""
+    """The word for groups: scenes, or blocks, if each group is a single one."""
     return "areas" if found.group_count < len(found.scenes) else "blocks" if found.blocks else "scenes"
 
 
 def of_blocks(side: int) -> str:
-    """The limit of scores where scenes are blocks of images."""
+    """The caveat about scores if scenes are blocks of images."""
     return (
         f"The scenes are blocks of {side} px of the images that train: scores hold for other parts of these images, not for "
         "other places."
@@ -80,7 +80,7 @@ def answer(found: Findings) -> list[str]:
 
 
 def unlearnt(found: Findings) -> list[str]:
-    """The sentence that there is no loss to choose yet, where a baseline is as good as every one."""
+    """The sentence that no loss can be chosen yet, if a baseline is at least as good as every loss."""
     sign, best = found.ranked.measure.sign, found.advised.mean.value[found.advised.order[0]]
     better = {name: score for name, score in found.baselines.items() if sign * (score - best) >= 0}
     if not better:
@@ -146,7 +146,7 @@ def _use(found: Findings) -> str:
 
 
 def _behind(found: Findings) -> list[str]:
-    """The losses that are surely behind, each with its interval; of many the nearest."""
+    """The losses that are surely behind: the nearest with their intervals, the others by name."""
     surely, lead, best = found.advised.behind, found.advised.lead(), found.advised.order[0]
     said, used = [], ", both tuned" * found.tune
     for i in surely[:NAMED]:
@@ -233,7 +233,7 @@ def _what_decides(found: Findings, known: Reach) -> list[str]:
 
 
 def more_seeds(found: Findings, seeds: int) -> str:
-    """The command that trains every loss on further seeds, so that there are so many; empty where no sweep says how."""
+    """The command that adds seeds to every loss until there are `seeds`; empty if no sweep's command is known."""
     newest = max(found.seeds)
     command = found.comparison.plan.command(range(newest + 1, newest + 1 + seeds - len(found.seeds)))
     return f" To train them: {command}" if command else ""
