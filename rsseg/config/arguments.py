@@ -20,13 +20,13 @@ def run_command(arguments: type[Any], action: Callable[[Any], object], words: li
     """Parse the command line, call an action with it, and end the process; a user's mistake gives one line, no stack trace.
 
     Args:
-        arguments: A dataclass of texts, numbers, truths and lists of texts; its fields are the keys, its docstring the help.
-            Where it has a field `overrides`, words with other keys go there, to be read as rsseg train reads them.
+        arguments: A dataclass with fields of type str, int, float, bool or list[str]: the keys; its docstring is the help.
+            A field `overrides` collects the words with other keys, which are overrides of rsseg train.
         action: Called with the parsed arguments.
         words: The command line, `sys.argv` if None.
     """
     words = sys.argv[1:] if words is None else words
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)  # where tables go: all in one order
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)  # like tables, so that the order is kept
     with one_line_errors():
         if {"-h", "--help"} & set(words):
             print(arguments.__doc__)
@@ -43,7 +43,7 @@ EXPECTED: dict[Any, str] = {int: "a whole number", float: "a number", bool: "tru
 
 
 def parse(kind: type[Any], words: Sequence[str]) -> Any:
-    """The command line as an instance of a dataclass, its values of the types of the fields.
+    """The command line as an instance of a dataclass, its values converted to the types of the fields.
 
     Raises:
         InputError: For words without "=", unknown or missing keys, and values of another type.
@@ -69,7 +69,7 @@ def parse(kind: type[Any], words: Sequence[str]) -> Any:
 
 
 def typed(kind: type[Any], given: Mapping[str, Any]) -> Any:
-    """An instance of a dataclass of settings. Text stands for numbers, truths, and lists of texts with commas.
+    """An instance of a dataclass of settings. Text is converted to a field's number, bool, or list (separated by commas).
 
     Raises:
         InputError: For an unknown or a missing setting, or a value of another kind.
@@ -95,7 +95,7 @@ def typed(kind: type[Any], given: Mapping[str, Any]) -> Any:
 
 
 def names(text: str) -> list[str]:
-    """The names that a text lists with commas, with brackets or without.
+    """The names in a text, separated by commas, with or without brackets.
 
     Example:
         >>> names("[mine,yours]"), names("mine"), names("")
@@ -105,7 +105,7 @@ def names(text: str) -> list[str]:
 
 
 def split_places(text: str) -> list[Path]:
-    """The folders that a text lists with commas, which their names may hold too: each is as long as one that exists.
+    """The folders in a text, separated by commas. Names may contain commas: the longest path that exists is taken.
 
     Example:
         >>> print(*split_places("nowhere,seed=1"))
@@ -114,12 +114,12 @@ def split_places(text: str) -> list[Path]:
     words, places = text.rstrip(",").split(","), []
     while words:
         later = (i for i in range(1, len(words)) if _longest(words[i:]))
-        many = _longest(words) or next(later, len(words))  # a path that does not exist ends where one begins that does
+        many = _longest(words) or next(later, len(words))  # a missing path ends where an existing one begins
         places.append(Path(",".join(words[:many])))
         words = words[many:]
     return places
 
 
 def _longest(words: Sequence[str]) -> int:
-    """The number of first words that make the longest path that exists."""
+    """How many of the words, joined by commas, form the longest path that exists; 0 if none does."""
     return max((i for i in range(1, len(words) + 1) if os.path.exists(",".join(words[:i]))), default=0)

@@ -1,8 +1,8 @@
 """The only place that turns `_target_` into objects.
 
-Each place of the config has a `Kind`, which names the base class that a target there has to derive from and
-the modules that such classes lie in. Nothing else is imported, let alone called, whatever a config says; arguments are plain
-values. Targets of another kind, unknown and missing parameters are reported together, before data are read.
+Each place of the config has a `Kind`, which names the base class that a target has to derive from and the modules that may
+define it. Nothing else is imported or called, whatever a config says; arguments are plain values. Targets of another kind,
+and unknown or missing parameters, are reported together before data are read.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from rsseg.contract import InputError, first_line, nearest
 
 @dataclass(frozen=True)
 class Kind:
-    """The classes that a place of the config accepts: those of a base. Names are dotted: they are imported when needed.
+    """The classes that a place of the config accepts, as dotted names, which are imported when needed.
 
-    Of `libraries` those classes are accepted that derive from `trusted_base` and are defined in the modules that are named with
-    each; classes that a library merely imports are refused.
+    A class of a library in `libraries` is accepted if it derives from `trusted_base` and is defined in one of the modules
+    listed for the library; classes that the library merely imports are refused.
     """
 
-    what: str  # what messages call it
+    what: str  # its name in messages
     base: str  # the class that a target has to derive from
-    allowed_modules: tuple[str, ...]  # the modules, or classes, at or below which a target lies
+    allowed_modules: tuple[str, ...]  # the modules or classes that may be, or contain, a target
     trusted_base: str | None = None  # the base of targets in packages that the user trusts; None: `base`
-    libraries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # and the modules that define their classes
-    nested: Mapping[str, Kind] = field(default_factory=dict)  # those of the nodes below some parameters, else itself
+    libraries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by library, the modules that define its classes
+    nested: Mapping[str, Kind] = field(default_factory=dict)  # by parameter, the kind of nodes in it; else this kind
 
 
 OPTIMIZER = Kind("an optimiser", "torch.optim.Optimizer", ("torch.optim", "timm.optim"))
@@ -50,7 +50,7 @@ BALANCING = Kind("a balancing", "rsseg.losses.balancing.Balancing", ("rsseg.loss
 MONAI_LOSSES = (
     "boundary_loss", "cldice", "dice", "focal_loss", "hausdorff_loss", "mcc_loss", "tversky", "unified_focal_loss",
 )  # fmt: skip
-"""The modules of MONAI's losses of logits and target; another, PerceptualLoss, runs code from the internet."""
+"""The modules of MONAI's losses of logits and target; PerceptualLoss is left out: it runs code from the internet."""
 
 LOSS_LIBRARIES = {
     "torch.nn": ("torch.nn.modules.loss",),
@@ -77,7 +77,7 @@ TRAINER = Kind(
 NO_USER_CODE = {
     "hydra", "kornia", "lightning", "monai", "omegaconf", "rsseg", "segmentation_models_pytorch", "timm", "torch", "torchgeo",
 }  # fmt: skip
-"""Packages that messages do not advise to trust: they are no code of the user's."""
+"""Packages that messages do not advise to trust, because they are not the user's own code."""
 
 
 def plain(node: Any) -> Any:
@@ -86,10 +86,10 @@ def plain(node: Any) -> Any:
 
 
 def locate(target: Any, where: str, kind: Kind, trust: Collection[str] = ()) -> type:
-    """The class that a `_target_` names at a place of the config; classes of packages in `trust` are accepted too.
+    """The class that a `_target_` names; classes of packages in `trust` are accepted besides those of the kind.
 
     Raises:
-        InputError: If it is no class of that kind. Nothing else is even imported: importing runs code.
+        InputError: If it is not a class of this kind. Other modules are not even imported, since importing runs code.
     """
     accepted = (*kind.allowed_modules, *kind.libraries)
     place = f"{where}._target_={target}"
@@ -129,10 +129,10 @@ def faults(
     given: Collection[str] = (),
     beside: Collection[str] = (),
 ) -> list[str]:
-    """The faults of a node: a target of another kind, unknown and missing parameters, here and in nodes below.
+    """The faults of a node and of the nodes in it: targets of another kind, unknown and missing parameters.
 
-    `given` are the parameters that `build` will be passed beside the config's; `beside` are keys that the node may hold for
-    rsseg, such as a term's weight: the target is not given them.
+    `given` are the names of the arguments that `build` adds to the config's. `beside` are keys that rsseg reads itself, such as
+    a term's weight; they are not passed to the target.
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
         way_out = f"; to leave it out, remove it with '~{where}'" if "." in where else ""
@@ -168,11 +168,11 @@ def build(node: Mapping[str, Any], where: str, kind: Kind, trust: Collection[str
         where: Its place in the config, for messages.
         kind: The classes that the place accepts.
         trust: As for `locate`.
-        given: Further arguments, from rsseg: the target, and each node in it, gets those that it has a parameter for.
+        given: Arguments from rsseg: the target, and each node of the same kind in it, gets those that it has parameters for.
 
     Raises:
         InputError: If the node has `faults`, or the target refuses its arguments.
-        Exception: Any other error of a logger, such as a server that does not answer: that is no mistake of the user's.
+        Exception: Any other error of a logger, such as a server that does not answer, which is not the user's mistake.
 
     Example:
         >>> build({"_target_": "rsseg.losses.Dice", "smooth": 0}, "loss.terms.dice", TERM, task="binary").smooth
@@ -194,7 +194,7 @@ def build(node: Mapping[str, Any], where: str, kind: Kind, trust: Collection[str
     except InputError as error:
         told = str(error)
         raise InputError(told if told.startswith(f"{where}.") else f"{where}: {told}") from None
-    except OSError:  # a missing network or disk is not an argument's fault: the caller knows what to say
+    except OSError:  # a missing network or a full disk is not the fault of an argument: the caller reports it
         raise
     except (TypeError, ValueError, ModuleNotFoundError) as error:
         raise InputError(f"{where}: {node['_target_']} refused its arguments: {_last_line(error)}") from error
@@ -205,9 +205,9 @@ def build(node: Mapping[str, Any], where: str, kind: Kind, trust: Collection[str
 
 
 def _parameters(target: Any) -> Mapping[str, inspect.Parameter]:
-    """The parameters of a target; none of a module that has no constructor of its own, whose signature takes anything."""
+    """The parameters of a target; none for a module without its own constructor, whose inherited signature accepts anything."""
     for base in getattr(target, "__mro__", ()):
-        if "__init__" in vars(base):  # by its owner: torch.compile exchanges the function
+        if "__init__" in vars(base):  # compare owners, since torch.compile replaces the function
             if base.__module__ == "torch.nn.modules.module":
                 return {}
             break
@@ -218,7 +218,7 @@ def missing(config: DictConfig) -> list[str]:
     """The values that a config leaves open with `???`."""
     try:
         keys = sorted(OmegaConf.missing_keys(config))
-    except OmegaConfBaseException as error:  # an interpolation of an open value
+    except OmegaConfBaseException as error:  # an interpolation refers to an open value
         raise InputError(f"the config can't be resolved: {first_line(error)}") from None
     return [f"{key} is not set: give it on the command line, {key}=..." for key in keys]
 
@@ -252,7 +252,7 @@ def _lies_in(path: str, module: str) -> bool:
 
 
 def _look_for_own_code() -> None:
-    """Let trusted code also be found in the working directory and beside train.py, after everything else."""
+    """Append the working directory and the folder of train.py to the module search path, for trusted code."""
     for folder in (str(Path.cwd()), str(Path(__file__).resolve().parents[2])):
         if folder not in sys.path:
             sys.path.append(folder)

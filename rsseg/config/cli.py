@@ -60,11 +60,11 @@ ALLOWED_HYDRA_TARGETS: dict[str, tuple[str, ...]] = {
     "class": ("logging.FileHandler", "logging.StreamHandler"),
     "()": (),
 }
-"""The classes that Hydra, and Python's logging for it, may make of its node of the config, by the keys that name them."""
+"""The classes that Hydra's node of the config may name for Hydra and Python's logging, by the keys that name classes."""
 
 
 def prepare(configs: Path, words: list[str]) -> None:
-    """Before Hydra and torch start: show the help, or refuse a command line with a mistake that shows without data."""
+    """Show the help, or refuse a command line with mistakes that can be found without data, before Hydra and torch start."""
     flags = get_args_parser().parse_args(words)
     if flags.help:
         print(help_text(configs))
@@ -84,7 +84,7 @@ def prepare(configs: Path, words: list[str]) -> None:
 
 
 def refuse_sweep(config: DictConfig) -> None:
-    """Refuse a sweep where one run is asked for.
+    """Refuse a sweep in a command for a single run, which lacks ``-m``.
 
     Raises:
         InputError: If a sweep is chosen.
@@ -95,7 +95,7 @@ def refuse_sweep(config: DictConfig) -> None:
 
 
 def check_output(folder: Path) -> None:
-    """Refuse a folder that runs can't be written into: Hydra would tell of it by a stack trace."""
+    """Refuse an output folder that can't be written to; Hydra would end with a stack trace."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         tempfile.TemporaryDirectory(dir=there).cleanup()
@@ -117,7 +117,7 @@ def compose(configs: Path, words: Sequence[str], multirun: bool = False) -> Dict
         multirun: Whether they may have several values.
 
     Raises:
-        InputError: For words that can't be understood, and for launchers and the like that are not of `ALLOWED_HYDRA_TARGETS`.
+        InputError: For words that can't be understood, and for Hydra plugins that are not in `ALLOWED_HYDRA_TARGETS`.
     """
     register()
     faults = word_faults(configs, words, multirun)
@@ -139,10 +139,10 @@ def compose(configs: Path, words: Sequence[str], multirun: bool = False) -> Dict
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Tell in one line why Hydra can't compose a config.
+    """Turn Hydra's errors about a config in the block into one line.
 
     Raises:
-        InputError: If it does.
+        InputError: If Hydra can't compose the config.
     """
     try:
         yield
@@ -166,7 +166,7 @@ def refusing() -> Iterator[None]:
 
 
 def check_early(config: Any) -> None:
-    """Refuse a config for faults that show without torch: open values, numbers, names, labels, the dataset's folder.
+    """Refuse a config with faults that can be found without torch: open values, numbers, names, labels, the dataset's folder.
 
     Raises:
         InputError: All faults together.
@@ -204,9 +204,9 @@ def _one_line(error: Exception) -> str:
 
 
 def refuse_foreign(config: DictConfig, words: Sequence[str]) -> None:
-    """Refuse code that the user does not name: in Hydra's node of a config, and by trust that a file states.
+    """Refuse code that the user did not name on the command line: in Hydra's node of a config, and by a file's ``trust``.
 
-    Hydra's node may make, or import, only the classes of `ALLOWED_HYDRA_TARGETS`.
+    Hydra's node may only name classes of `ALLOWED_HYDRA_TARGETS`.
     """
     typed = any(word.lstrip("+").partition("=")[0] == "trust" for word in words)
     if "trust" in (config.hydra.sweeper.get("params") or {}) or (config.trust and not typed):
@@ -225,7 +225,7 @@ def refuse_foreign(config: DictConfig, words: Sequence[str]) -> None:
 
 
 def _leaves(node: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """The values in a node with their places; an interpolation that stands for a node is such a value."""
+    """The values in a node with their dotted places; an interpolation to a node is yielded as a value."""
     keys = range(len(node)) if OmegaConf.is_list(node) else node
     for key in keys:
         place = f"{where}.{key}"
@@ -233,7 +233,7 @@ def _leaves(node: Any, where: str) -> Iterator[tuple[str, Any]]:
             continue
         try:
             value = node[key]
-        except OmegaConfBaseException:  # it says itself, when it is used
+        except OmegaConfBaseException:  # reported when the value is used
             continue
         if OmegaConf.is_config(value) and not OmegaConf.is_interpolation(node, key):
             yield from _leaves(value, place)

@@ -31,10 +31,10 @@ NEEDED = {
     },
     "summary.json": {"finished": "text", "steps": "a number", "seconds": "a number"},
 }  # fmt: skip
-"""The required keys of each file of a run, dotted, with their kinds. The schema types those of a config."""
+"""The required dotted keys of each file of a run, with the kinds of their values; the schema gives the types of a config."""
 
 SCORES = (("rmse", "mae"), ("f1", "precision", "recall"), ("iou", "dice", "scene_iou", "scene_dice"))
-"""The scores of a run: a file that holds the first of a row has to hold all of them; the last row is expected."""
+"""Sets of scores: a file that holds the first score of a set has to hold all; without any, the last set is expected."""
 
 
 def _is_number(value: Any) -> bool:
@@ -53,12 +53,12 @@ KINDS: dict[str, Callable[[Any], bool]] = {
 }
 """The names of kinds of values in messages."""
 
-ROOT_KEYS = ("dataset.source.root", "dataset.args.root")  # the settings that say where data lie
+ROOT_KEYS = ("dataset.source.root", "dataset.args.root")  # the settings that hold the folder of the data
 
 OLD_KEYS = {"residence": "cache", "on_bad_tile": "on_bad_scene", "overlap": "margin"}
 """Settings of a run, or of an export, of an earlier version, with their present names."""
 
-ABSENT = object()  # the value of a missing key, as null is a value
+ABSENT = object()  # stands for a missing key, since null is a value
 
 
 def fault(name: str, content: Any) -> str:
@@ -103,10 +103,10 @@ def flat(node: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def typed_config(content: Mapping[str, Any]) -> Any:
-    """The config of a run, typed by the schema. Nothing in it is resolved; keys that the schema lacks are kept.
+    """The config of a run, typed by the schema. Interpolations are not resolved; keys that the schema lacks are kept.
 
     Raises:
-        InputError: If the schema has no place for it.
+        InputError: If it does not fit the schema.
     """
     content = {OLD_KEYS.get(key, key): value for key, value in content.items()}
     references = [key for key, value in flat(content).items() if "${" in str(value)]
@@ -126,12 +126,12 @@ def typed_config(content: Mapping[str, Any]) -> Any:
         raise InputError(f"it lacks {', '.join(lacking)}")
     for key in ROOT_KEYS:
         _find_moved(config, key)
-    config.trust = []  # the person at the command line trusts, not a file
+    config.trust = []  # only the command line grants trust, never a file
     return config
 
 
 def _find_moved(config: Any, key: str) -> None:
-    """Replace a data folder that is gone by the folder of its name in RSSEG_DATA."""
+    """Replace a data folder that does not exist any more by the folder of the same name in RSSEG_DATA."""
     root, place = OmegaConf.select(config, key), os.environ.get("RSSEG_DATA")
     if isinstance(root, str) and place and not is_remote(root) and not Path(root).expanduser().is_dir():
         moved = Path(place).expanduser() / Path(root).name

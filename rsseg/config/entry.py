@@ -17,12 +17,12 @@ log = logging.getLogger(__name__)
 PACKAGE = Path(__file__).resolve().parents[1]
 CHECKOUT = PACKAGE.parent
 INSTALLED = (PACKAGE / "configs").is_dir()
-"""Whether the package carries the configs, as a wheel does; in a checkout they lie beside it."""
+"""Whether the package contains the configs, as a wheel does; in a checkout they are beside the package."""
 
 CONFIGS = (PACKAGE if INSTALLED else CHECKOUT) / "configs"
 
 ENTRY = (sys.executable, str(PACKAGE / "__main__.py"))
-"""The words that start rsseg in a further process; the command and its words follow."""
+"""The words that start rsseg in another process; the command and its arguments follow them."""
 
 
 def invocation(command: str) -> str:
@@ -38,7 +38,7 @@ def invocation(command: str) -> str:
 
 
 def own_configs() -> Path | None:
-    """The folder ``configs`` of the working directory, where that is the user's own."""
+    """The folder ``configs`` of the working directory, unless it is rsseg's; None if there is none."""
     folder = Path("configs").resolve()
     return folder if folder.is_dir() and folder != CONFIGS else None
 
@@ -46,7 +46,7 @@ def own_configs() -> Path | None:
 def search_path(folder: Path | None) -> list[str]:
     """The override by which Hydra finds a folder's configs beside rsseg's; none without a folder.
 
-    Hydra takes rsseg's own file where both have one of a name: a file of the folder that is not read for it is named.
+    If both have a file of the same name, Hydra takes rsseg's: a warning names the files of the folder that are not read.
     """
     if folder is None:
         return []
@@ -59,7 +59,7 @@ def search_path(folder: Path | None) -> list[str]:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End the process with one line for a user's mistake, and quietly where its output is read no further, as by `head`."""
+    """End the process with one line for a user's mistake, and silently if the reader of its output has closed it, as `head`."""
     try:
         yield
         sys.stdout.flush()

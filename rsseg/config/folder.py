@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PLACE_KEYS = ("output", "resume", "workers", "cache", "verify", "pictures", "logger", "checkpoint_every", "trust")
-"""The settings in which two runs of the same config may differ: none of them changes the result."""
+"""Settings that do not change the result, so that two runs of the same config may differ in them."""
 
 FOUND_KEYS = ("dataset.bands", "dataset.rgb")  # null until a run has seen the data
 
 GRAPHS = {".onnx": "onnxruntime and Deepness in QGIS", ".pt2": "PyTorch"}
-"""Uses of exported graphs, by the ending of their names."""
+"""The programs that read exported graphs, by suffix."""
 
 ANOTHER_FOLDER = "choose another folder (hydra.run.dir=..., for a sweep hydra.sweep.dir=...) or remove it"
 
 
 class RunFolder:
-    """A run folder. A fault of a file that is read from it is an `InputError` of one line with the remedy."""
+    """A run folder. Faults of its files raise an `InputError` of one line with the remedy."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -49,7 +49,7 @@ class RunFolder:
         self.metrics_file = path / "metrics.csv"  # logged values by step
         self.classes_file = path / "classes.csv"  # the scores of the best checkpoint by class
         self.thresholds_file = path / "threshold.json"  # thresholds, or biases, tuned at the best checkpoint
-        self.scaling_file = path / "scaling.json"  # of the best checkpoint's logits, for calibrated probabilities
+        self.scaling_file = path / "scaling.json"  # scaling of the best checkpoint's logits, for calibrated probabilities
         self.log_file = path / "train.log"  # console output and stack traces
         self.lock_file = path / "run.lock"  # held while a process trains
         self.records = path / "records"  # for comparisons
@@ -85,15 +85,15 @@ class RunFolder:
 
     @property
     def resume_word(self) -> str:
-        """The command-line word that goes on with the run."""
+        """The word ``resume=...`` that continues the run from the command line."""
         return resume_word(self.path)
 
     @contextmanager
     def lock(self, wait: bool = False) -> Iterator[None]:
-        """While this is open, no other process trains in the folder; half written files of a killed one are removed.
+        """Keep other processes from training in the folder; temporary files of a killed process are removed.
 
         Raises:
-            LockedError: If another process trains in it, and is not waited for.
+            LockedError: If another process trains in the folder, unless `wait`.
             UnwritableError: If the folder can't be written to.
         """
         with ExitStack() as stack:
@@ -105,7 +105,7 @@ class RunFolder:
                 raise UnwritableError(f"{error}{', copy the run there and resume it' if self.begun else ''}") from None
             for folder in (self.checkpoints, self.records, self.pictures):
                 remove_parts(folder, older=0)
-            remove_parts(self.path)  # a younger one may be a table that another process writes beside this run
+            remove_parts(self.path)  # only old ones: another process may be writing a table now
             yield
 
     def discard(self) -> None:
@@ -115,10 +115,10 @@ class RunFolder:
                 return
             self.log_file.unlink(missing_ok=True)
             self.lock_file.unlink(missing_ok=True)
-            self.path.rmdir()  # a folder that holds anything else stays
+            self.path.rmdir()  # fails, and so keeps the folder, if it holds anything else
 
     def config(self) -> Any:
-        """The config of the run, typed by the schema. Nothing in it is resolved; keys that the schema lacks are kept."""
+        """The config of the run, typed by the schema, with interpolations unresolved; keys that the schema lacks are kept."""
         if not self.begun:
             why = "it has no config.yaml" if self.path.is_dir() else "it is a file" if self.path.exists() else "it is not there"
             for own in (self.path, *sorted(self.path.glob("*"))):
@@ -144,7 +144,7 @@ class RunFolder:
         return self._json(self.data_file)
 
     def summary(self) -> dict[str, Any]:
-        """The content of ``summary.json``: scores of the best checkpoint, NaN where there is none; or where it `diverged`."""
+        """The content of ``summary.json``: scores of the best checkpoint, NaN if not known; or the step where it `diverged`."""
         return {name: math.nan if value is None else value for name, value in self._json(self.summary_file).items()}
 
     def thresholds(self, tasks: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -168,7 +168,7 @@ class RunFolder:
             raise self._unusable(self.thresholds_file, "it lacks a number for each class") from None
 
     def scalings(self, head: str, classes: int) -> dict[str, Scaling]:
-        """The scalings of a head's logits that were fitted on the validation scenes, by kind; none where there is no file.
+        """The scalings of a head's logits that were fitted on the validation scenes, by kind; empty without a file.
 
         Raises:
             InputError: If they can't be read.
@@ -199,16 +199,16 @@ class RunFolder:
         return path
 
     def check_trained(self) -> None:
-        """Look whether there is a trained run in the folder, which takes no torch.
+        """Check, without torch, that the folder holds a trained run.
 
         Raises:
-            InputError: If there is none, or its files can't be read.
+            InputError: If it does not, or its files can't be read.
         """
         self.config()
         self.find()
 
     def load_state(self, name: str = "best") -> tuple[dict[str, Tensor], int]:
-        """The weights of a checkpoint (best, last or previous), and the step that they are of.
+        """The weights of a checkpoint (best, last or previous), and the step at which it was saved.
 
         Raises:
             InputError: If there is none, or it can't be read.
@@ -222,10 +222,10 @@ class RunFolder:
         return content["state_dict"], int(content["global_step"])
 
     def last_good(self) -> tuple[Path, dict[str, Any]] | None:
-        """The newest checkpoint to go on from, and its content; the one before it where that is damaged. None: there is none.
+        """The newest undamaged checkpoint to resume from (last or previous) and its content; None if there is none.
 
         Raises:
-            InputError: If there are some and none can be used.
+            InputError: If there are checkpoints but none can be used.
         """
         from rsseg.checkpoints import DamagedError, read_checkpoint
 
@@ -253,7 +253,7 @@ class RunFolder:
         )
 
     def write_config(self, values: Mapping[str, Any]) -> None:
-        """Write the config of the run, plain values.
+        """Write the config of the run from plain values, with absolute data folders.
 
         Raises:
             UnwritableError: If it can't be written.
@@ -266,9 +266,9 @@ class RunFolder:
         write_text(self.config_file, OmegaConf.to_yaml(content))
 
     def differences(self, config: Any) -> dict[str, tuple[Any, Any]]:
-        """The flattened keys in which the run's config and another one differ, with both values; empty: it is the same run.
+        """The flattened keys in which the run's config and another one differ, with both values; empty for the same run.
 
-        The place of a run's files is no difference, nor is a setting that the run found out and the other config leaves open.
+        `PLACE_KEYS` do not count, nor do settings that the run found in the data and the other config leaves open.
         """
         before, now = flat(plain(self.config())), flat(plain(config))
         left_open = {key for key in FOUND_KEYS if now.get(key) is None}
@@ -278,7 +278,7 @@ class RunFolder:
         return {key: (a, b) for key, (a, b) in both.items() if a != b and key.split(".")[0] not in PLACE_KEYS}
 
     def refuse_other(self, config: Any) -> None:
-        """Let no run go on with another config.
+        """Refuse to continue the run with another config.
 
         Raises:
             InputError: If the folder holds a run of another config.
@@ -305,10 +305,10 @@ class RunFolder:
 
 
 def check_places(places: Sequence[Path]) -> None:
-    """Look whether folders are there that are said to hold runs; torch is not imported.
+    """Check, without torch, that the folders that should hold runs exist.
 
     Raises:
-        InputError: If one is not, or holds nothing.
+        InputError: If a folder does not exist or is empty.
     """
     for place in places:
         if not place.is_dir() or not any(place.iterdir()):
@@ -316,6 +316,6 @@ def check_places(places: Sequence[Path]) -> None:
 
 
 def _absolute(root: str) -> str:
-    """The absolute path of a folder; one that is not there stays as it is written."""
+    """The absolute path of a folder; the path of a folder that does not exist is returned unchanged."""
     path = Path(root).expanduser()
     return str(path.absolute()) if path.exists() else root

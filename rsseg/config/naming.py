@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 
 
 def run_folder(resume: str | None, parent: str, now: str, overrides: str) -> str:
-    """The folder of a single run: the one to go on with, or a new one.
+    """The folder of a single run: the one to resume, or a new one.
 
-    A SLURM batch job that is queued again finds the folder that it has begun: it is named by the job and the overrides.
+    In a SLURM batch job, job number and overrides name the folder, so that a requeued job finds the run that it began.
     """
     job = slurm_job()
     if job is not None:
@@ -33,7 +33,7 @@ def slurm_job() -> str | None:
 
 
 def folder_name(overrides: str) -> str:
-    """One valid folder name for a run's overrides: no separators; if they are long, the long ones cut short and a hash.
+    """A valid folder name for a run's overrides, without path separators; long overrides are cut and a hash is added.
 
     Example:
         >>> folder_name("loss=ce,seed=1")
@@ -64,7 +64,7 @@ def sweep_name(dataset: str, sweep: str | None, overrides: Any) -> str:
 
 
 def resume_word(folder: Path) -> str:
-    """The command-line word that goes on with a run, in quotes where the folder of a sweep's run needs them.
+    """The word ``resume=...`` that continues a run from the command line, in quotes if the folder's name needs them.
 
     Example:
         >>> print(resume_word(Path("runs/a")), resume_word(Path("runs/sweep/loss=ce,seed=1")))
@@ -76,5 +76,5 @@ def resume_word(folder: Path) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text in Hydra's quotes: backslashes count double before a quote alone."""
+    """A text in Hydra's quotes, in which backslashes are escaped only before a quote."""
     return '"' + re.sub(r'(\\*)("|\Z)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), text) + '"'

@@ -21,24 +21,24 @@ TRIALS = "trials.csv"  # the table that `rsseg.search` writes beside its trials'
 
 LOSS, EXPERIMENT, SEED, RATE, FOLD = "loss", "experiment", "seed", "optimizer.lr", "dataset.fold"
 
-SEARCH_SEED = 1000  # in a sweep over learning rates the seeds from here on choose each loss's rate
+SEARCH_SEED = 1000  # in a sweep over learning rates, seeds of at least this number choose each loss's rate
 
 APART = (LOSS, SEED, FOLD, "record", "dataset.palette", "dataset.rgb", *PLACE_KEYS)
-"""Settings that `settings` leaves out: loss, seed and fold, which plans name, and those that do not affect training."""
+"""Settings that `settings` leaves out: loss, seed and fold, which plans name, and settings that do not affect training."""
 
 ROOTS = ("root", "paths")  # keys that hold the folder of a dataset; its fingerprint and statistics identify the data in it
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of a sweep, of several, or of runs that were started by hand.
+    """The runs of one or several sweeps, or runs that were started by hand.
 
-    A row of a comparison has one run per seed and fold, which share the loss and the other settings that the sweep varies.
+    A row of a comparison has one run per seed and fold; these runs share the loss and the other settings that the sweep varies.
 
     Attributes:
-        runs: By run folder, the run's values of the settings that the sweep varies, as text; its loss or experiment, and seed.
+        runs: By run folder, the values of the varied settings as text, with the run's loss or experiment and its seed.
         common: The settings that all runs share, flattened, as text; all others differ by design.
-        commands: The words of train.py that train these runs; none of runs that were started by hand.
+        commands: The words of the train.py commands that train these runs; empty for runs that were started by hand.
 
     Example:
         >>> runs = {Path(f"seed={seed}"): {"loss": "ce", "seed": seed} for seed in "12"}
@@ -55,7 +55,7 @@ class Plan:
 
     @property
     def varied(self) -> list[str]:
-        """The keys that not all runs have the same value of, in the order of the sweep."""
+        """The keys whose values differ between runs, in the order of the sweep."""
         keys = dict.fromkeys(key for values in self.runs.values() for key in values)
         return [key for key in keys if len({values.get(key) for values in self.runs.values()}) > 1]
 
@@ -66,18 +66,18 @@ class Plan:
 
     @property
     def search_seeds(self) -> list[int]:
-        """The seeds that choose a learning rate; none where rates are not varied, or there are no others to report on."""
+        """The seeds that choose a learning rate; empty if rates are not varied, or no other seeds report the score."""
         searching = [seed for seed in self.seeds if seed >= SEARCH_SEED]
         return searching if RATE in self.varied and len(searching) < len(self.seeds) else []
 
     @property
     def folds(self) -> list[str]:
-        """The folds of a cross-validation; none without."""
+        """The folds of a cross-validation; empty without one."""
         return sorted({values[FOLD] for values in self.runs.values() if FOLD in values})
 
     @property
     def labels(self) -> dict[Path, str]:
-        """The row label of each run: its loss, or the experiment that is varied, then the other varied settings."""
+        """The row label of each run: its loss, or its experiment if that is varied, then the other varied settings."""
         apart = {LOSS, SEED, FOLD, *([RATE] if self.search_seeds else [])}
         keys = [key for key in self.varied if key not in apart]
         short = {key: _shortened([values[key] for values in self.runs.values() if key in values]) for key in keys}
@@ -92,15 +92,15 @@ class Plan:
         return {folder: label(values) for folder, values in self.runs.items()}
 
     def command(self, seeds: Sequence[int]) -> str:
-        """The command that trains every row on further seeds, a line for each sweep; empty without a sweep."""
+        """The commands, one line per sweep, that train every row on further seeds; empty without a sweep."""
         word = f"{SEED}={','.join(map(str, seeds))}"
         others = ([w for w in words if not w.startswith(f"{SEED}=")] for words in self.commands)
         return "\n".join(f"{invocation('train')} -m {shlex.join([*words, word])}" for words in others)
 
     def merged(self, other: Plan) -> Plan:
-        """This plan and one that came later, as one.
+        """This plan joined with a later one.
 
-        Of their commands those are left that train all rows, if there are such.
+        If one of the plans has all rows, only its commands are kept.
         """
         before, now = set(self.labels.values()), set(other.labels.values())
         commands = other.commands if now >= before else self.commands if before >= now else self.commands + other.commands
@@ -150,7 +150,7 @@ def read_plan(folder: Path) -> Plan | None:
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, str]:
-    """A config without its losses, seed and fold and the places it names, flattened, as text; and the names of its heads.
+    """A config without the settings in `APART`, flattened, as text, and the names of its heads.
 
     Example:
         >>> settings({"seed": 1, "loss": {}, "output": "runs", "optimizer": {"lr": 0.1}})
@@ -167,13 +167,13 @@ def settings(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def common(configs: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """The settings that all of some flattened configs have alike."""
+    """The settings that have the same value in all of the flattened configs."""
     first, *others = configs
     return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
 
 
 def within(key: str, nodes: Iterable[str]) -> bool:
-    """Whether a key is one of some nodes of the config, or lies in one.
+    """Whether a dotted key is one of the given nodes of the config, or inside one.
 
     Example:
         >>> within("sampler.power", ["sampler"]), within("steps", ["step"])
@@ -183,7 +183,7 @@ def within(key: str, nodes: Iterable[str]) -> bool:
 
 
 def as_text(value: Any) -> str:
-    """A setting as text; numbers alike whether they are written 1 or 1.0.
+    """A setting as text; equal numbers give equal text, whether they are written 1 or 1.0.
 
     Example:
         >>> as_text(1), as_text(1.0), as_text(None)
@@ -195,7 +195,7 @@ def as_text(value: Any) -> str:
 
 
 def _shortened(values: Sequence[str]) -> dict[str, str]:
-    """Values as rows show them: a class without its modules, a number to four digits, where that tells them apart."""
+    """Values as row labels show them: classes without their modules, numbers to four digits, unless two would become equal."""
 
     def short(value: str) -> str:
         try:

@@ -20,9 +20,9 @@ RECORDED = (
 
 
 def git_state(package: Path) -> dict[str, Any]:
-    """The commit of rsseg's checkout and whether its code or configs differ from it; both None where rsseg is installed.
+    """The commit of rsseg's checkout, and whether its code or configs have changes; both None if rsseg is installed.
 
-    Untracked files do not count: a package in somebody else's repository, as in a .venv there, is not of that one's commit.
+    A package that git does not track, as in a .venv inside another repository, does not belong to that repository's commit.
     """
 
     def git(*words: str) -> str | None:
@@ -39,7 +39,7 @@ def git_state(package: Path) -> dict[str, Any]:
 
 
 def code_hash(package: Path) -> str:
-    """A hash of the package's source: the same code, the same hash, whatever commit or folder it is of."""
+    """A hash of the package's source, which is independent of commit and folder."""
     digest = hashlib.blake2b(digest_size=6)
     for path in sorted(package.rglob("*.py")):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
@@ -47,15 +47,15 @@ def code_hash(package: Path) -> str:
 
 
 class Chosen(NamedTuple):
-    """The user's choices for a run, for the record."""
+    """The user's choices for a run, which ``run.json`` records."""
 
     overrides: list[str]  # the command line's overrides
     loss: str  # the name of the loss composition
-    of_heads: Mapping[str, str]  # by head, the name of the composition that was chosen for it alone
+    of_heads: Mapping[str, str]  # by head, the name of the composition that was chosen for this head only
 
 
 def losses_of_heads(choices: Mapping[str, str | None]) -> dict[str, str]:
-    """The loss that was chosen for a head alone, by head, among Hydra's choices.
+    """By head, the losses that Hydra's choices set for single heads.
 
     Example:
         >>> losses_of_heads({"loss": "ce", "loss@model.heads.water.loss": "focal_dice"})
@@ -70,7 +70,7 @@ def losses_of_heads(choices: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def provenance(chosen: Chosen) -> dict[str, Any]:
-    """A record of the user's choices, and of the code, libraries and machine that run now."""
+    """A record of the user's choices and of the present code, libraries and machine."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "overrides": chosen.overrides,
@@ -86,7 +86,7 @@ def provenance(chosen: Chosen) -> dict[str, Any]:
 
 
 def library_versions() -> dict[str, str]:
-    """The versions of the libraries that runs depend on, without those that are not installed as packages."""
+    """The versions of the libraries that runs depend on; libraries that are not installed as packages are left out."""
     found = {}
     for name in RECORDED:
         with suppress(PackageNotFoundError):

@@ -46,25 +46,25 @@ OnBadScene = StrEnum("OnBadScene", {"raise": "raise", "skip": "skip"})
 
 @dataclass
 class DatasetConfig(TargetFacts):
-    """The facts of a dataset; everything downstream follows from them. Those of its target, if it has one, stand here too.
+    """The facts of a dataset, from which all other parts are made. If it has only one target, its settings are here too.
 
     Attributes:
         name: Used in folder names.
-        targets: Several targets by name, each with settings of its own (see `rsseg.config.targets.TargetConfig`); task, classes
-            and the other settings of targets here are then null.
-        unlabelled: By the name of a scene, or a pattern of names such as ``tile_*``, the classes that are not labelled in it,
-            with their target before them (``cover/road``) if another target has one of that name. Their pixels neither train
-            nor score that class.
-        bands: The image bands to read, counted from 1; null: all that the first training image has, but alpha.
-        rgb: The bands that pictures show as red, green and blue; null: as the bands are called, else the first three.
-        nodata: The no-data value of images that state none; null: every pixel of them is valid.
-        window: A sensible side of the training windows, in pixels.
-        steps: A sensible number of optimiser steps.
-        folds: For cross-validation: training and validation scenes are pooled, and their groups dealt to this many folds, or
-            with `groups` to as many as there are groups; null: no folds.
+        targets: Several targets by name, each with its settings (see `rsseg.config.targets.TargetConfig`); task, classes and
+            the other settings of a single target are then null.
+        unlabelled: By the name of a scene, or a pattern such as ``tile_*``, the classes that are not labelled in these scenes,
+            with their target before them (``cover/road``) if another target has a class of the same name. The scenes neither
+            train nor score these classes.
+        bands: The image bands to read, counted from 1; null: all bands of the first training image except alpha.
+        rgb: The bands that pictures show as red, green and blue; null: the bands of these names, else the first three.
+        nodata: The no-data value of images that declare none; null: all their pixels are valid.
+        window: The default side of the training windows, in pixels.
+        steps: The default number of optimiser steps.
+        folds: For cross-validation: the groups of the training and validation scenes are divided among this many folds, or with
+            `groups` among as many folds as there are groups; null: no folds.
         fold: The fold that validates, counted from 1; the others train.
         args: For `dataset=torchgeo`: the arguments of the class.
-        source: Where the scenes lie: a `_target_` with a method ``scenes(split)``.
+        source: The source of the scenes: a `_target_` with a method ``scenes(split)``.
     """
 
     name: str = MISSING
@@ -90,18 +90,18 @@ class ModelConfig:
         weights: none, imagenet, the name of a torchgeo weight such as ResNet18_Weights.SENTINEL2_ALL_MOCO, or a file.
         encoder_args: Further arguments of a timm encoder, such as drop_path_rate.
         freeze: Parts that are not trained: encoder, decoder.
-        dropout: The share of the decoder's channels that are dropped before the last convolution, in training.
+        dropout: The share of the decoder's channels that are dropped before the last convolution during training.
         net: The smp class as `_target_` with its arguments; bands, logits and weights are filled in from the dataset's facts.
-        decoder: Whether the heads share a decoder: shared, or own, one for each head on the one encoder.
-        aux: Deep supervision: the number of coarser outputs of the decoder, 0 to 4, that have the heads' losses too, in
+        decoder: shared: all heads share one decoder; own: each head has its own decoder on the common encoder.
+        aux: Deep supervision: the number of coarser decoder outputs, 0 to 4, that the heads' losses are also computed on during
             training, with weights of 1/2, 1/4, ...
-        classifier: The weight of the loss of a classifier that says, in training, which classes a window shows; null: none.
-        siamese: The image's bands are those of one date, then as many of another: the encoder runs over each, and the decoder
+        classifier: The weight of the loss of an auxiliary classifier, which predicts the classes in a window; null: none.
+        siamese: The bands are those of one date, followed by those of another: the encoder runs on each date, and the decoder
             gets the fused features.
-        fusion: How features of two dates are fused: concat, or difference, their absolute difference.
-        rebuild: The network rebuilds the image; the logit of its only class, of a binary task, is the logarithm of the error.
+        fusion: How the features of two dates are fused: concat, or difference (their absolute difference).
+        rebuild: The network reconstructs the image; the logit of a binary task's single class is the logarithm of the error.
         heads: By name, each with its `loss`, the `target` that it learns (default: that of its name, or the only one), the
-            `weight` of its loss in the sum (default: 1), and its `decoder`, if it is to differ from `model.decoder`.
+            `weight` of its loss in the sum (default: 1), and its `decoder`, if it differs from `model.decoder`.
     """
 
     encoder: str = "resnet18"
@@ -124,13 +124,13 @@ class LossConfig:
     """The loss of a head.
 
     Attributes:
-        terms: By name; each a `_target_` with its arguments and its weight in the sum. `start` and `ramp` are the shares of the
-            steps before which the weight is 0 and in which it then rises; `pixels` gives another library's loss, or your own,
-            the labelled pixels alone.
-        check_targets: Look for labels outside the classes at every step, not at the first ones only.
-        label_smoothing: The part of the labels that is dealt out evenly among the classes, for terms that take class shares.
-        edge_weight: The weights of pixels near a border between labels, ``1 + amount exp(-d^2 / (2 sigma^2))`` at d pixels from
-            it: {amount: 10, sigma: 5}. An amount from -1 to 0 weighs them less; null: 1.
+        terms: By name; each a `_target_` with its arguments and its `weight` in the sum. The weight is 0 for the share `start`
+            of the steps, then rises over the share `ramp`; `pixels` passes only the labelled pixels to another library's loss
+            or your own.
+        check_targets: Look for labels outside the classes at every step, not only at the first ones.
+        label_smoothing: The part of each label that is spread evenly over the classes, for terms that take class shares.
+        edge_weight: The weights of pixels at d pixels from a border between labels, ``1 + amount exp(-d^2 / (2 sigma^2))``:
+            {amount: 10, sigma: 5}. An amount from -1 to 0 lowers their weight; null: 1.
     """
 
     terms: dict[str, Any] = field(default_factory=dict)
@@ -144,8 +144,8 @@ class RecordConfig:
     """Records that a run keeps for comparisons of losses.
 
     Attributes:
-        enabled: Record at all.
-        gain: Also the one-step gain in IoU, or RMSE, of each term: a backward pass and a prediction per term and validation.
+        enabled: Whether to record.
+        gain: Record the one-step gain in IoU or RMSE too: a backward pass and a prediction per term and validation.
     """
 
     enabled: bool = True
@@ -157,14 +157,14 @@ class MetricsConfig:
     """Settings of a run's scores.
 
     Attributes:
-        without: Classes that are left out of mean scores, and so of the choice of the best checkpoint; not of training.
+        without: Classes that mean scores, and so the choice of the best checkpoint, leave out; they are still trained.
     """
 
     without: list[str] = field(default_factory=list)
 
 
 UNBALANCED = {"_target_": "rsseg.losses.balancing.Fixed", "between": "heads"}
-"""The node of `balancing=fixed`, and of every run that was trained before there was a choice."""
+"""The node of `balancing=fixed`, and of runs trained before the setting existed."""
 
 
 @dataclass
@@ -207,7 +207,7 @@ RANGES = {
     "pictures": (0, math.inf), "checkpoint_every": (1, math.inf), "workers": (0, math.inf), "seed": (0, 2**32 - 1),
     "model.dropout": (0, 0.99), "model.aux": (0, 4), "model.classifier": (0, math.inf),
 }  # fmt: skip
-"""The least and the greatest value of settings that are numbers; where they are null, nothing is asked of them."""
+"""The smallest and largest allowed values of numeric settings; null is not checked."""
 
 SCHEMAS = {"dataset": DatasetConfig, "model": ModelConfig, "loss": LossConfig, "record": RecordConfig, "metrics": MetricsConfig}
 """The nodes whose keys are known."""
@@ -234,7 +234,7 @@ def register() -> None:
 
 
 def cross_check(config: Any) -> list[str]:
-    """The faults that concern single numbers and pairs of fields, one sentence each; an empty list if there are none."""
+    """The faults of single numbers and of combinations of settings, one sentence each; empty if there are none."""
     if nested := _nested_lists(config):
         return nested
     faults = _unknown_keys(config)
@@ -277,7 +277,7 @@ def _fold_faults(folds: int | str | None, fold: int | None) -> list[str]:
 
 
 def _nested_lists(config: Any) -> list[str]:
-    """Lists of texts or numbers that hold lists or mappings, which OmegaConf lets pass."""
+    """The faults of lists of texts or numbers that contain lists or mappings, which OmegaConf does not check."""
     found = []
     for name, schema in SCHEMAS.items():
         for key, kind in get_type_hints(schema).items():
@@ -289,7 +289,7 @@ def _nested_lists(config: Any) -> list[str]:
 
 
 def _device_faults(config: Any, trainer: dict[str, Any]) -> list[str]:
-    """The faults of steps, batches and devices that do not go together."""
+    """The faults of steps, batches and devices that do not fit each other."""
     faults = []
     times = trainer.get("accumulate_grad_batches", 1)
     if not isinstance(times, int) or times < 1:
@@ -305,7 +305,7 @@ def _device_faults(config: Any, trainer: dict[str, Any]) -> list[str]:
 
 
 def _unknown_keys(config: Any) -> list[str]:
-    """Settings that were added with a "+", as Hydra advises for misspelt keys, but that nothing reads."""
+    """The faults of settings that were added with "+", as Hydra advises for misspelt keys, but that nothing reads."""
     found = []
     for name, schema in {"": Config, **SCHEMAS}.items():
         known = [item.name for item in fields(schema)]

@@ -22,16 +22,16 @@ from rsseg.contract import InputError, first_line
 class Search:
     """The settings of a search.
 
-    Overrides with several values are searched: ``x=interval(0,1)`` for numbers between two, ``x=tag(log,interval(0.01,10))``
-    for those drawn by their logarithm, ``x=a,b,c`` for choices; the others are as for train.py.
+    Overrides with several values are searched: ``x=interval(0,1)`` draws numbers uniformly, ``x=tag(log,interval(0.01,10))``
+    uniformly in their logarithm, ``x=a,b,c`` choices. The other overrides are those of train.py.
     """
 
     configs: Path  # the folder with `train.yaml`
     overrides: tuple[str, ...]
-    objectives: tuple[str, ...]  # the scores in `summary.json` that are to be high
-    study: str  # the study's name, and its folder's in ``<output>/search``
+    objectives: tuple[str, ...]  # the scores in `summary.json` to maximise
+    study: str  # the name of the study, and of its folder in ``<output>/search``
     storage: str | None  # the URL of a database; None: a file ``study.db`` in the study's folder
-    trials: int  # how many trials the study is to have that are finished or have diverged
+    trials: int  # the number of trials to reach, counting those that finished or diverged
 
     def parsed(self) -> list[Override]:
         """The overrides as Hydra reads them."""
@@ -44,7 +44,7 @@ class Search:
         """Optuna's distribution of values by key.
 
         Raises:
-            InputError: If Optuna is missing, nothing is searched, or an interval is none.
+            InputError: If Optuna is missing, no override has several values, or an interval is invalid.
         """
         try:
             from optuna.distributions import CategoricalDistribution, FloatDistribution
@@ -77,7 +77,7 @@ class Search:
         """A trial's config and the name of its loss.
 
         Raises:
-            InputError: If there is no such config.
+            InputError: If the config can't be composed.
         """
         config = compose(self.configs, self.words(params))
         return own_part(config), str(config.hydra.runtime.choices.loss)
@@ -92,10 +92,10 @@ class Search:
         return Path(self.config(self.first())[0].output) / "search" / self.study
 
     def run_folder(self, params: Mapping[str, Any]) -> Path:
-        """A trial's folder, named by the values tried: the same values are the same run."""
+        """A trial's folder, named by its values, so that the same values are the same run."""
         return self.folder / folder_name(",".join(sorted(f"{key}={value}" for key, value in params.items())))
 
     def identity(self) -> dict[str, Any]:
-        """The facts in which two searches have to agree to be one."""
+        """The facts that have to be equal for another call to continue this search."""
         kept = [str(o.input_line) for o in self.parsed() if o.key_or_group.split(".")[0] not in PLACE_KEYS]
         return {"overrides": sorted(kept), "objectives": list(self.objectives)}

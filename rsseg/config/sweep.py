@@ -36,20 +36,20 @@ from rsseg.quiet import quiet
 
 log = logging.getLogger(__name__)
 
-NAMED = (LOSS, SEED)  # in a folder's name whenever given, swept or not: a sweep over one seed can be widened later
+NAMED = (LOSS, SEED)  # always in a folder's name if given, so that a sweep over one seed can get more seeds later
 
 
-GRACE = 30  # the seconds that a run has to keep its state in
+GRACE = 30  # the seconds that a run has to save its state
 
 
 def end_with_parent() -> None:
-    """Let this process end after the one that started it, which may be killed and can't say so then: as by SIGTERM."""
+    """End this process, as by SIGTERM, once the process that started it has ended, even if that was killed."""
     parent = os.getppid()
 
     def wait() -> None:
         while os.getppid() == parent:
             time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)  # a run keeps its state at the end of its step
+        os.kill(os.getpid(), signal.SIGTERM)  # the run saves its state at the end of the step
         time.sleep(GRACE)
         os._exit(1)
 
@@ -57,16 +57,16 @@ def end_with_parent() -> None:
 
 
 class Sweep(Callback):
-    """Checks a sweep before its first run, names its runs by the settings that it varies, writes its plan, tells its progress.
+    """Checks a sweep before its first run, names its runs by the settings that vary, writes its plan, and logs its progress.
 
-    Hydra makes it (`hydra.callbacks` in train.yaml) and hands it to every process that runs a part of the sweep. What all
-    runs have in common stays out of the names: where two sweeps into one folder differ in it, the second is refused.
+    Hydra makes it (`hydra.callbacks` in train.yaml) and passes it to every process that runs a part of the sweep. Settings that
+    all runs share are not in the names: a second sweep into the same folder is refused if these settings differ.
     """
 
-    total, began = 0, 0.0  # how many runs there are, and when the sweep began
+    total, began = 0, 0.0  # the number of runs, and the time when the sweep began
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
-        """Give Hydra the names' parts, as overrides that each run's config is composed with, and check all runs."""
+        """Check all runs, and add overrides that make Hydra name each run by the settings that vary."""
         try:
             with refusing():
                 self._prepare(config)
@@ -79,12 +79,12 @@ class Sweep(Callback):
             raise InputError("hydra/launcher=submitit_slurm: this machine has no srun; start it where SLURM is, or take joblib")
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         params = parser.parse_overrides([f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()])
-        typed: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # a head's ${loss} is that of each run
+        typed: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # ${loss} of a head differs by run
         given = parser.parse_overrides(typed)
         named = {*NAMED, *(o.key_or_group for o in params), *(o.key_or_group for o in given if o.is_sweep_override())}
         left_out = {*config.hydra.job.config.override_dirname.exclude_keys, *(o.key_or_group for o in given)} - named
         command = [*typed, *(word for word in config.hydra.overrides.hydra if not word.startswith("hydra.mode="))]
-        folder = Path(config.hydra.sweep.dir)  # its default name is told by the words of the sweep, not by those of a run
+        folder = Path(config.hydra.sweep.dir)  # resolved now: its default name depends on the sweep's words
         words = [f"hydra.job.config.override_dirname.exclude_keys={sorted(left_out)}", f"hydra.sweep.dir={quoted(str(folder))}"]
         if not launcher.endswith(".BasicLauncher"):
             words.append("hydra.job_logging.formatters.simple.format='${hydra.job.override_dirname} | %(message)s'")
@@ -99,11 +99,11 @@ class Sweep(Callback):
         if "submitit_folder" in config.hydra.launcher:
             said = config.hydra.launcher.submitit_folder.replace("%j", "<job>")  # submitit also makes a folder of the name %j
             log.info("Runs show nothing here: see %s/<run>/train.log, and %s for all they print", folder, said)
-        if launcher.endswith(".BasicLauncher"):  # others begin several at once
+        if launcher.endswith(".BasicLauncher"):  # other launchers start several runs at once
             self.began = time.monotonic()
 
     def on_job_start(self, config: Any, **kwargs: Any) -> None:
-        """Say which run begins and about how long the rest takes, and let a process of joblib's end with the sweep."""
+        """Log which run begins and about how long the rest takes; let a joblib process end with the sweep."""
         if multiprocessing.get_start_method() == "loky":
             end_with_parent()
         if self.total:
@@ -114,12 +114,12 @@ class Sweep(Callback):
             log.info("run %d of %d: %s%s", done + 1, self.total, name, rest)
 
     def on_multirun_end(self, config: Any, **kwargs: Any) -> None:
-        """Say how to go on."""
+        """Log the command that compares the runs."""
         log.info("Compare them: %s runs='%s'", invocation("compare"), config.hydra.sweep.dir)
 
 
 class Runs:
-    """The configs of a sweep's runs, as Hydra will compose them; those that differ in the seed alone are composed once."""
+    """The configs of a sweep's runs, as Hydra will compose them; configs that differ only in the seed are composed once."""
 
     def __init__(self, master: DictConfig, named: Sequence[str] = NAMED) -> None:
         self.master, self.named, self.loader = master, named, GlobalHydra.instance().config_loader()
@@ -164,10 +164,10 @@ def value_text(override: Override) -> str:
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
-    """Write the plan of a sweep before its first run; runs of an earlier sweep of the same folder stay in it.
+    """Write the plan of a sweep before its first run; it keeps the runs of an earlier sweep into the same folder.
 
     Raises:
-        InputError: If that sweep's runs have another config, beside the settings that either of the two varies.
+        InputError: If the earlier sweep has another config, apart from settings that either of the sweeps varies.
     """
     with lock(folder / "sweep.lock", wait=True):
         before = read_plan(folder)
@@ -183,9 +183,9 @@ def write_plan(folder: Path, plan: Plan) -> None:
 
 
 def check_runs(runs: Runs, jobs: Sequence[Sequence[str]], thorough: bool) -> None:
-    """Refuse a sweep of which some runs would fail, or that would go on with runs of another config.
+    """Refuse a sweep if some of its runs would fail, or would resume runs of another config.
 
-    Each fault is told with the first run that has it; `thorough` also makes the checks that need torch or the scenes.
+    Each fault is reported once, with the first run that has it; `thorough` includes checks that need torch or the scenes.
     """
     distinct, faults, new = dict[str, tuple[str, DictConfig]](), dict[str, str](), list[DictConfig]()
     for words in jobs:
@@ -200,7 +200,7 @@ def check_runs(runs: Runs, jobs: Sequence[Sequence[str]], thorough: bool) -> Non
         if not config.resume:
             distinct.setdefault(" ".join(word for word in words if not word.startswith("seed=")), (folder.name, config))
     if thorough and not faults:
-        assembly, datasets = import_module("rsseg.assembly"), set[str]()  # by name, and late: it imports torch
+        assembly, datasets = import_module("rsseg.assembly"), set[str]()  # imported late, by name: it imports torch
         quiet()
         for name, config in distinct.values():
             with _noted(faults, name):
@@ -219,7 +219,7 @@ def check_runs(runs: Runs, jobs: Sequence[Sequence[str]], thorough: bool) -> Non
 
 @contextmanager
 def _noted(faults: dict[str, str], name: str) -> Iterator[None]:
-    """Collect the faults of the block, each with the first run that has it."""
+    """Add a fault that the block raises to `faults`, unless an earlier run had it."""
     try:
         yield
     except InputError as error:

@@ -46,11 +46,11 @@ class TargetFacts:
         mask_values: Values in the mask files for label 0, 1, ...: integers, ranges such as "0-127", or "#rrggbb" colours; null:
             0, 1, ...
         ignore_values: The values in the mask files that mean "not labelled"; null: 255, none for colours.
-        colour_tolerance: Of masks in colours, how far red, green and blue may each be from a listed one, as in a JPEG.
-        fractions: The value of a whole pixel (1, 100, 255) in masks that hold the share of each class in a band of its own;
-            null: masks hold labels.
+        colour_tolerance: For masks in colours, the allowed deviation of red, green and blue from a listed colour, as in JPEGs.
+        fractions: For masks with one band per class that hold class fractions, the value of a whole pixel (1, 100, 255); null:
+            masks hold labels.
         units: For a regression, the unit of each value, such as [m]; null: not known.
-        range: For a regression, the lowest and the highest value that can be; null: any finite one.
+        range: For a regression, the smallest and the largest valid value; null: any finite value is valid.
         size: For centres, the side in pixels of objects that a vector file gives as points; null: not known.
     """
 
@@ -71,13 +71,13 @@ class TargetConfig(TargetFacts):
     """A target of a dataset that has several, and its place in the source.
 
     Attributes:
-        mask: Of files the pattern of their paths.
-        attribute: Of vector files, the attribute with a feature's mask value; null: 1 for every feature.
-        values: Of vector files, the mask value for each value of the attribute, a mapping or a list such as ["house: 1"]; null:
-            it is an integer.
-        layer: Of vector files with several layers, the one that is read; null: the only one.
-        buffer: Of vector files, by how many metres on the ground features are widened; null: they are not.
-        threshold: Of rasters, the value above which a pixel is 1, and else 0; null: values are taken as they are.
+        mask: For files, the pattern of their paths.
+        attribute: For vector files, the attribute that holds a feature's mask value; null: the value is 1 for every feature.
+        values: For vector files, the mask value of each value of the attribute, a mapping or a list such as ["house: 1"]; null:
+            the attribute is an integer.
+        layer: For vector files with several layers, the layer to read; null: the only one.
+        buffer: For vector files, the distance in metres by which features are widened; null: they are not widened.
+        threshold: For rasters, the value above which a pixel is 1, otherwise 0; null: values are not changed.
     """
 
     mask: str | None = None
@@ -88,10 +88,10 @@ class TargetConfig(TargetFacts):
     threshold: float | None = None
 
 
-SHORT_FORM = tuple(item.name for item in fields(TargetFacts))  # the settings that a dataset with one target has itself
+SHORT_FORM = tuple(item.name for item in fields(TargetFacts))  # the settings that a dataset with one target holds directly
 
 FROM_FILES = tuple(item.name for item in fields(TargetConfig) if item.name not in SHORT_FORM)
-"""The settings of a target that the source is given."""
+"""The settings of a target that are passed to the source."""
 
 
 def targets_of(dataset: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -112,7 +112,7 @@ def tasks_of(dataset: Mapping[str, Any]) -> dict[str, Task]:
     """The task of each target of a dataset's plain node.
 
     Raises:
-        InputError: For a task that there is not.
+        InputError: If a task does not exist.
     """
     return {name: _task(name, target) for name, target in targets_of(dataset).items()}
 
@@ -126,8 +126,8 @@ def _task(name: str, target: Mapping[str, Any]) -> Task:
 def heads_of(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The plain nodes of a config's heads by name, each with the `target` that it learns and its `weight`.
 
-    A head learns the target of its name, or the only one. The head of the default config, ``mask``, is for a dataset with one
-    target: another dataset does not have it.
+    A head learns the target of its name, or the only one. The default config's head, ``mask``, is dropped if the dataset has
+    several targets of other names.
     """
     targets, heads = list(targets_of(config["dataset"])), {}
     for name, node in config["model"]["heads"].items():
@@ -169,12 +169,12 @@ def target_faults(dataset: Mapping[str, Any]) -> list[str]:
 
 
 def place_of(dataset: Mapping[str, Any], target: str) -> str:
-    """The place of a target's settings in the config: under its name, or in the short form."""
+    """The dotted place of a target's settings in the config: under its name, or the dataset itself in the short form."""
     return f"dataset.targets.{target}" if dataset.get("targets") else "dataset"
 
 
 def _node_faults(where: str, node: Any, kind: type[Any], example: str) -> list[str]:
-    """The faults of a node of a kind: it is no mapping, has an unknown setting, or one of another type."""
+    """The faults of a node: it is not a mapping, or has an unknown setting, or one of another type than in `kind`."""
     if not isinstance(node, Mapping):
         return [f"{where}={node}: a mapping such as {example} is expected"]
     known = [item.name for item in fields(kind)]
@@ -187,7 +187,7 @@ def _node_faults(where: str, node: Any, kind: type[Any], example: str) -> list[s
 
 
 def full_names(label: str, targets: Mapping[str, Any]) -> list[str]:
-    """The full names that a user's name of a class may stand for: as given, or with each target before it."""
+    """The full names that a user's class name may mean: the name as given, or prefixed with each target."""
     return [label, *(f"{name}/{label}" for name in targets)]
 
 

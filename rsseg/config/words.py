@@ -72,7 +72,7 @@ ELSEWHERE = {
     STEPS: "epochs epoch max_epochs num_epochs n_epochs trainer.max_epochs",
     GONE: "loss.backend dataset.source.cache",
 }
-"""Correct names by those of other programs and of earlier versions. One that ends with "=" takes the given value."""
+"""The present names by those of other programs and of earlier versions. A name that ends with "=" takes the given value."""
 
 SYNONYMS = {name: target for target, names in ELSEWHERE.items() for name in names.split()}
 
@@ -107,7 +107,7 @@ def word_faults(configs: Path, words: Sequence[str], multirun: bool = False) -> 
             fault = "several values are several runs, add -m; for a list of values write brackets, as in [1,2]"
         elif override.is_delete() and not is_choice and override.key_or_group in (item.name for item in fields(Config)):
             fault = "a run needs it: leave the word out"
-        if "\\${" in word:  # as text it passes for any type
+        if "\\${" in word:  # an escaped interpolation is text, which any type accepts
             fault = "no setting takes a text with ${ in it: leave out the backslash to name another setting's value"
         if fault:
             found[word] = f"{word}: {fault}"
@@ -115,7 +115,7 @@ def word_faults(configs: Path, words: Sequence[str], multirun: bool = False) -> 
 
 
 def _values(override: Override) -> list[Any]:
-    """The value of a word, the values that it lists, or those of a sweep."""
+    """The values of a word: its single value, the items of its list, or the values of a sweep."""
     if override.is_sweep_override():
         return [None if name == "null" else name for name in override.sweep_string_iterator()]
     value = override.value()
@@ -142,7 +142,7 @@ def _setting_fault(override: Override) -> str | None:
 
 
 def _number_fault(override: Override) -> str | None:
-    """A scene's name in a split that Hydra reads as a number."""
+    """The fault of a scene's name in a split that Hydra would read as a number."""
     if override.key_or_group.startswith("dataset.source.split"):
         for name in re.findall(r"(?<![\w.\"'*])\d+(?:_\d+|[eE]\d+)+(?![\w.\"'*])", str(override.input_line).partition("=")[2]):
             return f'{name} is read as the number {float(name):g}: if it is a name, write it in double quotes, "{name}"'
@@ -150,7 +150,7 @@ def _number_fault(override: Override) -> str | None:
 
 
 def _unreadable(word: str) -> str:
-    """The correct spelling of a word that Hydra's grammar does not take."""
+    """The fault of a word that Hydra's grammar rejects, with the correct spelling."""
     key, equals, value = word.partition("=")
     if not equals or not re.fullmatch(r"[+~]*[\w./@:-]+", key):
         return f"'{word}' is not understood: write key=value"
@@ -165,7 +165,7 @@ def _unreadable(word: str) -> str:
 
 
 def choices(places: Sequence[Path], group: str) -> list[str]:
-    """The names of a group's files in some folders; those of a subfolder with it, unless they are a group of their own."""
+    """The names of a group's files in the given folders, with their subfolder before them, unless that is itself a group."""
     names: list[str] = []
     for folder in [place / group for place in places]:
         paths = sorted(folder.glob("*.yaml")) + sorted(folder.glob("*/*.yaml"))
