@@ -1,1 +1,1 @@
-"""A run in training: loop, checkpoints, stopping, resuming, records and scoring."""
+"""Training of a run: loop, checkpoints, stopping, resuming, records and scoring."""

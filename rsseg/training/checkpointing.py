@@ -23,13 +23,13 @@ from rsseg.training.signals import Interrupts
 STATE = ("best_model_score", "_any", "_ended", "_validated")  # the state of `Checkpoints`
 
 Moment = Literal["between steps", "before validation", "after validation"]
-"""When a checkpoint is written, as its loop counters have to say."""
+"""The moment at which a checkpoint is written, which determines its loop counters."""
 
 log = logging.getLogger(__name__)
 
 
 class CheckpointFiles(CheckpointIO):
-    """Reads and writes checkpoints for Lightning. Only ``last.ckpt`` holds the full state; the one before it is kept.
+    """Reads and writes checkpoints for Lightning. Only ``last.ckpt`` holds the full state; the file that it replaces is kept.
 
     Lightning's `save_weights_only` would leave out the averaged weights that callbacks put in.
     """
@@ -38,9 +38,9 @@ class CheckpointFiles(CheckpointIO):
         self.run = run
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write one whole or not at all; where it can't be written, say which good state is kept."""
+        """Write a checkpoint atomically; if that fails, the error names the good state that is kept."""
         path = Path(path)
-        if path.parent == self.run.checkpoints and path != self.run.last:  # others keep a state too: the rate finder
+        if path.parent == self.run.checkpoints and path != self.run.last:  # the rate finder's files stay whole
             checkpoint = {"state_dict": checkpoint["state_dict"], "global_step": checkpoint["global_step"]}
         try:
             write_checkpoint(path, checkpoint, self.run.previous if path == self.run.last else None)
@@ -52,16 +52,16 @@ class CheckpointFiles(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read one, never by unpickling."""
+        """Read a checkpoint without unpickling."""
         return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove one."""
+        """Remove a checkpoint."""
         Path(path).unlink(missing_ok=True)
 
 
 def validation_steps(steps: int, validations: int) -> list[int]:
-    """After which steps a run is validated: evenly spread, the last one among them.
+    """The steps after which a run is validated: evenly spaced, including the last step.
 
     Example:
         >>> validation_steps(240, 4), validation_steps(25, 10), validation_steps(3, 10)
@@ -72,15 +72,15 @@ def validation_steps(steps: int, validations: int) -> list[int]:
 
 
 class Checkpoints(Checkpoint):
-    """Says when the run is validated, writes its checkpoints, and ends the run when a signal has come.
+    """Schedules the validations of a run, writes its checkpoints, and ends the run after a signal.
 
     ``best.ckpt`` holds the weights with the best score on all scenes; ``first.ckpt`` and ``second.ckpt``, of a recorded run,
-    those with the best score on that half of the scenes; ``last.ckpt`` the newest state, written after every validation,
-    every `every` steps, and when the run is stopped. A validation that is stopped is done again when the run goes on.
+    the weights with the best score on each half of the scenes; ``last.ckpt`` the newest state, written after every validation,
+    every `every` steps, and when the run is stopped. An interrupted validation is repeated when the run is resumed.
 
-    Lightning's own loop counters would not let a run go on exactly. `on_save_checkpoint` changes `epoch_loop.batch_progress`,
-    and `epoch_loop.val_loop.batch_progress` in the file; `on_load_checkpoint` changes `is_last_batch`, and other hooks set
-    `trainer.val_check_batch` and `epoch_loop.max_steps`. Tested with Lightning 2.6.6, by tests/test_stopping.py.
+    With Lightning's own loop counters a run could not be resumed exactly. `on_save_checkpoint` changes
+    `epoch_loop.batch_progress` and `epoch_loop.val_loop.batch_progress` in the file, `on_load_checkpoint` changes
+    `is_last_batch`, and other hooks set `trainer.val_check_batch` and `epoch_loop.max_steps`. Tested with Lightning 2.6.6.
     """
 
     save_top_k = 1
@@ -89,33 +89,33 @@ class Checkpoints(Checkpoint):
         self,
         run: RunFolder,
         monitor: str,  # the score that chooses the best checkpoint
-        steps: Sequence[int],  # after which steps the run is validated, rising
-        every: int | None,  # steps between further checkpoints; None: none
+        steps: Sequence[int],  # the steps after which the run is validated, increasing
+        every: int | None,  # the number of steps between further checkpoints; None: no further ones
         interrupts: Interrupts,
         higher_is_better: bool = True,
-        recorder: Recorder | None = None,  # knows on which halves a validation is the best so far: weights are kept for each
+        recorder: Recorder | None = None,  # tells on which halves a validation is the best so far
     ) -> None:
         self.run, self.monitor, self.steps, self.every, self.interrupts = run, monitor, list(steps), every, interrupts
         self.sign, self.recorder = 1 if higher_is_better else -1, recorder
         self.best_model_path, self.best_model_score = str(run.best), -math.inf  # for loggers that keep checkpoints
-        self._any = False  # whether there is a best one
-        self._ended: int | None = None  # the number of steps of the run, where a callback has ended it before
-        self._saved = self._validated = 0  # the last steps that it was saved and validated at
+        self._any = False  # whether there is a best checkpoint
+        self._ended: int | None = None  # the run's number of steps, if a callback ended it early
+        self._saved = self._validated = 0  # the steps of the last checkpoint and the last validation
         self._moment: Moment = "between steps"
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score, the last validation, and whether the training was ended by it."""
+        """The best score, the step of the last validation, and whether a callback ended the training there."""
         return {name: getattr(self, name) for name in STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from it; the folder may have been moved."""
+        """Restore the state; file paths are not part of it, since the folder may have been moved."""
         vars(self).update({name: state_dict[name] for name in STATE})
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the signals back from Lightning, and set the step of the next validation."""
         self._saved = step = trainer.global_step
         self._aim(trainer, step)
-        if step and step == self._validated:  # Lightning passes over a validation that is done
+        if step and step == self._validated:  # this validation is done: Lightning must skip it
             trainer.val_check_batch = step * trainer.accumulate_grad_batches
             trainer.should_stop = trainer.should_stop or self._ended == trainer.max_steps
         self.interrupts.listen()
@@ -127,7 +127,7 @@ class Checkpoints(Checkpoint):
         trainer.val_check_batch = aim * trainer.accumulate_grad_batches
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
-        """Between two steps: keep the state if it is due, and stop if a signal says so."""
+        """Between two steps: save the state if that is due, and stop after a signal."""
         step = trainer.global_step
         if batch_idx % trainer.accumulate_grad_batches:
             return
@@ -142,16 +142,16 @@ class Checkpoints(Checkpoint):
         """Stop if a signal has come during the step."""
         trainer.fit_loop.epoch_loop.max_steps = self.steps[-1]
         progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
-        progress.total.reset_on_restart()  # an interrupted one counts its first batch twice
+        progress.total.reset_on_restart()  # an interrupted validation has counted its first batch
         self._stop_before(trainer)
 
     def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *given: Any, **_: Any) -> None:
-        """Stop if a signal has come: the validation is done again when the run goes on."""
+        """Stop if a signal has come: the validation is repeated when the run is resumed."""
         batch_idx: int = given[2]
         if self.interrupts.arrived(trainer, batch_idx + 1):
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, WeightAveraging):
-                    callback.on_validation_epoch_end(trainer, pl_module)  # puts the weights that are trained back
+                    callback.on_validation_epoch_end(trainer, pl_module)  # swaps the training weights back in
             self._stop_before(trainer)
 
     def _stop_before(self, trainer: L.Trainer) -> None:
@@ -160,7 +160,7 @@ class Checkpoints(Checkpoint):
             self.interrupts.stop(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keep the state, and the weights if they are the best, on all scenes or on a half of them."""
+        """Save the state, and also the weights if they are the best so far on all scenes or on a half."""
         self._validated = trainer.global_step
         self._ended = trainer.max_steps if trainer.should_stop else None
         quality = self.sign * float(trainer.callback_metrics[self.monitor])
@@ -191,10 +191,10 @@ class Checkpoints(Checkpoint):
         trainer.save_checkpoint(self.run.last, weights_only=False)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Correct the loop counters that Lightning saves: it would skip a step, or a validation, when the run goes on.
+        """Correct Lightning's loop counters in the file: a resumed run would skip a step or a validation otherwise.
 
-        Between steps the next batch is counted as ready already: take it back. Before a validation that is to be done, or done
-        again: its first batch was started and not processed. After a validation they are right.
+        Between steps, the next batch is already counted as ready: undo that. Before a validation, or during one that will be
+        repeated, count its first batch as started but not processed. After a validation, the counters are right.
         """
         loops = checkpoint["loops"]["fit_loop"]
         if self._moment == "between steps":
@@ -208,7 +208,7 @@ class Checkpoints(Checkpoint):
             current.update(ready=0, started=0, processed=0, completed=0)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Let a run that has come to its last step go on to more steps, or to the validation after that step."""
+        """Let a run that has reached its last step continue with more steps, or with the validation after that step."""
         step = checkpoint["global_step"]
         checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = step == trainer.max_steps
         if step == trainer.max_steps and checkpoint["callbacks"][self.state_key]["_validated"] < step:
@@ -216,7 +216,7 @@ class Checkpoints(Checkpoint):
 
 
 def _link(path: Path, other: Path) -> None:
-    """Give a file another name, or where the disk has no such links, copy it."""
+    """Hard-link a file to another name, or copy it if the file system has no hard links."""
     with atomic_write(other) as part:
         try:
             os.link(path, part)

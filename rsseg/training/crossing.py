@@ -1,4 +1,4 @@
-"""Cross-fitting: counts and thresholds, once training is over, of the checkpoints that each half of the scenes chose."""
+"""Cross-fitting after training: each half of the scenes is counted by the checkpoint and thresholds of the other half."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ Count = Callable[[Mapping[str, Tensor], Batch], None]  # takes a batch of logits
 
 
 class Crossing:
-    """Counts each half of the scenes by the checkpoint that was chosen on the other, for ``records/crossed.npz``.
+    """Counts each half of the scenes with the checkpoint that the other half chose, for ``records/crossed.npz``.
 
-    Scenes of one group have no other half: they are counted by the best checkpoint. Counts in the file of the same checkpoint
-    already is kept: a run may be scored again, or go on to more steps, when the weights of its halves are gone.
+    If there is only one group, and so no other half, the best checkpoint counts all scenes. Counts of the same checkpoint that
+    the file already holds are kept, because its weights may be gone when a run is scored again or resumed with more steps.
     """
 
     def __init__(self, setup: Setup, run: RunFolder, store: Store, recorder: Recorder, best: int) -> None:
         self._tasks, first, self._path = labelled_tasks(setup), recorder.first, run.records / "crossed.npz"
-        self.steps = (best, best) if first.all() else recorder.chosen  # of the checkpoints that were chosen on each half
-        self._by = np.where(first, *self.steps[::-1])  # the checkpoint that each scene is counted by
+        self.steps = (best, best) if first.all() else recorder.chosen  # of the checkpoints that each half chose
+        self._by = np.where(first, *self.steps[::-1])  # [S], the step of the checkpoint that counts each scene
         before = read_arrays(self._path) if self._path.is_file() else {}
         self._before = {name: of_head(before, name) for name in self._tasks}
-        self._known = np.ones_like(first)  # scenes that are counted already
+        self._known = np.ones_like(first)  # [S], whether the file holds a scene's counts
         for own in self._before.values():
             self._known &= np.where(first, *own["steps"][::-1]) == self._by if own else False
         self._todo = ~self._known
@@ -52,7 +52,7 @@ class Crossing:
         self._counts = PointCounts(self._tasks, store.sizes, {name: thresholds for name, (thresholds, _) in tuned.items()})
 
     def _tune(self, recorder: Recorder, name: str, task: Task) -> tuple[Thresholds, str]:
-        """The thresholds of each scene, tuned on the half that it is not in; none, and why, where that can't be done."""
+        """Thresholds ``[S, channels]`` by score, each scene's tuned on the other half; or none and the reason."""
         first, holds = recorder.first, recorder.split.holds[task.target]
         classes, least = shared(holds, first), 1 + task.exclusive
         if first.all():
@@ -76,11 +76,11 @@ class Crossing:
         return found, ""
 
     def scenes(self, step: int) -> NDArray[np.intp]:
-        """The scenes that are still to be counted by the checkpoint of a step."""
+        """The indices of the scenes that the checkpoint of a step still has to count."""
         return np.flatnonzero(self._todo & (self._by == step))
 
     def counter(self, step: int, cores: Sequence[GridCell]) -> Count:
-        """The counter of these scenes, fed once with the batches of a grid of windows."""
+        """A function that counts these scenes; call it once with each batch of the grid of windows."""
         wanted = self._todo & (self._by == step)
         self._todo &= ~wanted
         return partial(self._counts.count, cores=cores, wanted=wanted)
@@ -112,7 +112,7 @@ def keep_tuned(
 ) -> None:
     """Tune thresholds and fit scalings on samples of the best checkpoint, by head: ``threshold.json``, ``scaling.json``.
 
-    A checkpoint that has diverged has none. Real values have none: without another head there are no such files.
+    A diverged checkpoint has no thresholds. Heads with real values have none either; without other heads no file is written.
     """
     thresholds, scalings = {}, {}
     for head, sample in samples.items():

@@ -14,8 +14,8 @@ from torch import Tensor
 from rsseg.contract import InputError
 from rsseg.module import SegmentationModule
 
-CONSECUTIVE = 10  # so many steps may be left out one after the other
-SHOWN = 3  # so many steps that are left out get a line of their own
+CONSECUTIVE = 10  # a run ends when this many steps in a row would be left out
+SHOWN = 3  # the number of left-out steps that are logged
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +23,9 @@ StepFacts = Callable[[int], Mapping[str, Any]]
 
 
 class DivergedError(InputError):
-    """A run has diverged; `facts` are those of ``summary.json``: step, values that are not finite, and the batch's scenes."""
+    """A run has diverged; ``summary.json`` gets its `facts`: step, values that are not finite, and the batch's scenes."""
 
-    by_all = True  # processes that train together find it together
+    by_all = True  # all processes that train together raise it at the same step
 
     def __init__(self, message: str, facts: Mapping[str, Any]) -> None:
         super().__init__(message)
@@ -33,7 +33,7 @@ class DivergedError(InputError):
 
 
 class PendingStep(NamedTuple):
-    """Losses and gradient norm of one step, kept on the device until the next finiteness check."""
+    """The losses and the gradient norm of one step, kept on the device until the next check."""
 
     number: int  # the step's number, counted from 1
     values: list[dict[str, Tensor]]  # the losses of each of its batches, by their names in the log
@@ -41,13 +41,13 @@ class PendingStep(NamedTuple):
 
 
 class NonFinite(L.Callback):
-    """Checks whether losses and gradients are finite.
+    """Stops a run whose losses or gradients are not finite, or with `skip` leaves the step out.
 
-    CPU: checked every step. GPU: values are kept and checked with the next logged values and before each validation, to avoid a
-    sync per step; no diverged weights are scored or kept. Float16 gradients are left to the gradient scaler.
+    On a CPU, every step is checked. On a GPU, values are kept and checked when values are logged and before each validation,
+    which avoids a synchronisation per step; diverged weights are never scored or saved. The gradient scaler handles float16.
 
-    With `skip` such steps are left out: the optimizer is not stepped, statistics of batch normalisation stay as they were.
-    Values are then checked every step, on a GPU too. `batch` tells the scenes and windows of a step, by its number from 0.
+    With `skip`, every step is checked on any device; in a step that is left out the optimizer is not stepped, and statistics
+    of batch normalisation are restored. `batch` gives the scenes and windows of a step, by its number from 0.
     """
 
     def __init__(self, batch: StepFacts, skip: bool = False) -> None:
@@ -63,15 +63,15 @@ class NonFinite(L.Callback):
         return {"skipped": self.skipped, "consecutive": self._consecutive}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Restore the number of steps that were left out."""
         self.skipped, self._consecutive = state_dict["skipped"], state_dict["consecutive"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """See which device trains."""
+        """Find out whether a GPU trains."""
         self.at_once = self.skip or pl_module.device.type == "cpu"
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
-        """Keep the statistics of batch normalisation, which a forward pass changes."""
+        """Copy the statistics of batch normalisation, which a forward pass changes."""
         if self.skip and batch_idx % trainer.accumulate_grad_batches == 0:
             self._buffers = {name: buffer.clone() for name, buffer in pl_module.named_buffers()}
 
@@ -83,7 +83,7 @@ class NonFinite(L.Callback):
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Take the gradient's norm, which clipping needs too."""
+        """Compute the gradient's norm, which clipping reuses."""
         assert isinstance(pl_module, SegmentationModule)
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -97,21 +97,21 @@ class NonFinite(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look with the values that are logged."""
+        """Check the kept steps when values are logged."""
         if self._steps and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._stop(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Look before weights are scored."""
+        """Check the kept steps before weights are scored."""
         self._stop(trainer)
 
     def _bad(self, trainer: L.Trainer) -> tuple[PendingStep, dict[str, float]] | None:
-        """The first step that is kept whose numbers are not finite, and these, in any of the processes; forget all steps."""
+        """The first kept step with values that are not finite in any process, and these values; all kept steps are dropped."""
         steps, self._steps = self._steps, []
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         rows = [(step, *pair) for step in steps for batch in step.values for pair in batch.items()]
         rows += [(step, "gradient norm", step.norm) for step in steps if not scaled]
-        numbers = torch.stack([value.detach().float() for _, _, value in rows]).tolist() if rows else []  # one wait for a GPU
+        numbers = torch.stack([value.detach().float() for _, _, value in rows]).tolist() if rows else []  # one synchronisation
         found = [(*row, number) for row, number in zip(rows, numbers, strict=True) if not math.isfinite(number)]
         if not trainer.strategy.reduce_boolean_decision(bool(found), all=False):
             return None
@@ -141,14 +141,14 @@ class NonFinite(L.Callback):
             step, values = bad
             facts = {"values": values, **self.batch(step.number - 1)}
             log.warning("step %d is left out: %s%s", step.number, said(facts), " (no more are named)" * (self.skipped == SHOWN))
-        optimizer.zero_grad(set_to_none=True)  # every optimizer passes over parameters without a gradient
+        optimizer.zero_grad(set_to_none=True)  # every optimizer skips parameters without a gradient
         module.gradient_norm = None
         for name, buffer in module.named_buffers():
             buffer.copy_(self._buffers[name])
 
 
 def said(facts: Mapping[str, Any]) -> str:
-    """The values that are not finite, and their scenes, in words.
+    """A clause that names the values that are not finite, and the scenes of the batch.
 
     Example:
         >>> said({"values": {"train/loss": "nan", "train/loss/dice": "nan"}, "scenes": ["a", "b", "a"]})

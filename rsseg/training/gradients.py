@@ -1,6 +1,6 @@
-"""Gradients of the terms of a composition: their norms, not the terms' values, say which term leads.
+"""Gradients of a loss's terms: their norms, rather than the terms' values, show which term dominates.
 
-Gradients are taken on a few fixed windows, without leaving a trace in the training.
+Gradients are computed on a few fixed windows, without any effect on the training.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STEP = 1e-2
 
 
 def norms_and_cosines(gradients: Tensor) -> tuple[Tensor, Tensor]:
-    """Of gradients ``[terms, numbers]`` the norms ``[terms]``, and cosines ``[terms, terms]``, NaN where a gradient vanishes.
+    """The norms ``[terms]`` and cosines ``[terms, terms]`` of gradients ``[terms, N]``; cosines are NaN if a gradient is 0.
 
     Example:
         >>> norms, cosines = norms_and_cosines(torch.tensor([[3.0, 0.0], [0.0, 1.0]]))
@@ -41,9 +41,9 @@ def norms_and_cosines(gradients: Tensor) -> tuple[Tensor, Tensor]:
 def one_step_gain(
     parameters: Sequence[Tensor], gradient: Sequence[Tensor], metric: Callable[[], float], step: float = STEP
 ) -> float:
-    """The gain of a hard metric per unit step down a gradient: ``(M(theta - step g / ||g||) - M(theta)) / step``.
+    """The gain of a hard metric per unit of step length down a gradient: ``(M(theta - step g / ||g||) - M(theta)) / step``.
 
-    Parameters are put back exactly, even if the metric fails. Where the gradient vanishes the gain is 0.
+    Parameters are restored exactly, even if the metric raises. The gain of a zero gradient is 0.
 
     Example:
         >>> theta = torch.tensor([2.0])
@@ -69,20 +69,20 @@ def one_step_gain(
 def probe(
     trainer: L.Trainer, module: SegmentationModule, windows: Sequence[Batch], held_out: Sequence[Batch] = ()
 ) -> dict[str, dict[str, Tensor]]:
-    """The gradients of every head's weighted terms, at the logits and at the last layer, which all terms are functions of.
+    """Norms and cosines of the gradients of every head's weighted terms, at the logits and at the last layer that they share.
 
-    The module is in evaluation mode and nothing is drawn at random; gradients are returned, not stored; parameters that
-    were moved are put back: training goes on as if nothing had been. One process does this alone.
+    Training is not affected: nothing is drawn at random, gradients are not stored in parameters, and parameters that were
+    moved are restored. Only one process may call this.
 
     Args:
-        trainer: Of the run; its precision is used, but float32 in place of float16, whose small gradients are 0.
-        module: In evaluation mode.
-        windows: They are taken as one batch.
-        held_out: Windows on which the gain of one step down each term's gradient is measured in `Task.quality`, if any.
+        trainer: The run's trainer; its precision is used, but float32 instead of float16, whose small gradients become 0.
+        module: The module, in evaluation mode.
+        windows: The windows, which are concatenated into one batch.
+        held_out: Windows on which the gain of one step down each term's gradient is measured in `Task.quality`; may be empty.
 
     Returns:
         By head: ``logits.norm`` and ``layer.norm`` ``[T]``, ``logits.cosine`` and ``layer.cosine`` ``[T, T]``, and ``gain``
-        ``[T]``, NaN where the held-out windows hold no class.
+        ``[T]`` with `held_out`, NaN if these windows have no score.
     """
     precision = nullcontext() if trainer.precision == "16-mixed" else trainer.precision_plugin.forward_context()
     found: dict[str, dict[str, Tensor]] = {}
@@ -102,7 +102,7 @@ def probe(
             for place, gradients in (("logits", at_logits), ("layer", at_layer)):
                 values[f"{place}.norm"], values[f"{place}.cosine"] = norms_and_cosines(gradients)
             pulled[name] = _pulled(z, at_logits, module.network) if held_out else []
-        for name in module.losses if held_out else ():  # when no graph is needed any more: parameters are moved in place
+        for name in module.losses if held_out else ():  # last, since moving parameters in place breaks the graphs
             metric, moved = _quality(trainer, module, name, held_out), _trainable(module.network)
             gains = [one_step_gain(moved, row, metric, STEP) for row in pulled[name]]
             found[name]["gain"] = torch.tensor(gains, dtype=torch.float64)
@@ -126,7 +126,7 @@ def _trainable(module: nn.Module) -> list[nn.Parameter]:
 
 
 def _pulled(z: Tensor, at_logits: Tensor, module: nn.Module) -> list[list[Tensor]]:
-    """The terms' gradients at a module's parameters, from those at the logits: the losses are not gone through again."""
+    """The terms' gradients at a module's parameters, backpropagated from those at the logits without the losses."""
     parameters, rows = _trainable(module), []
     for gradient in at_logits:
         found = torch.autograd.grad(z, parameters, gradient.view_as(z), retain_graph=True, allow_unused=True)
@@ -135,7 +135,7 @@ def _pulled(z: Tensor, at_logits: Tensor, module: nn.Module) -> list[list[Tensor
 
 
 def _quality(trainer: L.Trainer, module: SegmentationModule, name: str, windows: Sequence[Batch]) -> Callable[[], float]:
-    """The score of a head on windows, see `Task.quality`, at the parameters as they are when it is called."""
+    """A function that returns a head's `Task.quality` on windows, at the parameters of the time of the call."""
     task = module.tasks[name]
     image, layers = _batch(module, windows)
     scene: Any = torch.zeros(len(windows), dtype=torch.int64, device=module.device)

@@ -20,22 +20,22 @@ from rsseg.metrics.scores import class_counts
 from rsseg.task import Task
 
 Thresholds: TypeAlias = Mapping[str, Array]
-"""Thresholds or biases of each scene, ``[S, classes]`` as `Task.predict` takes them, by the score they were tuned for."""
+"""By the score that they are tuned for, thresholds or biases of each scene for `Task.predict`: ``[S, classes]``."""
 
 
 class PointCounts:
-    """Counts scenes at all `POINTS` while one process predicts them, window after window of whole scenes.
+    """Counts whole scenes at all `POINTS` while one process predicts their windows in order.
 
-    Several checkpoints may predict them, one after the other, each its own scenes at their own thresholds. It holds
-    ``24 S K^2`` bytes of confusion matrices and ``4096 S (K + 1)`` of score histograms a head. While a scene is put together
-    and its contours are counted, 16 bytes per pixel of it are in memory.
+    Several checkpoints may be used in turn, each for some scenes with their own thresholds. Per head, memory is
+    ``24 S K^2`` bytes for confusion matrices and ``4096 S (K + 1)`` for score histograms, and 16 bytes per pixel of the scene
+    that is being assembled to count its contours.
     """
 
     def __init__(
         self,
         tasks: Mapping[str, Task],  # the tasks of the heads with labels
         sizes: NDArray[np.int64],  # ``[S, 2]``, the scenes' heights and widths
-        thresholds: Mapping[str, Thresholds],  # by head, those of each scene; none: it is not counted at tuned points
+        thresholds: Mapping[str, Thresholds],  # by head; an empty mapping: no counts at tuned points
     ) -> None:
         self.tasks, scenes = dict(tasks), len(sizes)
         self.confusions = {name: {"fixed": Confusion(task, scenes)} for name, task in tasks.items()}
@@ -46,7 +46,7 @@ class PointCounts:
         self._wholes = {name: WholeScenes(sizes) for name in tasks}
 
     def count(self, outputs: Mapping[str, Tensor], batch: Batch, cores: Sequence[GridCell], wanted: NDArray[np.bool_]) -> None:
-        """Count the logits of a batch by head, of the scenes that are `wanted`, bool ``[S]``; its numbers stand for `cores`."""
+        """Count a batch's logits by head for the scenes that are `wanted`, bool ``[S]``; ``batch["k"]`` index `cores`."""
         layers = layers_of(batch)
         here = torch.from_numpy(wanted).to(batch["scene"].device)[batch["scene"]]
         if not here.any():
@@ -63,7 +63,7 @@ class PointCounts:
                     self.boundaries[name].to(truth.device).update(predicted[None], mask[None], number)
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
-        """The counts of a head, as ``records/crossed.npz`` holds them: 0 for other scenes, NaN for points not tuned."""
+        """The counts of a head for ``records/crossed.npz``: 0 for other scenes, NaN at points that are not tuned."""
         task, histogram = self.tasks[name], self.histograms[name]
         counts = np.full((len(POINTS), len(histogram.lost), task.channels, 4), np.nan)
         for at, confusion in self.confusions[name].items():

@@ -39,7 +39,7 @@ HALVES = ("first", "second")
 """The names of the checkpoints that are the best on each half of the scenes."""
 
 KEPT = 2**28
-"""Bytes of logits and targets that the last validation keeps at most, so that its scenes need not be predicted once more."""
+"""The most bytes of logits and targets that are kept of the last validation, to avoid predicting its scenes again."""
 
 
 PANEL: Mapping[str, Mapping[str, Any]] = {
@@ -52,16 +52,16 @@ PANEL: Mapping[str, Mapping[str, Any]] = {
     "focal_tversky": {"_target_": "rsseg.losses.FocalTversky", "alpha": 0.3, "beta": 0.7, "gamma": 0.75},
     "lovasz_binned": {"_target_": "rsseg.losses.Lovasz", "bins": 512},
 }
-"""The panel: losses that value each validation, whichever one trains, under the names of ``configs/loss/term``.
+"""The panel: losses that are computed at each validation, whichever loss trains, by their names in ``configs/loss/term``.
 
-Binned Lovasz joins the one pass, where the exact one would sort every error.
+Lovasz is binned: it is computed in the same single pass as the others, while the exact one would sort all errors.
 """
 
 PROBES = 4  # windows, at most a batch of them, on which gradients, and gains, are recorded
 
 
 class Panel(NamedTuple):
-    """The losses that every validation of a head is valued by."""
+    """The losses that are computed at every validation of a head."""
 
     losses: Mapping[str, Term]  # by name, functions of sums over the batch
     facts: Mapping[str, Any]  # by name, the parameters of each
@@ -69,39 +69,39 @@ class Panel(NamedTuple):
 
 @dataclass(frozen=True)
 class RecordedScenes:
-    """The scenes of a split, as they are recorded."""
+    """The facts of a split's scenes for records."""
 
-    scenes: list[str]  # their names
-    groups: list[str]  # the independent area that each lies in
-    holds: Mapping[str, NDArray[np.bool_]]  # [S, classes] by target, which classes each scene's labels hold
+    scenes: list[str]  # the names of the scenes
+    groups: list[str]  # the independent area of each scene
+    holds: Mapping[str, NDArray[np.bool_]]  # [S, classes] by target, whether a scene's labels contain a class
 
     @property
     def first(self) -> NDArray[np.bool_]:
-        """The scenes of the first half, bool ``[S]``: each half holds every class of every target if it can."""
+        """Whether each scene is in the first half, bool ``[S]``: if possible, both halves hold all classes of all targets."""
         return halves(np.concatenate(list(self.holds.values()), axis=1), self.groups)
 
 
 class Recorder(L.Callback):
     """Writes ``records/step-000240.npz`` of the run folder after every validation; see docs/runs.md.
 
-    Of a validation that is the best so far on a half of the scenes it keeps the logits of a sample of pixels besides, on which
-    thresholds are tuned once training is over. A resumed run writes the validations that it repeats again, under their names.
+    For a validation that is the best so far on a half of the scenes, it also writes the logits of a sample of pixels, on which
+    thresholds are tuned after training. A resumed run overwrites the files of validations that it repeats.
     """
 
     def __init__(
         self,
-        folder: Path,  # of the records
+        folder: Path,  # the folder of the records
         split: RecordedScenes,  # the validation scenes
-        panels: Mapping[str, Panel],  # by head, the losses to be valued
+        panels: Mapping[str, Panel],  # by head, the losses to compute
         samples: Mapping[str, LogitSample],  # by head with labels, the pixels whose logits are kept
-        windows: Sequence[Batch],  # the probe windows; needed in the main process alone
-        held_out: Sequence[Batch] = (),  # the windows of the one-step gain; none: it is not recorded
+        windows: Sequence[Batch],  # the windows for gradients; only the main process needs them
+        held_out: Sequence[Batch] = (),  # the windows for the one-step gain; empty: it is not recorded
     ) -> None:
         self.folder, self.split, self.panels, self.samples = folder, split, dict(panels), dict(samples)
         self.windows, self.held_out = list(windows), list(held_out)
         self.first = split.first
         self.improved = list[str]()  # the `HALVES` on which the last validation is the best so far
-        # Logits by head and batches of a validation at the last step; none where they take more than `KEPT`, or are shared out.
+        # Logits by head and batches of the last step's validation; empty if larger than `KEPT`, or with several processes.
         self.kept: list[tuple[Mapping[str, Tensor], Batch]] = []
         self._quality: dict[int, list[float]] = {}  # by step, on the first half, the second, and all
         self._gradients: dict[str, dict[str, ArrayLike]] = {}
@@ -111,11 +111,11 @@ class Recorder(L.Callback):
         return {"quality": self._quality}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from them."""
+        """Restore these scores."""
         self._quality = dict(state_dict["quality"])
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Write the description of the numbers."""
+        """Write the description of the recorded arrays, and let the module compute the losses by half."""
         module: SegmentationModule = pl_module
         heads = {}
         module.value_by(self.first, {name: panel.losses for name, panel in self.panels.items()})
@@ -134,7 +134,7 @@ class Recorder(L.Callback):
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Probe the weights that are being scored: averaged ones are in place between the first batch and the last."""
+        """Record the gradients of the weights that are scored: averaged weights are in place from the first batch on."""
         if batch_idx:
             return
         self.forget()
@@ -143,7 +143,7 @@ class Recorder(L.Callback):
             self._gradients = {head: {key: value.numpy() for key, value in values.items()} for head, values in found.items()}
 
     def on_validation_batch_end(self, trainer: L.Trainer, pl_module: Any, *given: Any, **_: Any) -> None:
-        """Gather the sample; at the run's last step keep the logits themselves if they are few."""
+        """Add the batch to the sample; at the run's last step keep its logits too if all fit into `KEPT`."""
         outputs, batch, batch_idx = given[:3]
         self.gather(outputs, batch)
         if trainer.global_step < trainer.max_steps or trainer.world_size > 1 or len(self.kept) < batch_idx:
@@ -154,18 +154,18 @@ class Recorder(L.Callback):
             self.kept.clear()
 
     def forget(self) -> None:
-        """Forget the sample, and the logits."""
+        """Drop the sample and the kept logits."""
         self.kept.clear()
         for sample in self.samples.values():
             sample.reset()
 
     def gather(self, outputs: Mapping[str, Tensor], batch: Batch) -> None:
-        """Take a batch's part of the sample, from logits by head."""
+        """Add a batch's logits by head to the sample."""
         for name, sample in self.samples.items():
             sample.update(outputs[name], batch["k"])
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Write the record; Lightning calls this before the module forgets its counts and before the checkpoint."""
+        """Write the record; Lightning calls this before the module resets its counts and before the checkpoint is written."""
         module: SegmentationModule = pl_module
         step = trainer.global_step
         arrays: dict[str, ArrayLike] = {}
@@ -189,7 +189,7 @@ class Recorder(L.Callback):
             write_arrays(self.folder / f"step-{step:06d}.npz", arrays)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Remove the samples of checkpoints that are not the best on a half any more."""
+        """Remove the samples of checkpoints that are no longer the best on a half."""
         if trainer.is_global_zero:
             self.remove_samples(self.chosen)
 
@@ -201,14 +201,14 @@ class Recorder(L.Callback):
         return one, other
 
     def sample(self, head: str, step: int | None = None) -> SampledLogits:
-        """The sample of a checkpoint that is the best on a half; None: of the last one."""
+        """The sample of the checkpoint of a step that is the best on a half; None: the sample in memory."""
         sample = self.samples[head]
         if step is None:
             return sample.compute()
         return sample.of(read_arrays(self._sample_file(step))[f"{head}/logits"])
 
     def remove_samples(self, but: Sequence[int] = ()) -> None:
-        """Remove the samples of all checkpoints but some."""
+        """Remove the samples of all checkpoints except those of the steps `but`."""
         for path in self.folder.glob("sample-*.npz"):
             if path not in map(self._sample_file, but):
                 path.unlink(missing_ok=True)
@@ -223,7 +223,7 @@ def _nbytes(kept: Sequence[tuple[Mapping[str, Tensor], Batch]]) -> int:
 
 
 def make_recorder(setup: Setup, run: RunFolder, data: Data, sampler: Places) -> Recorder:
-    """The callback that records a run; its probe windows are the first of the training stream, not augmented."""
+    """The callback that records a run; its gradient windows are the first of the training stream, without augmentation."""
     val = data.stores["val"]
     stream = StoreWindows(data.stores["train"], setup.window, sampler)
     probes = [stream.batch([k]) for k in range(min(PROBES, setup.batch_size))] if is_main() else []
@@ -233,7 +233,7 @@ def make_recorder(setup: Setup, run: RunFolder, data: Data, sampler: Places) -> 
 
 
 def recorded_split(store: Store) -> RecordedScenes:
-    """The scenes of a store, as they are recorded."""
+    """The facts of a store's scenes for records."""
     names, groups = [scene.name for scene in store.scenes], group_names(store.scenes)
     return RecordedScenes(names, groups, {target: census.positives > 0 for target, census in store.censuses.items()})
 
@@ -244,26 +244,26 @@ def labelled_tasks(setup: Setup) -> dict[str, Task]:
 
 
 def make_samples(setup: Setup, store: Store) -> dict[str, LogitSample]:
-    """Samplers of logits for heads with labels, by head, used while the grid over all scenes is predicted."""
+    """By head with labels, the sampler of logits, which is fed while the grid over all scenes is predicted."""
     cores = GridWindows(store, setup.window, setup.margin).cores
     return {name: LogitSample(_pixels(store, task), cores, task) for name, task in labelled_tasks(setup).items()}
 
 
 def _pixels(store: Store, task: Task) -> Any:
-    """The pixels of the sample of a head."""
+    """The pixels to sample for a head."""
     layers = (store.arrays(scene)[1].get(task.target) for scene in range(len(store)))
     masks = (None if mask is None else task.hard_labels(np.asarray(mask)) for mask in layers)
     return choose_pixels(masks, len(store), task)
 
 
 def panel_facts(task: Task, numbers: TrainStatistics) -> dict[str, dict[str, Any]]:
-    """The parameters of the losses of a head's panel, counted weights as numbers, by name; none for real values."""
+    """The parameters of each loss of a head's panel, by name, with class weights as numbers; empty for real values."""
     losses, counted = {} if task.real else PANEL, numbers.targets[task.target]
     return {name: counted_weights(node, f"panel.{name}", task, counted) for name, node in losses.items()}
 
 
 def _panel(setup: Setup, head: str, numbers: TrainStatistics) -> Panel:
-    """The losses that a head is valued by."""
+    """The panel of a head."""
     task = setup.tasks[head]
     facts = panel_facts(task, numbers)
     return Panel({name: build(node, f"panel.{name}", TERM, task=task.kind) for name, node in facts.items()}, facts)

@@ -1,4 +1,4 @@
-"""Resuming a run: its checkpoint, and the settings that may change: how long it trains, at which rate, and where."""
+"""Resumption of a run: its checkpoint, and the settings that may change (steps, learning rate, place and devices)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FREE = (
     "workers", "cache", "verify", "pictures", "logger", "output", "checkpoint_every", "on_nonfinite",
     "dataset.source.root", "dataset.args.root",
 )  # fmt: skip
-"""Settings of where and how a run is trained, which change no number; data that moved are compared by their fingerprint."""
+"""Settings that do not change the result; moved data are recognised by their fingerprint."""
 
 REASONS = {
     "model dataset": "its weights are those of its model and its data",
@@ -35,7 +35,7 @@ REASONS = {
     "trainer callbacks": "other devices, precisions and callbacks give other numbers",
     "record validations margin": "its records would not go together",
 }
-"""Why a run that goes on keeps a part of its config, by the parts' names."""
+"""The reasons why parts of the config can't change in a resumed run, by the names of the parts."""
 
 GOES_ON = ("ConstantLR", "ReduceLROnPlateau")  # the schedules that have no end
 
@@ -45,18 +45,18 @@ class Continuation:
     """The resumption of a run."""
 
     plain: dict[str, Any]  # its config from now on, as plain values
-    changed: dict[str, Any]  # new values by dotted key; empty: none
-    new_schedule: bool = False  # whether the schedule begins anew, at the optimizer's rate
-    line: str = ""  # the message about it; may be empty
+    changed: dict[str, Any]  # the new values by dotted key
+    new_schedule: bool = False  # whether the schedule restarts at the optimizer's rate
+    line: str = ""  # the message about the change; may be empty
 
     @property
     def trains(self) -> bool:
-        """Whether a run that has ended is to train again."""
+        """Whether a finished run has to train further."""
         return bool(self.changed.keys() & {"steps", "optimizer.lr", "on_nonfinite"})
 
 
 def overridden(composed: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The values that a command line gives, by dotted key; `ABSENT` where the composed config has no such key.
+    """The values that a command line sets, by dotted key; `ABSENT` if the composed config lacks the key.
 
     Example:
         >>> overridden({"steps": 9, "optimizer": {"lr": 0.1}}, ["optimizer.lr=0.1", "resume=runs/a"])
@@ -71,10 +71,10 @@ def overridden(composed: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
 
 
 def continuation(saved: Mapping[str, Any], given: Mapping[str, Any], step: int, ended: bool) -> Continuation:
-    """The resumption of a run of a saved config at a step, with values given by dotted key.
+    """The resumption of a run with a `saved` config at a step; `given` are the new values by dotted key.
 
     Raises:
-        InputError: If some of them can't be changed; all of these together.
+        InputError: If values can't be changed, with all of these together.
     """
     node, changed, faults = OmegaConf.create(dict(saved)), {}, []
     for key, value in given.items():
@@ -108,10 +108,10 @@ def continuation(saved: Mapping[str, Any], given: Mapping[str, Any], step: int, 
 
 
 def last_state(run: RunFolder) -> tuple[Path | None, int]:
-    """The checkpoint that a run goes on from, and its step; None, 0: from the beginning.
+    """The checkpoint to resume from, and its step; None and 0 to begin at the start.
 
     Raises:
-        InputError: If there are checkpoints and none can be used, or the best one so far, which is scored at the end, can't be.
+        InputError: If no existing checkpoint can be used, or the best one so far, which is scored at the end, is damaged.
     """
     path, content = run.last_good() or (None, {})
     if path is None:
@@ -122,14 +122,14 @@ def last_state(run: RunFolder) -> tuple[Path | None, int]:
     if state["_any"]:
         run.load_state()
     if path == run.previous and is_main():
-        run.last.unlink(missing_ok=True)  # damaged, it must not take this one's place
+        run.last.unlink(missing_ok=True)  # it is damaged, and must not become `previous`
     return path, int(content["global_step"])
 
 
 def write_down(run: RunFolder, going: Continuation, overrides: Sequence[str], step: int) -> None:
-    """Write the changed config into the run folder, and into ``run.json`` from which step on it holds.
+    """Write the changed config into the run folder, and the step from which on it applies into ``run.json``.
 
-    In an order in which a process that is killed, or reads meanwhile, leaves or finds a run that can go on.
+    The order of the writes leaves a run that can be resumed if this process is killed, or another one reads, in between.
     """
     if going.trains:
         run.summary_file.unlink(missing_ok=True)
@@ -141,18 +141,18 @@ def write_down(run: RunFolder, going: Continuation, overrides: Sequence[str], st
 
 
 def begins_anew(run: RunFolder, step: int) -> bool:
-    """Whether the schedule begins anew at a checkpoint: it was changed there, or later, and not trained on from there yet."""
+    """Whether the schedule restarts at the checkpoint of a step: it was changed there or later, and not trained with since."""
     return any(entry["new_schedule"] and step <= int(entry["step"]) for entry in run.origin().get("continued", []))
 
 
 class NewSchedule(L.Callback):
-    """Lets the schedule begin anew where a run goes on, at a rate or, if None, the optimizer's own."""
+    """Restarts the schedule of a resumed run at the given rate, or if None at the optimizer's initial rate."""
 
     def __init__(self, rate: float | None) -> None:
         self.rate = rate
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Forget the schedule's state, and the rate that it has left the optimizer with."""
+        """Drop the schedule's state, and reset the optimizer's rates."""
         checkpoint["lr_schedulers"] = []
         for state in checkpoint["optimizer_states"]:
             for group in state["param_groups"]:

@@ -1,4 +1,4 @@
-"""Checkpoints of a run, scored on whole scenes in one process."""
+"""Scoring of a run's checkpoints on whole scenes, in one process."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ log = logging.getLogger(__name__)
 SHOWN = (
     "head", "class", "iou", "dice", "f1", "precision", "recall", "ap50", "rmse", "mae", "r2", "bias", "pixels", "scenes"
 )  # fmt: skip
-"""The columns of scores that fit into a terminal."""
+"""The columns of scores that are printed, so that they fit into a terminal."""
 
 
 def load_checkpoint(module: SegmentationModule, run: RunFolder, name: str = "best") -> int:
-    """Give a module the weights of a run's best or last checkpoint, and return the step that it was saved at."""
+    """Load the weights of a run's checkpoint into a module, and return the step at which it was saved."""
     weights, step = run.load_state(name)
     fill(module, weights, f"checkpoints/{name}.ckpt of {run}")
     return step
@@ -53,9 +53,9 @@ def load_checkpoint(module: SegmentationModule, run: RunFolder, name: str = "bes
 def predict_scenes(
     setup: Setup, models: Sequence[SegmentationModule | TrainedModel], windows: GridWindows
 ) -> Iterator[tuple[list[dict[str, Tensor]], Batch]]:
-    """The logits by head of each model for the windows of whole scenes, batch by batch, in this process alone.
+    """Predict windows of whole scenes in this process: per batch, each model's logits ``[B, K, H, W]`` by head, and the batch.
 
-    On the run's accelerator or the one there is, in the run's precision; models are put into evaluation mode.
+    The device and the precision are those of `scoring_trainer`; models are put into evaluation mode.
     """
     trainer = scoring_trainer(setup)
     device, precision = trainer.strategy.root_device, trainer.precision_plugin
@@ -72,7 +72,7 @@ def predict_scenes(
 
 
 def scoring_trainer(setup: Setup) -> L.Trainer:
-    """A trainer with the accelerator for scoring, the run's or the one there is, and the run's precision on it."""
+    """A trainer with the run's precision on the run's accelerator, or on the available one if that is missing."""
     settings, accelerator = setup.plain["trainer"], scoring_accelerator(setup.accelerator)
     devices = settings.get("devices", 1)
     return L.Trainer(
@@ -89,8 +89,8 @@ def scoring_trainer(setup: Setup) -> L.Trainer:
 def score(
     setup: Setup, model: SegmentationModule | TrainedModel, windows: GridWindows, counters: Sequence[Count] = ()
 ) -> dict[str, Scores]:
-    """Score whole scenes, by head, and give their batches of logits to `counters`."""
-    tasks = model.tasks  # they know the units of real values
+    """Score whole scenes by head, and pass the logits of every batch to the `counters`."""
+    tasks = model.tasks  # with the mean and deviation of real values, which the setup's lack
     sums: dict[str, Any] = {name: SCENE_SUMS[task.counted](task, len(windows.store)) for name, task in tasks.items()}
     for (outputs,), batch in predict_scenes(setup, [model], windows):
         layers = layers_of(batch)
@@ -105,10 +105,10 @@ def score(
 def score_best(
     setup: Setup, run: RunFolder, module: SegmentationModule, store: Store, recorder: Recorder | None, step: int
 ) -> dict[str, Scores]:
-    """The scores by head of a run's best checkpoint, whose weights the module is left with.
+    """The scores by head of a run's best checkpoint; the module keeps its weights.
 
-    Of a recorded run each half of the scenes is counted besides by the checkpoint that was chosen on the other half, and
-    thresholds are tuned and scalings fitted: ``records/crossed.npz``, ``threshold.json`` and ``scaling.json``.
+    For a recorded run, this also counts each half of the scenes with the checkpoint that the other half chose, tunes thresholds
+    and fits scalings: ``records/crossed.npz``, ``threshold.json`` and ``scaling.json``.
     """
     result, best = dict(module.scores), load_checkpoint(module, run)
     scenes, tuning = counted(len(store), "validation scene"), ", and tuning thresholds" * bool(recorder)
@@ -142,7 +142,7 @@ def score_best(
     recorder.remove_samples()
     for name in HALVES:
         (run.checkpoints / f"{name}.ckpt").unlink(missing_ok=True)
-    (run.records / "test.npz").unlink(missing_ok=True)  # of a run that has gone on
+    (run.records / "test.npz").unlink(missing_ok=True)  # outdated if the run was resumed
     return {
         head: replace(scores, beside={"boundary_iou": overlap(crossed[head]["counts"][-1].sum(0))})
         if not scores.task.real
@@ -152,17 +152,17 @@ def score_best(
 
 
 def score_split(setup: Setup, run: RunFolder, model: TrainedModel, store: Store, path: Path, version: str) -> None:
-    """Count a run's best checkpoint on other scenes as comparisons need it, and write that into the run's records.
+    """Count a run's best checkpoint on other scenes for comparisons, and write the counts to `path` in the run's records.
 
-    Tuned points, those of IoU and of Dice alike, are at the thresholds of ``threshold.json``. `version` is what
-    `rsseg.dataset_source.scenes_version` says of the scenes.
+    The points tuned for IoU and for Dice both use the thresholds of ``threshold.json``. `version` is the hash of the scenes
+    from `rsseg.dataset_source.scenes_version`.
     """
     tasks, split, thresholds = labelled_tasks(setup), recorded_split(store), dict[str, Thresholds]()
     for name, task in tasks.items():
         try:
             tuned = run.thresholds({name: task})[name].numpy().astype(np.float64)
             thresholds[name] = dict.fromkeys(("iou", "dice"), np.tile(tuned, (len(store), 1)))
-        except InputError:  # a run that has diverged has none
+        except InputError:  # a diverged run has no thresholds
             thresholds[name] = {}
     windows = GridWindows(store, setup.window, setup.margin)
     counts = PointCounts(tasks, store.sizes, thresholds)
@@ -173,7 +173,7 @@ def score_split(setup: Setup, run: RunFolder, model: TrainedModel, store: Store,
     for name, scores in result.items():
         if name in tasks:
             own, untuned = counts.arrays(name), "" if thresholds[name] else "the run has no tuned thresholds"
-        else:  # real values are counted at one point
+        else:  # real values have only one point
             own, untuned = {"counts": np.full((len(POINTS), *scores.counts.shape), np.nan), "lost": np.zeros(len(store))}, ""
             own["counts"][0] = scores.counts
         own |= {"steps": np.array([step, step]), "untuned": np.array(untuned)}
@@ -184,15 +184,15 @@ def score_split(setup: Setup, run: RunFolder, model: TrainedModel, store: Store,
 def score_rows(
     result: Mapping[str, Scores], table: Callable[[Scores], list[dict[str, Any]]] = Scores.table
 ) -> list[dict[str, Any]]:
-    """The rows of a table of each head: of classes, then of averages, which have no class; or those of another table."""
+    """The rows of all heads from a table of scores, by default of classes, followed by averages without a class."""
     return [{"head": head, **row} for head, scores in result.items() for row in table(scores)]
 
 
 def name_means(rows: Sequence[Mapping[str, Any]], several: bool) -> list[dict[str, Any]]:
-    """Names for people in `score_rows`: those of several heads, and a word for the usual mean.
+    """Rows of `score_rows` for printing: with head names if there are `several`, and a word for the usual mean.
 
-    Files do not call the mean so, since a class may have any name. Of a head with one class the mean is the class's score.
-    ``in scenes``: how many scenes hold the class, of those scored.
+    Files lack this word, since a class may have the same name. The mean is left out for a head with one class.
+    ``in scenes`` is the number of scored scenes that hold the class.
     """
     classes = Counter(row["head"] for row in rows if row["class"])
     shown = [row for row in rows if not row["average"] or (row["average"] == "macro" and classes[row["head"]] != 1)]
@@ -203,7 +203,7 @@ def name_means(rows: Sequence[Mapping[str, Any]], several: bool) -> list[dict[st
 
 
 def _shown_as(key: str, row: Mapping[str, Any]) -> str:
-    """The name of a column for people."""
+    """The printed name of a column."""
     return {"scenes": "in scenes", "pixels": "objects" if "ap50" in row else "pixels"}.get(key, key)
 
 
@@ -211,7 +211,7 @@ TUNED = ("iou", "dice", "precision", "recall")  # the scores at tuned thresholds
 
 
 def print_scores(result: Mapping[str, Scores], title: str, tuned: Mapping[str, Scores] | None = None) -> None:
-    """Print scores by head under a title, in a table for all heads that have the same scores; beside them the `tuned` ones."""
+    """Print scores by head under a title, one table for heads with the same scores, with `tuned` scores beside fixed ones."""
     alike: dict[str, dict[str, Scores]] = {}
     for head, scores in result.items():
         alike.setdefault(scores.task.counted, {})[head] = scores
@@ -225,7 +225,7 @@ def print_scores(result: Mapping[str, Scores], title: str, tuned: Mapping[str, S
 
 
 def _side_by_side(fixed: Mapping[str, Any], tuned: Mapping[str, Any]) -> dict[str, Any]:
-    """A row with the scores of `TUNED` of another one beside its own."""
+    """The row of fixed scores, with the scores in `TUNED` of the other row beside them."""
     found: dict[str, Any] = {}
     for name, value in fixed.items():
         found |= {name: value} | ({f"{name}\ntuned": tuned[name]} if name in TUNED else {})
@@ -241,5 +241,5 @@ def cache_scenes(setup: Setup, stores: list[Store], trainer: L.Trainer) -> None:
 
 
 def feed(setup: Setup, windows: StoreWindows, batches: Batches, world: int = 1) -> Loader:
-    """Batches for a trainer, cut ahead by threads, or on its device where the scenes lie there."""
+    """A loader of batches: threads cut windows ahead, or windows are cut on the device if the scenes are there."""
     return Loader(windows, batches, 0 if setup.cache is Cache.gpu else thread_count(setup.workers, world))

@@ -1,4 +1,4 @@
-"""A run that is told to stop: it keeps its state, says how to go on, and under SLURM queues its job again."""
+"""Signals that stop a run: it saves its state, logs how to resume, and requeues its job under SLURM."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ log = logging.getLogger(__name__)
 
 
 class StoppedError(SystemExit):
-    """A signal has stopped a run; the process ends with 128 + its number, as one that the signal had killed."""
+    """A signal has stopped a run; the exit code is 128 plus the signal's number, as for a process killed by it."""
 
-    def __init__(self, number: int, done: str = "") -> None:  # `done`: how far the run is
+    def __init__(self, number: int, done: str = "") -> None:  # `done`: the run's progress, in words
         super().__init__(128 + number)
         self.number, self.done, self.by_all = number, done, bool(done)
 
 
 class Interrupts:
-    """While this is open, SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 stop a run: while it trains at the end of a step, else at once.
+    """A context in which SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 stop a run: after the current step in training, else at once.
 
-    At the end one line says how to go on, and the job of a SLURM batch script is queued again.
+    When a signal has stopped the run, a log line tells how to resume, and the job of a SLURM batch script is requeued.
     """
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
-        self.received: int | None = None  # the signal that waits for the end of a step
-        self.waits = False  # whether signals do so now; a second SIGINT never does
+        self.received: int | None = None  # the signal that will stop the run after the step
+        self.waits = False  # whether signals wait for the end of the step; a second SIGINT never waits
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
-        if threading.current_thread() is threading.main_thread():  # others can't take signals
+        if threading.current_thread() is threading.main_thread():  # other threads can't handle signals
             self._before = {number: signal.getsignal(number) for number in SIGNALS}
         self.listen()
         return self
 
     def listen(self) -> None:
-        """Take the signals; to be called again where a library has taken them since."""
+        """Install the signal handlers; call this again after a library has replaced them."""
         self._take(self._note)
 
     def _take(self, handler: Callable[[int, FrameType | None], None]) -> None:
@@ -62,10 +62,10 @@ class Interrupts:
         self.received = number
 
     def arrived(self, trainer: L.Trainer, number: int = 0) -> bool:
-        """Whether a signal has come to any of the processes that train together; all get the same answer.
+        """Whether any of the processes that train together has received a signal; all get the same answer.
 
-        To ask the others is to wait for them, and for a GPU: it is done where `number`, of a step or batch, is a multiple of
-        `log_every_n_steps`; elsewhere the answer of several processes is no.
+        With several processes, asking the others synchronises them and the GPU, so it is done only if `number`, of a step or
+        batch, is a multiple of `log_every_n_steps`; otherwise the answer is False.
         """
         if trainer.world_size > 1:
             if number % trainer.log_every_n_steps:  # type: ignore[attr-defined]
@@ -75,11 +75,11 @@ class Interrupts:
         return self.received is not None
 
     def stop(self, trainer: L.Trainer) -> None:
-        """End the run, which has kept its state."""
+        """End the run, whose state has been saved."""
         raise StoppedError(self.received or signal.SIGTERM, f" at step {trainer.global_step} of {trainer.max_steps}")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._take(lambda *_: None)  # a further one does not keep the job from being queued again
+        self._take(lambda *_: None)  # further signals must not interrupt the requeueing
         try:
             if isinstance(error, StoppedError) and is_main():
                 name = signal.Signals(error.number).name
@@ -92,9 +92,9 @@ class Interrupts:
 
 
 def requeue(number: int) -> None:
-    """Queue a SLURM job again that SIGUSR1 or SIGUSR2 has stopped: ``#SBATCH --signal`` sends them before its time is over.
+    """Requeue a SLURM job stopped by SIGUSR1 or SIGUSR2, which ``#SBATCH --signal`` sends before the time limit.
 
-    SIGTERM comes when a job is cancelled too, and SLURM itself queues a preempted job again.
+    SIGTERM does not requeue it: it is also sent when a job is cancelled, and SLURM itself requeues a preempted job.
     """
     job = slurm_job()
     if job is None or number in (signal.SIGINT, signal.SIGTERM):

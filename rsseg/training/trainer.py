@@ -41,24 +41,24 @@ from rsseg.training.signals import Interrupts
 
 log = logging.getLogger(__name__)
 
-MEASURED = 3  # steps after which the time of a run is estimated
-VALIDATION = 0.5  # the time of a validation batch, in steps, until one is measured: no backward pass, more losses
+MEASURED = 3  # the number of steps after which the time of a run is estimated
+VALIDATION = 0.5  # steps per validation batch, until measured: no backward pass, but more losses
 
 
 class ProgressLines(L.Callback):
-    """Says how long the run takes, how far it is where no terminal shows a bar, and which classes are not predicted any more.
+    """Logs the estimated time of a run, its progress without a terminal, and classes that are no longer predicted.
 
-    `monitor` is the score that is shown, `marks` are the steps after which the run is validated.
+    `monitor` is the score to show, `marks` are the steps after which the run is validated.
     """
 
     def __init__(self, monitor: str, marks: Sequence[int]) -> None:
         self.monitor, self.marks = monitor, marks
         self._unpredicted: dict[str, set[str]] = {}
-        self._validations: list[float] = []  # the seconds of each
+        self._validations: list[float] = []  # the seconds of each validation
         self._estimated = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock, and say which rate was found."""
+        """Start the clock, and log the learning rate that was found."""
         self._lines, self._first, self._start = Lines(), trainer.global_step, 0.0
         rate = getattr(pl_module, "lr", None)
         if rate is not None:
@@ -67,7 +67,7 @@ class ProgressLines(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Say the loss now and then."""
+        """Log the loss from time to time."""
         assert isinstance(pl_module, SegmentationModule)
         done = trainer.global_step - self._first
         if done == 1:  # the first step is slower than others
@@ -80,7 +80,7 @@ class ProgressLines(L.Callback):
         self._began = self._lines.seconds
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say the score, and which classes are not predicted any more."""
+        """Log the score, and the classes that are no longer predicted."""
         assert isinstance(pl_module, SegmentationModule)
         if not trainer.is_global_zero:
             return
@@ -117,7 +117,7 @@ class ProgressLines(L.Callback):
 
 
 class StepBar(RichProgressBar):
-    """Lightning's bar, in optimiser steps instead of batches."""
+    """Lightning's progress bar, which counts optimiser steps instead of batches."""
 
     @property
     def total_train_batches(self) -> int | float:
@@ -135,14 +135,14 @@ def make_trainer(
     setup: Setup, run: RunFolder, callbacks: Sequence[L.Callback], kept: Checkpoints, resumed_step: int = 0
 ) -> L.Trainer:
     """The trainer of a run."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its own 7 wait for minutes when a server is away
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # the default of 7 waits for minutes if a server is down
     node, accelerator = setup.plain["trainer"], choose_accelerator(setup.accelerator)
     chosen = [setup.make(f"callbacks.{name}") for name in setup.plain["callbacks"]]
     if resumed_step:
         chosen = [callback for callback in chosen if not isinstance(callback, LearningRateFinder)]  # the rate is found
     if not any(isinstance(callback, Timer) for callback in chosen):
-        chosen.append(Timer())  # its time goes on with a resumed run
-    bar = shows_bars() and node.get("enable_progress_bar", True)  # without a terminal `ProgressLines` stands in
+        chosen.append(Timer())  # measures time over resumed runs
+    bar = shows_bars() and node.get("enable_progress_bar", True)  # without a terminal, `ProgressLines` logs instead
     if bar and not any(isinstance(callback, ProgressBar) for callback in chosen):
         chosen.append(StepBar())
     return setup.trainer(
@@ -150,7 +150,7 @@ def make_trainer(
         precision=choose_precision(node.get("precision", "auto"), accelerator),
         default_root_dir=str(run),
         max_steps=setup.steps,
-        max_epochs=1,  # one long epoch of all steps: the progress bar then estimates the whole run
+        max_epochs=1,  # all steps are one epoch, so that the progress bar covers the whole run
         val_check_interval=kept.steps[0] * setup.accumulate,  # in batches; `Checkpoints` sets the next
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
@@ -174,9 +174,9 @@ def make_trainer(
 
 
 class Loop:
-    """A run's module, its trainer, and the files that it leaves in the run folder.
+    """The training of a run's module, and the files that it writes into the run folder.
 
-    It goes on from a `step`, 0 from the beginning, until the last one or until one of the `interrupts` stops it.
+    Training begins after `step` steps (0 for a new run), and ends after the last one or when one of the `interrupts` stops it.
     """
 
     def __init__(
@@ -203,8 +203,8 @@ class Loop:
         """Train the module from a checkpoint, or from the beginning, to the end.
 
         Raises:
-            InputError: If training stops before its last step for a reason that is the user's.
-            DivergedError: If it diverges; ``summary.json`` says so.
+            InputError: If training stops before its last step because of a user's mistake.
+            DivergedError: If training diverges; the facts are then in ``summary.json``.
             StoppedError: If a signal stops it.
         """
         try:
@@ -223,7 +223,7 @@ class Loop:
             ) from None
 
     def _trained_on(self, step: int) -> Mapping[str, Any]:
-        """The numbers and the scenes of a step's windows, by the number of the step from 0."""
+        """The numbers and the scenes of the windows of a step, which is counted from 0."""
         per_step = self.setup.batch_size * self.setup.accumulate
         numbers = list(range(step * per_step, (step + 1) * per_step))
         scenes = self.windows.store.scenes
@@ -243,7 +243,7 @@ class Loop:
         train = feed(setup, self.windows, Batches(setup.steps * per_step, size, self.step * per_step, rank, world), world)
         val = feed(setup, windows, Batches(len(windows), size, 0, rank, world), world)
         self._log_start()
-        # Lightning converts the module after it has loaded the weights, which would cut float64 weights to float32.
+        # Convert the module now: Lightning would do it after loading weights, and so truncate float64 weights to float32.
         trainer.precision_plugin.convert_module(self.module)
         trainer.fit(self.module, train, val, ckpt_path=last)
         if trainer.global_step < setup.steps:
@@ -273,7 +273,7 @@ class Loop:
             )
 
     def write_scores(self, result: Mapping[str, Scores]) -> None:
-        """Write tables and pictures of the best checkpoint, of which the module has the weights; print and log them."""
+        """Write, print and log tables and pictures of the best checkpoint, whose weights the module holds."""
         run, gallery, step, rows = self.run, self.gallery, self.trainer.global_step, score_rows(result)
         write_csv(run.classes_file, rows)
         print_scores(result, f"{run.path.name}: validation, best checkpoint, pooled over whole scenes")
@@ -306,7 +306,7 @@ class Loop:
     def write_summary(self, result: Mapping[str, Scores]) -> None:
         """Write the best checkpoint's scores into ``summary.json``, whose presence says that the run is finished.
 
-        The scores are the first head's; of several heads all are under ``heads`` besides. Skipped steps are logged.
+        The scores are the first head's; with several heads, ``heads`` holds the scores of all. Skipped steps are logged.
         """
         means = {head: scores.means() for head, scores in result.items()}
         heads = {"heads": means} if len(means) > 1 else {}
@@ -320,7 +320,7 @@ class Loop:
         log.info("Run folder: %s", self.run)
 
     def _ending(self) -> dict[str, Any]:
-        """The part of summary.json of any run that has ended."""
+        """The part of ``summary.json`` that finished and diverged runs have in common."""
         timer = next(callback for callback in self.trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
         return {
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
