@@ -19,7 +19,7 @@ class Windows(NamedTuple):
     """The division of a scene into windows."""
 
     size: int  # their side in pixels
-    margin: int  # how far a window reaches beyond its core on each side; neighbours overlap by twice as much
+    margin: int  # pixels by which a window extends beyond its core on each side; neighbours overlap by twice as much
     blend: str  # one of `BLENDS`
     batch_size: int  # windows at a time
 
@@ -28,7 +28,7 @@ def check_windows(windows: Windows) -> None:
     """Refuse windows that can't be blended.
 
     Raises:
-        InputError: For another kind of blending, a margin that is too wide, or numbers below 1.
+        InputError: If the kind of blending does not exist, the margin is too wide, or a number is below 1.
     """
     size, margin, blend, batch_size = windows
     check_choice("blend", blend, BLENDS)
@@ -41,17 +41,17 @@ def check_windows(windows: Windows) -> None:
 
 
 class Side:
-    """The windows along one side of a scene of some length, and the weights of their pixels.
+    """The windows along one axis of a scene of the given length, and the weights of their pixels.
 
-    A pixel's weight is the product along both sides; the weighted sum over windows is divided by the sum of their weights. With
-    ``gaussian`` that is a normal density of deviation size / 8 (Isensee et al. 2021); the first window begins a margin before
-    the scene, and the last ends a margin behind it. With ``none`` windows lie inside the scene as in validation, and only their
-    cores count.
+    A pixel's weight is the product of its weights along both axes; the weighted sum over windows is divided by the sum of
+    weights. With ``gaussian``, weights are a normal density of deviation size / 8 (Isensee et al. 2021); the first window
+    begins a margin before the scene, and the last ends a margin behind it. With ``none``, windows are inside the scene as in
+    validation, and only their cores have weight.
 
     Attributes:
-        starts: Where they begin, perhaps below 0.
+        starts: The first pixel of each window; it may be negative.
         weights: By start, the weights ``[size]`` of a window's pixels.
-        sums: The sum of the weights for each place of the scene.
+        sums: The sums ``[length]`` of the weights at each pixel of the axis.
 
     Example:
         >>> Side(20, Windows(8, 1, "gaussian", 1)).starts
@@ -78,10 +78,10 @@ class Side:
 class Strip(NamedTuple):
     """One row of windows, or several that are predicted together."""
 
-    tops: list[int]  # where the rows of windows begin, perhaps above the scene
-    first: int  # the first of the scene's rows that the windows see
-    below: int  # the first of the scene's rows that a later strip sees too, or the scene's height
-    end: int  # the row behind the last that the windows see
+    tops: list[int]  # the first pixel row of each row of windows; it may be negative
+    first: int  # the scene's first row in the windows
+    below: int  # the first row that is also in a later strip; the scene's height for the last strip
+    end: int  # the row behind the scene's last row in the windows
 
 
 class Grid:
@@ -89,12 +89,12 @@ class Grid:
 
     Attributes:
         shape: Height and width of the scene.
-        size: The windows' side.
+        size: The side of the windows in pixels.
         rows: The windows along the scene's height.
-        columns: Those along its width.
-        strips: One row of windows each. The last two rows are one strip if the last lies close below the other: otherwise these
-            strips would have many rows in common, which are kept in memory for the whole width.
-        overlap: How many rows two strips have in common at most.
+        columns: The windows along the scene's width.
+        strips: One row of windows each. The last two rows of windows form one strip if they overlap much, because rows that two
+            strips share are kept in memory over the whole width.
+        overlap: The largest number of rows that two strips share.
     """
 
     def __init__(self, shape: tuple[int, int], windows: Windows) -> None:
@@ -112,10 +112,10 @@ class Grid:
 
 
 class Blend:
-    """Blends the planes of windows, strips from the top and windows of a strip from the left.
+    """Blends the planes of windows, strip by strip from the top, and from the left within a strip.
 
-    It holds ``4 * planes`` bytes for every pixel of the rows that two strips have in common, and of a few windows, whatever the
-    size of the scene.
+    Memory is ``4 * planes`` bytes per pixel of the rows that two strips share, and of a few windows; it does not depend on the
+    height of the scene.
     """
 
     def __init__(self, grid: Grid, planes: int, device: torch.device) -> None:
@@ -128,7 +128,7 @@ class Blend:
         self._open = torch.zeros(planes, 0, 0, device=device)  # the sums from column `_left` on
 
     def widen(self, strip: Strip, end: int) -> None:
-        """Go on with windows of a strip that reach up to the column `end`, of the scene or behind it."""
+        """Make room for windows of a strip that extend up to the column `end`, which may be beyond the scene."""
         begun = self._left + self._open.shape[2]
         wider = self._common.new_zeros(len(self._common), strip.end - strip.first, min(end, self._grid.shape[1]) - self._left)
         wider[:, : self._open.shape[1], : self._open.shape[2]] = self._open
@@ -136,7 +136,7 @@ class Blend:
         self._open = wider
 
     def add(self, strip: Strip, planes: Tensor, top: int, left: int) -> None:
-        """Add the prediction ``[planes, size, size]`` of the window that begins there."""
+        """Add the prediction ``[planes, size, size]`` of the window that begins at row `top` and column `left`."""
         right, bottom = self._left + self._open.shape[2], min(strip.end, top + self._grid.size)
         first, column = max(strip.first, top), max(0, left)
         rows, columns = slice(first - top, bottom - top), slice(column - left, min(right - left, self._grid.size))
@@ -145,7 +145,7 @@ class Blend:
         self._open[place].addcmul_(planes[:, rows, columns], weights)
 
     def take(self, strip: Strip, stop: int) -> Tensor:
-        """The planes ``[planes, rows, columns]`` of a strip's rows above `below`, up to a column that it is done with."""
+        """The blended planes ``[planes, rows, columns]`` of a strip above `below`, up to the column `stop`; they are final."""
         own = strip.below - strip.first
         done, self._open = self._open[..., : stop - self._left], self._open[..., stop - self._left :].clone()
         columns = slice(self._left, stop)

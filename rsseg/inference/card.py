@@ -26,7 +26,7 @@ from rsseg.task import Task
 class CardFacts:
     """The facts of a model for the card and the STAC item."""
 
-    spec: Spec  # the model's
+    spec: Spec  # the description of the model
     title: str  # its name
     architecture: str  # its decoder
     encoder: str  # its encoder
@@ -37,10 +37,10 @@ class CardFacts:
     steps: int | None  # optimiser steps; None: not known
     scenes: Mapping[str, Sequence[str]]  # by split, the names of its scenes
     groups: Mapping[str, Sequence[str]]  # by split, the independent area of each scene
-    records: Mapping[tuple[str, str], Records]  # by head and split, those that there are
+    records: Mapping[tuple[str, str], Records]  # by head and split, if they exist
     without: Mapping[str, Sequence[str]]  # by head, the classes that means leave out
     files: Sequence[str]  # the names of the exported files
-    blocks: int = 0  # the side in pixels of the blocks of images that the scenes are; 0: scenes are whole images
+    blocks: int = 0  # the side in pixels of the blocks that images are cut into as scenes; 0: scenes are whole images
     licence: str = ""  # an SPDX identifier; empty: not known
 
 
@@ -71,13 +71,13 @@ def model_card(facts: CardFacts) -> str:
 
 
 def _head_row(name: str, head: Head, loss: str) -> tuple[str, ...]:
-    """The training of a head, and the thresholds and scores that it gave."""
+    """A row of the table of heads: the head's training, thresholds and scores."""
     tuned = [f"{label} {value:.3g}" for label, value in zip(head.task.classes, head.threshold or (), strict=False)]
     return name, loss, head.task.untuned, ", ".join(tuned) or "-", ", ".join(head.scaling) or "-"
 
 
 def _scores(facts: CardFacts, name: str, split: str) -> tuple[str, list[tuple[str, str, str]]]:
-    """The scope of a head's scores on a split, and texts of means, calibration and classes with their intervals."""
+    """The scope of a head's scores on a split, and rows of means, calibration and classes with intervals, as text."""
     records, kind, rows = facts.records[name, split], "area" if facts.blocks else "independent area", []
     areas = len(set(records.groups))
     said = f"Head `{name}`, {split}: {counted(len(records.scenes), 'scene')} in {counted(areas, kind)}."
@@ -108,9 +108,9 @@ def _shown(task: Task, without: Sequence[str]) -> list[Measure]:
 
 
 def interval(records: Records, measure: Measure) -> tuple[float, float, float]:
-    """A score of one run, and the ends of the interval that other areas would give; NaN where they are not known.
+    """A score of one run, and the ends of its 95 % interval over other areas; NaN where they are not known.
 
-    It is that of comparisons, where the run stands for two seeds that agree: the rest of the variance is of the areas.
+    The interval is that of comparisons, with the run as two seeds with equal scores, so that all variance is between areas.
     """
     sums = measure.sums(records)
     if sums is None or np.isnan(sums).any():
@@ -120,7 +120,7 @@ def interval(records: Records, measure: Measure) -> tuple[float, float, float]:
 
 
 def _escaped(text: object) -> str:
-    r"""A text whose special characters of Markdown and HTML are escaped.
+    r"""A text with the special characters of Markdown and HTML escaped.
 
     Example:
         >>> _escaped("a|b <i> 3")

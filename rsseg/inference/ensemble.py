@@ -1,4 +1,4 @@
-"""Trained models that predict as one, and how far they disagree."""
+"""Ensembles: the mean prediction of trained models, and their disagreement."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from rsseg.task import Centres, Task
 from rsseg.task.task import per_plane
 
 TINY = 1e-12
-"""The smallest probability whose logarithm is taken."""
+"""Probabilities are clamped to at least this before their logarithm is taken."""
 
 MULTIPLE = 32
-"""Sides of windows that every network of smp takes are multiples of it."""
+"""Every network of smp accepts windows whose sides are multiples of this."""
 
 
 class View(NamedTuple):
@@ -43,7 +43,7 @@ class View(NamedTuple):
         return [axis for axis, flip in zip((-2, -1), self.flipped, strict=True) if flip]
 
     def show(self, pixels: Tensor) -> Tensor:
-        """Windows ``[B, C, H, W]`` as the network is to see them."""
+        """Transform windows ``[B, C, H, W]`` into this view for the network."""
         shown = pixels.transpose(-2, -1) if self.transposed else pixels
         shown = shown.flip(self._flips) if self._flips else shown
         if self.scale == 1:
@@ -52,7 +52,7 @@ class View(NamedTuple):
         return F.interpolate(shown.float(), sides, mode="bilinear", antialias=True)
 
     def undo(self, activated: Tensor, task: Task, size: tuple[int, int]) -> Tensor:
-        """The prediction ``[B, K, h, w]`` of a view as that of the window of this size."""
+        """Transform the prediction ``[B, K, h, w]`` for this view back to a window of `size`, ``[B, K, H, W]``."""
         if self.scale != 1:
             activated = F.interpolate(activated, size, mode="bilinear", antialias=True)
         activated = activated.flip(self._flips) if self._flips else activated
@@ -71,24 +71,24 @@ VIEWS = {
 
 
 class Ensemble(nn.Module):
-    """Trained models, or one, that predict by the weighted mean of their scaled probabilities or values over views.
+    """One or more trained models, which predict the weighted mean of their scaled probabilities, or values, over views.
 
     Args:
         models: The models, of the same heads, classes and bands.
-        weights: ``equal``, or ``quality``: by their validation scores (IoU or F1; of values 1 / squared error).
+        weights: ``equal``, or ``quality``: proportional to validation IoU or F1, for real values to 1 / RMSE^2.
         scaling: The kind of scaling of logits: ``none``, ``temperature`` or ``vector``; heads without one are not scaled.
         tta: The kind of test-time augmentation, a key of `VIEWS`.
-        disagreement: Whether `forward` gives the planes that `disagreement` needs besides.
-        heads: The heads that count; None: all.
+        disagreement: Whether `forward` also returns the planes that `disagreement` needs.
+        heads: The heads to predict; None: all.
 
     Attributes:
-        tasks: The first model's, by head.
-        specs: Those of the models.
+        tasks: The tasks of the first model, by head.
+        specs: The description of each model.
         shares: The weight of each model; they sum to 1.
-        thresholds: By head, the mean of the models' tuned thresholds or biases for scaled logits, where all have some.
+        thresholds: By head, the mean of the models' tuned thresholds or biases for scaled logits, if all models have them.
 
     Raises:
-        InputError: If the models do not go together, a setting has no such value, or a model has no score.
+        InputError: If the models differ in heads or bands, a setting has an unknown value, or a model has no score.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Ensemble(nn.Module):
         return next(self.buffers()).device
 
     def planes(self, head: str) -> int:
-        """The number of planes that `forward` gives of a head."""
+        """The number of planes that `forward` returns for a head."""
         task = self.tasks[head]
         if not self.spread or isinstance(task, Centres):
             return task.outputs
@@ -129,7 +129,7 @@ class Ensemble(nn.Module):
         """The mean prediction of stored pixels ``[B, C, H, W]``.
 
         Returns:
-            By head float32 ``[B, planes, H, W]``: the mean of `Task.activate`; for disagreement of `spread` too.
+            By head, float32 ``[B, planes, H, W]``: the mean of `Task.activate`, and with `disagreement` the mean of `spread`.
         """
         size, sums = (int(pixels.shape[-2]), int(pixels.shape[-1])), dict[str, Tensor]()
         for view in self.views:
@@ -150,18 +150,18 @@ class Ensemble(nn.Module):
         return {name: head.task.activate(head.scaled(logits[name], self.scaling)) for name, head in heads.items()}
 
     def logits(self, pixels: Tensor) -> dict[str, Tensor]:
-        """The logits by head of the mean prediction of stored pixels as they are, without views; see `pool`."""
+        """The logits ``[B, K, H, W]`` by head of the mean prediction of stored pixels, without views; see `pool`."""
         each = [model(pixels) for model in self.models]
         return {head: self.pool(each, head, self.scaling) for head in self.tasks}
 
     def pool(self, each: Sequence[Mapping[str, Tensor]], head: str, kind: str) -> Tensor:
-        """The logits of a head of all models together: those of each, scaled by this kind where it was fitted."""
+        """Pool the models' logits of a head, each scaled by this kind of scaling if it was fitted; see `pooled_logits`."""
         heads = [spec.heads[head] for spec in self.specs]
         logits = [own.scaled(logits[head], kind) for own, logits in zip(heads, each, strict=True)]
         return pooled_logits(logits, [own.task for own in heads], self.shares)
 
     def kinds(self, head: str) -> tuple[str, ...]:
-        """``none``, and the kinds of scaling that some model has of a head."""
+        """``none``, and the kinds of scaling that were fitted for a head of at least one model."""
         fitted = {kind for spec in self.specs for kind in spec.heads[head].scaling}
         return ("none", *(kind for kind in SCALINGS if kind in fitted))
 
@@ -169,7 +169,7 @@ class Ensemble(nn.Module):
         """The tuned threshold, or biases, of a head's scaled logits.
 
         Raises:
-            InputError: If a model has none.
+            InputError: If a model has no tuned threshold.
         """
         if head not in self.thresholds:
             raise InputError(
@@ -179,7 +179,7 @@ class Ensemble(nn.Module):
         return self.thresholds[head]
 
     def _mean_threshold(self, head: str) -> Tensor | None:
-        """The mean of thresholds as probabilities, or of biases as they are; None where a model has none."""
+        """The weighted mean of thresholds, as probabilities, or of biases; None if a model has none."""
         found = [tuned for spec in self.specs if (tuned := spec.heads[head].tuned(self.scaling)) is not None]
         if len(found) < len(self.specs):
             return None
@@ -192,12 +192,12 @@ class Ensemble(nn.Module):
 def pooled_logits(logits: Sequence[Tensor], tasks: Sequence[Task], weights: Sequence[float]) -> Tensor:
     """Logits of the weighted mean of several models' probabilities, or of their values in their units.
 
-    They are computed from logits, since log-odds go further than float32's probabilities, and are to be read by the first task.
+    They are computed from logits, because float32 probabilities lose extreme log-odds; the first task applies to the result.
 
     Args:
         logits: ``[B, K, H, W]`` of each model; those of a single one are returned unchanged.
         tasks: The task of each model's head, which may differ in the mean and the deviation of real values.
-        weights: The weight of each; they sum to 1.
+        weights: The weight of each model; they sum to 1.
 
     Example:
         >>> from rsseg.task import Binary
@@ -219,9 +219,9 @@ def pooled_logits(logits: Sequence[Tensor], tasks: Sequence[Task], weights: Sequ
 
 
 def entropy(probabilities: Tensor, task: Task) -> Tensor:
-    """The entropy of probabilities ``[..., K, H, W]`` as a share of the largest that there can be, from 0 to 1.
+    """The entropy of probabilities ``[..., K, H, W]``, divided by its maximum so that it is from 0 to 1.
 
-    It is ``[..., 1, H, W]`` for exclusive classes, ``[..., K, H, W]`` for others.
+    Returns ``[..., 1, H, W]`` for exclusive classes, ``[..., K, H, W]`` otherwise.
 
     Example:
         >>> from rsseg.task import Multiclass
@@ -236,17 +236,17 @@ def entropy(probabilities: Tensor, task: Task) -> Tensor:
 
 
 def spread(planes: Tensor, task: Task) -> Tensor:
-    """The planes that are averaged for the `disagreement`: the entropy, or squares of values about the training mean."""
+    """The planes whose mean `disagreement` needs: the entropy, or for real values their squares about the training mean."""
     if not task.real:
         return entropy(planes, task)
     return (planes - per_plane(getattr(task, "mean", ()) or (0.0,), planes)).square()
 
 
 def disagreement(planes: Tensor, task: Task) -> Tensor:
-    """The disagreement of the predictions that an `Ensemble` averages, from the planes ``[..., planes, H, W]`` that it gives.
+    """The disagreement of the predictions that an `Ensemble` averages, from its output ``[..., planes, H, W]``.
 
-    Of labels it is the mutual information between the label and the prediction (Houlsby et al. 2011): the entropy of the mean
-    less the mean entropy, as a share of the largest entropy. Of values it is their standard deviation.
+    For labels, this is the mutual information between label and model (Houlsby et al. 2011): the entropy of the mean minus the
+    mean entropy, divided by the largest entropy. For real values, it is their standard deviation.
     """
     mean, mean_spread = planes[..., : task.outputs, :, :], planes[..., task.outputs :, :, :]
     difference = spread(mean, task) - mean_spread
@@ -254,7 +254,7 @@ def disagreement(planes: Tensor, task: Task) -> Tensor:
 
 
 def _inactivate(task: Task, values: Tensor) -> Tensor:
-    """The logits from which `Task.activate` gives these values of a regression, or scores, sides and offsets."""
+    """The inverse of `Task.activate` for the values of a regression, or for the scores, sides and offsets of objects."""
     if not isinstance(task, Centres):
         return task.standardise(values)
     planes = values.clone()

@@ -26,13 +26,13 @@ ABOUT, WEIGHTS, SMP = "rsseg.json", "model.safetensors", "config.json"
 """The files of an exported folder: rsseg's description, the weights, and smp's description."""
 
 ITEM = "stac.json"
-"""The STAC item, which says that a folder holds exports, and of which model."""
+"""The STAC item, which marks a folder as one with exports and names their model."""
 
 AGAIN = "copy the folder again, or export the run again: rsseg export run=<run folder> to=folder"
 
 
 def check_folder(folder: Path, title: str) -> None:
-    """Refuse a folder that holds something else than exports of the model of this name; it may not be there yet."""
+    """Refuse a folder that holds anything but exports of the model of this name; the folder need not exist."""
     if folder.is_file():
         raise InputError(f"out={folder} is a file: give a folder")
     if folder.is_dir() and any(folder.iterdir()):
@@ -42,7 +42,7 @@ def check_folder(folder: Path, title: str) -> None:
 
 
 def export_folder(model: TrainedModel, architecture: Architecture, folder: Path) -> None:
-    """Write weights, architecture and spec; ``rsseg.json`` comes last, so that its presence means a whole folder."""
+    """Write weights, architecture and spec; ``rsseg.json`` is written last: its presence means that the folder is complete."""
     for name in (ABOUT, SMP):
         try:
             (folder / name).unlink(missing_ok=True)

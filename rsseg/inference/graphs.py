@@ -24,7 +24,7 @@ from rsseg.inference.export import spec_record
 from rsseg.task import OBJECT_PLANES
 
 BOUND = 1e-3
-"""A graph is refused if it differs from PyTorch by more: of probabilities, or of the largest value."""
+"""The largest accepted difference between a graph and PyTorch, see `largest_difference`."""
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 """The packages of the extra ``export``."""
@@ -33,7 +33,7 @@ BATCH = "batch"
 
 
 class Graph(nn.Module):
-    """One head of a trained model, and its labels, at a threshold as `Task.decide` takes it, if they are asked for."""
+    """One head of a trained model, optionally with its labels at a threshold for `Task.decide`."""
 
     threshold: Tensor | None
 
@@ -44,13 +44,13 @@ class Graph(nn.Module):
         self.register_buffer("threshold", threshold)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Probabilities or values, float32 ``[B, K, H, W]``, and perhaps labels, uint8 ``[B, *planes, H, W]``."""
+        """Probabilities or values, float32 ``[B, K, H, W]``; with `labels` also labels, uint8 ``[B, *planes, H, W]``."""
         found = self.model(pixels)[self.head]
         return (found, self.task.decide(found, self.threshold).to(torch.uint8)) if self.labels else (found,)
 
 
 def check_packages() -> None:
-    """Refuse to export where packages for ONNX are not installed."""
+    """Refuse an export if packages for ONNX are not installed."""
     lacking = [name for name in PACKAGES if find_spec(name) is None]
     if lacking:
         raise InputError(f"to=onnx needs {', '.join(lacking)}: pip install 'rsseg[export]'")
@@ -70,15 +70,15 @@ def export_onnx(
         model: One model, with its scaling.
         head: The head's name.
         path: The file.
-        windows: ``[N, C, H, W]`` of the model's window, two at least, which the graph is compared with PyTorch on.
-        threshold: Of its labels, as `Task.decide` takes it; None: 0.5, or the largest probability.
+        windows: At least two windows ``[N, C, H, W]`` of the model's size, on which the graph is compared with PyTorch.
+        threshold: The threshold of labels for `Task.decide`; None: 0.5, or the largest probability.
         labels: Whether a second output holds labels.
 
     Returns:
         The largest difference, see `largest_difference`.
 
     Raises:
-        InputError: If the network has an operation that ONNX has not, or the graph differs.
+        InputError: If ONNX lacks an operation of the network, or the graph's output differs by more than `BOUND`.
     """
     import onnx
     import onnxruntime
@@ -111,9 +111,9 @@ def export_onnx(
 
 
 def export_torch(model: Ensemble, path: Path, windows: NDArray[np.float32]) -> float:
-    """Write all heads as a program of torch.export, with the model's output: a mapping by head.
+    """Write all heads as a program of torch.export, whose output is a mapping by head, as the model's.
 
-    Arguments and errors are those of `export_onnx`; returned is the difference of the program, read again, to the model.
+    Arguments and errors are those of `export_onnx`. Returns the largest difference between the reloaded program and the model.
     """
     pixels, content = torch.from_numpy(windows), io.BytesIO()
     with _exporting("torch.export"):
@@ -137,7 +137,7 @@ def _write_alike(
     expected: Callable[[Tensor], Iterable[NDArray[np.floating]]],
     found: Callable[[Tensor], Iterable[NDArray[np.floating]]],
 ) -> float:
-    """Write a graph if all windows together, and one alone, give the expected output; return the largest difference."""
+    """Write a graph if a batch of all windows and a single window give the expected output; return the largest difference."""
     with torch.inference_mode():
         pairs = [pair for part in (pixels, pixels[:1]) for pair in zip(expected(part), found(part), strict=True)]
     difference = max(largest_difference(*pair) for pair in pairs)
@@ -152,9 +152,9 @@ def _write_alike(
 
 
 def largest_difference(expected: NDArray[np.floating], found: NDArray[np.floating]) -> float:
-    """The largest difference between ``[B, K, H, W]``, over the largest value of its plane where that is above 1.
+    """The largest difference between arrays ``[B, K, H, W]``, divided by the largest value of the plane if that is above 1.
 
-    Infinite where one is NaN and the other is not.
+    Infinite if one array is NaN where the other is not.
     """
     if expected.shape != found.shape or (np.isnan(expected) != np.isnan(found)).any():
         return float("inf")
@@ -163,11 +163,11 @@ def largest_difference(expected: NDArray[np.floating], found: NDArray[np.floatin
 
 
 def deepness(model: Ensemble, head: str, threshold: Tensor | None = None) -> dict[str, str]:
-    """The metadata that Deepness reads of a model: JSON values by key.
+    """The metadata that Deepness reads from a model: JSON values by key.
 
-    Deepness divides 8-bit pixels by 255, then standardises them: by a mean of 0 and a deviation of 1/255 they are stored pixels
-    again. It sets probabilities below its one threshold to 0 and takes the largest: that of exclusive classes is 0. ``rsseg``
-    holds rsseg's description of the model.
+    Deepness divides 8-bit pixels by 255, then standardises them: a mean of 0 and a deviation of 1/255 give the stored pixels
+    again. It sets probabilities below its single threshold to 0 and takes the largest, so the threshold is 0 for exclusive
+    classes. The key ``rsseg`` holds rsseg's description of the model.
     """
     spec, task = model.specs[0], model.tasks[head]
     names = [*task.classes, *(OBJECT_PLANES[3:] + OBJECT_PLANES[1:3] if task.directed else ())]
@@ -194,7 +194,7 @@ def deepness(model: Ensemble, head: str, threshold: Tensor | None = None) -> dic
 
 @contextmanager
 def _exporting(what: str) -> Iterator[None]:
-    """Turn any error of an exporter into one line, and hide the logs of exporters for their developers."""
+    """Turn any error of an exporter into one line, and hide log messages that exporters write for their developers."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():

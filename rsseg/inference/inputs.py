@@ -1,4 +1,4 @@
-"""The scenes that a user names to be mapped (files, folders, globs, lists, stacks, URLs), opened as a network needs them."""
+"""The scenes to map, as the user names them (files, folders, globs, lists, stacks, URLs), opened for a network."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LIST = ".txt"
 """The ending of a file that lists scenes, one a line."""
 
 NEAR = 1.2
-"""Resolutions that differ by a smaller factor are taken for the same."""
+"""Resolutions that differ by a smaller factor count as equal."""
 
 
 class OutsideError(InputError):
@@ -48,12 +48,12 @@ def find_scenes(text: str, patterns: Sequence[str], stack: bool = False) -> list
 
     Args:
         text: Files, folders, patterns with ``*``, a list, URLs and archives, with commas between them.
-        patterns: Those of the training images' files below the root of their dataset, by which the files of a scene are found
-            in a folder; where they fit nothing there, every image is a scene.
+        patterns: The path patterns of the training images below their dataset's root, which find the files of scenes in a
+            folder; if they match nothing there, every image is a scene.
         stack: Whether the files are the bands of one scene, in this order.
 
     Raises:
-        InputError: If something is not there, or no image.
+        InputError: If a place does not exist or is not an image, or there is no scene.
     """
     if is_remote(text):
         scenes = _fetched(text, patterns)
@@ -99,7 +99,7 @@ def _below(folder: Path, patterns: Sequence[str]) -> list[Scene]:
 
 
 def _fetched(url: str, patterns: Sequence[str]) -> list[Scene]:
-    """The scenes of an archive, a folder or a file elsewhere, copied here."""
+    """The scenes of a remote archive, folder or file, which is downloaded."""
     name = PurePosixPath(url)
     if name.suffix.lower() in IMAGES:
         folder = fetch(url[: -len(name.name) - 1], lambda path: path == name.name, "scene")
@@ -108,10 +108,10 @@ def _fetched(url: str, patterns: Sequence[str]) -> list[Scene]:
 
 
 def open_scene(scene: Scene, spec: Spec, options: MapOptions, folder: Path) -> SceneReader:
-    """A reader of a scene that suits a network, see `fit_resolution`.
+    """A reader of a scene for a network, at its resolution, see `fit_resolution`.
 
     Raises:
-        InputError: If the scene does not suit it.
+        InputError: If the scene does not fit the network.
     """
     found = sum(scene.counts())
     if max(spec.bands) > found:
@@ -139,10 +139,10 @@ def open_scene(scene: Scene, spec: Spec, options: MapOptions, folder: Path) -> S
 
 
 def fit_resolution(scene: Scene, trained: float | None, options: MapOptions, folder: Path) -> Scene:
-    """A scene at the resolution that a network was trained at, in metres a pixel, where both are known.
+    """A scene at the resolution that a network was trained at, in metres per pixel, if both resolutions are known.
 
-    With ``resample=true`` it is brought to that resolution by a file in the folder, with ``allow_different=true`` it stays as
-    it is, else another resolution is an `InputError`.
+    With ``resample=true``, a VRT file in the folder resamples the scene; with ``allow_different=true``, it is not changed;
+    otherwise a different resolution raises an `InputError`.
     """
     own = ground_resolution(*scene.place())
     if trained is None or own is None or max(own / trained, trained / own) < NEAR:
@@ -168,12 +168,12 @@ def fit_resolution(scene: Scene, trained: float | None, options: MapOptions, fol
 
 
 def _other_radiometry(spec: Spec, reader: SceneReader) -> str:
-    """One line where the middle of a scene seems to be of another number type or range than the training pixels."""
+    """One line if the centre of a scene seems to have another number type or range than the training pixels; else empty."""
     height, width = reader.size
     side = min(height, width, 1024)
     try:
         image, missing = reader.read_image((height - side) // 2, (width - side) // 2, side)
-    except InputError:  # a damaged block is told when it is mapped
+    except InputError:  # damaged blocks are reported when they are mapped
         return ""
     if missing.all():
         return ""

@@ -31,13 +31,13 @@ KINDS = ("labels", "probabilities", "entropy", "disagreement")
 """The kinds of maps; of a regression `labels` are its values."""
 
 STEPS = 250
-"""Shares from 0 to 1 are stored in a byte as so many steps; 255 is no data."""
+"""Values from 0 to 1 are stored in a byte as integers from 0 to this; 255 is no data."""
 
 LIGHT = "#f5f5f5"
 """The colour of a binary map's background in viewers that do not read its style."""
 
 ROWS = 64
-"""Rows that are given to GDAL at a time."""
+"""The number of rows that are passed to GDAL at a time."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Bands:
     names: tuple[str, ...]  # a name for each
     dtype: str  # ``uint8``, ``float16`` or ``float32``
     read: Callable[[Tensor], Tensor]  # the bands, ``[count, rows, width]``, of a head's planes
-    units: tuple[str, ...] = ()  # a unit for each, where they have one
+    units: tuple[str, ...] = ()  # a unit for each band; empty: no units
     steps: int | None = None  # the divisor of a byte's value; None: 1
-    classes: tuple[tuple[str, str], ...] = ()  # by label its name and colour, where one band holds labels
+    classes: tuple[tuple[str, str], ...] = ()  # the name and colour of each label, if one band holds labels
 
     @property
     def nodata(self) -> float:
@@ -58,14 +58,14 @@ class Bands:
 
 
 def kinds_of(task: Task) -> tuple[str, ...]:
-    """The kinds of maps that there are of a task; objects have scores of their own, and a regression no probabilities."""
+    """The kinds of files of a task: objects have only one, and a regression has no probabilities."""
     if isinstance(task, Centres):
         return ("labels",)
     return ("labels", "disagreement") if task.real else KINDS
 
 
 def bands_of(kind: str, head: Head, threshold: Tensor | None, dtype: str) -> Bands:
-    """The bands of a map of a kind that a head has, labels at a threshold as for `Task.decide`, shares of this dtype."""
+    """The bands of a head's map of this kind, with labels at the threshold for `Task.decide`, other values of this dtype."""
     task, outputs, units = head.task, head.task.outputs, getattr(head.task, "units", ())
 
     def labels(planes: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class RasterMap:
         for row in range(0, blocks[0].shape[1], ROWS):
             values = np.concatenate([block[:, row : row + ROWS] for block in blocks], axis=2)
             if self.bands.dtype == "float16":
-                values = values.astype(np.float32)  # GDAL cuts the last bits off again
+                values = values.astype(np.float32)  # GDAL stores 16 bits of them
             self._raster.write(values, window=Window(0, top + row, values.shape[2], values.shape[1]))
 
 
@@ -123,9 +123,9 @@ class RasterMap:
 def new_map(
     path: Path, head: str, bands: Bands, shape: tuple[int, int], place: Mapping[str, Any], tags: Mapping[str, str]
 ) -> Iterator[RasterMap]:
-    """A map to be written rows by rows, which becomes a Cloud Optimized GeoTIFF when the block ends; whole or not at all.
+    """A map to write rows into, which becomes a Cloud Optimized GeoTIFF when the block ends without an error.
 
-    `shape` is its height and width, `place` where it lies, as `rsseg.data.raster.georeference` gives it.
+    `shape` is its height and width, `place` its CRS and transform as from `rsseg.data.raster.georeference`.
 
     Raises:
         UnwritableError: If it can't be written.
@@ -169,7 +169,7 @@ def _describe(raster: Any, bands: Bands, tags: Mapping[str, str]) -> None:
 
 
 def write_styles(path: Path, classes: Sequence[tuple[str, str]], transparent: int | None) -> None:
-    """Write ``<map>.qml``, which QGIS takes by itself, and ``<map>.tif.aux.xml``, where GDAL looks for categories.
+    """Write ``<map>.qml``, which QGIS loads automatically, and ``<map>.tif.aux.xml``, from which GDAL reads categories.
 
     The label `transparent` is not drawn.
     """
@@ -189,7 +189,7 @@ def write_styles(path: Path, classes: Sequence[tuple[str, str]], transparent: in
 
 
 def made_by(path: Path) -> dict[str, Any]:
-    """The settings that made a map or a GeoPackage, from its tags; empty where it has none, or does not exist."""
+    """The settings that made a map or a GeoPackage, from its tags; empty if it has no tags or does not exist."""
     if not path.is_file():
         return {}
     with suppress(InputError, ValueError, KeyError, TypeError):
@@ -202,7 +202,7 @@ def made_by(path: Path) -> dict[str, Any]:
 
 def _tags_of_layer(path: Path) -> Any:
     """The tags of the one layer of a GeoPackage; KeyError if it can't be read."""
-    import pyogrio  # with geopandas, which it imports, it takes half a second
+    import pyogrio  # its import takes half a second
 
     try:
         return pyogrio.read_info(path)["layer_metadata"]

@@ -1,4 +1,4 @@
-"""A scene of any size predicted window by window: rows are read, predicted and written at the same time."""
+"""Prediction of scenes of any size, window by window: reading, prediction and writing run at the same time."""
 
 from __future__ import annotations
 
@@ -23,30 +23,29 @@ from rsseg.progress import progress
 log = logging.getLogger(__name__)
 
 PART = 16_000_000
-"""The approximate bytes of pixels that are read at a time: to find missing ones takes several times their memory."""
+"""About how many bytes of pixels are read at a time; finding missing pixels takes several times as much memory."""
 
 
 class Output(Protocol):
-    """A product of a head's planes."""
+    """A file that is made from a head's planes."""
 
     head: str
 
     def block(self, planes: Tensor, hidden: NDArray[np.bool_]) -> Any:
-        """Turn a block of finished pixels into values to write. Blocks come strip by strip from the top, in each from the left.
+        """Turn a block of finished pixels into values to write; blocks come strip by strip from the top, then from the left.
 
-        `planes` are ``[planes, rows, columns]`` of `Ensemble.forward`, on its device; `hidden` is ``[rows, columns]``, where
-        the scene has no data or is not asked about.
+        `planes` ``[planes, rows, columns]`` are the blended output of `Ensemble.forward`, on its device; `hidden`, bool
+        ``[rows, columns]``, is True where the scene has no data or is outside the requested area.
         """
 
     def write(self, top: int, blocks: list[Any]) -> None:
-        """Write all that `block` gave for the rows from `top` on; called in another thread, in order."""
+        """Write what `block` returned for the strip that begins at row `top`; called in another thread, in order."""
 
 
 class StripReader:
-    """Reads a scene from the top, each row once; blocks that can't be read become no data, and `damaged` says why.
+    """Reads a scene from the top, each row once; blocks that can't be read become no data, with the reasons in `damaged`.
 
-    Beyond the borders are the reflected pixels of the scene, or the fill. If the scene has a mask, all that it does not mark
-    is hidden.
+    Beyond its borders, the scene is reflected or filled. If the scene has a mask, pixels that it does not mark are hidden.
     """
 
     def __init__(self, reader: SceneReader, grid: Grid, reflect: bool) -> None:
@@ -59,7 +58,7 @@ class StripReader:
         """Read the pixels of the next strip's windows, from the first row and column of its first window on.
 
         Returns:
-            Stored pixels ``[C, rows, columns]``, and bool ``[rows, columns]``, true where there is none or none is asked for.
+            Stored pixels ``[C, rows, columns]``, and bool ``[rows, columns]``, True where pixels are hidden.
         """
         width, starts, above = self.grid.shape[1], self.grid.columns.starts, len(self._hidden)
         beyond = [
@@ -77,7 +76,7 @@ class StripReader:
         self._read(Window(0, strip.first + above, width, len(hidden) - above), pixels[:, above:], hidden[above:])
         common = slice(strip.below - strip.first, None)
         self._pixels, self._hidden = pixels[:, common].copy(), hidden[common].copy()
-        for array in (seen, unseen):  # in place: np.pad would need the memory twice
+        for array in (seen, unseen):  # in place: np.pad would double the memory
             for axis, place, own in zip((-2, -1), places, inside, strict=True):
                 lines = np.moveaxis(array, axis, 0)
                 for outside in (slice(0, own.start), slice(own.stop, None)):
@@ -87,7 +86,7 @@ class StripReader:
         return seen, unseen
 
     def _read(self, rows: Window, pixels: NDArray[np.generic], hidden: NDArray[np.bool_]) -> None:
-        """Read rows of the scene in parts of some blocks, and a part that can't be read, block by block."""
+        """Read rows of the scene in parts of several blocks, or block by block where a part can't be read."""
         height, width = self.reader.block()
         many = max(1, PART // (height * width * len(pixels) * pixels.itemsize))
         across = min(many, -(-self.grid.shape[1] // width))
@@ -106,7 +105,7 @@ class StripReader:
         rows, columns = part.toslices()
         place = np.s_[rows.start - top : rows.stop - top, columns]
         pixels[:, *place], hidden[place] = self._fill, True
-        with rasterio.Env(GDAL_NUM_THREADS="ALL_CPUS"):  # a file's blocks are decoded side by side
+        with rasterio.Env(GDAL_NUM_THREADS="ALL_CPUS"):  # decodes a file's blocks in parallel
             image, missing = self.reader.read_pixels(part)
         pixels[:, *place] = np.where(missing, self._fill, image) if missing.any() else image
         hidden[place] = missing | (self.reader.read_mask(part) != 1) if self.reader.scene.masks else missing
@@ -136,13 +135,13 @@ def predict_scene(
     device: torch.device,
     title: str,
 ) -> None:
-    """Predict a scene in overlapping windows, blend them, and give the rows to outputs.
+    """Predict a scene in overlapping windows, blend them, and pass the rows to the outputs.
 
-    One strip of windows is in memory at a time; the next one is read, and the last one written, meanwhile. Windows of which all
-    pixels are hidden are not predicted.
+    While a strip of windows is predicted, the next one is read and the last one is written. Windows in which all pixels are
+    hidden are not predicted.
 
-    `predict` and `planes` are `Ensemble.forward`, in the precision and on the device that it is to have, and `Ensemble.planes`;
-    `title` is the label of the progress bar.
+    `predict` is `Ensemble.forward` on `device` in the wanted precision, `planes` is `Ensemble.planes`, and `title` is the label
+    of the progress bar.
     """
     grid = Grid(reader.size, windows)
     starts, size = grid.columns.starts, windows.size
@@ -152,7 +151,7 @@ def predict_scene(
     rows, seen, written = StripReader(reader, grid, windows.blend != "none"), False, list[Future[None]]()
 
     def add_windows(pixels: Tensor, hidden: NDArray[np.bool_], strip: Strip, top: int, lefts: Sequence[int]) -> None:
-        """Predict some windows of a row; one whose pixels are all hidden changes nothing that is seen."""
+        """Predict some windows of a row, except those whose pixels are all hidden."""
         row = top - strip.tops[0]
         parts = {left: np.s_[..., row : row + size, left - starts[0] : left - starts[0] + size] for left in lefts}
         asked = [left for left in lefts if not hidden[parts[left]].all()]

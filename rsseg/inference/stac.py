@@ -14,7 +14,7 @@ MLM = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
 """The version of the extension."""
 
 TASKS = {"regression": "regression", "centres": "object-detection"}
-"""The extension's names of tasks by rsseg's; of labels ``semantic-segmentation``."""
+"""The extension's names of tasks by rsseg's; tasks with labels are ``semantic-segmentation``."""
 
 PROBABILITIES = "from stored pixels to probabilities, or values"
 ARTIFACTS = {
@@ -26,7 +26,7 @@ ARTIFACTS = {
 
 
 def item_id(title: str) -> str:
-    """A model's name with the signs that the extension allows.
+    """A model's name, reduced to the characters that the extension allows.
 
     Example:
         >>> item_id("loss=dice,seed=1"), item_id("2026-11-29_16-32")
@@ -37,7 +37,7 @@ def item_id(title: str) -> str:
 
 
 def stac_item(facts: CardFacts) -> dict[str, Any]:
-    """The item of exported files, plain values. It has no geometry: where a model may be used is not known."""
+    """The item of exported files as plain values. It has no geometry, because the area where a model is valid is not known."""
     spec, name, outputs = facts.spec, item_id(facts.title), facts.spec.heads.items()
     scaling = [{"type": "z-score", "mean": mean, "stddev": std} for mean, std in zip(spec.mean, spec.std, strict=True)]
     return {
@@ -72,7 +72,7 @@ def stac_item(facts: CardFacts) -> dict[str, Any]:
 
 
 def _array(dimension: str, length: int, side: int) -> dict[str, Any]:
-    """Windows, or predictions of them."""
+    """The array of windows, or of their predictions."""
     return {"shape": [-1, length, side, side], "dim_order": ["batch", dimension, "height", "width"], "data_type": "float32"}
 
 
@@ -92,7 +92,7 @@ def _output(name: str, head: Head, side: int) -> dict[str, Any]:
 
 
 def _asset(name: str) -> dict[str, Any]:
-    """A file."""
+    """The asset of a file."""
     kind, framework, what = ARTIFACTS[Path(name).suffix]
     return {
         "href": f"./{name}",

@@ -1,4 +1,4 @@
-"""A trained network, from a run folder or an exported one, with all that mapping a scene needs."""
+"""A trained network from a run folder or an exported folder, with all facts that mapping a scene needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rsseg.task import Scaling, Task
 class Head:
     """A head of a network."""
 
-    task: Task  # its task, of a regression with the mean and the deviation of training values
+    task: Task  # its task; for a regression with the mean and the deviation of training values
     palette: tuple[str, ...] | None = None  # the colours of its labels, as `Task.label_names` lists them; None: chosen
     # thresholds or biases that were tuned on the validation scenes, as `Task.predict` takes them; None: none
     threshold: tuple[float, ...] | None = None
@@ -24,7 +24,7 @@ class Head:
     scaling: Mapping[str, Scaling] = field(default_factory=dict)
 
     def scaled(self, logits: Tensor, kind: str) -> Tensor:
-        """Logits scaled by this kind; unchanged where it was not fitted."""
+        """Logits scaled by this kind of scaling; unchanged if it was not fitted."""
         scaling = self.scaling.get(kind)
         return logits if scaling is None else scaling.apply(logits)
 
@@ -40,21 +40,21 @@ class Head:
 class Spec:
     """The description of a network for its use: heads, input and training."""
 
-    name: str  # of the run or the exported folder, for messages
+    name: str  # the name of the run or the exported folder, for messages
     heads: Mapping[str, Head]  # by name, in their order
     bands: tuple[int, ...]  # the image bands, counted from 1
     mean: tuple[float, ...]  # per band, subtracted from stored pixels
-    std: tuple[float, ...]  # per band, the divisor then
-    window: int  # the side of the windows that it was trained on, in pixels
-    margin: int  # pixels at the borders of windows that validation cut away
+    std: tuple[float, ...]  # per band, the divisor after that
+    window: int  # the side of the training windows, in pixels
+    margin: int  # the width of the window borders that validation cut away, in pixels
     batch_size: int  # windows at a time
     dtype: str  # the dtype of the training pixels
-    # the size of a training pixel in metres; None: not known, or it differs from scene to scene
+    # the side of a training pixel in metres; None: not known, or it differs between scenes
     resolution: float | None = None
     quality: float | None = None  # the first head's validation score, more is better; None: not known
     rgb: tuple[int, ...] | None = None  # the bands that pictures show as red, green and blue; None: the first three
-    nodata: float | None = None  # the no-data value of images that state none
-    precision: str = "auto"  # that of its training, as Lightning calls it
+    nodata: float | None = None  # the no-data value of images that declare none
+    precision: str = "auto"  # the precision of its training, as Lightning names it
     # the patterns of the paths of a scene's image files below the root of its dataset; empty: not known
     image: tuple[str, ...] = ()
 
@@ -63,8 +63,8 @@ class TrainedModel(nn.Module):
     """A network that takes stored pixels.
 
     Args:
-        network: Logits ``[B, K, H, W]`` by head of a normalised image ``[B, C, H, W]``; put into evaluation mode.
-        spec: Its heads, its input and how it was trained.
+        network: It maps a normalised image ``[B, C, H, W]`` to logits ``[B, K, H, W]`` by head; put into evaluation mode.
+        spec: The description of its heads, its input and its training.
     """
 
     mean: Tensor
@@ -88,5 +88,5 @@ class TrainedModel(nn.Module):
         return {name: logits[name].float() for name in self.tasks}
 
     def logits(self, pixels: Tensor) -> dict[str, Tensor]:
-        """The same; an `Ensemble` and a module in training have it too."""
+        """The same as `forward`, under the name that an `Ensemble` and a module in training have too."""
         return self(pixels)

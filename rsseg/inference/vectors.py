@@ -1,4 +1,4 @@
-"""Vector results of a scene as GeoPackages: its objects, and the areas of a map's classes."""
+"""Vector results as GeoPackages: the objects of a scene, and polygons of a map's classes."""
 
 from __future__ import annotations
 
@@ -28,37 +28,37 @@ from rsseg.metrics.objects import SCORE, boxes, peaks, suppress
 from rsseg.task import Centres
 
 ROWS, COLUMNS = 128, 256
-"""Rows and columns that are searched for objects at a time."""
+"""The numbers of rows and columns that are searched for objects at a time."""
 
 
 def _write_features(path: Path, frame: Any, layer: str, geometry: str, transform: Affine, tags: Mapping[str, str]) -> None:
-    """Write a GeoDataFrame as the one layer of a GeoPackage, in coordinates that a raster's transform has given it.
+    """Write a GeoDataFrame as the only layer of a GeoPackage, with coordinates from a raster's transform.
 
-    A raster without coordinates has the identity, and QGIS draws its rows from 0 downwards: features have negative rows, too.
+    If the raster has no coordinates (an identity transform), rows are negated, since QGIS draws them from 0 downwards.
     """
     if transform.is_identity:
         frame = frame.set_geometry(frame.affine_transform(Affine.scale(1, -1).to_shapely()))
     with atomic_write(path) as part, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # about files without features, or without a CRS
+        warnings.simplefilter("ignore", UserWarning)  # files without features, or without a CRS
         frame.to_file(part, driver="GPKG", engine="pyogrio", layer=layer, geometry_type=geometry, layer_metadata=dict(tags))
 
 
 class Objects:
-    """Gathers the objects of a scene of some height and width; an `rsseg.inference.scene.Output`.
+    """Collects the objects of a scene of a given height and width; an `rsseg.inference.scene.Output`.
 
-    A centre is where the heat is highest among its neighbours, so that a row is searched once the one below it is known.
+    A centre is a local maximum of the heat, so a row can be searched only when the row below it is known.
     """
 
     def __init__(self, head: str, task: Centres, shape: tuple[int, int]) -> None:
         self.head, self.task, self.shape = head, task, shape
-        # those of a strip, below the last two rows of the one above it and within a frame of zeros
+        # the planes of a strip, below the last two rows of the previous strip, inside a frame of zeros
         self._planes = torch.zeros(task.outputs, 0, shape[1] + 2)
         self._where = torch.zeros(0, shape[1] + 2, dtype=torch.bool)  # where objects may be
-        self._above = self._end = self._left = 0  # rows of the strip above; the scene's row and the column behind them
+        self._above = self._end = self._left = 0  # rows kept of the strip above; the scene's row and column where it ends
         self._found: list[Tensor] = []
 
     def block(self, planes: Tensor, hidden: NDArray[np.bool_]) -> Tensor | None:
-        """See `Output`: after the last block of a strip a table of objects, see `rsseg.metrics.objects`."""
+        """See `Output`: returns a table of objects after the last block of a strip, see `rsseg.metrics.objects`; else None."""
         height, width = hidden.shape
         if self._left == 0:
             kept = slice(max(1, len(self._where) - 3), -1)
@@ -73,7 +73,7 @@ class Objects:
         return None if self._left else self._search()
 
     def _search(self) -> Tensor:
-        """The objects of a strip, but for its last row unless it is that of the scene; and those of the last row above it."""
+        """The objects of a strip and of the row above it, without the strip's last row, unless that is the scene's last."""
         height, width = len(self._where) - 2, self.shape[1]
         where, found = self._where.clone(), []
         where[: self._above] = False
@@ -93,12 +93,12 @@ class Objects:
         self._found += [block for block in blocks if block is not None]
 
     def save(self, out: Path, image: Path, tags: Mapping[str, str]) -> int:
-        """Write the objects of an image in its CRS, best first, and count them.
+        """Write the objects of an image in its CRS, best first, and return their number.
 
-        A feature is the bounding box along the image's rows and columns, or a point where no sizes were learnt, with its
-        `class` and `score`. Without a place of the image coordinates are columns and negative rows.
+        A feature is a bounding box along the image's rows and columns, or a point if no sizes were learnt, with a `class` and a
+        `score`. If the image has no CRS and transform, coordinates are columns and negated rows.
         """
-        import geopandas  # with pandas it takes half a second to import
+        import geopandas  # its import, with pandas, takes half a second
 
         objects = suppress(torch.cat(self._found)).numpy()
         raster = open_raster(image)
@@ -126,18 +126,18 @@ def write_polygons(
     tolerance: float,
     tags: Mapping[str, str] | None = None,
 ) -> int:
-    """Write the areas of a map as polygons with their `class` and `area`, in the map's CRS, and count them.
+    """Write the areas of a map as polygons with their `class` and `area`, in the map's CRS, and return their number.
 
-    Neighbouring polygons keep their common borders when they are simplified (Visvalingam & Whyatt 1993, as a coverage).
+    Simplification treats the polygons as a coverage (Visvalingam & Whyatt 1993), so that neighbours keep their common borders.
 
     Args:
         path: The GeoPackage.
         raster: The map.
-        labels: By band, the names of the labels whose areas are wanted.
-        least: The smallest area, in square metres; smaller polygons are left out. Without a CRS in units of the map's
-            coordinates, which are pixels where it has none.
-        tolerance: How far borders may move, in metres, or in these units.
-        tags: How the map was made.
+        labels: By band, the names of the labels to write, by label.
+        least: The smallest area in square metres; smaller polygons are left out. Without a CRS, the unit is that of the map's
+            coordinates, which are pixels if it has no transform.
+        tolerance: The distance by which borders may move, in metres or in the unit of the map's coordinates.
+        tags: The settings that made the map.
 
     Raises:
         UnwritableError: If it can't be written.
@@ -148,7 +148,7 @@ def write_polygons(
         crs, transform = source.crs, source.transform
         found = [
             {"band": band, "class": names[int(label)], "geometry": shapely.geometry.shape(area)}
-            for band, names in labels.items()  # GDAL goes through the band line by line
+            for band, names in labels.items()  # GDAL reads the band line by line
             for area, label in shapes(rasterio.band(source, band), connectivity=4)
             if int(label) in names
         ]
@@ -168,7 +168,7 @@ def write_polygons(
 
 
 def _on_the_ground(frame: Any, crs: Any, transform: Affine) -> Any:
-    """Polygons in metres: as they are in a CRS that keeps areas within 2 %, else in an equal-area projection about them."""
+    """Polygons in metres: in their own CRS if it keeps areas within 2 %, else in a local equal-area projection."""
     if not (crs.is_projected or crs.is_geographic):
         return frame
     if crs.is_projected and abs((ground_resolution(crs, from_origin(transform.c, transform.f, 1, 1)) or 0) - 1) < 0.01:
