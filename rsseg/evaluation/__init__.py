@@ -1,4 +1,4 @@
-"""Trained runs scored again: on whole scenes, on scenes with labels from elsewhere, and finished maps by masks.
+"""Scoring of trained runs: on whole scenes of a split, on images with other labels, and of finished maps against masks.
 
-It imports nothing: a process beside a comparison takes one of its files, and not the imports of the others.
+This file imports nothing, so that a process beside a comparison imports only the module that it needs.
 """

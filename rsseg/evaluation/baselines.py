@@ -1,7 +1,7 @@
-"""Baselines that a network has to beat, counted on the scenes that are scored, as its own predictions are.
+"""Baselines that a network has to beat, counted on the same scenes as its predictions.
 
-A process of its own counts them beside a comparison (`rsseg.apart`). It imports torch, but nothing that networks and trainers
-need beside it: that takes as much memory again.
+A comparison counts them in a separate process (`rsseg.apart`), which imports torch, but not the libraries of networks and
+trainers, since these take as much memory again.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from rsseg.quiet import quiet
 from rsseg.task import Task
 
 PIXELS = 30_000
-"""Training pixels that the regression is fitted on."""
+"""The number of training pixels that the regression is fitted on."""
 
 DRAWS = 16
-"""Blocks of each training scene that they are drawn from."""
+"""The number of blocks per training scene from which these pixels are drawn."""
 
 WINDOW = 512
-"""The side of the windows that are predicted at once."""
+"""The side in pixels of the windows that are predicted at once."""
 
 
 def count_baselines(runs: Sequence[Path], task: Task, split: str = "val", trust: Sequence[str] = ()) -> dict[str, Array]:
-    """The counts of trivial predictions on the scenes of a split of each run, one run after the other; see `baselines`."""
+    """The counts of trivial predictions on a split's scenes, concatenated over the runs; see `baselines`."""
     quiet()
     each = []
     for run in runs:
@@ -58,14 +58,14 @@ def count_baselines(runs: Sequence[Path], task: Task, split: str = "val", trust:
 
 
 def baselines(train: Store, scored: Store, task: Task, seed: int = 0) -> dict[str, Array]:
-    """The counts of trivial predictions on the scored scenes, by name: a network has to beat them.
+    """The counts of trivial predictions on the scored scenes, by name; a network has to beat them.
 
-    Labels have a constant prediction, which knows nothing of the image, ``majority class`` of exclusive classes and else
-    ``all positive``, and a ``logistic regression``, which knows the bands of each pixel, and no shapes. Real values and objects
-    have none. The same seed draws the same pixels for the regression.
+    Tasks with labels have a constant prediction (``majority class`` for exclusive classes, otherwise ``all positive``) and a
+    ``logistic regression`` on the bands of single pixels. Real values and objects have no baselines. The same seed draws the
+    same pixels for the regression.
 
     Returns:
-        float64 ``[S, classes, 4]`` each: TP, FP, FN and TN.
+        By name, TP, FP, FN and TN: float64 ``[S, classes, 4]``.
     """
     if task.directed or task.real:
         return {}
@@ -78,7 +78,7 @@ def baselines(train: Store, scored: Store, task: Task, seed: int = 0) -> dict[st
 
 
 def constant(train: Store, scored: Store) -> Array:
-    """The counts of one prediction for all pixels, of the first target: the most frequent training class, or every label."""
+    """The counts for the first target if all pixels get the most frequent training class, or every label."""
     positives, rest = scored.census.positives, scored.census.valid - scored.census.positives
     predicted = np.ones(scored.task.channels, bool)
     if scored.task.exclusive:
@@ -89,7 +89,7 @@ def constant(train: Store, scored: Store) -> Array:
 
 
 def draw_pixels(store: Store, seed: int) -> tuple[Array, NDArray[np.generic]]:
-    """Some labelled pixels of the first target, as many of each scene: float64 ``[N, bands]``, and their labels."""
+    """Labelled pixels of the first target, equally many per scene: float64 ``[N, bands]``, and their labels."""
     blocks, task = store.census.blocks, store.task
     labelled = blocks.labelled
     each = -(-PIXELS // (len(store) * DRAWS))
@@ -114,7 +114,7 @@ def draw_pixels(store: Store, seed: int) -> tuple[Array, NDArray[np.generic]]:
 
 
 def fit_logistic(pixels: Array, labels: NDArray[np.generic], task: Task) -> nn.Linear:
-    """A logistic regression of standardised pixels, with a penalty of half the squared weights on the summed loss."""
+    """A logistic regression on standardised pixels; half the squared weights are added to the summed loss."""
     x, y = torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64))
     has_label, (classes, bands) = y != IGNORE, (task.channels, x.shape[1])
 
@@ -130,7 +130,7 @@ def fit_logistic(pixels: Array, labels: NDArray[np.generic], task: Task) -> nn.L
         (gradient,) = torch.autograd.grad(value, free)
         return value.item(), gradient.numpy().ravel()
 
-    # torch.optim would import the compiler, which takes 150 MB.
+    # SciPy minimises it: torch.optim would import the compiler, which takes 150 MB.
     options = {"maxiter": 1000, "ftol": 1e-15, "gtol": 1e-8}
     found = minimize(loss, np.zeros(classes * (bands + 1)), jac=True, method="L-BFGS-B", options=options)
     layer = nn.Linear(bands, classes).requires_grad_(False)
@@ -141,7 +141,7 @@ def fit_logistic(pixels: Array, labels: NDArray[np.generic], task: Task) -> nn.L
 
 
 def count_labels(store: Store, task: Task, layer: nn.Linear, bands: BandStatistics) -> Array:
-    """The counts of a regression's labels on every scene of a store, window by window."""
+    """The counts of the logistic regression's labels on every scene of a store, window by window."""
     mean, std = (torch.from_numpy(numbers).float().view(-1, 1, 1) for numbers in (bands.mean, bands.std))
     pairs = torch.zeros(len(store), len(task.matrices), task.labels, task.labels, dtype=torch.int64)
     for scene, image, target in windows_of(store):

@@ -29,10 +29,10 @@ from rsseg.training.scoring import predict_scenes, score_rows
 
 
 class Counted:
-    """Counts of an ensemble, or of one model, taken while whole scenes are predicted.
+    """Counts of an ensemble, or of one model, which are updated while whole scenes are predicted.
 
-    At the ``fixed`` point every head is counted, at ``tuned`` those that have thresholds; the histograms of scores are kept by
-    head with labels and kind of scaling. `without` are the classes that means leave out, by head.
+    Every head is counted at the ``fixed`` point, and at ``tuned`` if it has thresholds. Heads with labels have a histogram of
+    scores for each of their `kinds` of scaling. `without` are the classes that means leave out, by head.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Counted:
 
     @property
     def points(self) -> list[str]:
-        """The operating points that some head is counted at."""
+        """The operating points at which at least one head is counted."""
         return [point for point, sums in self.sums.items() if sums]
 
     def update(self, each: Sequence[Mapping[str, Tensor]], batch: Batch) -> None:
@@ -69,7 +69,7 @@ class Counted:
                 histogram.to(device).update(scaled, task.hard_labels(target), batch["scene"])
 
     def scores(self, point: str) -> dict[str, Scores]:
-        """The scores of each head at a point, or where it has none, at the fixed one."""
+        """The scores of each head at a point, or at ``fixed`` if the head is not counted at that point."""
         sums = {head: self.sums[point].get(head, fixed) for head, fixed in self.sums["fixed"].items()}
         return {head: score_scenes(own, self.tasks[head], self.without[head]) for head, own in sums.items()}
 
@@ -79,10 +79,10 @@ class Counted:
 
 
 def count_ensemble(setup: Setup, ensemble: Ensemble, store: Store) -> list[Counted]:
-    """Count whole scenes in one pass over their windows, on the device and in the precision of scores.
+    """Count whole scenes in one pass over their windows, on the device and in the precision of `scoring_trainer`.
 
     Returns:
-        The counts of the ensemble, then, if it has several members, of each for itself.
+        The counts of the ensemble, followed by those of each member if there are several.
     """
     models: Any = list(ensemble.models)
     kinds = {head: ensemble.kinds(head) for head in ensemble.tasks}
@@ -97,7 +97,7 @@ def count_ensemble(setup: Setup, ensemble: Ensemble, store: Store) -> list[Count
 
 
 def calibration_rows(every: Sequence[Counted]) -> list[dict[str, Any]]:
-    """The calibration of each head with labels by each kind of scaling, of the members too."""
+    """Rows of calibration scores: one per head with labels and kind of scaling, for the ensemble and each member."""
     return [
         {"model": counted.name, "head": head, "scaling": kind} | calibration(counted.calibration_sums(head, kind))
         for counted in every
@@ -107,16 +107,16 @@ def calibration_rows(every: Sequence[Counted]) -> list[dict[str, Any]]:
 
 
 class Gain(NamedTuple):
-    """The gain of an ensemble in a score; above 0 where it is better, also of errors."""
+    """The gain of an ensemble in a score; positive is better, for errors too."""
 
     over_mean: Interval  # over the mean of its members' scores
-    over_best: Interval  # over the score of the member that is called the best
+    over_best: Interval  # over the score of the member passed as the best
 
 
 def ensemble_gain(sums: Sequence[Array], measure: Measure, groups: Sequence[str], best: int) -> Gain:
-    """The gain of an ensemble, with intervals for other groups of scenes and these very models.
+    """The gain of an ensemble, with intervals over other groups of scenes, for the same models.
 
-    `sums` ``[S, ...]`` are of the ensemble, then of each member, of which `best` is the best one.
+    `sums` holds an array ``[S, ...]`` for the ensemble and then one for each member; `best` is the index of the best member.
 
     Example:
         >>> from rsseg.comparison.measures import measures
@@ -128,7 +128,7 @@ def ensemble_gain(sums: Sequence[Array], measure: Measure, groups: Sequence[str]
         (0.0417, 0.0)
     """
     summed = np.stack([sum_groups(each, groups) for each in sums], axis=1)  # [groups, 1 + members, ...]
-    twice, members = np.stack([summed, summed])[None], len(sums) - 1  # models as they are: equal seeds have no variance
+    twice, members = np.stack([summed, summed])[None], len(sums) - 1  # the models are fixed: equal seeds have no variance
 
     def over(shares: Array) -> Interval:
         def parts(sums: Array) -> Array:
@@ -142,10 +142,10 @@ def ensemble_gain(sums: Sequence[Array], measure: Measure, groups: Sequence[str]
 
 
 def gain_rows(every: Sequence[Counted], groups: Sequence[str]) -> list[dict[str, Any]]:
-    """The gain of an ensemble over the mean of its members, and over the one that is best on these very scenes."""
+    """Rows of the gain of an ensemble over the mean of its members, and over the member that is best on the same scenes."""
     rows, members = list[dict[str, Any]](), every[1:]
     for head in every[0].tasks if members else ():
-        best = -1  # by the first score
+        best = -1  # the first score decides
         for point, measure, sums in _scored(every, head):
             score, *others = (float(present_mean(measure.parts(own.sum(0)))) for own in sums)
             if best < 0:
@@ -160,7 +160,7 @@ def gain_rows(every: Sequence[Counted], groups: Sequence[str]) -> list[dict[str,
 
 
 def _scored(every: Sequence[Counted], head: str) -> Iterator[tuple[str, Measure, list[Array]]]:
-    """The scores of a head that are compared, each with its sums: of the ensemble, then of each member."""
+    """The compared scores of a head: name, measure, and the sums of the ensemble and then of each member."""
     together, task = every[0], every[0].tasks[head]
     measure = measures(task, together.without[head])[task.score]
     for point in together.sums:
@@ -187,7 +187,7 @@ def gain_sentence(row: Mapping[str, Any], members: int) -> str:
 
 
 def write_tables(path: Path, scores: Mapping[str, Scores], scenes: Sequence[str]) -> None:
-    """Write the table of classes and averages, that of scenes beside it, and that of the confusion matrices."""
+    """Write the table of classes and averages, and beside it the tables of scenes and of confusion matrices."""
     write_csv(path, score_rows(scores))
     write_csv(path.with_name(f"{path.stem}-scenes.csv"), score_rows(scores, lambda own: own.scene_table(scenes)))
     if confusions := score_rows(scores, Scores.pair_table):

@@ -1,4 +1,4 @@
-"""Scenes with labels: those of a split, and an image, or a finished map, beside a mask from elsewhere."""
+"""Scenes with labels: those of a split, and an image or a finished map with a separate mask."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from rsseg.task import Centres
 
 log = logging.getLogger(__name__)
 
-TILE = 1024  # the side of the parts that a map is compared in, in pixels
+TILE = 1024  # the side in pixels of the parts in which a map is compared
 
 
 def labelled_scenes(setup: Setup, split: str) -> list[Scene]:
@@ -55,7 +55,7 @@ def open_labelled(run: RunFolder, setup: Setup, split: str) -> tuple[TrainedMode
 
 
 def labelled_scene(setup: Setup, target: str, image: Path | None, mask: Path | None) -> tuple[Dataset, Scene]:
-    """An image with a mask in any CRS, read as those of a run's target are: the dataset with it alone, and the scene."""
+    """A dataset of one scene, an image with a mask in any CRS that is read like a run's target; and the scene."""
     if image is None or mask is None:
         given, lacking = ("mask", "scene") if image is None else ("scene", "mask")
         raise InputError(f"{given}=... needs {lacking}=... beside it: an image, and the labels to score it by")
@@ -84,15 +84,15 @@ def _mask_of(setup: Setup, target: str, path: Path, mask_reader: MaskReader) -> 
                 f"mask={path}: the run's config names no attribute (dataset.source.attribute, values) that says which of "
                 f"{', '.join(task.classes)} a feature is: burn it into a raster (gdal_rasterize -a ...)"
             )
-        mask_reader = make_mask_reader(replace(task, soft=False))  # a feature is 1, whatever stands for it in rasters
+        mask_reader = make_mask_reader(replace(task, soft=False))  # features have value 1, whatever the value in rasters
     return found, mask_reader
 
 
 def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> Scores:
-    """The scores of a finished map of a head, by a mask as for `labelled_scene`, pixel by pixel of the map.
+    """The scores of a finished map of a head against a mask (see `labelled_scene`), on the map's grid.
 
-    The map holds the numbers of labels as ``rsseg predict`` writes them, with a no-data value where nothing is known, or the
-    values of a regression.
+    The map holds label numbers, or the values of a regression, as ``rsseg predict`` writes them, with a no-data value for
+    unknown pixels.
     """
     task = setup.tasks[head]
     if isinstance(task, Centres):

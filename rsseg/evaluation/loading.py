@@ -1,6 +1,6 @@
-"""Trained runs by their folders, and their networks with the best weights, loaded without Lightning.
+"""Trained runs by their folders, and their networks with the best weights.
 
-Lightning would take time and memory.
+Lightning is not imported, since it takes time and memory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def load_trained(run: RunFolder, setup: Setup) -> TrainedModel:
     heads = {}
     for name, task in setup.tasks.items():
         palette, threshold = setup.palette(name), None
-        with suppress(InputError):  # a run that is not finished, or was not recorded, has no thresholds
+        with suppress(InputError):  # unfinished runs, and runs without records, have no thresholds
             threshold = None if task.real else tuple(run.thresholds({name: task})[name].tolist())
         scalings = run.scalings(name, task.channels)
         heads[name] = Head(numbers.scaled(task), None if palette is None else tuple(palette), threshold, scalings)
@@ -56,13 +56,13 @@ def load_trained(run: RunFolder, setup: Setup) -> TrainedModel:
 
 
 def runs_in(place: Path) -> list[RunFolder]:
-    """The runs that a folder stands for: itself, or all in it where it is none and holds some."""
+    """The run in a folder, or if the folder is not a run, all runs below it; the folder itself if there are none."""
     found = [] if RunFolder(place).begun or not place.is_dir() else find_runs([place])
     return [RunFolder(path) for path in found or [place]]
 
 
 def finished_runs(places: Sequence[Path]) -> list[RunFolder]:
-    """The runs that folders stand for: a run for itself, a folder that holds runs for those that are finished."""
+    """The runs of the given folders: run folders themselves, and the finished runs in other folders."""
     found: dict[Path, RunFolder] = {}
     for place in places:
         runs = runs_in(place)
@@ -78,7 +78,7 @@ def finished_runs(places: Sequence[Path]) -> list[RunFolder]:
 
 
 def known_head(name: str, heads: Collection[str]) -> str:
-    """A head by its name, or the first for no name."""
+    """The name of a head, or of the first head if it is empty; an InputError if there is no such head."""
     if name and name not in heads:
         raise InputError(f"head={name}{nearest(name, heads)}: the run has {', '.join(heads)}")
     return name or next(iter(heads))

@@ -1,4 +1,4 @@
-"""Runs, alone or as an ensemble, and finished maps scored on whole scenes, as ``rsseg evaluate`` does."""
+"""Scores of runs, alone or as an ensemble, and of finished maps on whole scenes, as ``rsseg evaluate`` computes them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def evaluate(
     mask: Path | None = None,
     head: str = "",
 ) -> dict[str, Scores]:
-    """Score a run's best checkpoint, or several runs' as an ensemble; print the tables and write them with pictures.
+    """Score a run's best checkpoint, or those of several runs as an ensemble; print tables, and write them with pictures.
 
     docs/evaluate.md names the files, ``rsseg evaluate --help`` explains the settings.
 
@@ -65,15 +65,15 @@ def evaluate(
         threshold: The operating point that is returned and drawn, ``fixed`` or ``tuned``.
         trust: Packages whose classes the run's config may name.
         without: Classes that are left out of means; empty: those that the run leaves out.
-        weights: How members of an ensemble are weighted.
-        scaling: The scaling of their probabilities before they are averaged.
-        out: The folder of the tables; None: the run's, of an ensemble the one that holds the runs.
-        scene: An image with labels from elsewhere, which is scored instead of a split.
-        mask: Its mask.
-        head: The head that such a mask is for; empty: the first. With a split all are scored.
+        weights: The weights of an ensemble's members, ``equal`` or ``quality``.
+        scaling: The scaling of their logits before probabilities are averaged.
+        out: The folder of the tables; None: the run folder, for an ensemble the folder that holds the runs.
+        scene: An image to score instead of a split.
+        mask: The mask of this image.
+        head: The head that the mask is for; empty: the first. With a split, all heads are scored.
 
     Raises:
-        InputError: If runs or scenes can't be used, have no labels, or runs do not go together.
+        InputError: If runs or scenes can't be used, scenes have no labels, or the runs can't be averaged.
     """
     quiet()
     check_choice("threshold", threshold, ("fixed", "tuned"))
@@ -142,10 +142,10 @@ def evaluate_map(
     head: str = "",
     out: Path | None = None,
 ) -> Scores:
-    """Score a finished map by a mask from elsewhere; print the table, and write ``evaluation-map-{map}.csv`` and its like.
+    """Score a finished map against a mask; print the table, and write ``evaluation-map-{map}.csv`` and further tables.
 
-    The map is of a head (empty: the first) of a run whose classes it has, see `compare_map`; the mask is in any CRS. The rest
-    is as for `evaluate`.
+    The map has the classes of a head (empty: the first) of the run, see `compare_map`; the mask may be in any CRS. The other
+    arguments are those of `evaluate`.
     """
     quiet()
     setup = _setup(RunFolder(run), trust, without)
@@ -163,9 +163,9 @@ def evaluate_map(
 
 
 def record_splits(runs: Sequence[Path], split: str = "test", trust: Sequence[str] = ()) -> None:
-    """Count the best checkpoint of each run on a split that training has not seen, as comparisons need it.
+    """Count the best checkpoint of each run on a split that training has not used, for comparisons.
 
-    Written is ``records/test.npz``, which `rsseg.comparison.records.load_records` reads; errors are those of `evaluate`.
+    Writes ``records/test.npz``, which `rsseg.comparison.records.load_records` reads. Errors are those of `evaluate`.
     """
     quiet()
     with progress(runs, f"scoring the {split} split") as steps:
@@ -179,7 +179,7 @@ def record_splits(runs: Sequence[Path], split: str = "test", trust: Sequence[str
 
 
 def _setup(folder: RunFolder, trust: Sequence[str], without: Sequence[str]) -> Setup:
-    """A run's setup, with other classes left out of means if any are given."""
+    """A run's setup; the classes `without`, if given, replace those that its means leave out."""
     config = folder.config()
     if without:
         config.metrics.without = list(without)
@@ -206,7 +206,7 @@ def _say_seen(runs: Sequence[RunFolder], images: Sequence[Path], trust: Sequence
 
 
 def _check_tuned(ensemble: Ensemble, runs: Sequence[RunFolder]) -> None:
-    """Refuse runs without tuned thresholds; say where these are worse than fixed ones on scenes they were not tuned on."""
+    """Refuse runs without tuned thresholds; log where tuned ones are worse than fixed ones on scenes not used for tuning."""
     labelled = [head for head, task in ensemble.tasks.items() if not task.real]
     for head in labelled or ensemble.tasks:
         ensemble.tuned_threshold(head)

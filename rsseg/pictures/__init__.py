@@ -1,1 +1,1 @@
-"""Pictures: windows with their labels and predictions, how a run went and ended, and a dataset at a glance."""
+"""Pictures: windows with labels and predictions, curves and confusion matrices of runs, and overviews of datasets."""

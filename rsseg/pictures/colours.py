@@ -1,4 +1,4 @@
-"""The colours of classes: by their names where these are usual, otherwise unlike each other."""
+"""The colours of classes: the usual ones of known names, otherwise colours that are easy to tell apart."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ USUAL = {
     "building|house|roof|geb[aä]ude|haus|b[aâ]timent|edif[ií]cio": ("#e0312b", "#8f1d18"),
     "urban|impervious|built|developed|city|settlement|residential|industrial": ("#b497a8", "#7d5a77"),
 }
-"""The colours that maps use, by the words for it; those after the first are for further classes of the kind."""
+"""The usual colours of maps, by words in class names; colours after the first are for further classes of the same kind."""
 
 FREE = (
     "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#332288", "#44aa99", "#882255", "#999933",
 )  # fmt: skip
-"""For other names, those of Okabe and Ito, and of Tol: colour-blind people tell them apart."""
+"""Colours for other names, from the palettes of Okabe and Ito and of Tol, which colour-blind people can tell apart."""
 
 GRID = tuple("#{:02x}{:02x}{:02x}".format(*levels) for levels in product(range(34, 239, 17), repeat=3))
-"""The colours of still more names: the one furthest from those that are used."""
+"""Candidates for still more names: the one furthest from all used colours is taken."""
 
 APART = 60.0
-"""Colours that are nearer by `_distance`, by which black and white are 765 apart, are too much alike for one legend."""
+"""The least `_distance` between two colours of a legend; black and white are 765 apart."""
 
 
 def colours(task: Task, palette: Sequence[str] | None) -> list[str]:
-    """One "#rrggbb" per value of a drawn mask: as the dataset says, else chosen by the names of the classes.
+    """One "#rrggbb" colour per value of a drawn mask: the palette's, else chosen by the names of the classes.
 
     Example:
         >>> from rsseg.task import Multiclass
@@ -62,9 +62,9 @@ def colours(task: Task, palette: Sequence[str] | None) -> list[str]:
 
 @cache
 def _chosen(names: tuple[str, ...], taken: tuple[str, ...]) -> tuple[str, ...]:
-    """A colour for each name, none near another or one that is taken as long as there are such."""
+    """A colour for each name, at least `APART` from the others and from `taken` ones while such colours are left."""
     used, found = list(taken), dict[int, str]()
-    near = _distance(GRID, used)  # the distance of each from those that are used
+    near = _distance(GRID, used)  # each colour's distance from the used ones
     shortest = sorted(range(len(names)), key=lambda i: len(names[i]))  # "cloud" before "thin cloud"
     for i, usual in [*((i, True) for i in shortest), *((i, False) for i in range(len(names)))]:
         wanted = usual_colours(names[i]) if usual else FREE
@@ -78,7 +78,7 @@ def _chosen(names: tuple[str, ...], taken: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def usual_colours(name: str) -> tuple[str, ...]:
-    """The colours of `USUAL` for a name by its last known word, as in "cloud shadow"; empty: it says nothing.
+    """The colours of `USUAL` for the last known word of a name, such as "shadow" in "cloud shadow"; empty if none is known.
 
     Example:
         >>> usual_colours("cloud_shadows"), usual_colours("broadcast")
@@ -93,7 +93,7 @@ def usual_colours(name: str) -> tuple[str, ...]:
 
 
 def errors_shown(task: Task) -> str:
-    """How errors are drawn over an image, in words."""
+    """A description of the way in which errors are drawn over an image."""
     if isinstance(task, Regression):
         return "prediction minus target"
     if len(task.error_names) > 2:
@@ -107,7 +107,7 @@ def as_rgb(colours: Sequence[str]) -> NDArray[np.uint8]:
 
 
 def _distance(some: Sequence[str], others: Sequence[str]) -> NDArray[np.float64]:
-    """The distance of each colour to the nearest of others, about as people see it (https://www.compuphase.com/cmetric.htm)."""
+    """Each colour's perceptual distance to the nearest of the others (https://www.compuphase.com/cmetric.htm)."""
     one, other = as_rgb(some)[:, None].astype(float), as_rgb(others).astype(float)
     red = (one + other)[..., 0] / 512
     weights = np.stack([2 + red, np.full_like(red, 4.0), 3 - red], axis=-1)

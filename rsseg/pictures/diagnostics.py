@@ -1,4 +1,4 @@
-"""Pictures of how a run ended and went: the confusion matrix, and over the steps the score of every class and the weights."""
+"""Pictures of a run: the confusion matrix, and curves of class scores, losses and balancing weights over the steps."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rsseg.pictures.panels import legend
 from rsseg.savefig import save
 from rsseg.task import Task
 
-READABLE = 30  # classes whose numbers and names a picture has room for
+READABLE = 30  # the largest number of classes whose numbers and names a picture has room for
 
 
 def draw_confusion(path: Path, scores: Scores) -> None:
-    """Write a PNG of pixels by label (rows) and prediction (columns), as shares of each row; independent labels have panels.
+    """Write a PNG of the confusion matrix, labels in rows, normalised by row; independent labels have a panel each.
 
-    More than `READABLE` classes are shown without numbers, and with as many names.
+    With more than `READABLE` classes, there are no numbers, and only about this many names.
     """
     planes = np.asarray(scores.sums, dtype=np.float64).sum(0)
     panels = scores.task.matrices

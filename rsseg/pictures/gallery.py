@@ -1,4 +1,4 @@
-"""Pictures while training: the same few windows after every validation."""
+"""Pictures during training: the same few windows after every validation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Gallery(L.Callback):
-    """Draws some windows in ``pictures/step-000240.png`` of the run folder and shows them in the loggers.
+    """Draws some windows into ``pictures/step-000240.png`` of the run folder, and sends the picture to the loggers.
 
     Further heads have pictures of their own, ``pictures/step-000240-water.png``. `scenes` are the names of the scenes that the
     windows are cut from, `palettes` the colours of each head's labels, and `shown` the bands for red, green and blue.
@@ -38,7 +38,7 @@ class Gallery(L.Callback):
         self._rows: dict[str, list[Row]] = {}
 
     def on_validation_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        """Predict with the weights that are being scored: averaged ones are in place between the first batch and the last."""
+        """Predict with the weights that are scored: averaged weights are in place from the first batch on."""
         if not self._rows and trainer.state.fn == "fit" and trainer.is_global_zero and self.windows:
             assert isinstance(pl_module, SegmentationModule)
             with trainer.precision_plugin.forward_context():
@@ -51,7 +51,7 @@ class Gallery(L.Callback):
             self._rows = {}
 
     def draw(self, trainer: L.Trainer, path: Path, rows: Mapping[str, list[Row]], name: str) -> None:
-        """Write a picture per head of rows as `predict_windows` gives them, and show it; a full disk does not stop the run."""
+        """Write and log a picture per head from rows of `predict_windows`; a full disk does not stop the run."""
         tasks: Any = trainer.lightning_module.tasks
         for head, own in rows.items():
             place = of_head(path, head, rows)

@@ -26,13 +26,13 @@ from rsseg.savefig import save
 from rsseg.task import Centres, Regression, Task
 
 WIDTH, SIDE = 12.8, 2.5
-"""Inches that panels beside each other take, and the side of one at most."""
+"""The width of a row of panels, and the largest side of a panel, in inches."""
 
 COLUMNS = range(5, 9)
-"""Panels beside each other: as many as leave the fewest places of a grid empty."""
+"""The candidate numbers of columns: the one with the fewest empty places in the grid is taken."""
 
 SIZE = 8
-"""Points of the text at panels."""
+"""The font size of panels, in points."""
 
 
 def draw_windows(
@@ -43,10 +43,10 @@ def draw_windows(
     shown: Sequence[int] | None = None,
     models: Sequence[str] = (),
 ) -> None:
-    """Write a PNG of windows: image, target, prediction and errors; of several models the errors of each.
+    """Write a PNG of windows: image, target, prediction and errors; with several models, only the errors of each.
 
-    `palette` are the dataset's colours, if it has any, `shown` the bands for red, green and blue as for `stretch`, `models` the
-    names of several models.
+    `palette` are the dataset's colours, if it has any, `shown` are the indices of the bands for red, green and blue (see
+    `stretch`), `models` are the names of the models, if there are several.
     """
     truth = "objects" if isinstance(task, Centres) else "target"
     titles = ["image", truth, *(models or ("prediction", "errors"))]
@@ -76,12 +76,12 @@ def fill_panels(
     rows: Sequence[Row],
     shown: Sequence[int] | None = None,
 ) -> None:
-    """Draw windows, scenes' names and scores into axes ``[rows, panels]``, and the legend below.
+    """Draw windows, with scene names and scores, into axes ``[rows, panels]``, and the legend below.
 
-    Panels are image, target, and the errors of each prediction; before these the prediction, where there is a panel for it.
+    Panels are image, target, predictions if there are enough panels, and the errors of each prediction.
 
-    Of labels the errors are drawn over the image: two kinds of them for a binary task, otherwise the class that is wrong. Of
-    several real values the first is drawn, by one scale for all windows.
+    Errors of labels are drawn over the image: false positives and negatives of a binary task, otherwise the wrongly predicted
+    class. If there are several real values, the first is drawn, on one scale for all windows.
     """
     shades, scales = colours(task, palette), _scales(rows) if isinstance(task, Regression) else []
     first: Any = axes.flat[0]
@@ -91,7 +91,7 @@ def fill_panels(
     for own, row, image in zip(axes, rows, stretch([row.image for row in rows], shown), strict=True):
         own[0].imshow(image)
         own[0].set_xlabel(shorten(row.scene, room), fontsize=SIZE, loc="left")
-        whole = len(own) - 2 - len(row.predictions)  # predictions that are drawn whole, besides their errors
+        whole = len(own) - 2 - len(row.predictions)  # the number of predictions with a panel besides that of their errors
         truths = [row.target, *row.predictions[:whole]]
         for axis, labels in zip(own[1:], truths, strict=False):
             drawn[0] = _show(axis, task, shades, scales, image, labels)
@@ -121,7 +121,7 @@ def fill_panels(
 def _show(
     axis: Axes, task: Task, shades: Sequence[str], scales: Any, image: NDArray[Any], labels: NDArray[Any], truth: Any = None
 ) -> Any:
-    """Draw labels or values; with the truth beside them, their errors."""
+    """Draw labels or values, or their errors if the truth is given."""
     if isinstance(task, Centres):
         axis.imshow(image)
         if truth is None:
@@ -144,9 +144,9 @@ def _show(
 
 
 def _outline(axis: Axes, objects: NDArray[Any], colours: Sequence[str]) -> None:
-    """Draw a table of objects on an image: boxes, or crosses where sizes are not known."""
+    """Draw a table of objects on an image, as boxes, or as crosses if sizes are not known."""
     corners = boxes(torch.from_numpy(np.asarray(objects, dtype=np.float32))).numpy()
-    corners -= 0.5  # pixels have their centres at whole numbers
+    corners -= 0.5  # Matplotlib puts pixel centres at integers
     for own, (left, top, right, bottom), colour in zip(objects, corners, colours, strict=True):
         if np.isnan(own[5:]).any():
             axis.plot(own[4] - 0.5, own[3] - 0.5, "+", color=colour, markersize=5, markeredgewidth=1.2)
@@ -166,10 +166,10 @@ def _scales(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def stretch(images: Sequence[NDArray[Any]], shown: Sequence[int] | None = None) -> list[NDArray[np.float64]]:
-    """Three bands of each image between their 2nd and 98th percentile in all images, ``[H, W, 3]`` in [0, 1].
+    """Stretch three bands of each image between the 2nd and 98th percentile of all images, to ``[H, W, 3]`` in [0, 1].
 
-    So a dark scene is dark beside a bright one. 8-bit bands, mostly photographs, share one stretch, so that their colours stay;
-    others have one each.
+    Since the percentiles are common, a dark scene stays darker than a bright one. 8-bit bands, mostly photographs, share one
+    stretch, which preserves their colours; other bands have one each.
 
     Args:
         images: ``[C, H, W]`` each.
@@ -184,7 +184,7 @@ def stretch(images: Sequence[NDArray[Any]], shown: Sequence[int] | None = None) 
 
 
 def legend(figure: Figure | SubFigure, handles: Sequence[Artist]) -> None:
-    """The legend of colours below a figure, in as many columns as fit beside each other."""
+    """Draw the legend of colours below a figure, in as many columns as fit."""
     room = 72 * figure.bbox.width / figure.get_dpi()
     for handle in handles:
         handle.set_label(shorten(str(handle.get_label()), room / 2))
@@ -194,12 +194,12 @@ def legend(figure: Figure | SubFigure, handles: Sequence[Artist]) -> None:
 
 
 def _width(text: str) -> float:
-    """Points that a line of text takes."""
+    """The width of a line of text, in points."""
     return float(TextToPath().get_text_width_height_descent(text, FontProperties(size=SIZE), False)[0])
 
 
 def shorten(text: str, room: float) -> str:
-    """A line of text with as much of its middle left out that it fits into so many points."""
+    """A line of text, shortened in the middle until its width is at most `room` points."""
     kept, shown = len(text), text
     while _width(shown) > room and kept > 2:
         kept -= 1

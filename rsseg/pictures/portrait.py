@@ -1,4 +1,4 @@
-"""A dataset in one picture: its classes, scenes, bands and objects as its description says, and windows of every class."""
+"""An overview of a dataset in one picture: classes, scenes, bands and objects from its description, and windows."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from rsseg.savefig import save
 from rsseg.task import Task
 
 COLUMNS = 6
-"""Windows beside each other, and how many there are at least."""
+"""The number of windows in a row, which is also the least number of windows."""
 
-LEAST = 4  # names that a chart has room for at least
+LEAST = 4  # a chart has room for at least this many names
 
 DARK, LIMIT, BLUE = "#333333", "#c8511b", "#0b5fa5"
 
@@ -35,7 +35,7 @@ def draw_dataset(
 ) -> None:
     """Write a PNG of class shares, their spread over scenes, bands, object sizes and widths, and windows with their labels.
 
-    `description` is the content of ``description.json``, `rows` are windows of train, the rest is as for `draw_windows`.
+    `description` is the content of ``description.json``, `rows` are windows of train; the others are as for `draw_windows`.
     """
     splits, objects, limits = (description[key] for key in ("splits", "objects", "limits"))
     classes, bands = splits["train"]["classes"], splits["train"]["bands"]
@@ -63,7 +63,7 @@ def draw_dataset(
 
 
 def _draw_classes(axes: Sequence[Axes], task: Task, tints: Mapping[str, str], splits: Mapping[str, Any]) -> None:
-    """The share of each class in every split, and in the scenes of train."""
+    """Draw the share of each class in every split, and its spread over the scenes of train."""
     key, of_scene = ("pixels", "objects in each") if task.directed else ("share", "share per")
     shares = {
         split: [part["classes"][name][key] / (part["scenes"] if task.directed else 1) for name in tints]
@@ -80,12 +80,12 @@ def _draw_classes(axes: Sequence[Axes], task: Task, tints: Mapping[str, str], sp
 def _draw_objects(
     axes: Sequence[Axes], tints: Mapping[str, str], objects: Mapping[str, Mapping[str, Any]], limits: Mapping[str, float]
 ) -> None:
-    """The sizes and widths of the objects of each class, and the number of specks."""
+    """Draw the sizes and widths of the objects of each class, and the number of specks."""
     counted = {f"{name} ({sizes['count']:,})": tints[name] for name, sizes in objects.items()}
     sizes = list(objects.values())
     ranges(axes[0], counted, [own["pixels"] for own in sizes], f"object area, px: 5-95 %, median (dashed: {limits['small']})")
     axes[0].set_xscale("log")
-    axes[0].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))  # the axis's own would write formulas
+    axes[0].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))  # the default writes formulas
     axes[0].xaxis.set_minor_formatter(NullFormatter())
     bars(axes[1], tints, {"": [own["width"] for own in sizes]}, f"mean width, px (dashed: {limits['thin']}, thin)")
     for axis, limit in zip(axes, (limits["small"], limits["thin"]), strict=False):
@@ -97,7 +97,7 @@ def _draw_objects(
 
 
 def bars(axis: Axes, tints: Mapping[str, str], values: Mapping[str, Sequence[float]], title: str, shares: bool = False) -> None:
-    """Bars per name, one for each split, paler from split to split, with their numbers beside them."""
+    """Draw bars for each name, one per split, each paler than the last, with their values beside them."""
     step = 0.8 / len(values)
     for i, (split, lengths) in enumerate(values.items()):
         places = np.arange(len(tints)) + (i - (len(values) - 1) / 2) * step
@@ -112,7 +112,7 @@ def bars(axis: Axes, tints: Mapping[str, str], values: Mapping[str, Sequence[flo
 
 
 def ranges(axis: Axes, tints: Mapping[str, str], values: Sequence[Sequence[float]], title: str) -> None:
-    """Per name percentiles, the same number on both sides of the median: the inner ones thicker."""
+    """Draw percentiles for each name as nested lines around the median, the inner ones thicker."""
     for y, (own, tint) in enumerate(zip(values, tints.values(), strict=True)):
         middle = len(own) // 2
         for i in range(middle):
@@ -124,7 +124,7 @@ def ranges(axis: Axes, tints: Mapping[str, str], values: Sequence[Sequence[float
 
 
 def _name_rows(axis: Axes, names: Mapping[str, str], title: str) -> None:
-    """One line per name, the first on top; few stand in the middle."""
+    """Label an axis with one row per name, the first on top; a few names are centred vertically."""
     axis.set_yticks(range(len(names)), list(names))
     margin = max(LEAST - len(names), 0) / 2
     axis.set_ylim(len(names) - 0.4 + margin, -0.6 - margin)

@@ -23,7 +23,7 @@ from rsseg.pictures.colours import FOUND, MISSED, WRONG
 from rsseg.task import Centres, Task
 
 LOOKED_AT = 48
-"""About how many windows are looked at to choose from."""
+"""About how many candidate windows there are to choose from."""
 
 
 class Predictor(Protocol):
@@ -35,7 +35,7 @@ class Predictor(Protocol):
 
     @property
     def tasks(self) -> Mapping[str, Task]:
-        """Its tasks by head."""
+        """The tasks by head."""
 
     def logits(self, pixels: Tensor) -> dict[str, Tensor]:
         """Logits by head of stored pixels ``[B, C, H, W]``."""
@@ -46,16 +46,16 @@ class Row:
     """A window to draw."""
 
     image: NDArray[Any]  # ``[C, H, W]`` as stored
-    target: NDArray[Any]  # all its labels or values, ``[*planes, H, W]``; of objects a table, see `rsseg.metrics.objects`
+    target: NDArray[Any]  # its labels or values, ``[*planes, H, W]``; for objects a table, see `rsseg.metrics.objects`
     scene: str  # the name of its scene
-    predictions: list[NDArray[Any]]  # one per model, each shaped like the target; of objects a table
+    predictions: list[NDArray[Any]]  # one per model, each with the target's shape; for objects a table
 
 
 def pick_windows(store: Store, size: int, count: int, every_class: bool = False) -> list[Batch]:
-    """Windows around pixels of each class, which together show as much as they can; each a batch of one, labelled as a whole.
+    """Choose windows around pixels of each class that together show as many classes and scenes as possible.
 
-    Chosen are, one after the other, those that show most classes which are not seen yet, then those in another scene, then
-    those with most classes: `count` of them if there are so many, or more, until every class of the split is seen.
+    Each next window shows the most classes that are not seen yet; ties go to a new scene, then to the window with more classes.
+    Returns up to `count` batches of one window, or with `every_class` as many as are needed to see all classes of the split.
     """
     task, shares = store.task, dict[tuple[int, int, int], NDArray[np.float64]]()
     counts = task.label_counts(store.census.positives.sum(axis=0), store.census.valid.sum(axis=0))[0]
@@ -81,7 +81,7 @@ def pick_windows(store: Store, size: int, count: int, every_class: bool = False)
 
 
 def label_rows(windows: Sequence[Batch], task: Task, scenes: Sequence[str]) -> list[Row]:
-    """The labels of windows, each a batch of one on the CPU, without predictions; `scenes`: the names of all scenes."""
+    """The labels of windows, which are batches of one on the CPU, without predictions; `scenes` are the names of all scenes."""
     rows = []
     for window in windows:
         target = layers_of(window)[task.target]
@@ -99,7 +99,7 @@ def predict_windows(
 ) -> dict[str, list[Row]]:
     """The labels of windows and the predictions of a model in evaluation mode, by head; see `label_rows`.
 
-    `thresholds` are those of heads at which labels are found, as `Task.predict` takes them.
+    `thresholds` are the thresholds or biases of heads for `Task.predict`; heads without them have fixed ones.
     """
     images = torch.cat([window["image"] for window in windows]).to(model.device)
     logits, found = model.logits(images), {}
@@ -132,7 +132,7 @@ def window_score(task: Task, target: NDArray[Any], prediction: NDArray[Any]) -> 
 
 
 def by_match(truth: NDArray[Any], found: NDArray[Any], classes: int) -> tuple[list[str], list[str]]:
-    """The colours of the objects that are there, and of those that are found, by whether they match."""
+    """The colours of true objects and of found objects, by whether they match."""
     missed, wrong = [MISSED] * len(truth), [WRONG] * len(found)
     for label in range(classes):
         own, there = (np.flatnonzero(table[:, 1] == label) for table in (found, truth))
@@ -142,10 +142,10 @@ def by_match(truth: NDArray[Any], found: NDArray[Any], classes: int) -> tuple[li
 
 
 def disagreement(row: Row, task: Task) -> float:
-    """The share of labelled pixels (multilabel: labels) that the models don't agree about; 0 where nothing is labelled.
+    """The share of labelled pixels (multilabel: labels) on which the models disagree; 0 if nothing is labelled.
 
-    Of real values, how far their predictions lie apart, mean over the pixels whose value is known. Of objects, how many of one
-    model the others do not find, and the other way round.
+    For real values, the range of the predictions, mean over the pixels whose value is known. For objects, the number of objects
+    that one model finds and another does not.
     """
     if isinstance(task, Centres):
         first, *others = row.predictions
@@ -156,7 +156,7 @@ def disagreement(row: Row, task: Task) -> float:
 
 
 def of_head(path: Path, head: str, heads: Collection[str]) -> Path:
-    """The path of a head's picture, from that of the first head's.
+    """The path of a head's picture, derived from that of the first head's picture.
 
     Example:
         >>> of_head(Path("picture.png"), "water", ["cover", "water"]).name
