@@ -4,7 +4,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-if not __package__:  # a further process is started by this file's path, and its folder is no place of modules
+if not __package__:  # started by this file's path, as other processes are: its folder must not be searched for modules
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from rsseg.commands import COMMANDS
@@ -14,7 +14,7 @@ from rsseg.version import __version__
 
 
 def main(name: str = "") -> None:
-    """Run a command; without a name the one that the command line begins with."""
+    """Run the command of this name; without a name, the first word of the command line is the command."""
     name = name or (sys.argv.pop(1) if len(sys.argv) > 1 else "--help")
     with one_line_errors():
         if name in ("-V", "--version"):

@@ -1,7 +1,7 @@
-"""The comparison of finished runs, as ``rsseg compare`` does it: the question, and the folder that answers it.
+"""The comparison of finished runs, as ``rsseg compare`` does it, from a question to the folder with the answer.
 
-Records are read and compared in NumPy. For baselines, and for pictures of windows, processes of their own import
-torch (`rsseg.apart`): it, and the libraries around it, would stay in memory.
+Records are read and compared in NumPy. Baselines and pictures of windows need torch, so they are made in separate processes
+(`rsseg.apart`): torch and its libraries would stay in this process's memory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from rsseg.metrics.average import Array
 from rsseg.quiet import quiet
 
 DATA = ("train", "val")
-"""The splits that data.json has facts of."""
+"""The splits that ``data.json`` describes."""
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Answer:
 
     @property
     def report(self) -> Path:
-        """The page to read."""
+        """The path of the page ``report.html``."""
         return self.folder / "report.html"
 
     @cached_property
@@ -67,8 +67,8 @@ def compare(places: Sequence[Path], question: Question | None = None, out: Path 
     Args:
         places: Run folders, or folders that hold them.
         question: The settings of the comparison.
-        out: Where to write; None: ``comparison`` in the first folder, or ``comparison_dice``, ``comparison_water`` and the like
-            by metric and head.
+        out: The folder to write into; None: ``comparison`` in the first folder, with metric or head added to its name, as in
+            ``comparison_dice``, if they are not the default.
 
     Returns:
         The folder that was written.
@@ -96,7 +96,7 @@ def compare(places: Sequence[Path], question: Question | None = None, out: Path 
 
 
 def places_by_dataset(places: Sequence[Path]) -> dict[str, list[Path]]:
-    """Folders by the dataset that the runs in them are of; of a folder that holds several datasets', the folders in it."""
+    """The given folders by the dataset of their runs; a folder with runs of several datasets is replaced by those inside it."""
     found: dict[str, list[Path]] = {}
     for place in places:
         first = {run.parent: run for run in reversed(find_runs([place]))}
@@ -112,7 +112,7 @@ def places_by_dataset(places: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def _of_one_dataset(folder: Path, run: Path) -> dict[Path, Path]:
-    """A folder with one of its runs, or all its runs with themselves where its plan varies the dataset."""
+    """A folder with one of its runs; if the folder's plan varies the dataset, each run folder with itself."""
     plan = read_plan(folder)
     if plan and {"dataset", "dataset.name"} & {*plan.varied}:
         return {own: own for own in find_runs([folder])}
@@ -142,10 +142,10 @@ def compare_one(places: Sequence[Path], question: Question, out: Path) -> Findin
 
 
 def score_runs(comparison: Comparison, question: Question) -> None:
-    """Compare runs by their best checkpoints on another split; they are scored where they were not, or its files have changed.
+    """Replace the runs' records by those of another split; runs are scored if they have none, or the split's files changed.
 
     Raises:
-        InputError: If the split has no labels, its areas differ, or the runs are folds, which have no split in common.
+        InputError: If the split has no labels, its areas differ, or the runs are folds, which share no split.
     """
     if comparison.plan.folds:
         raise InputError(f"split={question.split}: folds score every scene themselves; leave split out")
@@ -158,7 +158,7 @@ def score_runs(comparison: Comparison, question: Question) -> None:
 
 
 def is_counted(run: Run, question: Question) -> bool:
-    """Whether a run is scored on the split already, and its scenes are the same or are not there any more."""
+    """Whether a run has been scored on the split, whose scenes have not changed or do not exist any more."""
     try:
         version = load_records(run.folder, run.head, question.split).version
     except RecordError:
@@ -170,12 +170,12 @@ def is_counted(run: Run, question: Question) -> bool:
 
 
 def count_baselines(comparison: Comparison, question: Question, out: Path) -> dict[str, Array]:
-    """The counts of trivial predictions on the scenes that score the runs, by name, each fold's by its training scenes.
+    """The counts of trivial predictions on the scenes that score the runs, by name; each fold has its own training scenes.
 
-    They are kept in ``baselines.json`` until the data change.
+    They are cached in ``baselines.json`` until the data change.
 
     Raises:
-        InputError: If the scenes are not there any more.
+        InputError: If the scenes do not exist any more.
     """
     first = comparison.runs[0][0]
     runs = first.folds or [first]
@@ -186,7 +186,7 @@ def count_baselines(comparison: Comparison, question: Question, out: Path) -> di
     known = read_json(path) if path.is_file() else {}
     if key not in known:
         for run, split in product(runs, ("train", question.split)):
-            scenes_version(run.folder, split, question.trust)  # whether they are there
+            scenes_version(run.folder, split, question.trust)  # checks that they exist
         folders = [run.folder for run in runs]
         made = call_apart("rsseg.evaluation.baselines", "count_baselines", folders, first.task, question.split, question.trust)
         known = {key: {name: counts.tolist() for name, counts in made.items()}}

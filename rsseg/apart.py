@@ -1,4 +1,4 @@
-"""Work in a process of its own, whose memory is free again when it is done."""
+"""Calls in a separate process, which frees its memory when it ends."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from rsseg.contract import InputError
 
 
 def call_apart(module: str, function: str, *given: Any) -> Any:
-    """Call a function that needs torch: in a process of its own, or here where torch is imported already.
+    """Call a function that needs torch in a separate process, or in this one if torch is imported already.
 
-    Torch and the libraries around it take most of a gigabyte, and a process that imports them keeps it until it ends.
+    Torch and its libraries take most of a gigabyte of memory, until the process ends that imports them.
 
     Raises:
-        InputError: As the function does, or if the process was killed, as for want of memory.
+        InputError: If the function raises it, or the process was killed, for example because memory ran out.
     """
     if "torch" in sys.modules:
         return _call(module, function, given)
@@ -47,6 +47,6 @@ def _call(module: str, function: str, given: tuple[Any, ...]) -> Any:
 
 
 def _begin(level: int) -> None:
-    """Log as the parent does, and end at once when all is done: cleaning up libraries would take time and memory."""
+    """Log like the parent, and exit without cleaning up libraries, which would take time and memory."""
     logging.basicConfig(level=level, format="%(message)s")
     atexit.register(os._exit, 0)

@@ -45,8 +45,8 @@ def train(*overrides: str, **settings: Any) -> Path:
         The run folder.
 
     Raises:
-        InputError: For anything in settings or data that can't be used.
-        KeyboardInterrupt: If it is interrupted; ``resume=`` goes on.
+        InputError: If settings or data can't be used.
+        KeyboardInterrupt: If training is interrupted; ``resume=`` continues it.
     """
     from rsseg.run import train as train_run
     from rsseg.training.signals import StoppedError
@@ -68,10 +68,10 @@ def train(*overrides: str, **settings: Any) -> Path:
 
 
 def hydra_text(value: Any) -> str:
-    r"""A value of Python as Hydra reads it from a command line.
+    r"""A Python value as text that Hydra reads as the same value on a command line.
 
     Raises:
-        InputError: If there is no such value in a config.
+        InputError: If a config can't hold the value.
 
     Example:
         >>> print(hydra_text(None), hydra_text(("d4", "1e3")), hydra_text({"sigma": np.float32(2)}), hydra_text(r"C:\it's\\"))
@@ -102,7 +102,7 @@ class Model:
 
     Args:
         places: Run folders, exported folders, or folders of runs.
-        scaling: Of logits, before they become probabilities: ``temperature``, ``vector`` or ``none``.
+        scaling: The scaling of logits before they become probabilities: ``temperature``, ``vector`` or ``none``.
         trust: Packages whose classes the runs' configs may name.
 
     Attributes:
@@ -131,15 +131,15 @@ class Model:
         """The labels of an image, or the values of a regression.
 
         Args:
-            pixels: ``[C, H, W]`` of any height and width, stored as in training, the bands in the order of `spec.bands`.
+            pixels: ``[C, H, W]`` of any height and width, with dtype, scale and bands (`spec.bands`) as in training.
             options: Settings of ``rsseg predict``: ``head``, ``threshold``, ``tta``, ``blend``, ``window``, ``margin``, ...
 
         Returns:
-            uint8 ``[H, W]``, 255 where there is no data; of a multilabel head ``[L, H, W]``; of a regression float32
-            ``[V, H, W]``, NaN where there is none.
+            uint8 ``[H, W]``, for a multilabel head ``[L, H, W]``, 255 where there is no data; for a regression float32
+            ``[V, H, W]``, NaN where there is no data.
 
         Raises:
-            InputError: If the image is not of the kind that was trained on, or the head finds objects.
+            InputError: If the image differs in kind from the training images, or the head predicts objects.
         """
         found = self._bands(pixels, "labels", options)
         return found[0] if len(found) == 1 and found.dtype == np.uint8 else found
@@ -149,7 +149,7 @@ class Model:
         return self._bands(pixels, "probabilities", options)
 
     def _bands(self, pixels: NDArray[Any], kind: str, options: dict[str, Any]) -> NDArray[Any]:
-        """The bands of a map of an array, which is a scene in a temporary file meanwhile."""
+        """The bands of a map of an array, which is written to a temporary file as a scene."""
         from rsseg.data.raster import new_raster, open_raster
         from rsseg.data.scene import Scene
         from rsseg.inference.options import MapOptions
@@ -163,7 +163,7 @@ class Model:
             )
         if pixels.dtype.kind not in "uif":
             raise InputError(f"pixels of dtype {pixels.dtype}: numbers are expected, as in training ({self.spec.dtype})")
-        if pixels.dtype.kind == "f" and pixels.itemsize not in (4, 8):  # of which there are no files
+        if pixels.dtype.kind == "f" and pixels.itemsize not in (4, 8):  # GeoTIFF has no such type
             pixels = pixels.astype(np.float32)
         given = typed(MapOptions, {**options, "write": [kind], "dtype": "float16", "scaling": self.scaling})
         given.head = given.head or next(iter(self.spec.heads))
@@ -206,7 +206,7 @@ def as_paths(places: Places | Iterable[PathLike]) -> list[Path]:
     """One folder or several as a list.
 
     Raises:
-        InputError: If there is none, or one is not a path.
+        InputError: If there is no folder, or an item is not a path.
     """
     several = [places] if isinstance(places, str | os.PathLike) or not isinstance(places, Iterable) else list(places)
     wrong = [place for place in several if not isinstance(place, str | os.PathLike) or not os.fspath(place)]

@@ -1,4 +1,4 @@
-"""From a composed config to a setup that is known to work, and from there to a module."""
+"""Checked setups from composed configs, and the module of a setup."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ from rsseg.setup import Setup, loss_places, places, set_up, weight_of
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("tensorboard", "wandb", "mlflow", "trackio")  # the loggers that an extra installs; each is called as its package
+PACKAGES = ("tensorboard", "wandb", "mlflow", "trackio")  # loggers that extras install, by the names of their packages
 
 
 def make_setup(config: DictConfig, trust: Sequence[str] = ()) -> Setup:
-    """Make the objects of a composed config, or say everything that is wrong with it.
+    """Make the setup of a composed config, or raise an error with all of its faults.
 
     Args:
-        config: As Hydra composes it, or as a run folder holds it.
-        trust: Packages whose classes it may name, as the user trusts them at the command line; the config's value is ignored.
+        config: The config as Hydra composes it, or as a run folder holds it.
+        trust: Packages whose classes the config may name, from the command line; the config's own ``trust`` is ignored.
 
     Raises:
         InputError: All faults that can be found without reading data, together.
@@ -64,7 +64,7 @@ def make_setup(config: DictConfig, trust: Sequence[str] = ()) -> Setup:
     }
     try:
         setup = set_up(plain, tuple(trust))
-    except InputError as error:  # the dataset's labels, which parts are made for
+    except InputError as error:  # the dataset's labels are wrong, and all parts need them
         raise_faults(_once([*chain(*found.values()), str(error)]))
         raise
     _try_parts(setup, found)
@@ -74,7 +74,7 @@ def make_setup(config: DictConfig, trust: Sequence[str] = ()) -> Setup:
 
 
 def _try_parts(setup: Setup, found: dict[str, list[str]]) -> None:
-    """Make each part and use it once, which shows wrong numbers and weights of a wrong length; add to the faults by place."""
+    """Make each part and use it once, which finds wrong numbers and lengths; add faults to `found`, by place."""
 
     def attempt(where: str, make: Callable[..., Any], *given: Any) -> Any:
         if found.get(where):  # it is wrong already
@@ -109,7 +109,7 @@ def _try_parts(setup: Setup, found: dict[str, list[str]]) -> None:
 
 
 def _try_metrics(setup: Setup) -> None:
-    """Look at the classes that are left out of means: each has to be one of some head."""
+    """Check that each class that is left out of means is a class of at least one head."""
     known = [name for task in setup.tasks.values() for name in task.classes]
     for name in setup.without:
         if len(setup.tasks) > 1 and name not in known:
@@ -157,7 +157,7 @@ def _try_sampler(setup: Setup) -> None:
 
 
 def _try_scheduler(setup: Setup) -> None:
-    """Step the optimizer and the schedule of one parameter."""
+    """Make the optimizer and the schedule for one parameter, and step both."""
     optimizer = setup.optimizer([nn.Parameter(torch.zeros(1))])
     scheduler = setup.scheduler(optimizer)
     try:
@@ -168,7 +168,7 @@ def _try_scheduler(setup: Setup) -> None:
 
 
 def _once(faults: Sequence[str]) -> list[str]:
-    """Faults without those that are told already, perhaps with their place before them."""
+    """The faults without duplicates, which may have their place in front."""
     found: list[str] = []
     for fault in faults:
         found += [] if any(fault in told for told in found) else [fault]
@@ -194,7 +194,7 @@ def _callback_faults(setup: Setup, callbacks: Mapping[str, Mapping[str, Any]]) -
 
 
 def check_machine(setup: Setup) -> None:
-    """Refuse a machine that lacks a part for the training of a setup: a GPU, the package of a logger."""
+    """Refuse a machine that lacks what training needs, such as a GPU or the package of a logger."""
     found = device_faults(setup.plain["trainer"], setup.cache is Cache.gpu, setup.batch_size)
     absent = [name for name in setup.plain["logger"] if name in PACKAGES and find_spec(name) is None]
     found += [f"logger={name}: its package is not installed: pip install 'rsseg[{name}]'" for name in absent]
@@ -202,7 +202,7 @@ def check_machine(setup: Setup) -> None:
 
 
 def check_run(config: DictConfig, scenes: bool) -> None:
-    """Refuse faults that show before a run of a sweep: of the config, of the machine and, if asked, missing scenes."""
+    """Refuse a run of a sweep with faults of the config or of the machine, or with `scenes` if scenes are missing."""
     setup = make_setup(config, config.trust)
     check_machine(setup)
     if scenes:
@@ -212,9 +212,9 @@ def check_run(config: DictConfig, scenes: bool) -> None:
 
 
 def checkpoint_bytes(setup: Setup, network: nn.Module) -> float:
-    """The approximate size of a run's checkpoints on disk: the best, and two with the optimizer's state.
+    """The approximate bytes of a run's checkpoints on disk: the best, and two with the optimizer's state.
 
-    NaN for an optimizer that calls the model.
+    NaN if the optimizer's `step` needs a closure.
     """
     one = nn.Parameter(torch.zeros(1000))
     one.grad = torch.zeros_like(one)
@@ -230,9 +230,9 @@ def checkpoint_bytes(setup: Setup, network: nn.Module) -> float:
 
 
 def expected_bytes(config: DictConfig) -> float:
-    """The approximate size of a run's checkpoints; NaN where the network depends on the data.
+    """The approximate bytes of a run's checkpoints; NaN if the network depends on the data.
 
-    Where the config leaves the bands open, three are assumed.
+    If the config leaves the bands open, three are assumed.
     """
     setup = make_setup(config, config.trust)
     try:
@@ -243,7 +243,7 @@ def expected_bytes(config: DictConfig) -> float:
 
 
 def warn_of_uncounted(setup: Setup, numbers: TrainStatistics) -> None:
-    """Log which classes have a weight that can't be counted, as no labelled training pixel is of them."""
+    """Log the classes whose weights can't be computed because they have no training pixels."""
     for head, (where, terms) in loss_places(setup.plain).items():
         task = setup.tasks[head]
         counted = numbers.targets[task.target]
@@ -258,9 +258,9 @@ def warn_of_uncounted(setup: Setup, numbers: TrainStatistics) -> None:
 
 
 def with_bands(setup: Setup) -> tuple[Setup, Source]:
-    """The setup with the bands that the data have, where the config leaves them open, and the source of the scenes.
+    """The setup with the bands found in the data, if the config leaves them open, and the source of the scenes.
 
-    Pictures show the bands whose names say that they are red, green and blue, unless the config says which.
+    Unless the config sets ``rgb``, pictures show the bands that are named red, green and blue.
     """
     source, dataset = setup.source(), setup.dataset
     if dataset.bands is not None and (dataset.rgb or len(dataset.bands) <= 3):
@@ -272,7 +272,7 @@ def with_bands(setup: Setup) -> tuple[Setup, Source]:
 
 
 def make_module(setup: Setup, network: nn.Module, numbers: TrainStatistics, scenes: int) -> SegmentationModule:
-    """Everything that trains, around a network."""
+    """The module that trains a network, with losses, optimizer, augmentations and scores."""
     return SegmentationModule(
         network=network,
         losses=setup.losses(numbers),

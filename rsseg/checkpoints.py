@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole, read with their check sum and without running code."""
+"""Checkpoint files, which are written atomically, and read with a checksum and without running code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rsseg.contract import InputError
 from rsseg.files import atomic_write
 
 SUM = 16
-"""Bytes of the check sum, which is the comment of the zip archive that `torch.save` writes."""
+"""The bytes of the checksum, which is stored as the comment of the zip archive that `torch.save` writes."""
 
 PLAIN: tuple[Any, ...] = (bool, int, float, complex, str, bytes)
 
@@ -30,10 +30,10 @@ class DamagedError(InputError):
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any], previous: Path | None = None) -> None:
-    """Write a checkpoint of tensors and plain values whole or not at all, with a check sum of all its bytes.
+    """Write a checkpoint of tensors and plain values atomically, with a checksum of all its bytes.
 
-    Zip archives have a sum of each record, but not of their directory: a flipped bit there can change weights silently. The
-    file that is replaced is kept as `previous`, if that is given.
+    Zip archives have a checksum per record, but none of their directory, where a flipped bit can change weights silently. The
+    file that is replaced is kept as `previous`, if given.
     """
     content = plain_values(content)
     with atomic_write(path) as part:
@@ -44,7 +44,7 @@ def write_checkpoint(path: Path, content: Mapping[str, Any], previous: Path | No
                 digest = _digest(file, os.path.getsize(part))
                 file.seek(-2, os.SEEK_END)  # the length of the archive's comment
                 file.write(struct.pack("<H", SUM) + digest)
-        except RuntimeError as error:  # torch's word for a full disk
+        except RuntimeError as error:  # torch raises this when the disk is full
             if not isinstance(error.__context__, OSError):
                 raise
             raise error.__context__ from None
@@ -56,8 +56,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint, its tensors into memory.
 
     Raises:
-        DamagedError: If it is cut, empty, or a bit of it has changed.
-        InputError: If it is not there, or holds more than tensors and plain values.
+        DamagedError: If the file is truncated, empty, or a bit of it has changed.
+        InputError: If the file does not exist, or holds anything but tensors and plain values.
     """
     try:
         if not is_sealed(path):
@@ -80,7 +80,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def fill(module: nn.Module, weights: Mapping[str, Tensor], of: str) -> None:
-    """Give a module the weights of a checkpoint, which messages call `of`."""
+    """Load weights into a module; `of` is the checkpoint's name in messages."""
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
@@ -89,7 +89,7 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], of: str) -> None:
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether a file has a check sum, as those of other programs and of earlier versions have not."""
+    """Whether a file has a checksum; files of other programs and of earlier versions have none."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 22 - SUM))
@@ -102,7 +102,7 @@ def is_sealed(path: Path) -> bool:
 
 
 def _digest(file: Any, size: int) -> bytes:
-    """The sum of an archive, its comment and the comment's length left out."""
+    """The checksum of an archive without its comment and the comment's length."""
     total, left = hashlib.blake2b(digest_size=SUM), size - 2
     file.seek(0)
     while left:
@@ -122,7 +122,7 @@ def _check_records(path: Path) -> None:
 
 
 def plain_values(value: Any, where: str = "the checkpoint") -> Any:
-    """A value of tensors and Python's own types, which can be read again without running code.
+    """A value converted to tensors and built-in types, which can be read without running code.
 
     Args:
         value: NumPy's numbers and enumerations become Python's, mappings become dictionaries.

@@ -1,4 +1,4 @@
-"""Sums over the global batch, by which two ranks give the loss, and the normalisation, of one process."""
+"""Sums over the global batch, so that several ranks compute the same loss and normalisation as one process."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _apart: list[bool] = []  # one entry per `alone` that is open
 
 
 def world_size() -> int:
-    """The number of processes that train together; 1 for a process of its own."""
+    """The number of processes that train together; 1 for a single process."""
     return dist.get_world_size() if not _apart and dist.is_available() and dist.is_initialized() else 1
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """While this is open, sums are this process's own: for work of one process while the others wait."""
+    """A context in which sums are local to this process, for work of one process while the others wait."""
     _apart.append(True)
     try:
         yield
@@ -50,8 +50,8 @@ def global_sum(x: Tensor) -> Tensor:
     """The sum of a tensor over all ranks, differentiable; the tensor itself in a single process.
 
     Every rank has to call it equally often, in the same order and with the same shapes. A loss that is a function of such sums
-    has the same value on every rank, and each rank's gradient is world size times its own part: what
-    `DistributedDataParallel`, which averages gradients over ranks, needs to arrive at the gradient of the global batch.
+    has the same value on every rank, and each rank's gradient is the world size times its part of the global gradient, so that
+    the average over ranks by `DistributedDataParallel` is the gradient of the global batch.
 
     Example:
         >>> global_sum(torch.tensor([1.0, 2.0]))
@@ -93,8 +93,8 @@ class _AllGather(torch.autograd.Function):
 def global_cat(x: Tensor) -> Tensor:
     """The concatenation of all ranks' tensors along the first dimension, differentiable; the tensor itself in one process.
 
-    For values that are no sums, such as an order of all errors. Ranks may differ in that dimension. The gradients are to be
-    read as in `global_sum`.
+    It serves losses that are not functions of sums, such as one that sorts all errors. The first dimension may differ between
+    ranks. Gradients are scaled as in `global_sum`.
 
     Example:
         >>> global_cat(torch.tensor([1.0, 2.0]))
@@ -104,7 +104,7 @@ def global_cat(x: Tensor) -> Tensor:
 
 
 def global_ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """The quotient of two scalars, each summed over all ranks; 0 where the denominator is, a count or a sum of weights.
+    """The quotient of two scalars, each summed over all ranks; 0 if the denominator, a count or a sum of weights, is 0.
 
     Example:
         >>> global_ratio(torch.tensor(3.0), torch.tensor(4))

@@ -11,7 +11,7 @@ from rich.table import Table
 
 
 def print_table(rows: Sequence[dict[str, Any]], title: str) -> None:
-    """Print rows, one at least, as a table with a column for each of their keys: numbers to the right, NaN as a dash.
+    """Print one or more rows as a table with a column per key; numbers are right-aligned, NaN is a dash.
 
     Example:
         >>> print_table([{"class": "road", "iou": 0.5}], "Scores")  # doctest: +ELLIPSIS
@@ -29,7 +29,7 @@ def print_table(rows: Sequence[dict[str, Any]], title: str) -> None:
     for row in rows:
         table.add_row(*(_cell(row.get(name, "")) for name in columns))
     console = Console(width=None if Console().is_terminal else 120)
-    console.print(escape(title), table, sep="\n")  # at once: another process may print too
+    console.print(escape(title), table, sep="\n")  # in one call: another process may print too
 
 
 def _cell(value: Any) -> str:

@@ -23,26 +23,25 @@ ONE_TARGET = "mask"
 """The name of the target of a dataset that has one only."""
 
 ENOUGH_GROUPS = 6
-"""Fewer independent areas, such as towns, say little about scores in others."""
+"""With fewer independent areas, such as towns, scores say little about other areas."""
 
 BESIDE_LAYERS = ("image", "scene", "k", "corner")
-"""The entries of a `Batch` that are no layers, which no target can be called as."""
+"""The entries of a `Batch` that are not layers; no target may have such a name."""
 
 
 class InputError(Exception):
     """A mistake of the user's in configuration, files or labels.
 
-    The message gives the finding, the expectation and the remedy. Entry points print it alone, without a stack
-    trace, and exit with 1. Whatever is given something that it can't use raises it; docstrings say so where it is no matter
-    of course.
+    The message gives the finding, the expectation and the remedy. Entry points print only the message, without a stack trace,
+    and exit with 1. Any function may raise it for input that it can't use; docstrings mention the less obvious cases.
     """
 
 
 class Batch(TypedDict):
     """A batch, as a loader yields it and the module consumes it.
 
-    A dataset with several targets has an entry for each, by its name, instead of the mask. A target that a window's scene lacks
-    is known nowhere in it.
+    A dataset with several targets has an entry for each by name, instead of ``mask``. If a window's scene lacks a target, all
+    its pixels are unknown (see `unknown`).
 
     Attributes:
         image: ``[B, C, H, W]``, in the stored dtype until it is normalised on the device, float32 afterwards.
@@ -50,7 +49,7 @@ class Batch(TypedDict):
             class shares or real values, float32 ``[B, C, H, W]``, NaN where not known.
         weight: float32 ``[B, H, W]``, the weight of a pixel in the loss; absent: 1.
         scene: int64 ``[B]``, the number of the scene that the window was cut from.
-        corner: int64 ``[B, 2]``, the scene's row and column that the window begins in.
+        corner: int64 ``[B, 2]``, the window's first row and column in the scene.
         k: int64 ``[B]``, the number of the window in the stream; seeds its augmentation.
     """
 
@@ -79,7 +78,7 @@ def unknown(values: Any) -> float:
 
 
 def known(values: Any) -> Any:
-    """The known values of a layer, a tensor or an array: bool of its shape.
+    """Whether each value of a layer, a tensor or an array, is known: bool of its shape.
 
     Example:
         >>> import numpy as np
@@ -90,7 +89,7 @@ def known(values: Any) -> Any:
 
 
 def labelled(layers: Layers) -> Tensor:
-    """The pixels of which some target says something: bool ``[B, H, W]``."""
+    """Whether a pixel is labelled in at least one target: bool ``[B, H, W]``."""
     places = [known(layer) for name, layer in layers.items() if name != "weight"]
     first: Tensor
     first, *others = [place.any(dim=1) if place.ndim == 4 else place for place in places]
@@ -100,7 +99,7 @@ def labelled(layers: Layers) -> Tensor:
 
 
 def log_name(stage: str, head: str, value: str, heads: Collection[str]) -> str:
-    """The name under which a head's value is logged; the head's name is in it only where there are several.
+    """The name under which a head's value is logged; it contains the head's name only if there are several heads.
 
     Example:
         >>> log_name("val", "mask", "iou", ["mask"]), log_name("val", "road", "iou", ["road", "height"])
@@ -110,7 +109,7 @@ def log_name(stage: str, head: str, value: str, heads: Collection[str]) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A ``" (did you mean 'x'?)"`` for error messages, or nothing where no known name is near.
+    """A hint ``" (did you mean 'x'?)"`` for error messages; empty if no known name is similar.
 
     Example:
         >>> nearest("gama", ["alpha", "gamma"])
@@ -136,7 +135,7 @@ def check_choice(setting: str, value: str, known: Iterable[str]) -> None:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things in words that fit it.
+    """A number with its noun, in the singular or plural.
 
     Example:
         >>> counted(1, "scene"), counted(12, "scene")
@@ -146,7 +145,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none.
+    """The first line of an error's message, or its type if it has no message.
 
     Example:
         >>> first_line(ValueError("too short: see above")), first_line(KeyError())
@@ -156,7 +155,7 @@ def first_line(error: BaseException) -> str:
 
 
 def in_place(fault: str, place: str) -> str:
-    """A fault of a target, told with its place in the config instead of that of the short form.
+    """A message about a target, in which settings of the short form are replaced by those at the target's place.
 
     Example:
         >>> in_place("my dataset.a/1.tif: set dataset.source.attribute, or dataset.task", "dataset.targets.road")
@@ -168,7 +167,7 @@ def in_place(fault: str, place: str) -> str:
 
 @contextmanager
 def naming(what: object = "", place: str = "dataset") -> Iterator[None]:
-    """Let an `InputError` of the block name its subject, and settings by their place, see `in_place`."""
+    """Prefix an `InputError` of the block with its subject, and correct the places of settings, see `in_place`."""
     try:
         yield
     except InputError as error:
@@ -177,7 +176,7 @@ def naming(what: object = "", place: str = "dataset") -> Iterator[None]:
 
 
 def indices(setting: str, names: Iterable[str], classes: Sequence[str]) -> list[int]:
-    """The indices among all classes of those that a setting names.
+    """The indices in `classes` of the names in a setting.
 
     Example:
         >>> indices("classes", ["road"], ["land", "road"])
@@ -192,7 +191,7 @@ def indices(setting: str, names: Iterable[str], classes: Sequence[str]) -> list[
 
 
 def check_number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> float:
-    """The value of the setting of this name, a finite number between two bounds, themselves allowed.
+    """The value of the setting of this name, if it is a finite number from `low` to `high`; else an `InputError`.
 
     Example:
         >>> check_number("gamma", -1)
@@ -208,7 +207,7 @@ def check_number(name: str, value: Any, low: float = 0.0, high: float = math.inf
 
 
 def check_whole_number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> int:
-    """A whole number between two bounds, as for `check_number`."""
+    """The value of a setting, if it is a whole number from `low` to `high`; see `check_number`."""
     check_number(name, value, low, high)
     if type(value) is not int:
         raise InputError(f"{name} has to be a whole number; found {value!r}")

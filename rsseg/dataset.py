@@ -32,15 +32,15 @@ class Dataset:
 
     Attributes:
         name: Used in folder names.
-        mask_readers: How the masks of each target are decoded; samplers, augmentations and descriptions go by the first.
+        mask_readers: The reader of each target's masks; samplers, augmentations and descriptions use the first target.
         bands: The image bands to read, counted from 1; None until the data are seen.
         rgb: The bands that pictures show; None: the first three.
-        nodata: The no-data value of images that state none; None: every pixel of them is valid.
+        nodata: The no-data value of images that declare none; None: all their pixels are valid.
         palettes: The colours of the labels of each target; None: chosen.
         unlabelled: By pattern of scene names, the classes that are not labelled there, as ``target/class``.
         store: The folder of its decoded scenes.
-        skip_bad_scenes: Leave out scenes that can't be decoded.
-        verify_all: Compare all of a decoded scene with its check sums when it is opened first, not a few blocks.
+        skip_bad_scenes: Whether scenes that can't be decoded are left out.
+        verify_all: Whether all blocks of a decoded scene, not only a few, are compared with their checksums on first use.
     """
 
     name: str
@@ -61,11 +61,11 @@ class Dataset:
 
     @property
     def task(self) -> Task:
-        """The first target's."""
+        """The task of the first target."""
         return self.mask_readers[0].task
 
     def unlabelled_in(self, scenes: Collection[str]) -> dict[str, tuple[str, ...]]:
-        """The classes that are not labelled in each of some scenes, by the scenes' names."""
+        """By scene name, the classes that are not labelled in the scene."""
         found: dict[str, tuple[str, ...]] = dict.fromkeys(scenes, ())
         for pattern, labels in self.unlabelled.items():
             found |= {name: (*found[name], *labels) for name in matching_names(pattern, scenes)}
@@ -77,7 +77,7 @@ class Dataset:
 
     @property
     def read_bands(self) -> list[int]:
-        """The bands, once they are known."""
+        """The bands, which have to be known by now."""
         assert self.bands is not None
         return list(self.bands)
 
@@ -121,9 +121,9 @@ def _unlabelled(dataset: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[s
 class TargetStatistics:
     """Statistics of a target over the training split."""
 
-    positives: list[int]  # training pixels of each class
-    valid: list[int]  # labelled training pixels, per class
-    value_mean: list[float] = field(default_factory=list)  # per real value of a regression's target
+    positives: list[int]  # per class, the number of its training pixels
+    valid: list[int]  # per class, the number of training pixels where it is labelled
+    value_mean: list[float] = field(default_factory=list)  # per real value, for a regression
     value_std: list[float] = field(default_factory=list)
 
     @classmethod
@@ -154,19 +154,19 @@ class TrainStatistics:
         return cls(mean.tolist(), std.tolist(), targets)
 
     def scaled(self, task: Task) -> Task:
-        """A task that knows the real values of its training targets."""
+        """The task with the mean and deviation of its training values, if it has real values."""
         known = self.targets[task.target]
         return task.scaled(known.value_mean, known.value_std)
 
     def record(self) -> dict[str, Any]:
-        """The statistics in data.json: the first target's beside the bands', then further ones by name."""
+        """The statistics for ``data.json``: those of the bands and of the first target, then other targets by name."""
         (_, first), *further = self.targets.items()
         others = {"targets": {name: asdict(target) for name, target in further}} if further else {}
         return {"mean": self.mean, "std": self.std, **asdict(first), **others}
 
     @classmethod
     def read(cls, saved: Mapping[str, Any], targets: Iterable[str]) -> TrainStatistics:
-        """The numbers that `record` gave, of some targets."""
+        """Read what `record` returned, for the given targets."""
         first, *further = targets
         others = {name: TargetStatistics.read(saved["targets"][name]) for name in further}
         return cls(saved["mean"], saved["std"], {first: TargetStatistics.read(saved), **others})
@@ -180,7 +180,7 @@ class Data:
     numbers: TrainStatistics
 
     def record(self) -> dict[str, Any]:
-        """The content of data.json: statistics; per split scenes, groups, fingerprints of labels and pixels, skipped scenes."""
+        """The content of ``data.json``: statistics, and per split scenes, groups, fingerprints and skipped scenes."""
         names = {split: [scene.name for scene in store.scenes] for split, store in self.stores.items()}
         return self.numbers.record() | {
             "dtype": str(self.stores["train"].dtype),
@@ -196,14 +196,14 @@ class Data:
         }
 
 
-LOOKED_AT = 20  # scenes whose resolution and scale are looked at
-SAMPLE = 256  # the side of the part of a scene that is looked at, in pixels
-OTHER_SCALE = 50  # highest values that differ by this factor are of another scale
+LOOKED_AT = 20  # the number of scenes whose resolution and scale are checked
+SAMPLE = 256  # the side in pixels of the part of a scene that is checked
+OTHER_SCALE = 50  # scenes whose highest values differ by this factor have another scale
 WINDOW_STEP = 32  # a window's side is a multiple of it
 
 
 def resolution_of(scenes: Sequence[Scene]) -> float | None:
-    """The side of a pixel of some scenes in metres; None where one says nothing of it, or they differ by more than a tenth."""
+    """The side of the scenes' pixels in metres; None if a scene's is not known, or they differ by more than a tenth."""
     picked = [scenes[int(i)] for i in np.unique(np.linspace(0, len(scenes) - 1, LOOKED_AT).astype(int))]
     found = [ground_resolution(*scene.place()) for scene in picked]
     sides = [side for side in found if side is not None]
@@ -213,7 +213,7 @@ def resolution_of(scenes: Sequence[Scene]) -> float | None:
 
 
 def open_data(dataset: Dataset, source: Source, window: int) -> Data:
-    """The training and the validation split, decoded first where they are not in the store yet.
+    """The training and the validation split; scenes that are not in the store yet are decoded first.
 
     `window` is the side of the training windows, for messages.
 
@@ -244,9 +244,9 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
 
 
 def open_test(dataset: Dataset, source: Source, data: Data) -> Store | None:
-    """The scenes of the test split that have masks, decoded and checked as the other splits are; None: there are none.
+    """The scenes of the test split that have masks, decoded and checked like the other splits; None if there are none.
 
-    Nothing else needs the test split, so its faults are logged.
+    Training does not need the test split, so its faults are only logged.
     """
     try:
         scenes = scenes_of(source, dataset, "test", needed=False)
@@ -267,14 +267,14 @@ def open_test(dataset: Dataset, source: Source, data: Data) -> Store | None:
 
 
 def describe_padding(stores: Mapping[str, Store], window: int) -> str:
-    """One line where scenes are smaller than a window of this side; empty where none is."""
+    """One line if scenes are smaller than a window of this side in pixels; else empty."""
     small = {split: int((store.sizes.min(axis=1) < window).sum()) for split, store in stores.items()}
     counts = " and ".join(f"{n} {split} scenes" for split, n in small.items() if n)
     return f"Smaller than window={window}: {counts}. They are padded, and the padding is ignored." if counts else ""
 
 
 def describe_scales(store: Store) -> str:
-    """One line where some scenes hold values of another scale, such as 0 to 1 among 0 to 255; empty where none does."""
+    """One line if some scenes have values of another scale, such as 0 to 1 among 0 to 255; else empty."""
     highest = {}
     for number in np.unique(np.linspace(0, len(store) - 1, LOOKED_AT).astype(int)).tolist():
         height, width = np.maximum(store.sizes[number] - SAMPLE, 0) // 2
@@ -290,14 +290,14 @@ def describe_scales(store: Store) -> str:
 
 
 def _check_absent(store: Store, split: str, train: Store | None) -> None:
-    """Name the classes that a split lacks, those that train lacks too once."""
+    """Report the classes that a split lacks; those that train lacks too are reported only once."""
     for name, task in store.tasks.items():
         named = absent_classes(train.censuses[name], task) if train else ()
         check_absent(store.censuses[name], task, split, named)
 
 
 def _warn_of_radiometry(train: Store, numbers: TrainStatistics, other: Store, what: str) -> None:
-    """Log where another split seems to be of another number type or range than the training split."""
+    """Log that another split seems to have another number type or range than the training split, if so."""
     mean, std = np.array(numbers.mean), np.array(numbers.std)
     found = robust_statistics(other.census.bands, warn=False)
     if line := describe_other_radiometry(mean, std, str(train.dtype), found[0], str(other.dtype), what, found[1]):
@@ -305,14 +305,14 @@ def _warn_of_radiometry(train: Store, numbers: TrainStatistics, other: Store, wh
 
 
 def warn_of_misspelt(dataset: Dataset, names: Sequence[str]) -> None:
-    """Log which patterns of `Dataset.unlabelled` fit none of the scenes with these names."""
+    """Log the patterns of `Dataset.unlabelled` that match none of the scenes' names."""
     for pattern in dataset.unlabelled:
         if not matching_names(pattern, names):
             log.warning("dataset.unlabelled.%s fits no training or validation scene%s.", pattern, nearest(pattern, names))
 
 
 def scenes_of(source: Source, dataset: Dataset, split: str, needed: bool = True) -> list[Scene]:
-    """The scenes of a split, with the classes that are not labelled in them; one at least, if that is needed."""
+    """The scenes of a split, with the classes that are not labelled in them; an `InputError` if `needed` and there are none."""
     if split not in SPLITS:
         raise InputError(f"split={split}{nearest(split, SPLITS)}: there are {', '.join(SPLITS)}")
     scenes = source.scenes(split)
@@ -326,7 +326,7 @@ def scenes_of(source: Source, dataset: Dataset, split: str, needed: bool = True)
 
 
 def open_split(dataset: Dataset, scenes: Sequence[Scene], split: str) -> Store:
-    """Some scenes, decoded first where they are not in the store yet; split is for messages."""
+    """A store of the given scenes; those that are not decoded yet are decoded first. `split` is for messages."""
     bands, how = dataset.read_bands, {"skip": dataset.skip_bad_scenes, "full": dataset.verify_all}
     store = open_store(scenes, dataset.mask_readers, bands, dataset.store, f"{split} split", **how)
     if store.skipped:

@@ -1,4 +1,4 @@
-"""The source of a config's scenes, made without torch, so that it can be looked at before torch is imported."""
+"""The source of a config's scenes, made without torch, so that it can be checked before torch is imported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def make_source(config: Mapping[str, Any], trust: Sequence[str]) -> Source:
 
     Args:
         config: The config as plain values.
-        trust: Packages of the user's whose classes it may name.
+        trust: The user's packages whose classes the config may name.
     """
     dataset, given = config["dataset"], given_to_source(config)
     node = dataset["source"]
@@ -38,7 +38,7 @@ def make_source(config: Mapping[str, Any], trust: Sequence[str]) -> Source:
 
 
 def given_to_source(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a source: of several targets, the settings of each by name."""
+    """The arguments that rsseg adds to a source's: with several targets, the settings of each by name."""
     if not plain["dataset"].get("targets"):
         return {}
     targets = targets_of(plain["dataset"])
@@ -50,10 +50,10 @@ def given_to_source(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def scenes_version(run: Path, split: str, trust: Sequence[str] = ()) -> str:
-    """A hash of the scenes of a run's split: their names, groups and files, each file's place, size and time.
+    """A hash of the scenes of a run's split: names, groups, and the path, size and time of each file.
 
     Raises:
-        InputError: If they are not there any more.
+        InputError: If the scenes do not exist any more.
     """
     scenes = make_source(plain(RunFolder(run).config()), trust).scenes(split)
     facts = [(scene.name, scene.group, scene.signature()) for scene in scenes]
@@ -61,10 +61,10 @@ def scenes_version(run: Path, split: str, trust: Sequence[str] = ()) -> str:
 
 
 def trained_on(run: Path, images: Iterable[Path], trust: Sequence[str] = ()) -> str:
-    """The image files that a run was trained on, as a clause: scores there say little of other images.
+    """A clause that says which of the images a run was trained on, whose scores say little about other images.
 
     Returns:
-        Empty if it was trained on none of them, or its training images are not files below a local folder any more.
+        Empty if the run was trained on none of them, or its training images are no longer files in a local folder.
     """
     config = plain(RunFolder(run).config())
     node, asked = config["dataset"]["source"], {image.resolve() for image in images}
@@ -73,7 +73,7 @@ def trained_on(run: Path, images: Iterable[Path], trust: Sequence[str] = ()) -> 
         return ""
     try:
         scenes = make_source(config, trust).scenes("train")
-    except InputError:  # files are gone: nothing is known of them
+    except InputError:  # the files do not exist any more
         return ""
     seen = [scene for scene in scenes if asked & {image.resolve() for image in scene.images}]
     if not seen:
@@ -82,7 +82,7 @@ def trained_on(run: Path, images: Iterable[Path], trust: Sequence[str] = ()) -> 
 
 
 class Folds(Source):
-    """The scenes of another source, those of train and val pooled and dealt to folds by their groups; test scenes stay."""
+    """The scenes of another source, with train and val pooled and split into folds by groups; test is unchanged."""
 
     def __init__(self, source: Source, folds: int | str, fold: int) -> None:
         self.source, self.folds, self.fold = source, folds, fold
@@ -94,7 +94,7 @@ class Folds(Source):
         parts = {part: self.source.scenes(part) for part in ("train", "val")}
         shared = set.intersection(*({scene.name for scene in part} for part in parts.values()))
         pooled = [
-            replace(scene, name=f"{part}-{scene.name}") if scene.name in shared else scene  # names of torchgeo's are numbers
+            replace(scene, name=f"{part}-{scene.name}") if scene.name in shared else scene  # torchgeo's scene names are numbers
             for part, scenes in parts.items()
             for scene in scenes
         ]
@@ -104,10 +104,10 @@ class Folds(Source):
 
 
 def with_folds(source: Source, folds: int | str | None, fold: int | None) -> Source:
-    """A source whose training and validation scenes are dealt to folds, if any are asked for."""
+    """The source, with training and validation scenes split into folds if `folds` and `fold` are given."""
     if folds is None or fold is None:
         return source
-    if isinstance(source, Files) and source.split.side:  # blocks are shrunk where another split's are beside them
+    if isinstance(source, Files) and source.split.side:  # it shrinks blocks beside blocks of another split
         source.split.fold = folds, fold
         return source
     return Folds(source, folds, fold)

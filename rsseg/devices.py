@@ -11,7 +11,7 @@ from rsseg.contract import InputError
 
 
 def choose_accelerator(name: str) -> str:
-    """The accelerator of a name: "gpu" for whatever there is, NVIDIA, AMD or Apple; "auto" for that or the CPU."""
+    """Lightning's accelerator for a name: "gpu" is the available GPU (NVIDIA, AMD or Apple), "auto" that or the CPU."""
     from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 
     found = "mps" if MPSAccelerator.is_available() else "cuda" if CUDAAccelerator.is_available() else None
@@ -24,7 +24,7 @@ def choose_accelerator(name: str) -> str:
 
 
 def scoring_accelerator(name: str) -> str:
-    """As `choose_accelerator`, but whatever there is where that is not found: weights can be scored on any device."""
+    """Like `choose_accelerator`, but if that is missing, any available device: weights can be scored on all."""
     try:
         return choose_accelerator(name)
     except InputError:
@@ -32,11 +32,11 @@ def scoring_accelerator(name: str) -> str:
 
 
 def choose_precision(precision: str | int, accelerator: str) -> Any:
-    """The precision that "auto" stands for: bf16-mixed where the hardware multiplies in bf16, else 32-true.
+    """Lightning's precision: "auto" is bf16-mixed if the hardware multiplies in bf16, else 32-true.
 
     Args:
-        precision: As in the config.
-        accelerator: As `choose_accelerator` gives it.
+        precision: The setting in the config.
+        accelerator: The result of `choose_accelerator`.
     """
     if precision != "auto":
         return precision
@@ -49,12 +49,12 @@ def choose_precision(precision: str | int, accelerator: str) -> Any:
 
 
 def device_faults(trainer: Mapping[str, Any], on_device: bool, batch_size: int) -> list[str]:
-    """The faults of the device that a config asks for: it is missing, or lacks an ability; found before data are read.
+    """The faults of the devices that a config asks for, which may be missing or lack a feature; no data are read.
 
     Args:
-        trainer: The config's node of that name.
-        on_device: Whether decoded scenes are to lie on it.
-        batch_size: The windows that all devices share.
+        trainer: The config's node ``trainer``.
+        on_device: Whether decoded scenes are kept on the device.
+        batch_size: The number of windows per batch of all devices together.
     """
     name, precision = str(trainer.get("accelerator", "auto")), str(trainer.get("precision", "auto"))
     try:

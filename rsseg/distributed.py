@@ -1,4 +1,4 @@
-"""Several processes that train as one."""
+"""Training in several processes."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ from rsseg.contract import InputError
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes: the only one, or the first of several."""
+    """Whether this process writes files: it is the only one, or the first of several."""
     return not getattr(rank_zero_only, "rank", None)
 
 
 @contextmanager
 def launched(trainer: Any, folder: Path, trust: Sequence[str] = ()) -> Iterator[None]:
-    """While this is open, what Lightning starts as further processes goes on with the run in a folder.
+    """A context in which the processes that Lightning starts resume the run in a folder.
 
-    Lightning would start them with this process's command line: in a sweep that is the whole sweep. What it leaves behind in
-    the environment would make the sweep's next run wait for processes that nobody starts. A process that it started ends
-    here; the first one goes on alone. An error that says that it came to all of them at once (`by_all`) ends them likewise.
-    `trust` are the packages that the user trusts, as this process's command line says.
+    Lightning would start them with this process's command line, which in a sweep would start the whole sweep. The environment
+    is restored, since with Lightning's variables the sweep's next run would wait for processes that nobody starts. Processes
+    that Lightning started end here, and the first one continues alone; this is also so after an error that all processes raise
+    (`by_all`). `trust` are the packages that the user trusts on the command line.
     """
     if trainer.world_size == 1:
         yield
         return
     words = [ENTRY[1], "train", f"resume={quoted(str(folder.resolve()))}", *([f"trust=[{','.join(trust)}]"] if trust else [])]
     end: BaseException | None = None
-    script = patch.object(sys.modules["__main__"], "__spec__", None)  # else Lightning starts a module, as ``python -m`` does
+    script = patch.object(sys.modules["__main__"], "__spec__", None)  # else Lightning would use ``python -m``
     with patch.dict(os.environ), patch.object(sys, "argv", words), script, _no_hydra():
         try:
             yield
         except BaseException as error:
-            if not getattr(error, "by_all", False):  # another process may be anywhere: it can't be waited for
+            if not getattr(error, "by_all", False):  # other processes may never get here: don't wait
                 raise
             end = error
     ours = isinstance(trainer.strategy.cluster_environment, LightningEnvironment)
@@ -60,7 +60,7 @@ def launched(trainer: Any, folder: Path, trust: Sequence[str] = ()) -> Iterator[
     if ours and not trainer.is_global_zero:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)  # gloo's threads, torn down by the interpreter, now and then abort the process instead
+        os._exit(0)  # the interpreter's shutdown of gloo's threads sometimes aborts the process
     if end:
         raise end
 
@@ -72,7 +72,7 @@ class OneFolder(L.Callback):
         self.folder = str(folder.resolve())
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Compare with the first process's."""
+        """Compare the run folder with that of the first process."""
         first = trainer.strategy.broadcast(self.folder)
         if first != self.folder:
             raise InputError(f"the processes of one run have different folders, such as {first}: give all hydra.run.dir=...")
@@ -80,7 +80,7 @@ class OneFolder(L.Callback):
 
 @contextmanager
 def _no_hydra() -> Iterator[None]:
-    """Lightning adds Hydra's arguments to the command line of a job that Hydra started."""
+    """Keep Lightning from adding Hydra's arguments to the command line, as it does in a job that Hydra started."""
     before, HydraConfig.instance().cfg = HydraConfig.instance().cfg, None
     try:
         yield
@@ -118,7 +118,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
 
 
 class GlobalBatchNormAct2d(BatchNormAct2d):  # type: ignore[misc]
-    """The same for timm's batch normalisation with an activation in it."""
+    """`GlobalBatchNorm2d` for timm's batch normalisation with an activation."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise and activate."""
@@ -129,21 +129,21 @@ SHARED = {
     "cpu": {nn.BatchNorm2d: GlobalBatchNorm2d, BatchNormAct2d: GlobalBatchNormAct2d},
     "cuda": {nn.BatchNorm2d: nn.SyncBatchNorm, BatchNormAct2d: SyncBatchNormAct},
 }
-"""The synchronised forms of batch normalisations: the same weights and statistics, another forward."""
+"""The synchronised classes of batch normalisations: only `forward` differs, so that a layer can change its class."""
 
 
 class SyncBatchNorm(TorchSyncBatchNorm):
-    """Lightning's plugin for `sync_batchnorm`, on CPUs too; timm's layers keep their activation, which Lightning's drops."""
+    """Lightning's plugin for `sync_batchnorm`, also for CPUs; unlike the default, it keeps the activation of timm's layers."""
 
     def __init__(self, device: str) -> None:
         self.device = device  # "cpu" or "cuda"
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Make the batch normalisations of a model shared."""
+        """Replace the batch normalisations of a model by synchronised ones."""
         return _recast(model, SHARED[self.device])
 
     def revert(self, model: nn.Module) -> nn.Module:
-        """Make them each process's own again."""
+        """Restore the original batch normalisations."""
         return _recast(model, {shared: kind for kind, shared in SHARED[self.device].items()})
 
 

@@ -1,4 +1,4 @@
-"""Messages, in one line, for what a machine lacks while a run trains: memory, disk."""
+"""One-line messages for a machine that runs out of memory or disk space."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCORING = (
     "both are the run's and stay: free memory, or take a machine with more; CUDA_VISIBLE_DEVICES= before the command computes "
     "on the CPU"
 )
-"""The remedy where memory runs out."""
+"""The remedy if memory runs out."""
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +38,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def in_one_line(folder: Path, batch_size: int, window: int, way_on: str = "", memory: str = TRAINING) -> Iterator[None]:
-    """Let an error that more memory, a larger batch or another disk would mend end the block as one line.
+    """Turn errors of the block that more memory, a larger batch or another disk would avoid into one line.
 
-    Its trace goes into the log file alone. `folder` is where files are written, `way_on` how to go on once it is mended, and
-    `memory` the remedy where memory runs out.
+    The stack trace goes only into the log file. `folder` is where files are written, `way_on` tells how to resume, and `memory`
+    is the remedy if memory runs out.
     """
     windows = f"batch_size={batch_size} windows of window={window} px"
     try:
@@ -62,7 +62,7 @@ def in_one_line(folder: Path, batch_size: int, window: int, way_on: str = "", me
         else:
             raise
         write_trace(reason)
-        can_go_on = way_on and not isinstance(error, ValueError)  # another batch or window is another run
+        can_go_on = way_on and not isinstance(error, ValueError)  # with another batch or window it is another run
         raise InputError(f"{line}; {way_on}" if can_go_on else line) from None
 
 

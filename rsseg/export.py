@@ -36,7 +36,7 @@ from rsseg.setup import Setup, loss_places, weight_of
 log = logging.getLogger(__name__)
 
 WINDOWS = 4
-"""Windows that a graph is compared with PyTorch on."""
+"""The number of windows on which a graph is compared with PyTorch."""
 
 CARD = "README.md"
 
@@ -53,17 +53,17 @@ def export(
 ) -> Path:
     """Write a run's best checkpoint for use without the run: as a folder of weights, as ONNX, or as a program of torch.export.
 
-    A model card (``README.md``) and a STAC item (``stac.json``) of all that has been exported there lie beside it.
+    A model card (``README.md``) and a STAC item (``stac.json``) in the same folder describe all exports in it.
 
     Args:
         run: The run folder.
         to: folder, onnx or torch.
         out: The folder to write into; None: ``export`` in the run folder.
-        head: Of ONNX, the head; empty: the first.
-        threshold: Of ONNX, as for `evaluate`.
-        labels: Of ONNX, whether labels are a second output.
+        head: For ONNX, the head; empty: the first.
+        threshold: For ONNX, the operating point of labels, ``fixed`` or ``tuned``.
+        labels: For ONNX, whether labels are a second output.
         licence: An SPDX identifier for card and item.
-        trust: As for `evaluate`.
+        trust: Packages whose classes the run's config may name.
 
     Returns:
         The folder.
@@ -102,7 +102,7 @@ def export(
                 tuned = scaled.tuned_threshold(chosen) if threshold == "tuned" else None
                 difference = export_onnx(scaled, chosen, path, windows, tuned, labels)
             log.info("%s: differs from PyTorch by %.1e at most, on %d validation windows", path, difference, WINDOWS)
-        if not licence and (out / ITEM).is_file():  # that of an earlier export
+        if not licence and (out / ITEM).is_file():  # keep the licence of an earlier export
             licence = str(read_json(out / ITEM).get("properties", {}).get("license", ""))
         _describe(folder, setup, model, out, licence)
     log.info("Exported to %s; %s says what it is", out, CARD)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, JSON and CSV, and locks between processes."""
+"""Atomic writing of files, JSON and CSV, and locks between processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STALE = 3600  # seconds after which a temporary file that nobody writes to is taken for one of a process that was killed
+STALE = 3600  # a temporary file not written to for so many seconds is from a killed process
 
 WAYS_OUT = {
     errno.ENOSPC: "free some space",
@@ -57,7 +57,7 @@ def file_error(path: Path | str, error: OSError) -> UnwritableError:
         UnwritableError("runs/a.json can't be written (No space left on device): free some space")
     """
     number, reason = error.errno, error.strerror or " ".join(str(error).split()) or type(error).__name__
-    if number is None and _is_full(Path(path).parent):  # NumPy and GDAL do not say why they could not write
+    if number is None and _is_full(Path(path).parent):  # NumPy and GDAL give no reason
         number, reason = errno.ENOSPC, os.strerror(errno.ENOSPC)
     way_out = WAYS_OUT.get(number or 0)
     return UnwritableError(f"{path} can't be written ({reason})" + (f": {way_out}" if way_out else ""))
@@ -74,8 +74,8 @@ def _is_full(folder: Path) -> bool:
 def atomic_write(path: Path, sync: bool = True) -> Iterator[Path]:
     """A temporary path beside a file, which replaces the file when the block ends without an error.
 
-    The temporary file has the suffix of the file, so that libraries that choose a format by it can write it. It is synced
-    before it is renamed, and its folder afterwards: after a crash the file holds the old content or the new.
+    The temporary file has the same suffix, because some libraries choose the format by it. It is synced before it is renamed,
+    and its folder afterwards: after a crash the file holds either the old or the new content.
 
     Args:
         path: The file. Its folder is made if it does not exist.
@@ -112,7 +112,7 @@ def atomic_write(path: Path, sync: bool = True) -> Iterator[Path]:
 
 
 def remove_parts(folder: Path, older: float = STALE) -> None:
-    """Remove the temporary files and folders of killed processes in a folder, last written to so many seconds ago or more."""
+    """Remove the temporary files and folders of killed processes in a folder, not written to for at least `older` seconds."""
     for part in folder.glob(".*.part*"):
         with suppress(OSError):  # another process may have just finished it
             if time.time() - max(path.stat().st_mtime for path in (part, *part.rglob("*"))) < older:
@@ -124,7 +124,7 @@ def remove_parts(folder: Path, older: float = STALE) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Write a folder's entries to the disk; where folders can't be opened, as on Windows, the system does it."""
+    """Flush a folder's entries to the disk; on Windows, where folders can't be opened, this is left to the system."""
     with suppress(OSError):
         number = os.open(folder, os.O_RDONLY)
         try:
@@ -143,13 +143,13 @@ ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
 def is_remote(root: str) -> bool:
-    """Whether a dataset's root is no folder of this machine: a URL, one of GDAL's names of such places, or an archive."""
+    """Whether a dataset's root is not a local folder: a URL, a path of GDAL's virtual file systems, or an archive."""
     in_archive = any(is_archive(part) for part in Path(root).parts) and not Path(root).expanduser().is_dir()
     return "://" in root or root.startswith("/vsi") or in_archive
 
 
 def is_archive(name: str) -> bool:
-    """Whether a file is an archive that is read as a folder, by its name."""
+    """Whether a file name is that of an archive that is read like a folder."""
     return name.lower().endswith(ARCHIVES)
 
 
@@ -157,13 +157,13 @@ LARGER = "set output=... to a larger disk, or free some space"
 
 
 def say_space(folder: Path, need: float, what: str, way_out: str = LARGER) -> None:
-    """Log the need of something and the free space of a disk, and refuse a disk that is too small.
+    """Log the bytes that something needs and the free space of its disk, and refuse a disk that is too small.
 
     Args:
-        folder: Where it is to lie; the folder may not be there yet.
-        need: Bytes; none, or NaN for an unknown number: nothing is said.
-        what: Their subject, such as ``3 scenes take``.
-        way_out: The remedy where they do not fit.
+        folder: The folder to write into; it may not exist yet.
+        need: The number of bytes; with 0, or NaN if it is not known, nothing is logged or refused.
+        what: The subject of the message, such as ``3 scenes take``.
+        way_out: The remedy if the bytes do not fit.
     """
     there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(there).free
@@ -185,12 +185,12 @@ def byte_text(count: float) -> str:
 
 
 def normal(text: str) -> str:
-    """Text with accents as parts of their letters (NFC), however a file system or a program writes them."""
+    """Text in Unicode normal form C, since file systems and programs differ in how they write accents."""
     return unicodedata.normalize("NFC", text)
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8 or UTF-16, with or without a byte order mark, or else as Windows writes western text (cp1252)."""
+    """Read a text file in UTF-8 or UTF-16, with or without a byte order mark, or else in cp1252."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -198,7 +198,7 @@ def read_text(path: Path) -> str:
     encodings, zeros = ["utf-8-sig", "cp1252"], [content[side::2].count(0) for side in (0, 1)]
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encodings = ["utf-16"]
-    elif any(zeros):  # which text has in UTF-16 alone, and there all on the same side of Latin letters
+    elif any(zeros):  # only UTF-16 has zeros, all in the same byte of Latin letters
         sure = not all(zeros) and max(zeros) >= len(content) / 20
         encodings = ["utf-16-be" if zeros[0] else "utf-16-le"] if sure else []
     for encoding in encodings:
@@ -208,7 +208,7 @@ def read_text(path: Path) -> str:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file. Numbers that are not finite become null, which JSON has; NumPy's values become plain ones."""
+    """Write a JSON file. Numbers that are not finite become null, and NumPy's values become plain ones."""
     write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -236,9 +236,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows, one at least, as CSV, a column for each of their keys.
+    """Write one or more rows as CSV, with a column per key.
 
-    Text that a spreadsheet would take for a formula is written after an apostrophe.
+    Text that a spreadsheet would read as a formula is prefixed with an apostrophe.
     """
     with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -266,17 +266,17 @@ def as_cell(value: Any) -> Any:
 
 @contextmanager
 def lock(path: Path, wait: bool = False) -> Iterator[None]:
-    """Hold a lock between processes while the block runs; the system releases it when the process is killed.
+    """Hold a lock between processes while the block runs; the system releases it if the process is killed.
 
-    The lock's file stays there. With `wait` a process that holds it is waited for.
+    The lock file is not removed. With `wait`, the call blocks until other processes have released the lock.
 
     Raises:
-        LockedError: If another process holds it, and is not waited for.
+        LockedError: If another process holds the lock, unless `wait`.
         UnwritableError: If the file can't be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(path, is_singleton=True)  # one object per process: it may be taken twice
+        held = FileLock(path, is_singleton=True)  # one object per process, so that a process may lock twice
         held.acquire(timeout=-1 if wait else 0)
     except Timeout:
         raise LockedError(f"{path} is held by another process") from None

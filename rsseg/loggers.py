@@ -20,10 +20,9 @@ log = logging.getLogger(__name__)
 
 
 class MetricsFile(Logger):
-    """A CSV file with a row for each time that something is logged; a run that goes on keeps the rows that it had by then.
+    """A CSV file with a row per call of `log_metrics`; a resumed run keeps the rows up to its `step`.
 
-    A row's step is the number of optimiser steps that were done when it was logged, as in checkpoints, records and pictures.
-    `step` is the last one whose rows are kept.
+    The step of a row is the number of optimiser steps done when it was logged, as in checkpoints, records and pictures.
     """
 
     name, version = "metrics", ""
@@ -61,16 +60,16 @@ class MetricsFile(Logger):
             writer.writerows(self.rows)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: config.yaml has them."""
+        """Do nothing: ``config.yaml`` holds the hyperparameters."""
 
     @property
     def numbers(self) -> list[dict[str, float]]:
-        """The rows: the step, from 1, and the numbers that were logged there."""
+        """The rows as numbers by column; the step counts from 1."""
         return [{key: float(cell) for key, cell in row.items()} for row in self.rows]
 
 
 def steps_done(step: int | None) -> int | None:
-    """The optimiser steps that were done once that of a number from 0 was, as Lightning counts them for loggers."""
+    """The number of optimiser steps done after the step with this index, which Lightning passes to loggers, counted from 0."""
     return None if step is None else step + 1
 
 
@@ -90,17 +89,17 @@ def earlier_rows(path: Path, step: int) -> list[dict[str, str]]:
 
 
 class TrackioLogger(Logger):
-    """Trackio, which has no logger for Lightning: a run in a SQLite database on this machine.
+    """A Lightning logger for Trackio, which writes runs into a SQLite database on this machine.
 
-    Trackio reads the database's folder from the environment when it is imported: all runs of a process share the first one's.
+    Trackio reads the database's folder from the environment on import, so all runs of a process use the folder of the first.
 
     Args:
         project: The project's name.
-        folder: The database's folder, unless the environment has a TRACKIO_DIR.
-        save_dir: The run folder, which names the run; a run that goes on adds to its log.
+        folder: The folder of the database, unless the environment sets TRACKIO_DIR.
+        save_dir: The run folder, which names the run; a resumed run appends to its log.
 
     Attributes:
-        experiment: Trackio's own run.
+        experiment: Trackio's run object.
     """
 
     name, version = "trackio", ""
@@ -123,7 +122,7 @@ class TrackioLogger(Logger):
 
 
 class SideLogger(Logger):
-    """Passes everything on to a logger, made on first use, until that fails; then says so once and goes on without it."""
+    """Passes all calls on to a logger that is made on first use; if that fails, warns once and drops later calls."""
 
     version = ""
 
@@ -134,15 +133,15 @@ class SideLogger(Logger):
         self._failed = False
 
     def _try(self, action: Callable[[Logger], Any]) -> None:
-        if self._failed or getattr(rank_zero_only, "rank", None):  # the main process alone logs
+        if self._failed or getattr(rank_zero_only, "rank", None):  # only the main process logs
             return
         try:
             if self.inner is None:
                 self.inner = self._make()
             action(self.inner)
         except InputError:
-            raise  # a wrong argument, not a server that is away
-        except Exception as error:  # whatever a client raises that does not reach its server
+            raise  # a wrong argument, not an unreachable server
+        except Exception as error:  # clients raise anything if they can't reach their server
             self._failed = True
             reason = first_line(error)
             log.warning(
@@ -176,11 +175,11 @@ class SideLogger(Logger):
         self._try(lambda inner: _tabulate(inner, name, rows, step))
 
     def finalize(self, status: str) -> None:
-        """Let the inner logger note how the run ended."""
+        """Pass the final status of the run on."""
         self._try(lambda inner: inner.finalize(status))
 
     def close(self) -> None:
-        """Let the inner logger write its buffers and end: the next run of a sweep gets one of its own."""
+        """Flush and close the inner logger: the next run of a sweep makes its own."""
         if self.inner is not None:
             self._try(_close)
 
@@ -224,7 +223,7 @@ def _close(logger: Logger) -> None:
 
 
 def side_loggers(trainer: Any) -> list[SideLogger]:
-    """The loggers of a trainer beside metrics.csv; none in a process that does not write."""
+    """The loggers of a trainer besides ``metrics.csv``; empty in a process that does not write."""
     return [logger for logger in trainer.loggers if isinstance(logger, SideLogger)] if trainer.is_global_zero else []
 
 

@@ -25,7 +25,7 @@ from rsseg.task import Task
 
 
 def logged_names(tasks: Mapping[str, Task], terms: Mapping[str, Sequence[str]]) -> list[str]:
-    """The names that a callback can monitor: all values that a run logs at every validation."""
+    """The names that a callback can monitor, of all values that a run logs at every validation."""
     found = ["val/loss"]
     for name, task in tasks.items():
         values = [*metrics(task), *(f"loss/{term}{kind}" for term in terms.get(name, ()) for kind in ("", ".weighted"))]
@@ -51,12 +51,12 @@ class SegmentationModule(L.LightningModule):
         losses: Mapping[str, Composite],  # the composition of each head
         tasks: Mapping[str, Task],  # each head's task
         mean: Sequence[float],  # per band, subtracted from stored pixels
-        std: Sequence[float],  # per band, the divisor then
+        std: Sequence[float],  # per band, the divisor after that
         scenes: int,  # the number of scenes that are scored
-        steps: int = 0,  # optimiser steps, which weights of terms may depend on in training; 0: all have the full weights
-        balancing: Balancing | None = None,  # puts losses together in training; None: their sum, as in validation
-        between: str = "heads",  # the parts that it balances, ``heads`` or ``terms``
-        seed: int = 0,  # that of the run; dropout at step s is a function of (seed, s)
+        steps: int = 0,  # the run's optimiser steps, for scheduled weights of terms; 0: all have their full weights
+        balancing: Balancing | None = None,  # combines losses in training; None: their sum, as in validation
+        between: str = "heads",  # the parts that `balancing` balances, ``heads`` or ``terms``
+        seed: int = 0,  # the run's seed; dropout at step s is a function of (seed, s)
         augmentations: Sequence[Augmentation] = (),  # applied in turn to normalised training batches
         optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,  # makes it from the parameters
         scheduler: Callable[..., Any] | None = None,  # makes it from the optimizer; stepped every step
@@ -76,7 +76,7 @@ class SegmentationModule(L.LightningModule):
         self.steps, self.seed = steps, seed
         self.lr: float | None = None  # Lightning's LearningRateFinder leaves its result here
         self.terms: dict[str, Tensor] = {}  # the losses of the last training batch, by their names in the log
-        self.gradient_norm: Tensor | None = None  # of the step that is about to be taken, if a callback has taken it
+        self.gradient_norm: Tensor | None = None  # of the coming step, if a callback has computed it
         self.augmentations, self._optimizer, self._scheduler = list(augmentations), optimizer, scheduler
         self.without = {name: tuple((without or {}).get(name, ())) for name in tasks}
         self.weights = {name: (weights or {}).get(name, 1.0) for name in tasks}
@@ -85,18 +85,18 @@ class SegmentationModule(L.LightningModule):
         self.value_by(np.ones(scenes, dtype=bool))
 
     def value_by(self, first: NDArray[np.bool_], panels: Mapping[str, Mapping[str, Term]] | None = None) -> None:
-        """Value the losses of validations, and by head those of a panel, on the first half of the scenes and the others."""
+        """Compute validation losses, and by head those of a panel, on the `first` half of the scenes and on the others."""
         self.split_losses = {
             name: SplitLosses(cast(Composite, loss), self.tasks[name], first, (panels or {}).get(name))
             for name, loss in self.losses.items()
         }
 
     def normalise(self, image: Tensor) -> Tensor:
-        """Stored pixels ``[B, C, H, W]`` as the network takes them, see `normalise`."""
+        """Normalise stored pixels ``[B, C, H, W]`` for the network."""
         return normalise(image, self.mean, self.std)
 
     def standardised(self, layers: Layers) -> Layers:
-        """Layers as losses see them: real values are standardised."""
+        """Layers for losses, with real values standardised."""
         by_target = {task.target: task for task in self.tasks.values()}
         return layers | {name: task.standardise(layers[name]) for name, task in by_target.items()}
 
@@ -105,7 +105,7 @@ class SegmentationModule(L.LightningModule):
         return self.network(image)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move a batch, all but the window numbers: they seed generators on the CPU."""
+        """Move a batch except the window numbers, which seed generators on the CPU."""
         numbers = batch["k"]
         moved: Batch = super().transfer_batch_to_device({**batch, "k": None}, device, dataloader_idx)
         moved["k"] = numbers
@@ -126,7 +126,7 @@ class SegmentationModule(L.LightningModule):
         return self(self.normalise(pixels))
 
     def _loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a training batch, from the network's outputs in training, and all losses by their names in the log."""
+        """The loss of a training batch, from the network's training outputs, and all losses by their names in the log."""
         done = self.global_step / self.steps if self.steps else 1.0
         layers = layers_of(batch)
         losses: dict[str, CompositeValue] = {
@@ -135,7 +135,7 @@ class SegmentationModule(L.LightningModule):
         }  # 0 for a head whose target is known nowhere in the batch
         shared = cast(Tensor, self.network.shared_weight) if self.balancing.at_shared_layer else None
         total: Tensor = self.balancing(*weighed_parts(losses, self.between, self.weights), shared)
-        beside = self._beside(outputs, batch, done)  # with the factors of this batch
+        beside = self._beside(outputs, batch, done)  # computed with the factors of this batch
         for (head, part), loss in beside.items():
             total = total + self.weights[head] * (self.classifier if part == "classifier" else 1) * loss
         named = {log_name("train", head, f"loss/{part}", self.tasks): loss for (head, part), loss in beside.items()}
@@ -163,16 +163,16 @@ class SegmentationModule(L.LightningModule):
         return found
 
     def on_train_start(self) -> None:
-        """Keep the factors between the rates of groups of parameters where `LearningRateFinder` has set all to one."""
+        """Restore the ratios between the rates of parameter groups after `LearningRateFinder` has set all to one rate."""
         if self.lr is not None:
             for group in self.trainer.optimizers[0].param_groups:
                 group["lr"] = self.lr * group.get("lr_scale", 1.0)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed dropout by the batch and the process, so that a resumed run goes on as it would have."""
+        """Seed dropout by batch and process, so that a resumed run draws what an uninterrupted one would."""
         number = self.global_step * self.trainer.accumulate_grad_batches + batch_idx % self.trainer.accumulate_grad_batches
         draw = np.random.SeedSequence([self.seed, number, self.trainer.global_rank])
-        torch.manual_seed(int(draw.generate_state(1)[0]))  # on a CPU only the low 32 bits of a seed count
+        torch.manual_seed(int(draw.generate_state(1)[0]))  # the CPU generator only uses the low 32 bits of a seed
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch; every term is logged."""
@@ -191,7 +191,7 @@ class SegmentationModule(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as Lightning does, by the norm that is known if it is."""
+        """Clip as Lightning does, using the gradient's norm if a callback has computed it."""
         norm, self.gradient_norm = self.gradient_norm, None
         if norm is None or not gradient_clip_val or gradient_clip_algorithm not in (None, "norm"):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
@@ -200,12 +200,12 @@ class SegmentationModule(L.LightningModule):
         torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the losses of an earlier round."""
+        """Reset the losses of the last validation."""
         for losses in self.split_losses.values():
             losses.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Count a batch: scores know nothing of weights, losses do. Callbacks get the logits by head."""
+        """Update scores, which ignore pixel weights, and losses, which use them. Callbacks get the logits by head."""
         logits, layers = self(batch["image"]), layers_of(batch)
         for name, task in self.tasks.items():
             sums, target = cast(Metric, self.scene_sums[name]), layers[task.target]
@@ -224,7 +224,7 @@ class SegmentationModule(L.LightningModule):
             values |= {log_name("val", name, key, self.tasks): value for key, value in result.logged(monitored).items()}
         self.log_dict(values)
         head, first = next(iter(self.tasks.items()))
-        # before the checkpoint is written: Lightning steps after it, and a resumed run misses that
+        # Step before the checkpoint is written: Lightning would step after it, and a resumed run would miss that step.
         for schedule in self.trainer.lr_scheduler_configs if self.trainer.state.fn == "fit" else ():
             if isinstance(schedule.scheduler, ReduceLROnPlateau):
                 schedule.scheduler.step(self.scores[head].means()[first.score])

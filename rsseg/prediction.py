@@ -1,4 +1,4 @@
-"""Scenes mapped with one trained run or several, as ``rsseg predict`` does."""
+"""Maps of scenes from one or several trained runs, as ``rsseg predict`` makes them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from rsseg.version import __version__
 log = logging.getLogger(__name__)
 
 MAPS, OBJECTS = (".tif", ".tiff"), (".gpkg",)
-"""The endings of the files that are written; other names are those of folders."""
+"""The suffixes of files to write; a name without one of them is that of a folder."""
 
 
 def predict(
@@ -60,12 +60,12 @@ def predict(
     Args:
         runs: Run folders, exported folders, or folders of runs.
         scene: The scenes, see `find_scenes`.
-        out: The file to write, or of several scenes a folder; None: ``maps`` in the folder of the first run.
-        options: How.
+        out: The file to write, or for several scenes a folder; None: ``maps`` in the folder of the first run.
+        options: The settings of maps; None: the defaults.
         trust: Packages whose classes the runs' configs may name.
 
     Returns:
-        The files of the first head's labels, of all scenes that have one now.
+        The files of the first head's labels, of all scenes that are mapped now.
 
     Raises:
         InputError: If runs or options can't be used, or a scene could not be mapped.
@@ -104,7 +104,7 @@ def predict(
 
 
 def load_models(runs: Sequence[Path], trust: Sequence[str]) -> list[TrainedModel]:
-    """The networks of run folders, exported folders, and of all runs in other folders."""
+    """The networks of run folders and exported folders, and of all runs in other folders."""
     models = []
     for place in dict.fromkeys(place.resolve() if place.is_dir() else place for place in runs):
         if (place / ABOUT).is_file():
@@ -116,28 +116,28 @@ def load_models(runs: Sequence[Path], trust: Sequence[str]) -> list[TrainedModel
 
 @dataclass(frozen=True)
 class Product:
-    """A file that is made of a head of each scene."""
+    """A kind of file that is made for a head from each scene."""
 
     head: str
     kind: str  # one of `KINDS`
-    ending: str  # of the file's name, behind that of the scene
-    bands: Bands | None  # of a map; None: objects are written
-    areas: bool  # whether a map's areas are written beside it, as polygons
+    ending: str  # the end of the file's name, after the scene's name
+    bands: Bands | None  # the bands of a map; None: objects are written
+    areas: bool  # whether polygons of the map's areas are also written
 
     def files(self, path: Path) -> list[Path]:
-        """The files that have to be there, by the first of them."""
+        """The files of this product, from the path of the first one."""
         return [path, path.with_name(f"{path.stem}-polygons.gpkg")] if self.areas else [path]
 
 
 class Mapper:
-    """Maps scenes with the mean of some networks, one scene after the other.
+    """Maps scenes one after the other, with the mean prediction of networks.
 
     Attributes:
         spec: The description of the first network.
-        products: The files that are made of each scene.
-        windows: How scenes are cut.
-        forward: The ensemble on its device, in its precision.
-        device: Where that is.
+        products: The kinds of files that are made from each scene.
+        windows: The division of scenes into windows.
+        forward: The ensemble's `forward` on its device, in its precision.
+        device: The device of the ensemble.
 
     Raises:
         InputError: If the options are wrong.
@@ -161,7 +161,7 @@ class Mapper:
         self.device = fabric.device
 
     def _products(self) -> list[Product]:
-        """The files that are made of each scene: of every head the kinds that it has."""
+        """The kinds of files that are made from each scene: for every head those that its task has."""
         options, heads, products = self.options, self.spec.heads, list[Product]()
         for name in [known_head(options.head, heads)] if options.head else heads:
             head = heads[name]
@@ -179,7 +179,7 @@ class Mapper:
         return products
 
     def out_in(self, folder: Path, scene: Scene) -> Path:
-        """The path of a scene's first file: the scene's name, after that of its folder where another scene has the name."""
+        """The path of a scene's first file, named by the scene, with its folder in front if another scene has the same name."""
         image, files = scene.image, _files_of(scene)
         stems = chain([image.stem], (f"{image.parent.name}-{image.stem}{f'-{n}' * (n > 1)}" for n in count(1)))
         paths = (folder / f"{stem}{self.products[0].ending}" for stem in stems)
@@ -189,8 +189,8 @@ class Mapper:
         """Write the files of a scene, the first of which goes to `out`; the progress bar has this title.
 
         Raises:
-            LockedError: If another process is at it.
-            InputError: If the scene can't be used, or a file not be written.
+            LockedError: If another process is mapping the scene.
+            InputError: If the scene can't be used, or a file can't be written.
         """
         first, *others = self.products
         suffixes = MAPS if first.bands else OBJECTS
@@ -214,14 +214,14 @@ class Mapper:
         return out
 
     def _tags(self, scene: Scene) -> dict[str, str]:
-        """The tags of a map, which say how it was made."""
+        """The tags of a map, which hold the settings that made it."""
         how: dict[str, Any] = {"runs": [spec.name for spec in self.ensemble.specs], "scene": _files_of(scene)}
         how |= vars(self.options) | self.windows._asdict()
         return {"TIFFTAG_SOFTWARE": f"rsseg {__version__}", "RSSEG": json.dumps(how, ensure_ascii=False)}
 
     @contextmanager
     def _open(self, product: Product, path: Path, reader: SceneReader, tags: Mapping[str, str]) -> Iterator[Output]:
-        """A product to give rows to; its files are there when the block ends."""
+        """A product to write rows into; its files exist when the block ends."""
         task, image = self.spec.heads[product.head].task, reader.scene.image
         if product.bands is None:
             assert isinstance(task, Centres)
@@ -253,7 +253,7 @@ class Mapper:
 
 
 def _check(options: MapOptions) -> None:
-    """Refuse options that can't be."""
+    """Refuse invalid options."""
     check_number("min_area", options.min_area)
     check_number("simplify", options.simplify)
     check_choice("threshold", options.threshold, ("fixed", "tuned"))
@@ -267,14 +267,14 @@ def _check(options: MapOptions) -> None:
 
 
 def _files_of(scene: Scene) -> str:
-    """The files of a scene, as the tags of its maps name them."""
+    """The absolute paths of a scene's files, separated by commas, for the tags of its maps."""
     return ",".join(str(image.absolute()) for image in scene.images)
 
 
 def _is_made(files: Sequence[Path], asked: Mapping[str, Any], overwrite: bool) -> bool:
-    """Whether the files of a scene are there and stay; refused if one is not rsseg's, or is to stay and of another scene.
+    """Whether the files of a scene exist and are kept; an `InputError` if one is not rsseg's, or is kept for another scene.
 
-    The message names the settings in `asked` that differ from those that made them.
+    A log line names the settings in `asked` that differ from those that made the files.
     """
     made = {path: made_by(path) for path in files if path.exists()}
     for path, how in made.items():
@@ -292,7 +292,7 @@ def _is_made(files: Sequence[Path], asked: Mapping[str, Any], overwrite: bool) -
 
 @contextmanager
 def _claimed(path: Path) -> Iterator[None]:
-    """A lock: while it is held, no other process maps the scene of this file. A folder that stays empty goes."""
+    """Lock a file, so that no other process maps its scene; a folder that stays empty is removed."""
     held = path.with_name(f".{path.name}.lock")
     with lock(held):
         try:
@@ -305,12 +305,12 @@ def _claimed(path: Path) -> Iterator[None]:
 
 @contextmanager
 def start_others(processes: int, device: str) -> Iterator[None]:
-    """Run this process's command in further processes until the block ends and they do; they share the scenes by locks.
+    """Run this process's command in further processes during the block, and wait for them; locks divide the scenes among them.
 
-    On a device that is a GPU process i sees the i-th of this process's GPUs alone, this one the first.
+    On GPUs, process i sees only the i-th of this process's GPUs; this process uses the first.
 
     Raises:
-        InputError: If one of them fails, or there are fewer GPUs.
+        InputError: If one of the processes fails, or there are fewer GPUs than processes.
     """
     if processes < 1:
         raise InputError(f"devices={processes}: 1 or more is expected")

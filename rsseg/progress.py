@@ -1,4 +1,4 @@
-"""One progress bar, and one line with an estimate where no terminal shows a bar."""
+"""Progress bars on a terminal, or else lines with an estimate of the remaining time."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ log = logging.getLogger(__name__)
 
 
 def shows_bars() -> bool:
-    """Whether output goes to a terminal that this run has for itself.
+    """Whether output goes to a terminal that no other run uses.
 
-    Bars of several runs at once, as the joblib launcher makes them, would overwrite each other.
+    Bars of runs at the same time, as with the joblib launcher, would overwrite each other.
     """
     alone = not HydraConfig.initialized() or HydraConfig.get().launcher._target_.endswith(".BasicLauncher")
     return alone and sys.stdout.isatty()
 
 
 def time_left(done: int, total: int, seconds: float) -> str:
-    """The progress of a loop and its remaining time, from steps `done` and `seconds` gone since the clock was started.
+    """The elapsed and the estimated remaining time of a loop, after `done` of `total` steps in `seconds`.
 
     Example:
         >>> time_left(10, 40, 20.0)
@@ -41,7 +41,7 @@ def time_left(done: int, total: int, seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in a unit that people read.
+    """Seconds as text in a readable unit.
 
     Example:
         >>> duration(0.034), duration(7.25), duration(99), duration(753), duration(2.5 * 3600)
@@ -56,7 +56,7 @@ def duration(seconds: float) -> str:
 
 
 class Lines:
-    """When to print the next line of progress: after `FIRST_LINE` seconds, then every `NEXT_LINE`."""
+    """A timer for lines of progress: the first is due after `FIRST_LINE` seconds, the others every `NEXT_LINE`."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()
@@ -64,11 +64,11 @@ class Lines:
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """The seconds since the start."""
         return time.monotonic() - self.began
 
     def due(self) -> bool:
-        """Whether a line is due now; asked again, the next one."""
+        """Whether a line is due; if so, the time of the next line is set."""
         now = time.monotonic()
         if now < self._next:
             return False
@@ -80,8 +80,8 @@ class Lines:
 def progress(items: Sequence[Item], title: str) -> Iterator[Iterator[Item]]:
     """Go through items under a bar, which disappears at the end; without a terminal, log a line now and then.
 
-    `rich.progress.track` leaves its thread running when its loop fails; the garbage collector, joining it in the middle of
-    a later bar, then waits for ever.
+    `rich.progress.track` is not used: it leaves its thread running when its loop fails, and the garbage collector may then hang
+    when it joins the thread during a later bar.
 
     Example:
         >>> with progress([1, 2], "adding") as steps:

@@ -9,14 +9,14 @@ import warnings
 def quiet() -> None:
     """Silence messages that libraries print at every start and that no user can act on.
 
-    Lightning sets up its loggers when it is imported: who imports it calls this afterwards.
+    Lightning sets up its loggers on import, so call this after importing it.
     """
-    logging.raiseExceptions = False  # a full disk is told once, by the file that can't be written, not by each line of the log
+    logging.raiseExceptions = False  # a full disk is reported once, by the file that can't be written
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch").propagate = False  # it has a handler of its own
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # its errors come as exceptions too
-    logging.getLogger("pyogrio").setLevel(logging.WARNING)  # it counts the features of every file that it writes
+    logging.getLogger("pyogrio").setLevel(logging.WARNING)  # it logs the number of features of every file
     for message in (
         ".*dataloader is not resumable.*",
         ".*smaller than the logging interval.*",
@@ -25,7 +25,7 @@ def quiet() -> None:
         ".*LeafSpec.*",
         ".*isinstance.treespec.*",
         ".*module.s. in eval mode.*",  # frozen parts
-        ".*srun.*",  # beside a cluster's programs, outside of a job
+        ".*srun.*",  # srun exists, but this is not a job
         ".*sync_dist=True.*",  # logged values are the same in all processes already
     ):
         warnings.filterwarnings("ignore", message)

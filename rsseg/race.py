@@ -1,8 +1,8 @@
-"""A race: a sweep seed by seed, in which rows that are surely behind are not trained on further seeds.
+"""A race: a sweep that trains seed by seed, and drops rows that are surely behind another row.
 
-After three seeds and after each one more all pairs of the rows that are still in are compared. A row is dropped where its
-difference to another one is surely below 0. The looks share one error rate, `ALPHA`, by a spending function. In simulated races
-of equally good rows 0 to 7 % drop any of them.
+After `FIRST_LOOK` seeds, and after each further seed, all pairs of the remaining rows are compared. A row is dropped if its
+difference to another row is surely below 0. The looks share one error rate, `ALPHA`, by a spending function. In simulations
+with equally good rows, 0 to 7 % of races drop a row.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ from rsseg.files import read_json, write_json
 FILE = "race.json"
 
 ALPHA = 0.05
-"""The share of all races between equally good rows that may drop one."""
+"""The share of races between equally good rows that may drop a row."""
 
 FIRST_LOOK = 3
-"""Seeds before the first look: with two, a spread is hardly known."""
+"""The number of seeds before the first look; two say too little about the variance."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class RaceOptions:
-    """The words of a race beside those of rsseg train."""
+    """The settings of a race that rsseg train does not have."""
 
     race: bool = True
     equal_within: float = EQUAL
@@ -58,12 +58,12 @@ class RaceOptions:
 class Decision(NamedTuple):
     """The outcome of a look."""
 
-    behind: dict[int, int]  # by row that is dropped, the row that it is most surely behind
-    equal: bool  # whether all that are left are practically equal
+    behind: dict[int, int]  # the dropped rows, and for each the row that is most surely ahead of it
+    equal: bool  # whether all remaining rows are practically equal
 
 
 def spent(share: float, alpha: float = ALPHA) -> float:
-    """The error rate that may be spent until a share of all seeds is there: Lan and DeMets 1983, after O'Brien and Fleming.
+    """The error rate to spend until this share of all seeds is trained (Lan and DeMets 1983, after O'Brien and Fleming).
 
     Example:
         >>> [round(spent(share), 4) for share in (0.3, 0.6, 1.0)]
@@ -75,8 +75,8 @@ def spent(share: float, alpha: float = ALPHA) -> float:
 def decide(leads: Callable[[float], Interval], alpha: float, equal_within: float) -> Decision:
     """The decision at a look, which may spend an error rate of `alpha`.
 
-    How much better each row is than each other is told in intervals ``[L, L]`` that hold together with a confidence. That the
-    rest is equal is told at `ALPHA`: to end a race early by mistake costs seeds, and drops none.
+    `leads` gives simultaneous intervals ``[L, L]`` of the leads of rows over columns at a confidence level. Whether the rest is
+    equal is decided at level `ALPHA`, because a race that ends too early lacks seeds, but drops no row.
     """
     sure, usual = leads(1 - alpha), leads(1 - ALPHA)
     behind = {int(row): int(sure.low[:, row].argmax()) for row in np.flatnonzero((sure.low > 0).any(0))}
@@ -86,19 +86,19 @@ def decide(leads: Callable[[float], Interval], alpha: float, equal_within: float
 
 
 class Race:
-    """A sweep that is raced.
+    """A race.
 
-    `rows` give, by name, the values of the keys that are varied beside the seed, as words of the command line.
+    `rows` hold, by name, the values of the varied keys other than the seed, as on the command line.
     """
 
     def __init__(
         self,
-        folder: Path,  # the sweep's
-        words: Sequence[str],  # of rsseg train that all runs share beside the folder
+        folder: Path,  # the folder of the sweep
+        words: Sequence[str],  # the words of rsseg train that all runs share, except the folder
         rows: Mapping[str, Mapping[str, str]],
-        seeds: Sequence[int],  # all of them
-        metric: str = "",  # ranks the rows; empty: `Task.score`
-        equal_within: float = EQUAL,  # a difference of no practical use
+        seeds: Sequence[int],  # the seeds of the full race
+        metric: str = "",  # the metric that ranks the rows; empty: `Task.score`
+        equal_within: float = EQUAL,  # rows whose scores differ by at most this are practically equal
     ) -> None:
         if len(seeds) <= FIRST_LOOK:
             raise InputError(f"a race looks after {FIRST_LOOK} seeds: give more, as in seed=1,2,3,4,5,6,7,8")
@@ -110,7 +110,7 @@ class Race:
         self.equal_within = equal_within
 
     def run(self) -> None:
-        """Race, and write ``race.json`` after each look; runs of an earlier call are not raced again."""
+        """Run the race, and write ``race.json`` after each look; looks of an earlier call are not repeated."""
         looks, left = self.begun(), list(self.rows)
         for count, seed in enumerate(self.seeds, start=1):
             if count > len(looks):
@@ -127,20 +127,20 @@ class Race:
         log.info("Compare them: %s runs='%s'", invocation("compare"), self.folder)
 
     def train(self, names: Sequence[str], seed: int) -> None:
-        """Train some rows on a seed, as sweeps with their launcher, where they are not finished."""
+        """Train those of the rows that are not finished on a seed, as sweeps with the chosen launcher."""
         if self.finished(names, seed) < len(names):
             for words in self.sweeps(names, seed):
                 log.info("Race: %s %s", invocation("train"), shlex.join(words))
-                subprocess.run([*ENTRY, "train", *words], check=False)  # it fails where a run has diverged, too
+                subprocess.run([*ENTRY, "train", *words], check=False)  # it also fails if a run has diverged
         if lacking := len(names) - self.finished(names, seed):
             raise InputError(f"{lacking} of {len(names)} runs of seed {seed} did not finish; the same command goes on")
 
     def finished(self, names: Sequence[str], seed: int) -> int:
-        """The number of finished runs of some rows and a seed."""
+        """The number of finished runs of the given rows with a seed."""
         return sum(RunFolder(folder).finished for folder in self.runs(names, [seed]))
 
     def sweeps(self, names: Sequence[str], seed: int) -> list[list[str]]:
-        """The words of the sweeps that train some rows on a seed: one for all rows that differ in the last key alone."""
+        """The words of the sweeps that train the rows on a seed: one sweep for all rows that differ only in the last key."""
         *others, last = self.keys
         together: dict[tuple[str, ...], list[str]] = {}
         for name in names:
@@ -152,7 +152,7 @@ class Race:
         ]
 
     def look(self, names: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
-        """Compare the rows that are in: which failed, which are surely behind and by how much, whether the rest is equal."""
+        """Compare the given rows: which failed, which are surely behind and by how much, and whether the rest is equal."""
         runs = self.runs(names, seeds)
         found = gather(list(runs), allow_different=True)
         failed = {name for folder, name in runs.items() if found.plan.labels[folder] in found.failed}
@@ -174,12 +174,12 @@ class Race:
         return told | {"level": alpha, "scores": means, "dropped": dropped, "equal": decision.equal}
 
     def identity(self) -> dict[str, Any]:
-        """The facts in which two races have to agree to be one."""
+        """The facts that have to be equal for another call to continue this race."""
         varied = {"varied": ", ".join(self.keys), "values": list(self.rows), "seeds": self.seeds}
         return varied | {"equal_within": self.equal_within, "alpha": ALPHA}
 
     def begun(self) -> list[dict[str, Any]]:
-        """The looks of this race that were taken before it was stopped; refused if the folder holds another race."""
+        """The looks of an earlier call of this race; an `InputError` if the folder holds another race."""
         path = self.folder / FILE
         content = read_json(path) if path.is_file() else {}
         other = [key for key, value in self.identity().items() if content and content.get(key) != value]
@@ -190,7 +190,7 @@ class Race:
         return list(content.get("looks", []))
 
     def runs(self, names: Sequence[str], seeds: Sequence[int]) -> dict[Path, str]:
-        """The folders of the runs of some rows and seeds, with the name of each run's row."""
+        """The run folders of the given rows and seeds, with the name of each run's row."""
         plan, parser = read_plan(self.folder), OverridesParser.create()
         row_of = {}
         for name in names:
@@ -205,13 +205,13 @@ class Race:
 
 
 def race(words: Sequence[str]) -> None:
-    """Race a sweep, and write ``race.json`` into its folder. The same call goes on with one that was stopped.
+    """Race a sweep, and write ``race.json`` into its folder. The same call continues a race that was stopped.
 
     Args:
         words: The command line of rsseg train, with race=true and perhaps equal_within=0.01.
 
     Raises:
-        InputError: For settings that can't be raced, and where a run fails.
+        InputError: If the settings can't be raced, or a run fails.
     """
     flags = get_args_parser().parse_args(list(words))
     own = dict(word.split("=", 1) for word in flags.overrides if word.startswith(("race=", "equal_within=")))

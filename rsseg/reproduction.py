@@ -1,4 +1,4 @@
-"""Reproduction: a run is trained again from its own record, and its results are compared."""
+"""Reproduction: a run is trained again from its record, and the results of both runs are compared."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def reproduce(folder: Path, out: Path | None = None, trust: Sequence[str] = ()) 
 
     Args:
         folder: The run folder.
-        out: Where it is trained again; None: beside it, ``<name>-again``.
+        out: The folder of the new run; None: ``<name>-again`` beside the run folder.
         trust: Packages whose classes the run's config may name.
 
     Returns:
-        Whether weights and scores are identical, or the scores differ by no more than those of other seeds.
+        Whether weights and scores are identical, or the scores differ by no more than between seeds.
 
     Raises:
-        InputError: If the run is not finished, `out` holds another run, or its data can't be used any more.
+        InputError: If the run is not finished, `out` holds another run, or the run's data can't be used any more.
     """
     folder = folder.resolve()
     before, after = RunFolder(folder), RunFolder((out or folder.with_name(f"{folder.name}-again")).resolve())
@@ -77,7 +77,7 @@ def reproduce(folder: Path, out: Path | None = None, trust: Sequence[str] = ()) 
 
 
 def _scores(summary: Mapping[str, Any]) -> dict[str, float]:
-    """The scores of a summary that are known, of all heads, without times and steps."""
+    """The known scores of all heads in a summary, without times and steps."""
     return {name: x for name, x in flat(summary).items() if isinstance(x, float) and not math.isnan(x) and name != "seconds"}
 
 
@@ -106,7 +106,7 @@ def same_weights(before: RunFolder, after: RunFolder) -> bool:
 
 
 def seed_noise(run: RunFolder) -> dict[str, float]:
-    """The standard deviation of each score over the runs beside a run that differ in the seed alone, where two have it."""
+    """The standard deviation of each score over the runs beside a run that differ only in the seed, if at least two have it."""
     config, found = run.config(), dict[str, list[float]]()
     for other in map(RunFolder, find_runs([run.path.parent])):
         if other.finished and set(other.differences(config)) == {"seed"}:

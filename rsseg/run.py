@@ -51,24 +51,24 @@ def train(
     loss: str = "",
     of_heads: Mapping[str, str] | None = None,
 ) -> float:
-    """Train one model, or go on with a run that was begun, or give the score of a finished one.
+    """Train one model; a run that was begun is resumed, and a finished one is not trained again.
 
     Args:
         config: The composed config.
         folder: The run folder.
         overrides: The command line's overrides, for the record.
         loss: The name of the chosen loss, for the record.
-        of_heads: By head, the name of the loss that was chosen for it alone, for the record.
+        of_heads: By head, the name of the loss that was chosen for this head only, for the record.
 
     Returns:
-        The first head's best validation IoU; of a regression the RMSE, with a minus, so that more is better.
+        The first head's best validation IoU; for a regression the negated RMSE, so that more is better.
 
     Raises:
-        InputError: For anything in config or data that can't be used.
+        InputError: If the config or the data can't be used.
     """
     quiet()
     if not is_main():
-        logging.getLogger("rsseg").setLevel(logging.ERROR)  # the main process says it
+        logging.getLogger("rsseg").setLevel(logging.ERROR)  # the main process logs it
     run = RunFolder(Path(config.resume) if config.resume else folder)
     if config.resume and not run.begun:
         raise InputError(f"resume={run}: there is no run in that folder (no config.yaml)")
@@ -106,7 +106,7 @@ def _train(config: Any, run: RunFolder, chosen: Chosen, interrupts: Interrupts) 
     with in_one_line(run.path, setup.batch_size, setup.window, f"then go on with {run.resume_word}"):
         with closing(Loop(setup, run, module, data, step, interrupts)) as loop:
             loop.fit(last)
-            if not is_main():  # a process that another program started: the first one writes
+            if not is_main():  # started by another program: only the first process writes
                 return setup.task.quality(module.scores[setup.head].means())
             result = score_best(setup, run, module, data.stores["val"], loop.recorder, loop.trainer.global_step)
             loop.write_scores(result)

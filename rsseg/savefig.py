@@ -16,7 +16,7 @@ from rsseg.files import atomic_write
 
 @contextmanager
 def plain_text(figure: Figure) -> Iterator[None]:
-    """Let a figure show every text as it is while it is drawn: names of classes may hold a $, which would begin a formula."""
+    """Draw all texts of a figure literally: a $ in a class name would begin a formula."""
     for text in figure.findobj(Text):
         text.set_parse_math(False)
     with mpl.rc_context({"text.parse_math": False}):  # for the ticks that drawing adds

@@ -28,32 +28,32 @@ from rsseg.run import train
 from rsseg.task import Task
 from rsseg.training.divergence import DivergedError
 
-DIVERGED = "diverged"  # under this name a trial says at which step its run has diverged
-FINALS = 8  # the seeds on which the best trials of a search are raced, those after the search's own
+DIVERGED = "diverged"  # the attribute of a trial that holds the step at which its run diverged
+FINALS = 8  # the number of seeds, after the search's own, on which the best trials are raced
 
 log = logging.getLogger(__name__)
 
 
 def search(wanted: Search, processes: int, finalists: int = 0) -> None:
-    """Search until a study has its trials; print the best and write ``trials.csv`` into its folder.
+    """Search until a study has its number of trials; print the best, and write ``trials.csv`` into its folder.
 
-    A trial is a run (`rsseg.run.train`) in a folder of its own. One that a killed search left is proposed again and goes on
-    from its last checkpoint. The same call elsewhere, on the same storage and folder, helps.
+    Each trial is a run (`rsseg.run.train`) in its own folder. A trial that a killed search left is proposed again, and resumes
+    from its last checkpoint. The same call on another machine, with the same storage and folder, takes part in the search.
 
     Args:
         wanted: The settings of the search.
-        processes: How many trials run at once on this machine.
-        finalists: How many of the best trials are raced afterwards on seeds that the search has not seen; 0: none.
+        processes: The number of trials that run at once on this machine.
+        finalists: The number of best trials that are raced afterwards on seeds that the search has not used; 0: no race.
 
     Raises:
-        InputError: For settings that can't be used, and for faults that a trial finds.
+        InputError: If settings can't be used, or a trial raises it.
     """
     check_search(wanted, processes)
     if finalists and (finalists < 2 or len(wanted.objectives) > 1):
         raise InputError(f"race={finalists}: two trials or more are raced, by one objective")
     study = open_study(wanted)
     release_dead_trials(study, wanted)
-    spawn = multiprocessing.get_context("spawn")  # a fork of a process that has used CUDA can't
+    spawn = multiprocessing.get_context("spawn")  # a forked process can't use CUDA after its parent
     lock, faults = spawn.Lock(), spawn.SimpleQueue()
     workers = [spawn.Process(target=work, args=(wanted, processes, lock, faults)) for _ in range(processes)]
     for worker in workers:
@@ -74,7 +74,7 @@ def search(wanted: Search, processes: int, finalists: int = 0) -> None:
 
 
 def race_best(study: Any, wanted: Search, finalists: int) -> None:
-    """Race the best trials on further seeds: the score of the best of many trials is too good, and may be luck."""
+    """Race the best trials on further seeds: the best score of many trials is biased upwards, and its lead may be chance."""
     from optuna.trial import TrialState
 
     tried = {wanted.run_folder(t.params).name: t for t in study.get_trials(states=(TrialState.COMPLETE,))}
@@ -108,20 +108,20 @@ def check_search(wanted: Search, processes: int) -> None:
 
 
 def open_study(wanted: Search) -> Any:
-    """The study in its storage, new or begun; another search under its name is refused."""
+    """Create or load the study in its storage; an `InputError` if another search has its name."""
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # `watch` says how far the search is
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # `watch` logs the progress
     folder = wanted.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         url = wanted.storage or f"sqlite:///{folder.resolve()}/study.db"
-        patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None  # seconds, while another one writes
-        with lock(folder / "study.lock", wait=True):  # of two that make the tables of a database, PostgreSQL lets one fail
+        patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None  # seconds to wait for other writers
+        with lock(folder / "study.lock", wait=True):  # PostgreSQL fails if two processes create the tables
             study = optuna.create_study(
                 storage=optuna.storages.RDBStorage(url, engine_kwargs=patience),
-                sampler=optuna.samplers.TPESampler(constant_liar=True),  # several trials at once stay apart
+                sampler=optuna.samplers.TPESampler(constant_liar=True),  # keeps simultaneous trials apart
                 study_name=wanted.study,
                 directions=["maximize"] * len(wanted.objectives),
                 load_if_exists=True,
@@ -138,7 +138,7 @@ def open_study(wanted: Search) -> Any:
 
 
 def release_dead_trials(study: Any, wanted: Search) -> None:
-    """Propose again the trials of a killed process: nobody holds the run's folder any more."""
+    """Propose the trials of killed processes again, whose run folders are no longer locked."""
     from optuna.trial import TrialState
 
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
@@ -147,14 +147,14 @@ def release_dead_trials(study: Any, wanted: Search) -> None:
             with RunFolder(folder).lock():
                 study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
         except LockedError:
-            continue  # it lives
+            continue  # its process still runs
         if trial.params.keys() == wanted.space().keys():
             study.enqueue_trial(trial.params)
             log.info("Going on with trial %d, which was stopped: %s", trial.number, folder)
 
 
 def work(wanted: Search, processes: int, lock: Any, faults: Any) -> None:
-    """One process: try until the study has its trials; a fault ends it and is handed to the search."""
+    """The loop of a worker process: run trials until the study has enough; a fault ends it and is passed to the search."""
     end_with_parent()
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -165,11 +165,11 @@ def work(wanted: Search, processes: int, lock: Any, faults: Any) -> None:
     except InputError as error:
         faults.put(str(error))
     except (KeyboardInterrupt, SystemExit):
-        pass  # the search says it
+        pass  # the search logs it
 
 
 def try_one(study: Any, wanted: Search, lock: Any) -> bool:
-    """Run one trial, its output in its folder's ``train.log``; False if the study has, or will have, all its trials."""
+    """Run one trial, with its output in its folder's ``train.log``; False if all trials are finished or in progress."""
     from optuna.trial import TrialState
 
     with lock:
@@ -205,7 +205,7 @@ def try_one(study: Any, wanted: Search, lock: Any) -> bool:
 
 
 def _is_over(trial: Any) -> bool:
-    """Whether a trial counts as tried: it was finished, or it has diverged. One that was stopped is proposed again."""
+    """Whether a trial finished or diverged, and so counts; a trial that was stopped is proposed again."""
     from optuna.trial import TrialState
 
     return trial.state is TrialState.COMPLETE or (trial.state is TrialState.FAIL and DIVERGED in trial.user_attrs)
@@ -213,7 +213,7 @@ def _is_over(trial: Any) -> bool:
 
 @contextlib.contextmanager
 def _output_to(file: TextIO) -> Iterator[None]:
-    """Send this process's prints and log lines into a file."""
+    """Redirect this process's prints and log lines into a file."""
     logger, handler = logging.getLogger("rsseg"), logging.StreamHandler(file)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -226,7 +226,7 @@ def _output_to(file: TextIO) -> Iterator[None]:
 
 
 def watch(study: Any, wanted: Search, workers: Sequence[Any]) -> None:
-    """Say which trials begin and end, and about how long the rest takes, until the workers are done."""
+    """Log which trials begin and end, and about how long the rest takes, until the workers are done."""
     began = time.monotonic()
     done = {t.number for t in study.get_trials(deepcopy=False) if _is_over(t)}
     begun, at_first = set(done), len(done)
@@ -250,7 +250,7 @@ def watch(study: Any, wanted: Search, workers: Sequence[Any]) -> None:
 
 
 def report(study: Any, wanted: Search) -> None:
-    """Print the best trials, of several objectives those that no other beats in all, and write all of them."""
+    """Print the best trials, with several objectives the Pareto front, and write the table of all trials."""
     from optuna.trial import TrialState
 
     rows = [

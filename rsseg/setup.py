@@ -32,7 +32,7 @@ from rsseg.models import ModelFacts, Network, build_network, load_weights
 from rsseg.models.rates import layers_above, rate_groups
 from rsseg.task import Task
 
-if TYPE_CHECKING:  # it is made where it is asked for: to predict needs none of it
+if TYPE_CHECKING:  # imported where it is used: prediction does not need it
     import lightning as L
     from lightning.pytorch.loggers import Logger
 
@@ -44,27 +44,27 @@ TRAINER_GIVEN = (
     "logger", "callbacks", "plugins", "use_distributed_sampler", "enable_model_summary", "fast_dev_run", "limit_train_batches",
     "limit_val_batches", "overfit_batches", "max_time", "min_steps", "min_epochs",
 )  # fmt: skip
-"""The parameters of targets that a config may not set: rsseg sets them, or a run, which is counted in steps, has no use for
-them (epochs, limits of batches)."""
+"""Parameters of the trainer that a config may not set: rsseg sets them, or they count epochs or batches, while runs count
+steps."""
 
 BESIDE_TERM = ("weight", "start", "ramp", "pixels")
-"""The keys of a loss term that are not for its target: see `Weight`, and `Foreign` for `pixels`."""
+"""The keys of a loss term that are not passed to its target: see `Weight`, and `Foreign` for `pixels`."""
 
-BESIDE_OPTIMIZER = ("encoder_lr", "layer_decay")  # the keys of the optimizer that are not for its target: see `rate_groups`
+BESIDE_OPTIMIZER = ("encoder_lr", "layer_decay")  # optimizer keys that are not passed to its target: see `rate_groups`
 
 
 class ConfigNode(NamedTuple):
-    """A node that is built."""
+    """A node of the config from which an object is built."""
 
     where: str  # its place in the config
     node: Any  # its content
     kind: Kind  # the classes that it accepts
     given: tuple[str, ...] = ()  # the arguments that rsseg adds
-    beside: tuple[str, ...] = ()  # keys that the node may hold for rsseg, such as a term's weight: its target is not given them
+    beside: tuple[str, ...] = ()  # keys that rsseg reads itself, such as a term's weight; they are not passed to the target
 
 
 def places(plain: Mapping[str, Any]) -> Iterator[ConfigNode]:
-    """Every node of a config that is built."""
+    """All nodes of a config from which objects are built."""
     yield ConfigNode("dataset.source", plain["dataset"]["source"], kinds.SOURCE, tuple(given_to_source(plain)))
     yield ConfigNode("model.net", plain["model"]["net"], kinds.MODEL, NET_GIVEN)
     yield ConfigNode("balancing", plain["balancing"], kinds.BALANCING, ("parts", "real"), ("between",))
@@ -103,12 +103,12 @@ def weight_of(node: Mapping[str, Any]) -> Weight:
 
 
 def given_to_logger(node: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """The arguments that rsseg adds to a logger's: the run folder, unless it has a place of its own."""
+    """The arguments that rsseg adds to a logger's: the run folder, unless the node sets ``tracking_uri``."""
     return {} if "tracking_uri" in node else {"save_dir": str(folder)}
 
 
 ABSOLUTE = ("max_lr", "base_lr", "min_lr")
-"""The arguments of schedules that are learning rates, and may be given for each group of parameters."""
+"""The arguments of schedules that are learning rates; they may be lists with one rate per group of parameters."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Setup:
     cache: Cache
     output: Path
     record: RecordConfig
-    trust: tuple[str, ...]  # packages of the user's whose classes the config may name
+    trust: tuple[str, ...]  # the user's packages whose classes the config may name
 
     @property
     def head(self) -> str:
@@ -152,12 +152,12 @@ class Setup:
         return tuple(self.plain["metrics"]["without"])
 
     def without_of(self, head: str) -> tuple[str, ...]:
-        """Those of `without` that a head has; all of them where it is the only head, so that a wrong name is noticed."""
+        """The classes of `without` that a head has; all of them if it is the only head, so that wrong names are noticed."""
         return self.without if len(self.tasks) == 1 else tuple(c for c in self.without if c in self.tasks[head].classes)
 
     @property
     def accelerator(self) -> str:
-        """The name of Lightning's accelerator."""
+        """The name of the accelerator in the config."""
         return str(self.plain["trainer"].get("accelerator", "auto"))
 
     @property
@@ -173,7 +173,7 @@ class Setup:
 
     @property
     def image_patterns(self) -> tuple[str, ...]:
-        """The patterns of the paths of a scene's image files, where the source goes by them."""
+        """The path patterns of a scene's image files; empty if the source does not use patterns."""
         image = self.plain["dataset"]["source"].get("image") or ()
         return (image,) if isinstance(image, str) else tuple(image)
 
@@ -182,7 +182,7 @@ class Setup:
         return self.dataset.palette(self.tasks[head].target)
 
     def with_bands(self, bands: Sequence[int], rgb: Sequence[int] | None = None) -> Setup:
-        """The same with the bands that were found in the data, and those of them that are red, green and blue."""
+        """A copy with the bands that were found in the data, and with the red, green and blue ones among them."""
         found = {"bands": list(bands), "rgb": None if rgb is None else list(rgb)}
         dataset = replace(self.dataset, bands=tuple(bands), rgb=None if rgb is None else tuple(rgb))
         return replace(self, plain={**self.plain, "dataset": {**self.plain["dataset"], **found}}, dataset=dataset)
@@ -201,29 +201,29 @@ class Setup:
         """The source of the scenes; files are listed, no pixels are read.
 
         Raises:
-            InputError: If they can't be found.
+            InputError: If the files can't be found.
         """
         return make_source(self.plain, self.trust)
 
     @property
     def model(self) -> ModelFacts:
         """The settings of the model."""
-        known = {item.name for item in fields(ModelFacts)}  # other keys are faults, told elsewhere
+        known = {item.name for item in fields(ModelFacts)}  # unknown keys are reported elsewhere
         return ModelFacts(**{key: value for key, value in self.plain["model"].items() if key in known})
 
     def network(self, pretrained: bool = True) -> Network:
-        """The network, with its pretrained weights, or without them where a checkpoint's weights replace all."""
+        """The network; `pretrained` weights are not needed if a checkpoint replaces all weights."""
         model = self.model
         if not pretrained:
             model.weights = "none"
         network = build_network(partial(self.make, "model.net"), model, len(self.dataset.read_bands), self.tasks)
         if self.balancing().at_shared_layer:
-            _ = network.shared_weight  # it refuses a network that trains nothing that is shared
+            _ = network.shared_weight  # raises if no shared part of the network is trained
         load_weights(network, model.weights)
         return network
 
     def losses(self, numbers: TrainStatistics | None) -> dict[str, Composite]:
-        """The loss composition of each head. Without the training split's numbers, to check the rest, counted weights are 1."""
+        """The loss composition of each head; without `numbers`, for checks, class weights that have to be counted are 1."""
         composites = {}
         for head, (where, nodes) in loss_places(self.plain).items():
             terms = {
@@ -234,7 +234,7 @@ class Setup:
         return composites
 
     def composite(self, head: str, where: str, terms: Mapping[str, tuple[float | Weight, nn.Module]]) -> Composite:
-        """A head's terms put together."""
+        """The composition of a head's terms."""
         node = heads_of(self.plain)[head]["loss"]
         edges = node.get("edge_weight")
         known = [item.name for item in fields(EdgeWeight)]
@@ -264,13 +264,13 @@ class Setup:
         return adapted(loss, where, task, node.get("pixels", False))
 
     def balancing(self) -> Balancing:
-        """The balancing of the losses of heads, or of their terms: two at least; some methods need losses of 0 or more.
+        """The balancing of the losses of heads, or of their terms.
 
         Raises:
-            InputError: For a setting that goes neither with the heads nor with the terms.
+            InputError: If there are fewer than two losses to balance, or the method needs losses of 0 or more.
         """
         check_choice("balancing.between", self.between, ("heads", "terms"))
-        parts, signed = dict[str, str](), list[str]()  # by part its head
+        parts, signed = dict[str, str](), list[str]()  # the head of each part
         for head, (where, terms) in loss_places(self.plain).items():
             for name, node in terms.items():
                 if isinstance(node, Mapping) and "_target_" in node and weight_of(node).full:
@@ -312,10 +312,10 @@ class Setup:
 
     @property
     def rates(self) -> tuple[float, float]:
-        """The factor on the encoder's learning rate, and the further one for each layer above.
+        """The factor of the encoder's learning rate, and the further factor of a layer's rate for each layer above it.
 
         Raises:
-            InputError: If they are no factors, or the encoder's layers are not known.
+            InputError: If they are not valid factors, or the encoder's layers are not known.
         """
         encoder_lr, layer_decay = (self.plain["optimizer"].get(key, 1.0) for key in BESIDE_OPTIMIZER)
         for key, value, most in (("encoder_lr", encoder_lr, math.inf), ("layer_decay", layer_decay, 1)):
@@ -346,7 +346,7 @@ class Setup:
     def scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
         """The schedule of an optimizer's rates, stepped every optimiser step.
 
-        The groups of parameters keep the ratios of their rates, except where the schedule has one floor for all (``eta_min``).
+        Groups of parameters keep the ratios of their rates, unless the schedule has one minimum for all (``eta_min``).
         """
         node, scales = self.plain["scheduler"], [group.get("lr_scale", 1.0) for group in optimizer.param_groups]
         if len(scales) > 1:
@@ -360,7 +360,7 @@ class Setup:
         """A logger of the config; one that writes files writes them in the run folder.
 
         Raises:
-            InputError: If its arguments are wrong or its package is not installed. That its server is away is another error.
+            InputError: If its arguments are wrong or its package is not installed. Unreachable servers raise other errors.
         """
         logger: Logger = self.make(f"logger.{name}", **given_to_logger(self.plain["logger"][name], folder))
         return logger
@@ -375,9 +375,9 @@ def set_up(plain: dict[str, Any], trust: tuple[str, ...]) -> Setup:
     """The setup of a config as plain values; see `rsseg.assembly.make_setup`.
 
     Raises:
-        InputError: For a task or masks that can't be.
+        InputError: If a task does not exist, or the settings of masks are wrong.
     """
-    dataset = make_dataset(plain)  # first: a head without a target is told by the checks of the schema
+    dataset = make_dataset(plain)  # first, since the checks of the schema report heads without a target
     tasks, heads = tasks_of(plain["dataset"]), heads_of(plain)
     for head, node in heads.items():
         if node["target"] not in tasks:

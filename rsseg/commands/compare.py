@@ -30,6 +30,6 @@ class Arguments(Question):
 
 def run(arguments: Arguments) -> None:
     """Compare as the command line says."""
-    from rsseg.answer import compare  # SciPy takes a second to import: a wrong word is told before
+    from rsseg.answer import compare  # SciPy takes a second to import: report wrong words first
 
     compare(split_places(arguments.runs), arguments, Path(arguments.out) if arguments.out else None)

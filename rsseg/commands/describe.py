@@ -56,7 +56,7 @@ def run(arguments: Arguments) -> None:
     config = own_part(compose(CONFIGS, [*chosen, *overrides]))
     overrides = [*(word for word in chosen if word.startswith("dataset=")), *overrides]
     check_early(config)
-    from rsseg.describe.report import describe  # torch takes seconds to import: mistakes in the command are told before
+    from rsseg.describe.report import describe  # torch takes seconds to import: report mistakes in the command first
 
     describe(config, overrides=overrides)
 

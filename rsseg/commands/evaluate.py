@@ -45,7 +45,7 @@ def run(arguments: Arguments) -> None:
     """Evaluate as the command line says."""
     places = split_places(arguments.run)
     check_places(places)
-    from rsseg.contract import InputError  # torch takes seconds to import: a wrong folder is told before
+    from rsseg.contract import InputError  # torch takes seconds to import: report a wrong folder first
     from rsseg.evaluation.scores import evaluate, evaluate_map
 
     scene, a_map, mask, out = (

@@ -58,7 +58,7 @@ def run(arguments: Arguments) -> None:
     """Predict as the command line says."""
     places = split_places(arguments.run)
     check_places(places)
-    from rsseg.prediction import predict, start_others  # torch takes seconds to import: a wrong folder is told before
+    from rsseg.prediction import predict, start_others  # torch takes seconds to import: report a wrong folder first
 
     options = MapOptions(**{item.name: getattr(arguments, item.name) for item in fields(MapOptions)})
     with start_others(arguments.devices, arguments.device):

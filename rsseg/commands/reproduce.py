@@ -28,7 +28,7 @@ def run(arguments: Arguments) -> None:
     """Reproduce as the command line says."""
     folder = Path(arguments.run)
     RunFolder(folder).check_trained()
-    from rsseg.reproduction import reproduce  # torch takes seconds to import: a wrong folder is told before
+    from rsseg.reproduction import reproduce  # torch takes seconds to import: report a wrong folder first
 
     if not reproduce(folder, Path(arguments.out) if arguments.out else None, arguments.trust):
         sys.exit(1)

@@ -42,6 +42,6 @@ def run(arguments: Arguments) -> None:
         trials=arguments.trials,
     )
     wanted.config(wanted.first())
-    from rsseg.search import search  # torch takes seconds to import: mistakes in the command are told before
+    from rsseg.search import search  # torch takes seconds to import: report mistakes in the command first
 
     search(wanted, arguments.processes, arguments.race)

@@ -32,9 +32,9 @@ def run_job(config: DictConfig) -> float:
             "Training loss=%s on dataset=%s in %s", loss, config.dataset.name, folder
         )
     try:
-        from rsseg.run import train  # torch and Lightning take seconds to import: mistakes in the command are told before
+        from rsseg.run import train  # torch and Lightning take seconds to import: report mistakes in the command first
 
-        words: Any = OmegaConf.to_container(job.overrides.task, resolve=False)  # as they were typed
+        words: Any = OmegaConf.to_container(job.overrides.task, resolve=False)  # as typed by the user
         score = train(config, folder, words, loss, of_heads)
         if single and FIRST:
             log.info("Next: %s run='%s' scene=<image> maps an image", invocation("predict"), config.resume or folder)
@@ -42,7 +42,7 @@ def run_job(config: DictConfig) -> float:
     except InputError as error:
         if single:
             sys.exit(f"error: {error}")
-        log.error("%s: %s", folder, error)  # Hydra would say it at the end of the sweep only
+        log.error("%s: %s", folder, error)  # Hydra would report it only at the end of the sweep
         raise CompactHydraException(str(error)) from None  # Hydra prints it without a stack trace; the sweep goes on
 
 
@@ -61,5 +61,5 @@ def main() -> None:
             else:
                 prepare(CONFIGS, sys.argv[1:])
                 run_job()
-    except KeyboardInterrupt:  # a sweep's, or after the last step; training itself tells how to go on
+    except KeyboardInterrupt:  # in a sweep, or after the last step; during training, `Interrupts` tells how to resume
         sys.exit("interrupted: the same command goes on, in a sweep with the runs that are not finished")
