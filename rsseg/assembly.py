@@ -250,11 +250,11 @@ def warn_of_uncounted(setup: Setup, numbers: TrainStatistics) -> None:
         clipped = [task.classes[c] for c in uncounted(task, counted.positives, counted.valid)]
         if not clipped:
             continue
-        every = "" if task.exclusive else ", or every one,"
-        line = "%s.terms.%s: the weight of class %s can't be counted and is clipped: no labelled training pixel%s is of it."
+        of = "" if task.exclusive else ", or no others"
+        line = "%s.terms.%s: class %s has no labelled training pixels%s: its weight is clipped."
         for name, term in terms.items():
             if isinstance(term.get("class_weights") or term.get("priors"), str):
-                log.warning(line, where, name, ", ".join(clipped), every)
+                log.warning(line, where, name, ", ".join(clipped), of)
 
 
 def with_bands(setup: Setup) -> tuple[Setup, Source]:

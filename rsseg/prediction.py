@@ -231,7 +231,7 @@ class Mapper:
             return
         place = georeference(image)
         if not place:
-            log.info("%s says nothing of its place on the Earth, nor does the map.", image)
+            log.info("%s has no georeference, so the map has none.", image)
         with new_map(path, product.head, product.bands, reader.size, place, tags) as raster:
             yield raster
         if product.bands.classes:

@@ -133,7 +133,7 @@ class Race:
                 log.info("Race: %s %s", invocation("train"), shlex.join(words))
                 subprocess.run([*ENTRY, "train", *words], check=False)  # it also fails if a run has diverged
         if lacking := len(names) - self.finished(names, seed):
-            raise InputError(f"{lacking} of {len(names)} runs of seed {seed} did not finish; the same command goes on")
+            raise InputError(f"{lacking} of {len(names)} runs of seed {seed} did not finish; run the same command again")
 
     def finished(self, names: Sequence[str], seed: int) -> int:
         """The number of finished runs of the given rows with a seed."""
@@ -250,7 +250,7 @@ def race(words: Sequence[str]) -> None:
 def log_look(look: Mapping[str, Any], seeds: int) -> None:
     """Log the outcome of a look."""
     for name in look["failed"]:
-        log.warning("%s is out: a run of it has diverged, or has no score", name)
+        log.warning("%s is dropped: one of its runs has diverged or has no score", name)
     done = f"Race, {len(look['seeds'])} of {seeds} seeds"
     if not look["level"]:
         log.info("%s: nothing is compared before seed %d.", done, FIRST_LOOK)

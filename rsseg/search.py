@@ -61,7 +61,7 @@ def search(wanted: Search, processes: int, finalists: int = 0) -> None:
     try:
         watch(study, wanted, workers)
     except KeyboardInterrupt:
-        raise InputError("interrupted; the same command goes on") from None
+        raise InputError("interrupted; run the same command again to go on") from None
     finally:
         for worker in workers:
             worker.terminate()
@@ -243,7 +243,7 @@ def watch(study: Any, wanted: Search, workers: Sequence[Any]) -> None:
                 rest = time_left(len(done) - at_first, wanted.trials - at_first, time.monotonic() - began)
                 log.info("trial %d: %s; %d of %d done, %s", t.number, said, len(done), wanted.trials, rest)
         if any(worker.exitcode for worker in workers):
-            raise InputError("a process of the search has failed, as said above; the same command goes on")
+            raise InputError("a process of the search has failed, as said above; run the same command again to go on")
         if not working:
             return
         time.sleep(0.5)

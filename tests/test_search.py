@@ -178,7 +178,7 @@ def test_a_worker_that_fails_ends_the_search_in_one_line(wanted):
             return False
 
     pytest.importorskip("optuna")
-    with pytest.raises(InputError, match="the same command goes on"):
+    with pytest.raises(InputError, match="run the same command again"):
         watch(open_study(wanted), wanted, [Failed()])
 
 

@@ -62,4 +62,4 @@ def main() -> None:
                 prepare(CONFIGS, sys.argv[1:])
                 run_job()
     except KeyboardInterrupt:  # in a sweep, or after the last step; during training, `Interrupts` tells how to resume
-        sys.exit("interrupted: the same command goes on, in a sweep with the runs that are not finished")
+        sys.exit("interrupted: run the same command again to go on; a sweep goes on with the runs that are not finished")

@@ -30,7 +30,7 @@ def _sample(found: Findings) -> list[str]:
             f"Exploratory: {seeds} seeds per loss say little about others. Train {SEEDS} or more.{more_seeds(found, SEEDS)}"
         )
     if groups == 1:
-        chose = ", and scores are of the scenes that chose the checkpoint, so too high" * found.validated
+        chose = ", and the same scenes chose the checkpoint, so scores are too high" * found.validated
         notes.append(
             f"All scenes lie in one area: no interval can be given{chose}. Score more areas, or name them by "
             "dataset.source.group."
@@ -49,9 +49,9 @@ def _classes(found: Findings) -> list[str]:
     task, kind = found.task, found.task.score_of.capitalize()
     pixels = metrics(task)[task.score].pixels(found.counts[0, 0]).sum(0)
     absent = [name for name, many in zip(task.classes, pixels, strict=True) if many == 0]
-    notes = [f"{kind} {name} does not occur in the scenes that are scored: it is in no mean." for name in absent]
-    why = f"lies, nearly or as a whole, in one of {found.group_count} {area_word(found)}: how its score varies can't be known"
-    notes += [f"{kind} {name} {why}, and it is in no mean." for name in found.lone]
+    notes = [f"{kind} {name} does not occur in the scenes that are scored: means leave it out." for name in absent]
+    why = f"occurs almost only in one of {found.group_count} {area_word(found)}, so its variance can't be estimated"
+    notes += [f"{kind} {name} {why}: means leave it out." for name in found.lone]
     if found.lone and found.leaves_out and found.metric in found.metrics:
         metric = metrics(task, found.without)[found.metric]
         whole = metric(found.counts).mean(1)

@@ -130,8 +130,11 @@ def across_answer(across: AcrossDatasets) -> list[str]:
         said.append(f"{across.labels[i]} is surely behind it on datasets like these, by {much}{brackets(low, high)}.")
     if not behind:
         said.append(f"On datasets like these no loss is surely behind {label}: {len(names)} datasets tell little of others.")
-    turned = [f"{a} is surely ahead of {b} on {one}, and surely behind it on {other}." for a, b, one, other in turns(across)]
-    return [*said, *(f"The order turns: {each}" for each in turned or ["of no two losses is that sure."])]
+    turned = [
+        f"The order turns: {a} is surely ahead of {b} on {one}, and surely behind on {other}."
+        for a, b, one, other in turns(across)
+    ]
+    return [*said, *(turned or ["No pair of losses surely changes its order between datasets."])]
 
 
 def across_table(across: AcrossDatasets) -> pd.DataFrame:

@@ -175,8 +175,9 @@ def ranking_note(found: Findings) -> str:
         said += f", scene by scene, of the {_scored_scenes(found)} that have a score"
     if np.isnan(found.ranked.score.low).all():
         return f"{said}. No intervals can be given."
-    sure = "those of differences to the best, and of gains, hold for all losses together"
-    return f"{said}. Below: 95 % intervals; {sure if found.ranked.claims else 'so few seeds tell no losses apart'}."
+    if not found.ranked.claims:
+        return f"{said}. Below: 95 % intervals; too few seeds to call one loss better than another."
+    return f"{said}. Below: 95 % intervals; those of differences to the best, and of gains, hold for all losses together."
 
 
 def _scored_scenes(found: Findings) -> str:
@@ -187,7 +188,9 @@ def _scored_scenes(found: Findings) -> str:
 
 def sections(found: Findings, tables: Mapping[str, pd.DataFrame], pictures: Mapping[str, str]) -> dict[str, list[str]]:
     """The tables and figures that are folded below the first screen, by title."""
-    coloured = SURE if found.ranked.claims else "Nothing is coloured: fewer than three seeds tell no losses apart."
+    coloured = (
+        SURE if found.ranked.claims else "Nothing is coloured: three seeds are needed to call one loss better than another."
+    )
     metric, runs = found.ranked.measure.label, tables["runs"].reset_index(drop=True)
     every = {
         "Every loss against every other, and by every measure": [

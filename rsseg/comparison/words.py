@@ -227,9 +227,9 @@ def _what_decides(found: Findings, known: Reach) -> list[str]:
     enough = [f"about {known.seeds} seeds per loss"] if known.seeds else []
     enough += [f"about {known.groups} {areas}"] if known.groups else []
     if not enough:
-        return [f"More seeds alone, or more {areas} alone, would not tell {pair} apart: it takes both."]
+        return [f"To separate {pair}, both more seeds and more {areas} are needed."]
     how = more_seeds(found, known.seeds) if known.seeds and known.seeds <= AFFORDABLE * len(found.seeds) else ""
-    return [f"If {pair} differ as they seem to, {listed(enough, 'or')} would tell them apart.{how}"]
+    return [f"If {pair} differ as measured, {listed(enough, 'or')} would separate them.{how}"]
 
 
 def more_seeds(found: Findings, seeds: int) -> str:

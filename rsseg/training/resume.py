@@ -118,7 +118,7 @@ def last_state(run: RunFolder) -> tuple[Path | None, int]:
         return None, 0
     state = content.get("callbacks", {}).get(Checkpoints.__name__)
     if state is None:
-        raise InputError(f"{path} was written by an earlier version, which alone can go on from it; or begin a new run")
+        raise InputError(f"{path} was written by an earlier version of rsseg: resume it with that version, or begin a new run")
     if state["_any"]:
         run.load_state()
     if path == run.previous and is_main():

@@ -303,13 +303,13 @@ def test_the_seeds_that_would_decide_are_named_with_their_command():
     (said,) = [s for s in statistics(found) if s.startswith("If")]
     new = ",".join(map(str, range(6, enough + 1)))
     assert said == (
-        f"If ce and dice differ as they seem to, about {enough} seeds per loss would tell them apart."
+        f"If ce and dice differ as measured, about {enough} seeds per loss would separate them."
         f" To train them: python train.py -m loss=ce,dice seed={new}"
     )
     by_hand = changed(
         found, comparison=dataclasses.replace(found.comparison, plan=dataclasses.replace(found.comparison.plan, commands=[]))
     )
-    assert statistics(by_hand)[1].endswith("would tell them apart.")
+    assert statistics(by_hand)[1].endswith("would separate them.")
 
 
 def test_no_command_is_given_for_seeds_that_nobody_trains():
@@ -324,21 +324,21 @@ def test_the_areas_that_would_decide():
     found = of_label(steady([0.60, 0.57], of_seeds=0.0, of_scenes=0.05))
     assert found.reach.seeds is None
     assert statistics(found)[1] == (
-        f"If ce and dice differ as they seem to, about {found.reach.groups} scenes would tell them apart."
+        f"If ce and dice differ as measured, about {found.reach.groups} scenes would separate them."
     )
 
 
 def test_seeds_or_areas_would_decide():
     found = of_label(steady([0.60, 0.59], of_seeds=0.01, of_scenes=0.01))
     assert statistics(found)[1].startswith(
-        f"If ce and dice differ as they seem to, about {found.reach.seeds} seeds per loss or about {found.reach.groups} scenes "
-        "would tell them apart. To train them: python"
+        f"If ce and dice differ as measured, about {found.reach.seeds} seeds per loss or about {found.reach.groups} scenes "
+        "would separate them. To train them: python"
     )
 
 
 def test_neither_would_decide_and_what_is_decided_needs_nothing():
     close = of_label(steady([0.60, 0.5999], of_seeds=0.02, of_scenes=0.03))
-    assert statistics(close)[1] == "More seeds alone, or more scenes alone, would not tell ce and dice apart: it takes both."
+    assert statistics(close)[1] == "To separate ce and dice, both more seeds and more scenes are needed."
     decided = " ".join(statistics(of_label(steady([0.60, 0.5]))))
     assert "tell them apart" not in decided
     assert "practically equal" not in decided
@@ -445,14 +445,14 @@ def of_three(pixels, **options):
 def test_an_absent_class_is_named():
     pixels = np.full((8, 3), 1000)
     pixels[:, 2] = 0
-    said = "Class dam does not occur in the scenes that are scored: it is in no mean."
+    said = "Class dam does not occur in the scenes that are scored: means leave it out."
     assert said in caveats(of_three(pixels))
     assert not any("occur" in note for note in caveats(of_three(pixels + 9)))
     sums = height_sums(steady([1.0, 2.0]), pixels=0)
     unknown = np.stack([height_sums(steady([1.0, 2.0])), sums], axis=3)
     task = dataclasses.replace(HEIGHT, classes=("height", "slope"), units=("m", "m"))
     notes = caveats(made_findings(unknown, task=task))
-    assert "Value slope does not occur in the scenes that are scored: it is in no mean." in notes
+    assert "Value slope does not occur in the scenes that are scored: means leave it out." in notes
 
 
 def test_a_lone_class_is_left_out_and_shown_beside():
@@ -462,11 +462,11 @@ def test_a_lone_class_is_left_out_and_shown_beside():
     assert found.lone == ["dam"]
     assert found.ranked.mean.value == pytest.approx([0.6, 0.5])
     assert (
-        "Class dam lies, nearly or as a whole, in one of 8 scenes: how its score varies can't be known, and it is in no mean. "
+        "Class dam occurs almost only in one of 8 scenes, so its variance can't be estimated: means leave it out. "
         "With dam, IoU is 0.433 for ce and 0.367 for dice."
     ) in caveats(found)
     pixels[3, 2] = 50
-    assert any(note.startswith("Class dam lies, nearly or as a whole, in one of 8") for note in caveats(of_three(pixels)))
+    assert any(note.startswith("Class dam occurs almost only in one of 8") for note in caveats(of_three(pixels)))
     assert "With dam, recall is" in " ".join(caveats(of_three(pixels, metric="recall")))
     assert "lies, nearly" not in " ".join(caveats(of_three(np.full((8, 3), 1000))))
 
@@ -528,7 +528,7 @@ def test_blocks_are_not_called_independent():
     words = " ".join(answer(found) + statistics(found) + caveats(found))
     assert "Only 5 blocks are scored, scene_0," in words
     assert "on new blocks is" in words
-    assert (f"about {found.reach.groups} blocks would tell them apart.") in words
+    assert (f"about {found.reach.groups} blocks would separate them.") in words
     for wrong in ("new areas", f"{found.reach.groups} scenes"):
         assert wrong not in words
 
