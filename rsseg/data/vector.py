@@ -68,9 +68,9 @@ def _texts(column: Any) -> list[str]:
 
 
 def chosen_layer(path: Path, layer: str | None) -> str:
-    """The layer of a vector file that is read, the one that is named or the only one; its format has to fit its name.
+    """The layer of a vector file to read, the named one or the only one; a format that does not fit the ending is refused.
 
-    GDAL goes by the content, and some formats (OGR VRT, WFS, GDALG) name other files or servers to read.
+    GDAL detects formats by content, and some formats (OGR VRT, WFS, GDALG) read other files or servers.
     """
     with path.open("rb") as file:
         start = file.read(1 << 16).removeprefix(codecs.BOM_UTF8).lstrip()
