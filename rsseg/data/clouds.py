@@ -17,8 +17,8 @@ DARKNESS = 0.6  # the share of the light that a thick cloud takes from the groun
 class Sky(NamedTuple):
     """The clouds over a scene, arrays ``[H, W]``."""
 
-    cloud: NDArray[np.bool_]  # where there is cloud, be it thin
-    shadow: NDArray[np.bool_]  # where the ground lies in the shadow of a cloud
+    cloud: NDArray[np.bool_]  # true in clouds, also in thin ones
+    shadow: NDArray[np.bool_]  # true where a cloud shades the ground
     opacity: NDArray[np.float64]  # from 0 to 1, how much of the ground a cloud hides
     shade: NDArray[np.float64]  # from 0 to 1, the opacity of the cloud between the ground and the sun
 

@@ -1,4 +1,4 @@
-"""Scenes on disk, read window by window, whatever files they are made of."""
+"""Scenes: one or several image files with masks and weights, read window by window."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ TURNED = (
     "Images that viewers turn, by EXIF data or a TIFF tag, but that are read as they are stored: masks drawn over turned "
     "pictures do not fit (mogrify -auto-orient writes them turned)"
 )
-"""Remarks on a file that the user should know of though nothing is wrong with it."""
+"""Remarks on valid files that the user should know of."""
 
 
 class SceneFacts(NamedTuple):

@@ -270,7 +270,7 @@ def blocks_of(scene: Scene, shape: tuple[int, int], side: int) -> dict[tuple[int
 
 
 def apart(blocks: Mapping[tuple[int, int], Scene], owner: Mapping[str, str], buffer: int) -> list[Scene]:
-    """Blocks of one image, shrunk so that `buffer` pixels at least lie between any two of different splits."""
+    """Blocks of one image, shrunk so that at least `buffer` pixels separate any two blocks of different splits."""
     half, kept = -(-buffer // 2), []
     for (i, j), block in blocks.items():
         own, window = owner.get(block.name), block.region

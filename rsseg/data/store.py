@@ -200,7 +200,7 @@ class Store:
         self._loaded, self.device = loaded, device
 
     def read(self, scene: int, top: int, left: int, size: int) -> tuple[NDArray[np.generic], dict[str, NDArray[np.generic]]]:
-        """A window as arrays: image ``[C, size, size]`` and layers; from the disk, whatever device holds the scenes."""
+        """A window as arrays: image ``[C, size, size]`` and layers; always read from the disk, not from `device`."""
         disk = copy.copy(self)
         disk._loaded, disk.device, disk.pin = [], None, False
         image, layers = disk.cut([(scene, top, left)], size)

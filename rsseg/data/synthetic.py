@@ -49,7 +49,7 @@ class SceneRecipe:
             below the ground, 0 (exact) to 0.99. Heights of other splits are exact.
         vehicles: How many cars and trucks stand on the roads of a scene, 0 to 1000; fewer where there is no room. The mask
             shows the road below them.
-        clouds: Share of the pixels with cloud, 0 to 0.6. Clouds and their shadows change the image alone.
+        clouds: Share of the pixels with cloud, 0 to 0.6. Clouds and their shadows change only the image.
     """
 
     size: int = 512

@@ -28,7 +28,7 @@ HELD_OUT = {"train": 0.85, "val": 0.15}  # how the training split of a dataset w
 class TorchGeo(Source):
     """The scenes of a torchgeo dataset: one per sample, or, for geospatial datasets, one per piece of each indexed file.
 
-    A sample is a group of its own; the pieces of files that overlap are one group.
+    Each sample is a group; the pieces of files that overlap are one group.
 
     Scenes are decoded again when the arguments, torchgeo's version or a file below ``root`` or ``paths`` changes.
 

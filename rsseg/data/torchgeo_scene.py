@@ -1,4 +1,4 @@
-"""A sample of torchgeo as a scene: its image and its mask, whatever they are called and however they are shaped."""
+"""A sample of torchgeo as a scene: its image and its mask, with any keys and shapes."""
 
 from __future__ import annotations
 

@@ -159,8 +159,8 @@ def features_gap(mask: Mask, image: Path) -> str:
 def rasterise(mask: Mask, window: Window, image: Path) -> NDArray[np.int32]:
     """The mask values in a window of an image: int32 ``[h, w]``.
 
-    A pixel belongs to the polygon that its centre lies in; where several overlap, to the last in the file. Lines and points
-    take the pixels that they touch.
+    A pixel belongs to the polygon that contains its centre; if several do, to the last one in the file. Lines and points cover
+    the pixels that they touch.
     """
     shapes, values = read_features(mask, image)
     shape = int(window.height), int(window.width)

@@ -33,9 +33,9 @@ class SplitFacts:
     rare: str = ""  # the class with the fewest, of those that occur
     ratio: float = 1.0  # pixels of `frequent` per pixel of `rare`; multilabel: of pixels without the label per pixel with it
     majority: float = 1.0  # the share of the most frequent class
-    quiet: float = 0.0  # the share of blocks that show nothing but the most frequent class
+    quiet: float = 0.0  # the share of blocks that show only the most frequent class
     thin: Sequence[str] = ()  # the classes whose objects are thinner than `THIN`
-    small: Sequence[str] = ()  # the classes half of whose pixels or more lie in small objects, see `ObjectSizes`
+    small: Sequence[str] = ()  # the classes with half or more of their pixels in small objects, see `ObjectSizes`
     uneven: float = 1.0  # how many times larger the largest scene is than the smallest
     patchy: Sequence[str] = ()  # the classes that are missing from half of the scenes or more
 

@@ -241,7 +241,7 @@ class GradNorm(Balancing):
     With ``G_k = f_k ||grad L_k||`` at the last shared layer and ``r_k = (L_k / L_k(0)) / mean_j(L_j / L_j(0))``, each batch
     makes a step down the gradient of ``sum_k abs(G_k - mean(G) r_k^alpha)`` in f, with ``mean(G) r_k^alpha`` held fixed; then f
     is scaled back to the mean 1. The paper leaves the kind of step open: here it is one of ``log f``, relative to ``mean(G)``,
-    so that f stays positive and the rate means the same whatever the losses' units.
+    so that f stays positive and the effect of the rate does not depend on the losses' units.
 
     Args:
         alpha: The strength of the preference for slow parts, 0 or more; 0: equal norms.

@@ -71,7 +71,7 @@ def per_class(name: str, values: Any, scalar: bool = False) -> tuple[float, ...]
 
 
 def class_choice(name: str, classes: Any) -> str | tuple[int, ...]:
-    """`all`, `present`, or different class numbers."""
+    """Check `all`, `present`, or a list of different class numbers."""
     if classes in ("all", "present"):
         return str(classes)
     if not isinstance(classes, Sequence) or isinstance(classes, str) or not classes or len(set(classes)) < len(classes):
@@ -80,14 +80,14 @@ def class_choice(name: str, classes: Any) -> str | tuple[int, ...]:
 
 
 def reduction(name: str, over: Any) -> str:
-    """`batch` or `image`."""
+    """Check `batch` or `image`."""
     if over not in ("batch", "image"):
         raise InputError(f"{name} has to be batch or image; found {over!r}")
     return str(over)
 
 
 def nodata(name: str, value: Any) -> float | None:
-    """A number, NaN and infinities among them, or nothing."""
+    """Check a number, which may be NaN or infinite, or None."""
     if value is not None and (not isinstance(value, Real) or isinstance(value, bool)):
         raise InputError(f"{name} has to be a number or null; found {value!r}")
     return None if value is None else float(value)

@@ -1,4 +1,4 @@
-"""The scores of a split from the counts of its scenes, whatever the head's task."""
+"""The scores of a split from the counts of its scenes, for heads of any task."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ class Task:
 
     @classmethod
     def _largest_share(cls, target: Any) -> tuple[Any, Any]:
-        """Labels, and where they are unknown."""
+        """Labels as for `hard_labels`, and bool, true where they are unknown."""
         positive, unknown = (target > 0.5) * 1, target != target  # whole numbers in either library
         return (positive, unknown) if cls.separate else (positive[..., 0, :, :], unknown[..., 0, :, :])
 
