@@ -1,9 +1,9 @@
-"""Augmentation on the device, in batches, each window's parameters drawn from (seed, k): turns, scale, holes.
+"""Batched augmentation on the device: flips and turns, scaling, cutouts. Parameters of window k depend on (seed, k) alone.
 
-Augmentations see normalised images, in which 0 is a band's mean, and the layers that go with them: the mask, and the weight
-where there is one. All layers move alike; lengths and directions in the mask are scaled and turned with it (`Task.moved`).
-Every pixel that an augmentation invents is 0 in all bands and unknown in the layers. Those that change values alone are in
-`rsseg.data.radiometry`. One that needs something from the training split takes it in `Augmentation.fit`.
+An augmentation gets normalised images, where 0 is the mean of a band, and their layers: targets and, in some batches, weights.
+A geometric transform applies to the image and to all layers; lengths and directions in targets change with it (`Task.moved`).
+Pixels without a source pixel become 0 in all bands and unknown in the layers. Augmentations that change only pixel values are
+in `rsseg.data.radiometry`. An augmentation that needs data from the training split reads it in `Augmentation.fit`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def erase(image: Tensor, layers: Layers, where: Tensor) -> tuple[Tensor, Layers]
 
 
 def dihedral(image: Tensor, element: int) -> Tensor:
-    """One of the eight symmetries of the square, ``[..., H, W]``: `element` quarter turns (0 to 3), from 4 on after a flip."""
+    """Apply a symmetry of the square to ``[..., H, W]``: a flip if `element` is 4 to 7, then `element` % 4 quarter turns."""
     flipped = image.flip(-1) if element >= 4 else image
     return torch.rot90(flipped, element % 4, dims=(-2, -1))
 
@@ -83,7 +83,7 @@ def rescale(
 
 
 def bounds(name: str, values: Any, least: float = 0.0, most: float = math.inf) -> tuple[float, float]:
-    """A lower and an upper bound, between which an amount is drawn."""
+    """Check (low, high), the bounds between which an amount is drawn."""
     if isinstance(values, str) or not isinstance(values, Sequence) or len(values) != 2:
         raise InputError(f"{name}={values!r}: two numbers are expected, [low, high]; for a fixed amount give it twice")
     low, high = (check_number(f"{name}[{i}]", value, least, most) for i, value in enumerate(values))
@@ -93,13 +93,13 @@ def bounds(name: str, values: Any, least: float = 0.0, most: float = math.inf) -
 
 
 class Augmentation(ABC):
-    """Base of config group `augment`. rsseg passes whichever of seed, task and tasks (those of the targets) they name."""
+    """Base class of the config group `augment`. rsseg passes `seed`, `task` and `tasks` to constructors that name them."""
 
     def fit(self, read: Read, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Take something from the training split, such as objects to paste; called once in every process before training.
+        """Prepare data from the training split, such as objects to paste; called once in every process before training.
 
-        State must be a function of the seed and of the arguments, so that all processes and a resumed run keep the same.
-        Stored pixels are normalised by `mean` and `std` of their band.
+        The state must depend only on the seed and the arguments, so that it is the same in all processes and resumed runs.
+        `read` returns stored pixels, which `mean` and `std` of each band normalise.
         """
         return
 
@@ -136,7 +136,7 @@ class D4(Augmentation):
 
 
 class Sometimes(Augmentation):
-    """An augmentation that each window undergoes or not, by its own draw. A subclass says how, in `apply`."""
+    """Base class of augmentations that change each window with a probability; subclasses implement `apply`."""
 
     purpose: ClassVar[str]  # the name of its random numbers, see `rsseg.data.sampling.stream`
 
@@ -145,10 +145,10 @@ class Sometimes(Augmentation):
 
     @abstractmethod
     def apply(self, image: Tensor, layers: Layers, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Layers]:
-        """Change windows. See `Augmentation`; the image is contiguous, and `streams` are the random numbers of each window."""
+        """Change all given windows, see `Augmentation`. The image is contiguous; `streams` has a generator for each window."""
 
     def __call__(self, image: Tensor, layers: Layers, k: Tensor) -> tuple[Tensor, Layers]:
-        """Change some windows of a batch; the others stay as they are, bit by bit. See `Augmentation`."""
+        """Change some windows of a batch and return the others unchanged. See `Augmentation`."""
         streams = [stream(self.seed, window, self.purpose) for window in k.tolist()]
         chosen = [i for i, rng in enumerate(streams) if rng.random() < self.probability]
         if not chosen:
@@ -163,7 +163,7 @@ class Sometimes(Augmentation):
 
 
 class ScaleCrop(Sometimes):
-    """Another ground sampling distance: zooms in on a random part, or shrinks the window into a random place of the frame.
+    """Simulates another ground sampling distance: enlarges a random part of the window, or shrinks it within the frame.
 
     Args:
         scale: (low, high) between which a window's scale is drawn, log-uniformly; above 1 zooms in.
@@ -187,7 +187,7 @@ class ScaleCrop(Sometimes):
 class CutOut(Sometimes):
     """Hides rectangles (DeVries and Taylor 2017), so that a model learns to use the surroundings of an object.
 
-    The hidden pixels are erased from the layers: nothing is learnt from guesses there.
+    Hidden pixels become unknown in the layers, so that the loss does not count them.
 
     Args:
         count: The number of rectangles per window; they may overlap.

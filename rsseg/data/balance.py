@@ -1,7 +1,7 @@
-"""Samplers against imbalance: rare classes more often, or fewer windows that show the most frequent class alone.
+"""Samplers for imbalanced classes: oversampling of rare classes, or fewer windows that show only the most frequent class.
 
-The split is counted once, in blocks; a draw then is a binary search. They are, in the words of imbalanced-learn,
-RandomOverSampler, RandomUnderSampler and NearMiss, but of windows: the pixels around a drawn one come along with it.
+Pixels are counted once per block, so that a draw is a binary search. `Balanced`, `Undersample` and `NearBorder` correspond to
+RandomOverSampler, RandomUnderSampler and NearMiss of imbalanced-learn, but draw windows instead of single samples.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from rsseg.task import Task
 
 
 class Balanced(Sampler):
-    """Rare classes more often (imbalanced-learn: RandomOverSampler): a class, then a pixel of it, then a window around it.
+    """Oversamples rare classes: draws a class, then a pixel of it, then a window around the pixel.
 
-    All pixels of the drawn class are equally likely, and so are all windows in the scene that contain the drawn one. For binary
-    tasks "background" is a class too; for multilabel the labels are the classes. It changes the share of the classes that a
-    model sees, as class weights do: with both, the two multiply.
+    All pixels of the drawn class are equally likely, and so are all windows of the scene that contain the drawn pixel. Binary
+    tasks also have the class "background"; the classes of multilabel tasks are their labels. Like class weights, the sampler
+    changes the class frequencies that the loss sees: with both, the effects multiply.
 
     Args:
-        power: A class is drawn in proportion to its pixels to this power: 0 draws all that occur alike, 1 as often as they are.
-        weights: In proportion to these numbers, by class name, instead; classes that it leaves out are not drawn.
+        power: A class with n pixels is drawn in proportion to ``n ** power``: 0 draws all classes alike, 1 by frequency.
+        weights: Draw classes in proportion to these numbers, by class name, instead; classes without a number are not drawn.
 
     Raises:
-        InputError: For a class that is not known or never occurs, a power outside 0 to 1, or numbers below 0 or all 0.
+        InputError: If a class is unknown or never occurs, `power` is outside 0 to 1, or the weights are negative or all 0.
     """
 
     def __init__(
@@ -85,12 +85,12 @@ def _class_weights(
 
 
 class Undersample(Sampler):
-    """Fewer windows of the majority class alone (imbalanced-learn: RandomUnderSampler).
+    """Undersamples windows that show only the majority class.
 
-    The majority is the class with the most training pixels; for binary tasks "background" is a class too, for multilabel tasks
-    the majority are the pixels without any label. A block that holds nothing else (but ignored pixels) is a majority block. Of
-    these the share `keep` is kept, drawn once; each window then lies around a pixel that is drawn evenly from all kept blocks,
-    and evenly among the windows in the scene that contain it.
+    The majority class has the most training pixels; binary tasks also have the class "background", and for multilabel tasks the
+    majority are the pixels without any label. In a majority block all labelled pixels are of this class. A share `keep` of the
+    majority blocks is drawn once and kept, as are all blocks with another class. A window is then drawn uniformly among those
+    of the scene that contain a pixel, which is drawn uniformly from the kept blocks.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Undersample(Sampler):
         self._areas = np.cumsum(self.extent[:, 2:].prod(axis=1, dtype=np.int64))
 
     def _order(self, blocks: Blocks, minority: NDArray[np.bool_], rest: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The majority blocks `rest`, those to keep first."""
+        """Sort the majority blocks `rest`, the ones to keep first."""
         return stream(self.seed, 0, "undersample").permutation(rest)
 
     def draw(self, rng: np.random.Generator) -> tuple[int, int, int]:
@@ -119,14 +119,14 @@ class Undersample(Sampler):
 
 
 class NearBorder(Undersample):
-    """`Undersample` that keeps the majority blocks nearest to a block with another class, where borders are learnt.
+    """Undersampling that keeps the majority blocks nearest to a block with another class.
 
-    As NearMiss-1 (Zhang and Mani 2003) with one neighbour and with distance on the ground instead of between features: from
-    centre to centre of the blocks within a scene. Scenes without another class come last; ties are drawn.
+    Like NearMiss-1 (Zhang and Mani 2003) with one neighbour, but with the distance between block centres within a scene, in
+    pixels, instead of a distance between features. Scenes without another class come last; ties are broken at random.
     """
 
     def _order(self, blocks: Blocks, minority: NDArray[np.bool_], rest: NDArray[np.int64]) -> NDArray[np.int64]:
-        apart = 1 + float(np.hypot(*self.sizes.max(axis=0)))  # lay the scenes out so that none has its nearest in another
+        apart = 1 + float(np.hypot(*self.sizes.max(axis=0)))  # so far apart that the nearest block is in the same scene
         centres = np.stack([blocks.scene * apart, blocks.top + blocks.height / 2, blocks.left + blocks.width / 2], axis=1)
         distance, _ = cKDTree(centres[minority]).query(centres[rest], distance_upper_bound=apart)
         return rest[np.lexsort((super()._order(blocks, minority, np.arange(len(rest))), distance))]
@@ -146,9 +146,9 @@ def _minority(blocks: Blocks, task: Task) -> NDArray[np.bool_]:
 
 
 class Without(Uniform):
-    """Windows that show no pixel of some classes, by name, evenly among the windows of the training scenes.
+    """Draws windows that show no pixel of the given classes, by rejection from `Uniform`.
 
-    A window is drawn again while it shows one of them; a thousand in a row are refused.
+    After 1000 rejected windows in a row, an `InputError` is raised.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Blocks: squares of scenes, from which samplers draw; the pixels of each class in them are counted during decoding."""
+"""Blocks: squares of a scene that samplers draw from; their pixels per class are counted during decoding."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from rsseg.contract import IGNORE
 from rsseg.task import Task
 
 SIZE = 128  # side of a block in pixels
-LATTICE = 32  # the sample that percentiles are taken of: one pixel in every such row and column
+LATTICE = 32  # the stride in rows and columns of the pixel sample for percentiles
 
 
 class Blocks:
     """All blocks of a split, scene by scene, row by row.
 
     Args:
-        counts: uint16 ``[N, K + 1]``, the pixels of each class in each block (binary, multilabel: of label 1), last the ignored
-            ones (multilabel: those ignored in every plane).
+        counts: uint16 ``[N, K + 1]``, the number of pixels of each class per block (binary, multilabel: of label 1); the last
+            column counts ignored pixels (multilabel: ignored in every plane).
         sizes: ``[S, 2]``, height and width of the scenes.
         size: The side of a block in pixels.
 
     Attributes:
         scene: int32 ``[N]``, the scene of each block.
-        top: Likewise its first row there; and `left`, `height` and `width`.
+        top: int32 ``[N]``, the first row of each block in its scene; likewise `left`, `height` and `width`.
 
     Example:
         >>> blocks = Blocks(np.zeros((3, 2), np.uint16), np.array([[100, 200], [9, 9]]))
@@ -50,23 +50,23 @@ class Blocks:
 
     @property
     def labelled(self) -> NDArray[np.int64]:
-        """The pixels of each block that are labelled, of multilabel in any plane."""
+        """The number of labelled pixels per block, int64 ``[N]``; multilabel: labelled in any plane."""
         return self.height.astype(np.int64) * self.width - self.counts[:, -1]
 
     def by_label(self, task: Task) -> NDArray[np.int64]:
-        """The pixels of each block by label: int64 ``[N, len(task.label_names)]``."""
+        """The number of pixels of each label per block: int64 ``[N, len(task.label_names)]``."""
         return task.label_counts(self.counts[:, :-1].astype(np.int64), self.labelled[:, None])[0]
 
 
 class Moments:
-    """Mean, squared deviation and extremes of rows of numbers that come part by part (Chan et al. 1983)."""
+    """Running count, mean, sum of squared deviations, minimum and maximum per row of numbers (Chan et al. 1983)."""
 
     def __init__(self, rows: int) -> None:
         self.count, self.mean, self.deviation = np.zeros(rows), np.zeros(rows), np.zeros(rows)
         self.low, self.high = np.full(rows, np.inf), np.full(rows, -np.inf)
 
     def add(self, row: int, numbers: NDArray[np.generic]) -> None:
-        """Add some numbers to a row; squares of large and like numbers cancel nothing."""
+        """Add numbers to a row, without the cancellation of a plain sum of squares."""
         if not len(numbers):
             return
         exact = numbers.astype(np.float64)
@@ -84,7 +84,7 @@ class Moments:
 
 
 class TargetCounter:
-    """Counts a target of a scene of some height and width, part by part."""
+    """Counts the labels or real values of one target of a scene of `size` (height, width), part by part."""
 
     def __init__(self, task: Task, size: tuple[int, int]) -> None:
         self.task = task
@@ -93,7 +93,7 @@ class TargetCounter:
         self.values = Moments(len(task.value_names))
 
     def add(self, top: int, left: int, target: NDArray[np.generic]) -> None:
-        """Count a part, ``[*planes, h, w]``, whose first row and column these are."""
+        """Count a part ``[*planes, h, w]`` whose upper left pixel is (top, left) in the scene."""
         self._add_labels(top, left, self.task.hard_labels(target))
         for row, values in enumerate(self.task.values(target)):
             self.values.add(row, values)
@@ -122,7 +122,7 @@ class TargetCounter:
 
 
 class Counter:
-    """Counts a scene of some height, width and number of bands while it is decoded, part by part."""
+    """Counts the image and all targets of a scene of `size` (height, width) part by part, while the scene is decoded."""
 
     def __init__(self, tasks: Sequence[Task], size: tuple[int, int], bands: int) -> None:
         self.size, self.targets, self.bands = size, [TargetCounter(task, size) for task in tasks], Moments(bands)
@@ -136,7 +136,7 @@ class Counter:
         missing: NDArray[np.bool_],
         layers: Mapping[str, NDArray[np.generic]],
     ) -> None:
-        """Count a part: image ``[C, h, w]``, where it has no data ``[h, w]``, and the targets that there are."""
+        """Count a part: image ``[C, h, w]``, bool ``[h, w]``, true where it has no data, and the scene's targets by name."""
         for counter in self.targets:
             task = counter.task
             target = layers.get(task.target)
@@ -152,12 +152,12 @@ class Counter:
             self.bands.add(band, values)
 
     def counts(self, dtype: np.dtype[Any]) -> dict[str, NDArray[Any]]:
-        """The counts of a scene of this dtype.
+        """The counts as arrays by name; `dtype` is that of the scene's pixels.
 
         Returns:
             - ``layout``: int64 ``[3]``: height, width, and the number of pixels without data.
             - ``bands``: float64 ``[4, C]``: mean, sum of squared deviations from it, minimum, maximum.
-            - ``sample``: ``[n, C]`` in the scene's dtype.
+            - ``sample``: ``[n, C]`` in the scene's dtype: pixels with data in every 32nd row and column.
             - ``0_labels``, and so on for each target: int64 ``[2, K]``: pixels of each class, labelled pixels.
             - ``0_blocks``: uint16 ``[rows, columns, K + 1]``, as in `Blocks`.
             - ``0_values``: float64 ``[5, V]``, of V real values, as `Moments.table`; V is 0 for labels.

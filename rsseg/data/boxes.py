@@ -18,14 +18,14 @@ from rsseg.data.raster import open_raster
 from rsseg.task import OBJECT_PLANES, Task
 from rsseg.task.centres import gaussian_sigma, whole_radius
 
-ROOM = 2  # pixels beyond the radius that know of an object too, for augmentations that enlarge or shrink the window
+ROOM = 2  # pixels beyond the Gaussian's radius that store the object too, for augmentations that scale the window
 
 
 class Boxes(MaskReader):
     """Decodes the features of a vector file to objects: their bounding boxes in pixels of the image's grid.
 
-    A feature without extent, a point, has the size that is given, or none. A feature's mask value is the number of its class,
-    counted from 1; without an attribute all are of the first class. The pixels in the boxes of ignored features are unknown.
+    A point has sides of `size` pixels, or of unknown length (NaN) if it is None. A feature's mask value is the number of its
+    class, from 1; without an attribute all features have the first class. Pixels in the boxes of ignored features are unknown.
 
     Example:
         >>> from rsseg.task import Centres
@@ -82,12 +82,12 @@ class Boxes(MaskReader):
         return self.draw(np.stack([values[near], top, left, bottom, right], axis=1), (height, width))
 
     def draw(self, boxes: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float32]:
-        """The planes of a window of boxes ``[N, 5]``: mask value, top, left, bottom and right, in pixels of the window.
+        """Planes ``[5, *shape]`` from boxes ``[N, 5]``: mask value, top, left, bottom and right, in pixels of the window.
 
-        In each pixel it is the object whose Gaussian is highest there, of equals the last.
+        Each pixel stores the object whose Gaussian is highest there; in a tie, the last one.
         """
         planes = np.zeros((len(OBJECT_PLANES), *shape), dtype=np.float32)
-        lowest = np.full(shape, np.inf)  # of squared distances to centres in units of the Gaussians' spreads
+        lowest = np.full(shape, np.inf)  # the least squared distance to a centre, in units of sigma squared
         corners = boxes[:, 1:].reshape(-1, 2, 2)
         sides = np.diff(corners, axis=1)[:, 0]
         points = (sides == 0).all(axis=1)
@@ -105,7 +105,7 @@ class Boxes(MaskReader):
             here = slice(first[0], stop[0]), slice(first[1], stop[1])
             nearest = apart <= lowest[here]
             lowest[here][nearest] = apart[nearest]
-            inner = pixel + np.minimum(centre - pixel, 1 - 1e-6)  # float32 does not round it into the next pixel
+            inner = pixel + np.minimum(centre - pixel, 1 - 1e-6)  # so that float32 does not round it into the next pixel
             down, across = np.meshgrid(inner[0] - rows - 0.5, inner[1] - columns - 0.5, indexing="ij")
             for plane, value in zip(planes, (label, down, across, *side), strict=True):
                 plane[here][nearest] = np.broadcast_to(value, nearest.shape)[nearest]

@@ -1,4 +1,4 @@
-"""Opening a store: new scenes are decoded, in threads, since rasterio and Pillow let others run meanwhile."""
+"""Opening a store. New scenes are decoded in threads, since rasterio and Pillow release the GIL."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def open_store(
     skip: bool = False,
     full: bool = False,
 ) -> Store:
-    """The decoded scenes of a split; those that are not in the store yet, or whose files have changed, are decoded.
+    """Open the decoded scenes of a split; scenes that are not in the store yet, or whose files have changed, are decoded first.
 
-    Several processes may do so at once, in the same store. The names of its files are looked at here; sizes and check sums of a
-    scene when its pixels are first asked for, see `Store.arrays`: a hundred thousand scenes are opened in seconds.
+    Several processes may open the same store at once. Only file names are checked here; file sizes and checksums of a scene are
+    checked when its pixels are first read, see `Store.arrays`, so that a hundred thousand scenes open in seconds.
 
-    `folder` is where the decoded scenes of all splits lie, `title` the beginning of messages. With `skip` scenes that can't be
-    decoded are left out; with `full` all of a scene is compared with its check sums when it is opened first, not a few blocks.
+    `folder` holds the decoded scenes of all splits; `title` begins messages. `skip` leaves out scenes that can't be decoded.
+    `full` verifies all checksums of a scene when its pixels are first read, instead of those of a few blocks.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def _files(scene: Scene, name: str, mask_readers: Sequence[MaskReader]) -> list[
 
 
 def _may_disagree(scene: Scene) -> bool:
-    """Whether a scene can be right alone and wrong among others: stacked files, or vectors that touch no image."""
+    """Whether a valid scene may not fit the others, see `compare_scenes`: it has stacked files or vector masks."""
     return bool(scene.stack) or any(mask is not None and mask.vector for mask in scene.masks)
 
 
@@ -109,7 +109,7 @@ def _decode(
     skip: bool,
     faults: Sequence[str],
 ) -> dict[str, str]:
-    """Decode the scenes of these names out of all `known` of a split; returns why some were left out, where `skip` says so."""
+    """Decode the scenes named in `todo`, out of all `known` of a split; returns the errors of skipped scenes by name."""
     remove_parts(folder)
     names, beside = list(todo), set[str]()
     if any(_may_disagree(known[name]) for name in todo):
@@ -146,7 +146,7 @@ def _decode(
 
 
 def _in_threads(work: Callable[[str], None], names: Sequence[str], title: str, stop: bool) -> dict[str, str]:
-    """Call a function with every scene's name; returns its errors by that name, and with `stop` begins no other after one."""
+    """Call a function with every name, in threads; returns errors by name. With `stop`, no call begins after an error."""
     stopped = threading.Event()
 
     def attempt(name: str) -> str:
@@ -166,4 +166,4 @@ def _in_threads(work: Callable[[str], None], names: Sequence[str], title: str, s
         try:
             return {name: fault for name, fault in zip(steps, pool.map(attempt, names), strict=True) if fault}
         finally:
-            stopped.set()  # an interruption waits for the scenes at hand alone
+            stopped.set()  # an interruption waits only for calls that are running

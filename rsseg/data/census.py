@@ -1,6 +1,6 @@
 """The census of a split: pixels per class, band statistics, and the blocks that hold each class.
 
-Counted scene by scene while they are decoded, so that no pixel is read for it a second time.
+Scenes are counted while they are decoded, so that no pixel is read twice.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ log = logging.getLogger(__name__)
 
 PERCENTILES = (1, 2, 5, 25, 50, 75, 95, 98, 99)
 
-FAR = 5.0  # pixels whose mean is more standard deviations away from that of training are named
-SPREAD = 10.0  # pixels whose deviation is so many times that of training, or one such part of it, are named
-ABSURD = 10.0  # a band that deviates by this many times the distance of its percentiles holds pixels that are no readings
+FAR = 5.0  # a mean that differs from that of training by more standard deviations is reported
+SPREAD = 10.0  # a standard deviation that differs from that of training by more than this factor is reported
+ABSURD = 10.0  # a band with a larger ratio of standard deviation to percentile distance has outliers, see `robust_statistics`
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """Rows of numbers: the known real values of a split's targets, value by value; of label tasks there are none."""
+    """Statistics per row: of a target's known real values, one row for each value; label tasks have no rows."""
 
     mean: Floats  # [rows], exact
     std: Floats  # exact; 1 for a row that is constant
@@ -41,10 +41,10 @@ class Statistics:
 
 @dataclass(frozen=True, kw_only=True)
 class BandStatistics(Statistics):
-    """The pixels of a split, band by band, those without data left out."""
+    """Statistics of a split's pixels with data, one row per band."""
 
     count: int  # pixels with data
-    percentiles: Floats  # [9, C], those of PERCENTILES, of every 32nd row and column
+    percentiles: Floats  # [9, C], the PERCENTILES of the pixels in every 32nd row and column
     missing: float  # the share of pixels without data: no-data, NaN, infinite
 
 
@@ -91,7 +91,7 @@ def index_counts(scenes: Sequence[Mapping[str, NDArray[Any]]], targets: int) -> 
 
 
 def _statistics(n: Floats, means: Floats, squares: Floats, low: Floats, high: Floats) -> dict[str, Floats]:
-    """`Statistics` of everything, from numbers, means, squared deviations and extremes of parts, ``[parts, rows]`` each."""
+    """Combine the counts, means, sums of squared deviations and extremes of parts, ``[parts, rows]`` each, to `Statistics`."""
     count = np.maximum(n.sum(axis=0), 1)
     mean = (n * means).sum(axis=0) / count
     std = np.sqrt((squares.sum(axis=0) + (n * (means - mean) ** 2).sum(axis=0)) / count)
@@ -120,7 +120,7 @@ def absent_classes(census: Census, task: Task) -> list[str]:
 
 
 def check_absent(census: Census, task: Task, split: str, named: Collection[str] = ()) -> None:
-    """Log the classes that never occur in a split, but those named already; refuse one with nothing to learn or to score."""
+    """Warn of classes that never occur in a split, except `named` ones; refuse a split with nothing to learn or to score."""
     of = "" if task.target == ONE_TARGET else f" for target {task.target}"
     absent, labelled = absent_classes(census, task), int(census.valid.sum())
     ignored = census.bands.count - int(census.valid[:, 0].sum())
@@ -173,10 +173,10 @@ def _warn_of_mixed(census: Census, task: Task, split: str) -> None:
 
 
 def robust_statistics(bands: BandStatistics, warn: bool = True) -> tuple[Floats, Floats]:
-    """The mean and the deviation ``[C]`` that bands are normalised by.
+    """The mean and the standard deviation ``[C]`` that bands are normalised by.
 
-    A few absurd pixels, such as 1e20, flatten all others. Of a band whose deviation is `ABSURD` times the distance of its 2nd
-    and 98th percentile, median and percentiles count (those of a normal distribution are 4.1 deviations apart).
+    A few outliers, such as 1e20, would compress all other values. A band whose deviation exceeds `ABSURD` times the distance of
+    its 2nd and 98th percentiles gets its median and that distance / 4.1, the standard deviation of a normal distribution.
     """
     low, middle, high = (bands.percentiles[PERCENTILES.index(p)] for p in (2, 50, 98))
     absurd = (bands.std > ABSURD * (high - low)) & (high > low)
@@ -192,9 +192,9 @@ def robust_statistics(bands: BandStatistics, warn: bool = True) -> tuple[Floats,
 def describe_other_radiometry(
     mean: Floats, std: Floats, dtype: str, other: Floats, other_dtype: str, what: str, other_std: Floats | None = None
 ) -> str:
-    """One line where other pixels seem to be of another type or range than those that train; empty where they do not.
+    """One line if other pixels seem to have another dtype or range than the training pixels, else empty.
 
-    Means and deviations are ``[C]``; an empty `dtype` is not known, nor `other_std` of a part of a scene.
+    Means and standard deviations are ``[C]``. `dtype` is empty if unknown; `other_std` is None for a part of a scene.
     """
     far = abs(other - mean) / std
     worst = int(np.nanargmax(far)) if not np.isnan(far).all() else 0

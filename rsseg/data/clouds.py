@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 OUTER = 300  # size in pixels of the largest structures of a cloud field
 REACH = (30, 70)  # how far a cloud's shadow lies from the cloud, in pixels: the lowest and the highest
-OPAQUE = 0.75  # the opacity from which on nothing is seen below a cloud
+OPAQUE = 0.75  # the least opacity that hides the ground from the labels
 COLOUR = (232, 236, 242)  # of a thick cloud in full light
 DARKNESS = 0.6  # the share of the light that a thick cloud takes from the ground
 
@@ -17,8 +17,8 @@ DARKNESS = 0.6  # the share of the light that a thick cloud takes from the groun
 class Sky(NamedTuple):
     """The clouds over a scene, arrays ``[H, W]``."""
 
-    cloud: NDArray[np.bool_]  # where there is cloud, be it thin
-    shadow: NDArray[np.bool_]  # where the ground lies in the shadow of a cloud
+    cloud: NDArray[np.bool_]  # true in clouds, also in thin ones
+    shadow: NDArray[np.bool_]  # true where a cloud shades the ground
     opacity: NDArray[np.float64]  # from 0 to 1, how much of the ground a cloud hides
     shade: NDArray[np.float64]  # from 0 to 1, the opacity of the cloud between the ground and the sun
 
@@ -35,7 +35,7 @@ class Sky(NamedTuple):
 
 
 def draw_sky(rng: np.random.Generator, size: int, share: float, sun: NDArray[np.float64]) -> Sky:
-    """Draw clouds over a share of a square scene's pixels, above 0; `sun` is the direction to it along rows and columns."""
+    """Draw clouds over a share, above 0, of a square scene; `sun` is the direction to the sun along rows and columns."""
     margin = REACH[1] + 1  # clouds beyond the scene throw shadows into it
     field = _turbulence(rng, size + 2 * margin)
     scene = slice(margin, margin + size)

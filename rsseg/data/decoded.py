@@ -27,14 +27,14 @@ from rsseg.data.raster import open_raster
 from rsseg.data.scene import Scene, SceneFacts, SceneReader
 from rsseg.files import atomic_write
 
-FORMAT = b"rsseg store 5\n"  # the beginning of files of arrays; to be raised when scenes or counts are written otherwise
-SUM = 16  # bytes of the check sum that follows
-BLOCK = 1 << 16  # bytes of a file of pixels that have a check sum of their own
-SAMPLED = 8  # blocks of a file that are looked at when it is opened
+FORMAT = b"rsseg store 5\n"  # first bytes of array files; raise the number when the format of scenes or counts changes
+SUM = 16  # bytes of the checksum that follows
+BLOCK = 1 << 16  # bytes of a pixel file per checksum
+SAMPLED = 8  # blocks of a file whose checksums are verified when the file is opened
 PART = 1 << 20  # pixels that a thread decodes at a time
-BUFFER = 8 << 20  # bytes of a file that are written at once: a file that lies together in memory is mapped in larger pieces
-LARGE = 1 << 30  # bytes of a file from which on it is mapped in another way
-MAPS = 40_000  # arrays that are mapped at a time: a process may have 65,530 maps, unless its kernel was told otherwise
+BUFFER = 8 << 20  # bytes per write: a file that is contiguous in memory is mapped in larger pieces
+LARGE = 1 << 30  # files of this many bytes or more are mapped by mmap, smaller ones by torch
+MAPS = 40_000  # arrays that are mapped at a time: Linux limits a process to 65,530 maps by default
 
 
 def store_name(scene: Scene, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> str:
@@ -65,7 +65,7 @@ def layer_file(name: str, layer: str) -> str:
 
 
 def layer_files(scene: Scene, name: str, targets: Iterable[str]) -> dict[str, str]:
-    """The names of a scene's files by content, without that of pixels that are missing."""
+    """The names of a scene's files by content, without the file of missing pixels, which only some scenes have."""
     own = [target for place, target in enumerate(targets) if scene.mask_of(place) is not None]
     return {layer: layer_file(name, layer) for layer in ("image", *own, *["weight"] * (scene.weight is not None))}
 
@@ -86,7 +86,7 @@ def slabs(window: Window) -> Iterator[slice]:
 
 
 class ArrayFile:
-    """A .npy file, written part by part; the rest is 0. An image ``[H, W, C]`` has one plane, of pixels of C numbers."""
+    """A .npy file, written part by part; unwritten parts are 0. An image ``[H, W, C]`` is one plane of pixels of C numbers."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], image: bool) -> None:
         self.file = path.open("wb", buffering=BUFFER)
@@ -98,26 +98,26 @@ class ArrayFile:
         self.file.truncate(self.start + math.prod(shape) * dtype.itemsize)
 
     def write(self, window: Window, planes: NDArray[np.generic]) -> None:
-        """Write a part: ``[P, h, w]`` or ``[1, h, w, C]``, P planes one after the other."""
+        """Write a part: P planes ``[P, h, w]``, or ``[1, h, w, C]`` of an image."""
         whole = window.width == self.width
         for i, plane in enumerate(planes):
             for j, rows in enumerate([plane] if whole else plane):
                 place = (i * self.height + window.row_off + j) * self.width + window.col_off
-                if self.file.tell() != (begin := self.start + place * self.pixel):  # to seek empties the buffer
+                if self.file.tell() != (begin := self.start + place * self.pixel):  # a seek flushes the buffer
                     self.file.seek(begin)
                 self.file.write(np.ascontiguousarray(rows, self.dtype).data)
 
 
 def decode_scene(reader: SceneReader, folder: Path, name: str) -> None:
-    """Decode a scene into the store, part by part, whole or not at all; nothing is synced, as the store can be made again.
+    """Decode a scene into the store, part by part and atomically. Nothing is synced: a lost store can be decoded again.
 
-    ``{name}.image.npy`` holds ``[H, W, C]`` in the scene's dtype; ``{name}.labels.npy`` the mask ``[*planes, H, W]``, or of
-    several targets that the scene has ``{name}.{target}.npy`` each; ``{name}.weight.npy``, if any, ``[H, W]`` in its file's
-    dtype; ``{name}.missing.npy``, if there are any, bool ``[H, W]``, true for pixels without data; and ``{name}.counts``, which
-    comes last, with the arrays of `Counter.counts`, and the dtype (as ``<u2``), length and block check sums of each other file.
+    ``{name}.image.npy`` holds ``[H, W, C]`` in the scene's dtype; ``{name}.labels.npy`` the target ``[*planes, H, W]``, or with
+    several targets ``{name}.{target}.npy`` each that the scene has; ``{name}.weight.npy``, if any, ``[H, W]`` in its file's
+    dtype; ``{name}.missing.npy`` bool ``[H, W]``, true for pixels without data, if there are any. ``{name}.counts`` is written
+    last: the arrays of `Counter.counts`, and the dtype (as ``<u2``), length and block checksums of each other file.
 
     Raises:
-        InputError: If the scene can't be decoded; `UnwritableError` if it can't be written, which is no scene's fault.
+        InputError: If the scene can't be decoded; `UnwritableError` if the store can't be written.
     """
     size, dtype = reader.size, reader.dtype
     counter = Counter([mask_reader.task for mask_reader in reader.mask_readers], size, len(reader.bands))
@@ -145,7 +145,7 @@ def decode_scene(reader: SceneReader, folder: Path, name: str) -> None:
             write("image", window, image.transpose(1, 2, 0)[None])
             for layer, pixels in layers.items():
                 write(layer, window, pixels.reshape(-1, *missing.shape))
-            if "missing" in files or missing.any():  # once it is begun, so that it does not look like a killed process's
+            if "missing" in files or missing.any():  # once begun, in every part: an idle file looks like a killed process's
                 write("missing", window, missing[None])
     kinds = [kind for kind in forms if kind in files]
     paths = [folder / layer_file(name, kind) for kind in kinds]
@@ -160,7 +160,7 @@ def decode_scene(reader: SceneReader, folder: Path, name: str) -> None:
 
 
 def block_sums(path: Path | str, chosen: Iterable[int]) -> Iterator[int]:
-    """The check sums (CRC-32) of some blocks of a file, by their numbers."""
+    """The checksums (CRC-32) of the blocks of a file with the chosen numbers."""
     with open(path, "rb") as file:
         for block in chosen:
             file.seek(block * BLOCK)
@@ -168,7 +168,7 @@ def block_sums(path: Path | str, chosen: Iterable[int]) -> Iterator[int]:
 
 
 def has_size(path: str, size: int) -> bool:
-    """Whether a file is there and has so many bytes."""
+    """Whether a file exists and has `size` bytes."""
     try:
         return os.stat(path).st_size == size
     except OSError:
@@ -176,7 +176,7 @@ def has_size(path: str, size: int) -> bool:
 
 
 def find_fault(path: str, length: int, sums: NDArray[np.uint32], full: bool) -> str:
-    """The fault of a file that should have this length and check sums, looked for in full or in part; empty: none was found."""
+    """The fault of a file that should have this length and these checksums, empty if none is found; `full`: of all blocks."""
     chosen: Sequence[int] = range(len(sums))
     if not full and len(sums) > SAMPLED:  # the header, the end, and others that are drawn anew each time
         chosen = [0, len(sums) - 1, *random.Random().sample(range(1, len(sums) - 1), SAMPLED - 2)]
@@ -190,7 +190,7 @@ def find_fault(path: str, length: int, sums: NDArray[np.uint32], full: bool) -> 
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write named arrays into a file, with a check sum."""
+    """Write named arrays into a file, with a checksum."""
     content = save(dict(arrays))
     with atomic_write(path, sync=False) as part:
         part.write_bytes(FORMAT + hashlib.blake2b(content, digest_size=SUM).digest() + content)
@@ -211,9 +211,9 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]] | None:
 def map_array(path: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[np.generic]:
     """The array in a file of the store, which must not be written to; its pages come from the disk as they are read."""
     size = os.path.getsize(path)
-    if size < LARGE:  # a private map, which keeps no file open: in many places a process may have but 1,024
+    if size < LARGE:  # a private map keeps no file open: many systems limit a process to 1,024 open files
         whole: Any = torch.from_file(path, shared=False, size=size, dtype=torch.uint8).numpy()
-    else:  # private maps count as memory: the kernel refuses one that is larger
+    else:  # private maps count as memory: the kernel refuses those larger than it
         with open(path, "rb") as file:
             whole = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     count = math.prod(shape)

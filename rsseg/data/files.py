@@ -1,4 +1,4 @@
-"""Scenes in files: images and masks paired by the parts of their paths. Most datasets are this and a few lines of YAML."""
+"""Scenes in files: images and masks paired by the parts of their paths. Most datasets need only this and some lines of YAML."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def mask_settings(
     threshold: float | None = None,
     buffer: float | None = None,
 ) -> Mask:
-    """The mask files of a target, from its settings in the config; the path is their pattern."""
+    """A target's mask settings from the config; `path` is the pattern of its files."""
     values = {} if values is None else values
     if isinstance(values, list):
         pairs = [PAIR.fullmatch(str(pair)) for pair in values]
@@ -62,7 +62,7 @@ def mask_settings(
 
 
 def by_letters(keys: Iterable[Fields]) -> dict[Fields, list[Fields]]:
-    """The values of fields by their lower case."""
+    """Group tuples of field values by their lower case."""
     found: dict[Fields, list[Fields]] = {}
     for key in keys:
         found.setdefault(tuple(map(str.lower, key)), []).append(key)
@@ -76,25 +76,25 @@ class Files(Source):
 
     Args:
         root: The folder that holds everything; or an archive or URL, which `rsseg.data.remote.fetch` copies.
-        image: The images' paths below it, as `path_pattern` reads them; or a list of patterns: the files whose bands are
-            stacked in this order, the first of which decide which scenes there are, and on which pixel grid.
-        mask: The masks' paths, rasters or vectors. Here and in the further images all or some of the fields may stand: a
-            file with fewer belongs to all scenes that share them, one without any to all.
-        targets: Of several targets these settings of each, by name, instead: ``mask`` and, of vectors, ``attribute`` and
-            ``values``. A scene may lack some of them.
-        split: As `Split` takes it.
-        attribute: Of vector masks, the attribute that holds a feature's mask value; None: 1 for every feature.
+        image: The pattern of the images' paths below `root`, see `path_pattern`. A list of patterns stacks the bands of
+            several files in this order; the files of the first pattern define the scenes and their pixel grids.
+        mask: The pattern of the masks' paths, rasters or vectors. It may have only some of the image's fields, like further
+            image patterns: a file then belongs to all scenes with the same values, a file without fields to all scenes.
+        targets: For several targets, by name, each one's ``mask``, ``attribute``, ``values``, ``layer``, ``buffer`` and
+            ``threshold``, instead of these arguments. A scene may lack some of the targets.
+        split: See `Split`.
+        attribute: For vector masks, the attribute that holds a feature's mask value; None: 1 for every feature.
         values: The mask value for each of the attribute's values, where they are not integers already: a mapping, or a list
             such as ``["house: 1", "road: 2"]``.
-        layer: Of vector masks with several layers, the one that is read.
-        buffer: Of vector masks, by how many metres on the ground features are widened.
-        threshold: Of raster masks, the value above which a pixel is 1, and else 0.
+        layer: For vector masks with several layers, the layer to read.
+        buffer: For vector masks, the distance in metres on the ground by which features are widened.
+        threshold: For raster masks, the value above which a pixel is 1; other pixels are 0.
         on_missing: The treatment of images without a file to stack, of images to train or validate on without a mask, and of
             listed names without an image: ``raise`` refuses them, ``skip`` leaves them out and says how many.
-        published: How many images the dataset has in full; fewer are reported.
-        weight: The paths of rasters with the weight of each pixel in the loss, paired as the masks are. Pixels of an
-            image that none fits count 1; None: all do.
-        group: The independent area that a scene lies in, as `find_groups` takes it; None: every scene is one of its own.
+        published: The number of images in the complete dataset; a warning tells if there are fewer.
+        weight: The pattern of rasters with the weight of each pixel in the loss, paired like the masks. Pixels of an
+            image without one have the weight 1; None: all pixels have.
+        group: The independent area of a scene, see `find_groups`; None: every scene is its own group.
 
     Raises:
         InputError: If there is no such folder or no image in it, or the split or the groups can't be understood.
@@ -168,7 +168,7 @@ class Files(Source):
             log.warning(found, len(self.images), published, self.root, self._archives())
 
     def _partners(self, setting: str, pattern: str, endings: frozenset[str] = IMAGES) -> dict[Fields, Path]:
-        """The files that fit another pattern with the values of images' fields, by these, as far as they are there."""
+        """The existing files that fit another pattern with the field values of an image, by the field values of the image."""
         own = list(path_pattern(pattern).groupindex)
         if set(own) - set(self.fields):
             raise InputError(
@@ -184,7 +184,7 @@ class Files(Source):
         return {fields: there[key] for fields, key in wanted.items() if key in there}
 
     def _masks(self, place: str, own: Mask) -> dict[Fields, Mask]:
-        """As `_partners`, a target's files."""
+        """A target's masks by the field values of the image, see `_partners`."""
         files = self._partners(f"{place}.mask", own.path.as_posix(), IMAGES | VECTORS)
         masks = {fields: replace(own, path=path) for fields, path in files.items()}
         if masks and own.buffer and not any(mask.vector for mask in masks.values()):
@@ -195,7 +195,7 @@ class Files(Source):
         return masks
 
     def _stacked(self, pattern: str) -> dict[Fields, Path]:
-        """As `_partners`, where none may be missing unless it is to be skipped."""
+        """Further files to stack, see `_partners`; a missing file is refused unless `on_missing` is skip."""
         files = self._partners("source.image", pattern)
         alone = [path for fields, path in self.images.items() if fields not in files]
         if alone:
@@ -207,7 +207,7 @@ class Files(Source):
         return files
 
     def _weights(self, pattern: str) -> dict[Fields, Path]:
-        """As `_partners`, where one at least has to be there."""
+        """Weight files, see `_partners`; at least one must exist."""
         files = self._partners("source.weight", pattern)
         if not files:
             self._refuse(f"no file below {self.root} fits dataset.source.weight={pattern} for any image", every=True)
@@ -216,14 +216,14 @@ class Files(Source):
         return files
 
     def _refuse(self, fault: str, every: bool) -> None:
-        """Raise an error about files that are missing, or say which images are left out for it, unless these are all."""
+        """Raise an error about missing files; if `on_missing` is skip, warn instead, unless `every` image is affected."""
         if every or not self.skip:
             add = ": add them, or leave these images out by dataset.source.on_missing=skip"
             raise InputError(f"{fault}{self._archives() if every else add}")
         log.warning("%s; left out (dataset.source.on_missing=skip).", fault)
 
     def _archives(self) -> str:
-        """The end of a message about files that are not there."""
+        """The end of a message about missing files."""
         packed = sorted(path.name for path in self.root.iterdir() if is_archive(path.name))
         if packed:
             return f"; there are archives: extract {', '.join(packed[:5])} there"

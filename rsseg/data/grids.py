@@ -18,18 +18,18 @@ from rasterio.warp import transform_bounds
 from rsseg.contract import InputError
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)  # rasterio raises its own errors, and some of GDAL's as they are
-TOLERANCE = 0.01  # of a pixel: corners that are nearer than this are equal
+TOLERANCE = 0.01  # in pixels: corners closer than this are equal
 
 
 def located(raster: Any) -> bool:
-    """Whether a raster says where on the Earth it lies."""
+    """Whether a raster has a CRS and a transform."""
     return raster.crs is not None and not raster.transform.is_identity
 
 
 def ground_resolution(crs: Any, transform: Any) -> float | None:
-    """The side of a pixel on the ground in metres, in the first corner of a raster; of oblong pixels that of a square as large.
+    """The side of a raster's first pixel on the ground, in metres; for oblong pixels, the side of a square of equal area.
 
-    None where CRS or transform are not known, or the CRS has no place on the Earth.
+    None if CRS or transform are unknown, or the CRS can't be transformed to longitude and latitude.
 
     Example:
         >>> round(ground_resolution(rasterio.CRS.from_epsg(4326), rasterio.Affine(1e-4, 0, 12, 0, -1e-4, 60)), 2)
@@ -49,7 +49,7 @@ def ground_resolution(crs: Any, transform: Any) -> float | None:
 
 
 def same_grid(raster: Any, grid: Any) -> bool:
-    """Whether two rasters' pixels lie on each other: their sizes are equal and, if both have coordinates, their corners."""
+    """Whether two rasters' pixels coincide: equal sizes and, if both are georeferenced, equal CRS and corners."""
     if raster.shape != grid.shape:
         return False
     if not (located(raster) and located(grid)):
@@ -61,7 +61,7 @@ def same_grid(raster: Any, grid: Any) -> bool:
 
 
 def describe_gap(path: Path, crs: Any, bounds: Sequence[float], grid: Any) -> str:
-    """Why a file with these bounds does not touch a raster's area; empty: it does."""
+    """A message that a file with these bounds in `crs` does not overlap the raster `grid`; empty if it does."""
     left, bottom, right, top = area_in(grid, crs, path)
     west, east = sorted(bounds[::2])
     south, north = sorted(bounds[1::2])

@@ -1,4 +1,4 @@
-"""Groups of scenes: the independent areas, such as towns or flight strips, that splits, folds and intervals go by."""
+"""Groups of scenes: independent areas, such as towns or flight strips, which splits, folds and bootstraps keep whole."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rsseg.contract import ENOUGH_GROUPS, InputError, counted, nearest
 from rsseg.data.raster import open_raster
 from rsseg.data.scene import Scene
 
-LEAVE_ONE_OUT = "groups"  # as `dataset.folds`: as many folds as there are groups
+LEAVE_ONE_OUT = "groups"  # the value of `dataset.folds` that makes every group a fold
 
 FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
 
@@ -20,19 +20,19 @@ FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
 def find_groups(
     group: str | float | None, fields: Sequence[str], images: Mapping[tuple[str, ...], Path], root: Path
 ) -> list[str]:
-    """The group of each scene in files, empty for its own.
+    """The group of each image; empty if the image is its own group.
 
     Args:
         group: Fields of the image pattern, such as ``{city}``; or a regular expression that is searched for in the image's path
             below the root, with the group in parentheses: ``([a-z]+)[0-9]``, or ``(.*)/`` for the image's folder; or the side
-            of a square in the units of the images' coordinates: scenes whose centres lie in one are a group. None: every scene
-            is a group of its own.
-        fields: Those of the image pattern.
-        images: The images by their values.
-        root: The folder that paths begin at.
+            of a square in the units of the images' coordinates: scenes with centres in the same square are a group. None: every
+            scene is its own group.
+        fields: The fields of the image pattern.
+        images: The images by the values of these fields.
+        root: The folder that paths are relative to.
 
     Raises:
-        InputError: If it is none of these, a path holds no group, or an image has no coordinates.
+        InputError: If `group` is none of these, a path holds no group, or an image has no coordinates.
     """
     if group is None:
         return [""] * len(images)
@@ -65,7 +65,7 @@ def find_groups(
 
 
 def _square_of(image: Path, side: float, setting: str) -> str:
-    """The square that the centre of an image lies in."""
+    """A name for the square of this side that contains an image's centre."""
     raster = open_raster(image)
     if raster.crs is None:
         raise InputError(f"{setting} is the side of a square on the map, but {image} has no coordinates")
@@ -75,19 +75,19 @@ def _square_of(image: Path, side: float, setting: str) -> str:
 
 
 def group_names(scenes: Iterable[Scene]) -> list[str]:
-    """The group of each scene; its own name where it is one of its own."""
+    """The group of each scene; the scene's name if it is its own group."""
     return [scene.group or scene.name for scene in scenes]
 
 
 def by_hash(name: str) -> bytes:
-    """A key that sorts names so that neither their order nor their number matters."""
+    """A sort key for names that depends on the name alone: a hash."""
     return hashlib.blake2b(name.encode()).digest()
 
 
 def by_fraction(sizes: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, list[str]]:
-    """Deal groups out in the order of a hash, so that each split has about its share of the scenes; the rest goes nowhere.
+    """Assign groups to splits in the order of a hash, by shares of the scenes; groups beyond the sum of shares are left out.
 
-    A split with any share gets a group at least, as long as another has one to spare. `sizes`: each group's number of scenes.
+    A split with a share above 0 gets at least one group if another has several. `sizes`: the number of scenes by group.
 
     Example:
         >>> by_fraction({"a": 1, "b": 1, "c": 1, "d": 1}, {"train": 0.75, "val": 0.25})
@@ -109,10 +109,10 @@ def by_fraction(sizes: Mapping[str, int], shares: Mapping[str, float]) -> dict[s
 
 
 def in_fold(owner: Mapping[str, str], groups: Mapping[str, str], folds: int | str, fold: int) -> dict[str, str]:
-    """The splits of scenes where one fold of the training and validation scenes validates and the others train.
+    """The split of each scene in cross-validation: fold number `fold`, from 1, of the train and val scenes validates.
 
-    Groups are dealt to the folds in turn, in the order of a hash, so that the folds' numbers of groups differ by one at most;
-    where every group is a fold (`LEAVE_ONE_OUT`), in the order of their names.
+    Groups are assigned to folds in turn, in the order of a hash, or of their names with `LEAVE_ONE_OUT`; the numbers of groups
+    per fold differ by at most one.
 
     Example:
         >>> scenes = {"a1": "train", "a2": "val", "b1": "train", "c1": "test"}
@@ -134,7 +134,7 @@ def in_fold(owner: Mapping[str, str], groups: Mapping[str, str], folds: int | st
 
 
 def describe_groups(train: Iterable[Scene], val: Sequence[Scene]) -> list[str]:
-    """The limits of scores where validation scenes are not areas of their own, a line each."""
+    """Warnings, one line each: validation groups that also train, and a single validation group."""
     scored = set(group_names(val))
     cut = sorted(scored.intersection(group_names(train)))
     lines = []
@@ -153,7 +153,7 @@ def describe_groups(train: Iterable[Scene], val: Sequence[Scene]) -> list[str]:
 
 
 def describe_few_groups(train: Collection[str], val: Collection[str], in_folds: bool = False) -> str:
-    """One line where few groups validate, empty where there are enough; in folds those of train validate too."""
+    """One line if few groups validate, else empty; with `in_folds`, the groups of train validate too."""
     every, scored = {*train, *val}, {*val}
     scored |= every if in_folds else set()
     if len(scored) >= ENOUGH_GROUPS:

@@ -1,4 +1,4 @@
-"""Whether scenes go together, before any of them is trained on: all faults at once, the file named."""
+"""Checks, before training, that the scenes of a split fit together; all faults are reported at once, with their files."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def raise_together(faults: Sequence[str]) -> None:
 
 
 def compare_scenes(scenes: Sequence[Scene], facts: Sequence[SceneFacts], bands: Sequence[int]) -> None:
-    """Find the faults of the scenes of a split as a whole, and log remarks that the user should know of.
+    """Refuse scenes of a split that do not fit together, and log remarks on their files.
 
     Raises:
-        InputError: If numbers of bands shift those after them, or vectors touch no image.
+        InputError: If the band counts of stacked files differ between scenes, or a vector file overlaps no image.
     """
     faults = []
     for scene, fact in zip(scenes, facts, strict=True):

@@ -1,4 +1,4 @@
-"""From the values in mask files to targets: labels, class shares, real values such as heights, and weights of pixels."""
+"""Decoders of mask files: labels, class shares, real values such as heights, and pixel weights."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from rsseg.task import Centres, Task
 
 RANGE = re.compile(r"(-?\d+)-(-?\d+)")  # a range of mask values, as in "0-127"
 SHOWN = 5  # values in a message
-BLURRED = 32  # a mask with more unknown colours than these is no drawing any more
-TOLERANCE = 0.01  # how far the shares of exclusive classes may be from 1 together
+BLURRED = 32  # a mask with more unknown colours than this was compressed lossily
+TOLERANCE = 0.01  # how far the sum of exclusive shares may be from 1
 
 
 def parse_colour(text: str) -> int:
@@ -30,7 +30,7 @@ def parse_colour(text: str) -> int:
 
 
 def parse_values(value: Any) -> list[Any]:
-    """The raw values that one entry of a config stands for: itself, all of a range such as "0-127", all of a list."""
+    """The mask values of one config entry: a single value, all values of a range such as "0-127", or those of a list."""
     if isinstance(value, list | tuple):
         return [each for part in value for each in parse_values(part)]
     ends = RANGE.fullmatch(value) if isinstance(value, str) else None
@@ -43,7 +43,7 @@ def parse_values(value: Any) -> list[Any]:
 
 
 class Labels(MaskReader):
-    """Decodes masks of labels by one table, from a value or a colour to its label; NaN is not labelled. See `make_mask_reader`.
+    """Decodes masks of labels by a table from values or colours to labels; NaN is ignored. See `make_mask_reader`.
 
     Example:
         >>> from rsseg.task import Binary
@@ -94,7 +94,7 @@ class Labels(MaskReader):
         return codes if self.task.planes else codes[0]
 
     def _look_up(self, numbers: Array) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """The labels of numbers, `IGNORE` for those without one, and which these are; colours have that of the nearest."""
+        """The label of each number, or `IGNORE`, and bool, true where there is none; a near colour gets the nearest label."""
         place = np.searchsorted(self._raw, numbers).clip(max=len(self._raw) - 1)
         unknown = self._raw[place] != numbers
         if self.tolerance and unknown.any():
@@ -107,7 +107,7 @@ class Labels(MaskReader):
         return np.where(unknown, np.uint8(IGNORE), self._codes[place]), unknown
 
     def _fault(self, unknown: Array) -> str:
-        """The message for values that have no meaning."""
+        """The message about values that are neither labels nor ignored."""
         found, counts = np.unique(unknown, return_counts=True)
         shown = [f"#{int(value):06x}" if self.colours else f"{value:g}" for value in found[:SHOWN]]
         listed = ", ".join(f"{text} ({n} pixels)" for text, n in zip(shown, counts, strict=False))
@@ -146,7 +146,7 @@ def _channels(colours: Array) -> NDArray[np.int64]:
 def _without_value(
     raw: Array, hidden: NDArray[np.bool_] | None, nodata: float | None, every: bool = False
 ) -> NDArray[np.bool_]:
-    """The unknown pixels of real numbers ``[bands, H, W]``: hidden, NaN, or no-data, with `every` where all bands hold it."""
+    """Bool ``[bands, H, W]``, true where real numbers are hidden, NaN or no-data; with `every`, no-data in all bands."""
     missing = raw != raw
     if hidden is not None:
         missing |= hidden
@@ -158,8 +158,8 @@ def _without_value(
 class Shares(MaskReader):
     """Decodes masks with a band for each class, which holds the share of the class in each pixel.
 
-    Of exclusive classes a pixel is unknown as a whole, and its shares are divided by their sum, which may be off by
-    `TOLERANCE`. `whole` stands for a whole pixel in the files: 1, 100, 255.
+    For exclusive classes, a pixel with an unknown share is unknown in all classes, and shares are divided by their sum, which
+    may differ from 1 by `TOLERANCE`. `whole` is the value of a share of 1 in the files, such as 1, 100 or 255.
     """
 
     def __init__(self, task: Task, whole: float) -> None:
@@ -172,7 +172,7 @@ class Shares(MaskReader):
     def decode(self, raw: Array, hidden: NDArray[np.bool_] | None = None, nodata: float | None = None) -> Array:
         """See `MaskReader`: float32 ``[C, H, W]``, each from 0 to 1.
 
-        A no-data value that may be a share stays one, unless the classes are exclusive and all have it.
+        A no-data value from 0 to `whole` counts as a share, unless the classes are exclusive and all bands hold it.
         """
         exclusive = self.task.exclusive
         possible = nodata is not None and 0 <= nodata <= self.whole
@@ -203,7 +203,7 @@ class Shares(MaskReader):
 class Values(MaskReader):
     """Decodes masks of real values: heights, biomass, yields; NaN, no-data and ignored values are unknown, band by band.
 
-    `span` is the lowest and the highest value that can be; None: any finite one.
+    `span` is the lowest and the highest possible value; None: any finite value.
     """
 
     def __init__(self, task: Task, ignore: Sequence[float] = (), span: Sequence[float] | None = None) -> None:
@@ -237,7 +237,7 @@ class Values(MaskReader):
 
 
 class Weights(MaskReader):
-    """Decodes rasters of the weights of pixels in the loss: one band of finite numbers of 0 or more; 0 without data."""
+    """Decodes rasters of pixel weights in the loss: one band of finite numbers of 0 or more; pixels without data get 0."""
 
     mask_bands, nothing, signature = 1, 0, ("weights",)
 
@@ -272,13 +272,13 @@ def make_mask_reader(
 
     Args:
         task: The task.
-        values: The raw value of label 0, 1, ..., or a list of several: integers, ranges such as "0-127", or "#rrggbb"; None:
-            0, 1, ...
+        values: The mask value of label 0, 1, ..., or a list of values for one label: integers, ranges such as "0-127", or
+            "#rrggbb"; None: 0, 1, ...
         ignore: The values that mean "not labelled"; None: 255 for labels, none for colours and real values.
         whole: The value of a whole pixel in masks of class shares.
         span: The lowest and the highest real value.
         size: The side of objects that a vector file gives as points, in pixels.
-        tolerance: How far each of red, green and blue may be from a colour, as lossy compression leaves it; the nearest counts.
+        tolerance: The largest difference of red, green and blue from the nearest listed colour, for lossy compression.
     """
     if span is not None and task.kind != "regression":
         raise InputError(f"dataset.range={list(span)}: a {task.kind} task has no range, a regression does; set it to null")

@@ -1,7 +1,7 @@
 """Mask files: their settings in a config, and the decoding of their pixels to targets.
 
-`rsseg.data.labels` and `boxes` hold the decoders; `rsseg.data.vector` reads vectors, with libraries that runs on rasters do
-without.
+The decoders are in `rsseg.data.labels` and `rsseg.data.boxes`. `rsseg.data.vector` reads vectors; it is imported only for
+vector masks, since its libraries are large.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ Array = NDArray[np.generic]
 
 @dataclass(frozen=True)
 class Mask:
-    """A file that holds a target, with its settings; it is brought to the scene's grid if it lies on another.
+    """A file that holds a target, with its settings; a file on another grid is resampled to the scene's grid.
 
     Attributes:
-        path: A raster, or a vector file, whose features become mask values; 0 lies outside of them.
-        threshold: Of a raster, the value above which a pixel is 1, and else 0; None: values are labels.
-        attribute: Of vectors, the name of a feature's mask value, an integer or a key of `values`; None: 1 for every feature.
-        values: Pairs of an attribute's value, as text, and the mask value that it stands for.
-        layer: Of vectors, the layer that is read; None: the only one.
-        buffer: Of vectors, by how many metres on the ground features are widened: lines become twice as wide.
+        path: A raster, or a vector file, whose features are rasterised with their mask values; pixels outside them are 0.
+        threshold: For rasters, the value above which a pixel is 1, other pixels are 0; None: values are used as they are.
+        attribute: For vectors, the attribute with a feature's mask value, an integer or a key of `values`; None: all are 1.
+        values: Pairs of an attribute's value, as text, and its mask value.
+        layer: For vectors, the layer to read; None: the only one.
+        buffer: For vectors, the distance in metres on the ground by which features are widened; lines, on each side.
     """
 
     path: Path
@@ -60,15 +60,15 @@ def text_of(value: Any) -> str:
 
 
 class MaskReader(ABC):
-    """The meaning of a pixel of a dataset's mask files."""
+    """Base class of decoders, which turn the mask files of a target into arrays."""
 
     task: Task
     colours: bool = False  # whether the pixels are colours
-    place: str = "dataset"  # where the config says so, for messages, see `in_place`
+    place: str = "dataset"  # the settings' place in the config, for messages, see `rsseg.contract.in_place`
 
     @property
     def mask_bands(self) -> int:
-        """The number of bands that are read of a mask file."""
+        """The number of bands that are read from a mask file."""
         return 3 if self.colours else math.prod(self.task.planes)
 
     @property
@@ -86,9 +86,9 @@ class MaskReader(ABC):
 
         Args:
             raw: ``[bands, H, W]`` as read from the file.
-            hidden: bool ``[H, W]``, where the file says that it has no pixel, as by transparency. A label stays one there:
-                pictures are exported with a transparent background.
-            nodata: The value that stands for no pixel, unless it is a label.
+            hidden: bool ``[H, W]``, true where the file marks pixels as missing, as by transparency. Labels count even there:
+                pictures are often exported with a transparent background.
+            nodata: The file's no-data value; it has no effect if it is a label.
 
         Returns:
             ``[*planes, H, W]`` in the task's dtype, `Task.unknown` where nothing is known.
@@ -99,7 +99,7 @@ class MaskReader(ABC):
         raise NotImplementedError(type(self))
 
     def check_bands(self, name: str, bands: int) -> None:
-        """Make sure that a mask of so many bands has those that are read, and none whose meaning would be lost."""
+        """Refuse a mask with fewer bands than are read, or with further bands whose content would be lost."""
         task, expected = self.task, self.mask_bands
         if self.colours:
             if bands not in (1, 3):
@@ -111,10 +111,10 @@ class MaskReader(ABC):
             )
 
     def check_features(self, name: str, values: NDArray[np.int32]) -> None:  # noqa: B027
-        """Make sure that features have mask values that can be, as far as that is known before they are decoded."""
+        """Refuse features with invalid mask values, if the reader can tell before decoding."""
 
     def check(self, mask: Mask, image: Path) -> bool:
-        """Make sure that a mask can be read on an image's grid; says whether it has to be warped to it."""
+        """Refuse a mask that can't be read on an image's grid; returns whether it must be warped to that grid."""
         if mask.threshold is not None and self.colours:
             raise InputError(
                 f"dataset.source.threshold={mask.threshold:g} is for grey masks; dataset.mask_values lists colours: set one "
@@ -133,7 +133,7 @@ class MaskReader(ABC):
         return False
 
     def read(self, mask: Mask, window: Window, image: Path) -> Array:
-        """The target in a window of an image's grid, as `decode` gives it; unknown where a file on another grid ends."""
+        """The target in a window of an image's grid, as `decode` returns it; unknown beyond the edge of a warped file."""
         if mask.vector:
             from rsseg.data.vector import rasterise
 
@@ -150,7 +150,7 @@ class MaskReader(ABC):
         return target
 
     def chosen_bands(self, raw: Array) -> Array:
-        """As many bands of a mask ``[bands, h, w]`` as are read, the first of several that are equal."""
+        """The bands of a mask ``[bands, h, w]`` that are decoded; of several equal bands, the first."""
         if self.colours:
             return np.resize(raw[:3], (3, *raw.shape[1:]))  # grey is one band
         if self.mask_bands == 1 and not np.array_equal(
@@ -166,7 +166,7 @@ class MaskReader(ABC):
 
 
 def value_bands(path: Path, mask_reader: MaskReader) -> list[int]:
-    """The numbers of a mask's bands but alpha; of as many as the reader takes one may be called so and hold a label."""
+    """The numbers of a mask's bands without alpha; if the band count is the expected one, all bands count as values."""
     raster = open_raster(path)
     if raster.count == mask_reader.mask_bands:
         return list(range(1, raster.count + 1))

@@ -1,9 +1,9 @@
-"""Rare objects pasted into other windows: the counterpart, for images, of SMOTE.
+"""Copy-paste of rare objects into other windows, in place of SMOTE.
 
-SMOTE (Chawla et al. 2002) makes a new sample of a rare class by interpolating between two of them. Between the rows of a table
-that may be a plausible row; between images it is not: half of one pixel and half of another is a double exposure that no sensor
-takes, objects do not lie on each other pixel by pixel, and the label of such a pixel is half one class and half another. What
-can be put together anew is whole objects and their surroundings (Copy-Paste, Ghiasi et al. 2021): that is done here.
+SMOTE (Chawla et al. 2002) creates a sample of a rare class by interpolating between two others. The result may be a plausible
+row of a table, but not a plausible image: the average of two images is a double exposure, their objects do not align pixel by
+pixel, and the label of an averaged pixel is a mixture of two classes. Whole objects, however, can be combined with other
+surroundings (Copy-Paste, Ghiasi et al. 2021), as is done here.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ BLOCKS_PER_PIECE = 20  # how many blocks are looked into, at most, for each piec
 
 
 class Cutout(NamedTuple):
-    """An object, cut out."""
+    """An object cut out of a scene, in its bounding box."""
 
     image: Tensor  # float32 [C, h, w], normalised
     layers: Layers  # [h, w] or [L, h, w] each
     inside: Tensor  # bool [h, w], its pixels
 
     def to(self, image: Tensor) -> Cutout:
-        """On the device and in the dtype of an image; itself if it is there."""
+        """The cutout on the device of an image, its own image also in that image's dtype."""
         layers = {name: layer.to(image.device) for name, layer in self.layers.items()}
         return Cutout(self.image.to(image), layers, self.inside.to(image.device))
 
@@ -43,7 +43,7 @@ Region: TypeAlias = tuple[tuple[slice, slice], NDArray[np.bool_]]  # A box, and 
 
 
 def regions(has: NDArray[np.bool_], least: int, centre: tuple[int, int], side: int) -> list[Region]:
-    """The connected regions, also across corners, that have their centre in a square and are smaller than it."""
+    """Connected regions (8 neighbours) of `least` pixels or more, smaller than a square and with their centre in it."""
     numbered, _ = label(has, structure=np.ones((3, 3)))
     areas = np.bincount(numbered.ravel())
     return [
@@ -59,18 +59,18 @@ class Paste(Sometimes):
     """Pastes rare objects, connected regions of a class with their image and layers, into windows.
 
     The objects come from a bank that `fit` cuts once from the training split; which of them a window gets, and where, is a
-    function of (seed, k). They keep size and direction: take further augmentations after it, ``augment=[paste,d4]``. Pasted
-    pixels replace those of image and layers. Nothing is pasted where a window has no label, such as beyond a scene's edge: what
-    is ignored stays so (multilabel: what is ignored in every plane).
+    function of (seed, k). Objects keep their size and direction: add augmentations after it, ``augment=[paste,d4]``. Pasted
+    pixels replace those of image and layers. Ignored pixels, such as those beyond a scene's edge, stay as they are (multilabel:
+    pixels that are ignored in every plane).
 
-    It raises the share of the pasted classes above that of the data, as oversampling does, so a model that is trained with it
-    says them more often than they are. And an object may come to lie where none of its kind is found.
+    Like oversampling, it raises the frequency of the pasted classes above that in the data, so that a trained model predicts
+    them too often. Objects may also be pasted into surroundings where they do not occur.
 
     Args:
-        classes: The names of those that are pasted, all alike; None: the one with the fewest training pixels.
-        count: The objects per window.
-        bank: The most objects kept of each class.
-        min_area: The fewest pixels of an object; below lie specks.
+        classes: The classes to paste, each equally often; None: the class with the fewest training pixels.
+        count: The number of objects per window.
+        bank: The largest number of objects kept of each class.
+        min_area: The least number of pixels of an object; smaller regions are specks.
         probability: The share of the windows that get objects.
     """
 
@@ -97,7 +97,7 @@ class Paste(Sometimes):
         self.pieces: list[list[Cutout]] = []
 
     def fit(self, read: Read, blocks: Blocks, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Cut the bank. The objects are those of randomly drawn blocks, smaller than a block."""
+        """Fill the bank with objects that are smaller than a block, from randomly drawn blocks."""
         totals = blocks.counts[:, :-1].sum(axis=0, dtype=np.int64)
         occurs = np.flatnonzero(totals)
         labels = self.wanted or [int(occurs[totals[occurs].argmin()])]
@@ -119,7 +119,7 @@ class Paste(Sometimes):
         return found[: self.bank]
 
     def _cut(self, read: Read, blocks: Blocks, block: int, wanted: int, scale: Sequence[NDArray[np.float32]]) -> list[Cutout]:
-        """The objects whose centre lies in a block, read with half a block around it so that each is seen whole."""
+        """The objects whose centre is in a block; half a block around it is read too, so that objects are complete."""
         side, first = blocks.size, [int(blocks.top[block]), int(blocks.left[block])]
         start = [max(place - side // 2, 0) for place in first]
         pixels, layers = read(int(blocks.scene[block]), start[0], start[1], 2 * side)
@@ -148,7 +148,7 @@ class Paste(Sometimes):
 
 
 def paste(image: Tensor, layers: Layers, piece: Cutout, place: NDArray[np.float64], target: str = ONE_TARGET) -> None:
-    """Put an object into a window, in place. Parts beyond a small window are cut off; pixels without a label stay."""
+    """Paste an object into a window, in place. Parts beyond a small window are cut off; ignored pixels stay as they are."""
     here = []
     for length, extent, share in zip(image.shape[-2:], piece.inside.shape, place.tolist(), strict=True):
         fitting = min(extent, length)

@@ -47,7 +47,7 @@ def fits_any(patterns: Iterable[str]) -> Callable[[str], bool]:
 def find_files(root: Path, pattern: str, endings: frozenset[str] = IMAGES) -> dict[tuple[str, ...], Path]:
     """The files below a folder whose paths fit a pattern, by the values of its fields, sorted; ``.*`` stands for `endings`.
 
-    Upper and lower case are not told apart, nor whether an accent is a character of its own (NFD, as macOS writes names).
+    Matching ignores case and the Unicode form of accents (macOS writes names in NFD).
     """
     if pattern.startswith(("/", "~")) or ".." in pattern.split("/"):
         raise InputError(
@@ -56,7 +56,7 @@ def find_files(root: Path, pattern: str, endings: frozenset[str] = IMAGES) -> di
         )
     fits, any_ending = path_pattern(normal(pattern)), pattern.endswith(".*")
     found: dict[tuple[str, ...], Path] = {}
-    folder = root / re.split(r"[{*]", pattern)[0].rpartition("/")[0]  # that all such paths begin with, if it is written so
+    folder = root / re.split(r"[{*]", pattern)[0].rpartition("/")[0]  # the pattern's fixed folders, if they exist
     for path in files_below(folder if folder.is_dir() else root):
         match = fits.fullmatch(normal(path.relative_to(root).as_posix()))
         if match is None or (any_ending and path.suffix.lower() not in endings) or not path.is_file():
@@ -73,7 +73,7 @@ def find_files(root: Path, pattern: str, endings: frozenset[str] = IMAGES) -> di
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """All files in a folder and those in it, but hidden ones; a link to a folder above is not followed again."""
+    """All files below a folder, except hidden ones; a folder that links lead to again is listed once."""
     seen = set[tuple[int, int]]()
     for place, folders, names in os.walk(folder, followlinks=True):
         stat = os.stat(place)

@@ -1,6 +1,6 @@
-"""Augmentations that change values and leave every pixel in its place: radiometry, blur, noise.
+"""Augmentations that change only pixel values: radiometry, blur, noise.
 
-Amounts are in standard deviations of a band over the training split, as images come normalised. Layers stay as they are.
+Images are normalised, so that amounts are in standard deviations of a band over the training split. Layers do not change.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rsseg.data.augment import Sometimes, bounds
 
 
 def power_law(image: Tensor, valid: Tensor, exponent: Tensor) -> Tensor:
-    """Bend each band by a power law between its least and its greatest valid value, both of which stay."""
+    """Apply a power law to each band that keeps its minimum and maximum over valid pixels."""
     seen = valid[:, None]
     low = torch.where(seen, image, torch.inf).amin(dim=(2, 3), keepdim=True)
     span = torch.where(seen, image, -torch.inf).amax(dim=(2, 3), keepdim=True) - low
@@ -31,7 +31,7 @@ def power_law(image: Tensor, valid: Tensor, exponent: Tensor) -> Tensor:
 
 
 def gaussian_blur(image: Tensor, sigma: NDArray[np.float64], radius: int) -> Tensor:
-    """Blur each window with a Gaussian of its own, cut off at `radius`, reflected at the borders; sigma 0 leaves it."""
+    """Blur each window with its own Gaussian of `sigma` pixels, truncated at `radius`, with reflected borders; 0: no blur."""
     batch, bands, height, width = image.shape
     if radius >= min(height, width):
         raise InputError(
@@ -47,11 +47,11 @@ def gaussian_blur(image: Tensor, sigma: NDArray[np.float64], radius: int) -> Ten
 
 
 class Radiometry(Sometimes):
-    """Other light, haze and sensor: a power law, a factor and an offset for each band of each window.
+    """Simulates other light, haze and sensors: a power law, a factor and an offset for each band of each window.
 
-    A band x becomes ``factor * power_law(x) + offset``. The offset is drawn evenly from -brightness to brightness; the
-    factor, about the band's mean, is ``exp(u)`` with u drawn evenly from -contrast to contrast; the exponent likewise with
-    gamma. So an effect and its inverse are equally likely, and 0 turns one off.
+    A band x becomes ``factor * power_law(x) + offset``. The offset is uniform from -brightness to brightness; the factor, about
+    the band's mean, is ``exp(u)`` with u uniform from -contrast to contrast; the exponent likewise with gamma. An effect and
+    its inverse are thus equally likely; an argument of 0 turns its effect off.
 
     Args:
         brightness: The greatest offset, in standard deviations.
@@ -80,7 +80,7 @@ class Radiometry(Sometimes):
 
 
 class Blur(Sometimes):
-    """Less sharp optics or resampling: a Gaussian blur. Where there is no image, 0 is blurred into the pixels beside it.
+    """Gaussian blur, as from optics or resampling. Pixels without data count as 0, the band's mean.
 
     Args:
         sigma: (low, high) between which a window's standard deviation is drawn, in pixels.
@@ -94,13 +94,13 @@ class Blur(Sometimes):
         self.sigma = bounds("sigma", sigma)
 
     def apply(self, image: Tensor, layers: Layers, streams: Sequence[np.random.Generator]) -> tuple[Tensor, Layers]:
-        """Draw a sigma for each window and blur it; all kernels reach as far, whatever the batch holds."""
+        """Draw a sigma for each window and blur it; all kernels have one radius, which does not depend on the batch."""
         sigma = np.array([rng.uniform(*self.sigma) for rng in streams])
         return gaussian_blur(image, sigma, math.ceil(3 * self.sigma[1])), layers
 
 
 class Noise(Sometimes):
-    """A noisier sensor: Gaussian noise, independent in every pixel and band.
+    """Gaussian noise, as from a sensor, independent in every pixel and band.
 
     The field is drawn on the image's device by a generator that is seeded from (seed, k): the same on every CPU, the same
     on every GPU, but not the same on both.

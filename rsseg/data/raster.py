@@ -1,4 +1,4 @@
-"""Raster files: open handles, the pixels of a window, and where there are none."""
+"""Raster files: open handles, the pixels of a window, and missing pixels."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ FORMATS = (
     "GTiff", "PNG", "JPEG", "JP2OpenJPEG", "HFA", "BMP", "GIF", "WEBP", "ENVI", "EHdr", "AAIGrid", "SRTMHGT", "DTED", "NITF",
     "PCIDSK", "SAGA", "USGSDEM",
 )  # fmt: skip
-"""The formats that files of any name may have, by GDAL's names. Those that read other files have to be called by their own."""
+"""GDAL's names of the formats of files with any ending. Formats that read other files need their own ending."""
 
 NAMED_FORMATS = {".vrt": ("VRT",), ".ers": ("ERS",)}
 """The formats that read other files, by the ending of their names."""
@@ -53,14 +53,14 @@ NAMING = ("ERS", "HFA", "PCIDSK")
 PILLOW = ("JPEG", "PNG", "WEBP")
 """The formats that Pillow reads. Of its others, EPS starts a program."""
 
-# Plain JPEG and PNG are welcome. Said once and for all: a filter that a thread sets for a while is undone by the next.
+# Files without georeference are allowed. The filter is global, since threads would undo each other's temporary filters.
 warnings.simplefilter("ignore", NotGeoreferencedWarning)
 Image.MAX_IMAGE_PIXELS = None  # Pillow takes a mosaic of 90 megapixels for an attack
 
 
 @contextmanager
 def new_raster(path: Path, sync: bool = True, **form: Any) -> Iterator[Any]:
-    """A GeoTIFF that is written while this is open, whole or not at all (see `atomic_write`); `form` as for rasterio."""
+    """Context manager that writes a GeoTIFF atomically (see `atomic_write`); `form` goes to `rasterio.open`."""
     with atomic_write(path, sync) as part:
         with rasterio.Env(**GDAL), rasterio.open(part, "w", driver="GTiff", **form) as raster:
             yield raster
@@ -77,20 +77,20 @@ def check_whole(path: Path) -> None:
 
 
 def version(path: Path) -> tuple[int, int]:
-    """Size and time of a file: another version, another pair."""
+    """Size in bytes and modification time in ns of a file, which tell its versions apart."""
     stat = os.stat(path)
     return stat.st_size, stat.st_mtime_ns
 
 
 @dataclass(frozen=True)
 class Raster:
-    """A file as it is read: as it is, or warped to the grid of another one.
+    """A raster file, read on its own grid or warped to the grid of another file.
 
     Attributes:
         path: The file.
         onto: The file whose grid it is read on; None: its own.
-        average: A warp averages neighbours, as for images; else it takes the nearest one, as for masks.
-        untagged: Its no-data value if it states none; None: every pixel of it is valid.
+        average: Whether a warp interpolates bilinearly, as for images, or takes the nearest pixel, as for masks.
+        untagged: The no-data value if the file states none; None: all its pixels are valid.
     """
 
     path: Path
@@ -116,7 +116,7 @@ class Raster:
 
     @property
     def left_out(self) -> float | None:
-        """The value that a warp leaves out of averages; None: none."""
+        """The value that a warp leaves out of its interpolation; None: none."""
         raster, nodata = open_raster(self.path), self.nodata
         masked = raster.nodata is None and raster.mask_flag_enums[0] != [MaskFlags.all_valid]
         if not self.average or nodata is None or masked or not in_dtype_range(nodata, raster.dtypes[0]):
@@ -134,7 +134,7 @@ class Raster:
         return WarpedVRT(raster, src_nodata=nodata, nodata=nodata, **how)
 
     def is_warped(self, bands: Sequence[int]) -> bool:
-        """Whether it is warped, for which its bands must not be alpha."""
+        """Whether the file is warped; an alpha band of a warped file is refused."""
         if not isinstance(self.opened, WarpedVRT):
             return False
         alpha = alpha_band(open_raster(self.path))
@@ -146,9 +146,9 @@ class Raster:
         return True
 
     def read(self, bands: Sequence[int], window: Window, palette: bool = False) -> NDArray[np.generic]:
-        """Pixels ``[bands, h, w]`` of a part, in the file's dtype; black is 0, whatever it says.
+        """Pixels ``[bands, h, w]`` of a window in the file's dtype; black is 0, even if the file stores white as 0.
 
-        Bands are counted from 1. With `palette` they are those of the colours where the file has a palette, not their numbers.
+        Bands are counted from 1. With `palette`, a file with a palette has uint8 red, green and blue bands instead of indices.
         """
         raster, whole, places = self.opened, open_raster(self.path), [band - 1 for band in bands]
         with reading(self.path):
@@ -162,7 +162,7 @@ class Raster:
             return np.asarray(_black_is_zero(whole, raster.read(indexes=bands, window=window)))
 
     def read_colours(self, window: Window) -> NDArray[Any]:
-        """Red, green and blue ``[3, h, w]`` of a part, whether in bands, in a palette or grey, of 1 bit too."""
+        """Red, green and blue ``[3, h, w]`` of a window, from bands, a palette or grey values, also of 1 bit."""
         raster = open_raster(self.path)
         if has_palette(raster):
             return self.read([1, 2, 3], window, palette=True)
@@ -172,7 +172,7 @@ class Raster:
         return np.resize(pixels, (3, *pixels.shape[1:]))
 
     def hidden(self, bands: Sequence[int], window: Window) -> NDArray[np.bool_]:
-        """The pixels that its alpha or mask band hides, or that lie beyond its edge when it was warped: ``[h, w]``."""
+        """Bool ``[h, w]``, true where an alpha or mask band hides pixels, and beyond the edge of a warped file."""
         raster = self.opened
         alpha = alpha_band(raster)
         if alpha and alpha not in bands:
@@ -220,7 +220,7 @@ def _on_grid(file: Raster, onto: Path) -> Any:
     return file.warp(resampling=Resampling.bilinear if file.average else Resampling.nearest, **outside, **grid_of)
 
 
-atexit.register(_open.cache_clear)  # files that the interpreter's end finds open give errors of sys.excepthook (Python 3.12)
+atexit.register(_open.cache_clear)  # files still open when the interpreter exits cause errors of sys.excepthook (Python 3.12)
 
 
 def open_raster(path: Path) -> Any:
@@ -229,7 +229,7 @@ def open_raster(path: Path) -> Any:
 
 
 def check_parts(path: Path, root: Path | None = None) -> None:
-    """Make sure that a VRT, and those that it reads, read files of this machine below `root` alone, and run no functions."""
+    """Refuse a VRT that runs Python or reads, itself or through other VRTs, anything but local files, below `root` if given."""
     todo = [path]
     for vrt in todo:
         try:
@@ -264,9 +264,9 @@ def georeference(path: Path) -> dict[str, Any]:
 
 
 def is_turned(path: Path) -> bool:
-    """Whether viewers turn a picture, as its EXIF data or its TIFF tag ask them to; its pixels are read as they are stored."""
+    """Whether EXIF data or a TIFF tag makes viewers turn a picture; rsseg reads pixels as they are stored."""
     driver = open_raster(path).driver
-    if driver == "GTiff":  # GDAL does not tell the tag
+    if driver == "GTiff":  # GDAL does not expose the tag
         with reading(path), path.open("rb") as file:
             start = file.read(8)
             tags = ImageFileDirectory_v2(start + file.read(8) if 43 in start[2:4] else start)  # 43: a BigTIFF
@@ -276,7 +276,7 @@ def is_turned(path: Path) -> bool:
     if driver not in PILLOW:
         return False
     with reading(path), Image.open(path, formats=PILLOW) as image:
-        # to look for it where it is not announced, Pillow decodes a whole PNG
+        # the first test is for speed: getexif decodes a whole PNG that announces no EXIF data
         return "exif" in image.info and int(image.getexif().get(ORIENTATION, 1)) != 1
 
 
@@ -305,11 +305,11 @@ COLOURS = (("red", "b04", "b4"), ("green", "b03", "b3"), ("blue", "b02", "b2"))
 """The names of red, green and blue bands: words, and those of Sentinel-2 and of Landsat 8 and 9."""
 
 OTHERS = {"edge", "infra", "coastal"}
-"""Words in the names of bands beside these: red edge, infra-red, coastal blue."""
+"""Words in names of bands that are not in `COLOURS`: red edge, infra-red, coastal blue."""
 
 
 def band_names(path: Path) -> dict[int, str]:
-    """The names of an image's bands without alpha, or else their colours, by number; three of a palette."""
+    """Band names by number, without alpha; a band without a name has its colour, a palette has red, green and blue."""
     raster = open_raster(path)
     kinds = ["" if kind in (ColorInterp.gray, ColorInterp.undefined) else kind.name for kind in raster.colorinterp]
     names = [name or kind for name, kind in zip(raster.descriptions, kinds, strict=True)]
@@ -318,7 +318,7 @@ def band_names(path: Path) -> dict[int, str]:
 
 
 def colour_bands(names: Mapping[int, str]) -> list[int] | None:
-    """The bands that are red, green and blue, from the names of bands by number; None where these do not say it.
+    """The numbers of the red, green and blue bands, from band names by number; None if the names do not tell.
 
     Example:
         >>> colour_bands({1: "B02", 2: "B03", 3: "B04", 4: "B08"}), colour_bands({1: "red edge", 2: "green", 3: "blue"})
@@ -335,7 +335,7 @@ def bits_of(raster: Any) -> int:
 
 
 def _black_is_zero(raster: Any, values: Any) -> Any:
-    """Values of a raster as those of one whose black is 0, where it is a TIFF whose white is; or back."""
+    """Invert the values of a TIFF that stores white as 0 (MINISWHITE), so that black is 0; or back."""
     inverted = raster.driver == "GTiff" and raster.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
     return 2 ** bits_of(raster) - 1 - values if inverted else values
 
@@ -380,9 +380,9 @@ def as_pixel(values: NDArray[np.floating], dtype: np.dtype[Any]) -> NDArray[np.g
 
 
 def find_missing(image: NDArray[np.generic], nodata: float | None) -> NDArray[np.bool_]:
-    """The pixels without data of an image ``[C, h, w]``, bool ``[h, w]``: NaN or infinity in a band, or the no-data value.
+    """Bool ``[h, w]``, true where an image ``[C, h, w]`` has no data: NaN or infinity in a band, or the no-data value.
 
-    All bands have to hold that value; where it can't be a reading, in floats or as a negative number, one is enough.
+    All bands have to hold the no-data value; if it is negative or the image is floating point, one band is enough.
     """
     missing = np.zeros(image.shape[1:], dtype=bool)
     if nodata is not None and not np.isnan(nodata):

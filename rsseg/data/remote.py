@@ -1,4 +1,4 @@
-"""Datasets on a server, in a bucket or in an archive: the files that are needed, copied once to this machine."""
+"""Datasets on a server, in a bucket or in an archive: the files that are needed are copied to this machine once."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ log = logging.getLogger(__name__)
 PROTOCOLS = ("http", "https", "s3", "gs", "az", "abfs", "zip", "tar")  # schemes of a root, as fsspec and GDAL call them
 
 PREFIXES = {"/vsicurl/": "", "/vsis3/": "s3://", "/vsigs/": "gs://", "/vsiaz/": "az://", "/vsizip/": "", "/vsitar/": ""}
-"""GDAL's names of such places."""
+"""GDAL's path prefixes, and those of fsspec."""
 
 LISTS = (".txt", ".csv", ".parquet", ".json", ".geojson")  # small files that list others, such as those of a split
 SMALL = 10e6  # bytes of such a list at most
 
 SINGLE = IMAGES - {".vrt", ".img"}
-"""Images that need no file beside them: they are opened where a server says no size, and may send a page of words instead."""
+"""Images that need no other file. They are opened as a check if a server gives no size, as it may send an HTML page instead."""
 
-UNSIGNED = "AWS_NO_SIGN_REQUEST"  # the variable by which GDAL, too, is told that a bucket is public
-ANONYMOUS: dict[str, dict[str, Any]] = {"s3": {"anon": True}, "gs": {"token": "anon"}}  # how fsspec is told
+UNSIGNED = "AWS_NO_SIGN_REQUEST"  # the environment variable, also GDAL's, for public buckets
+ANONYMOUS: dict[str, dict[str, Any]] = {"s3": {"anon": True}, "gs": {"token": "anon"}}  # fsspec's options for them
 
 THREADS = 8  # files that are copied at a time; out of an archive one
 
 
 def fetch(root: str, fits: Callable[[str], bool], setting: str = "dataset.source.root") -> Path:
-    """The folder of this machine that holds the files below a remote root; those that are not there yet are copied.
+    """Copy the needed files of a remote root that are not on this machine yet, and return their folder.
 
-    It lies in ``RSSEG_CACHE``, or ``~/.cache/rsseg``. The files of the root are listed once: later runs need no network.
+    The folder is in ``RSSEG_CACHE``, or ``~/.cache/rsseg``. The root's files are listed once: later runs need no network.
 
     Args:
         root: A URL (``https://`` of a server that lists its folders, ``s3://``, ``gs://``, ``az://``), an archive (``.zip``,
             ``.tar``, ``.tar.gz``) or a folder in it, here or at a URL, or GDAL's name of one of these (``/vsizip/...``).
-        fits: Whether a path below the root is an image, a mask or a weight. Files beside it that begin with its name, such as
-            a world file, are copied too, and `LISTS`.
+        fits: Tells whether a path below the root is an image, a mask or a weight. Files of the same name with other endings,
+            such as world files, and `LISTS` are copied too.
         setting: The setting that names the root, for messages.
 
     Raises:
@@ -79,7 +79,7 @@ def fetch(root: str, fits: Callable[[str], bool], setting: str = "dataset.source
 
 
 def copy_needed(url: str, root: str, folder: Path, fits: Callable[[str], bool], setting: str) -> None:
-    """Copy the fitting files of a remote root into a folder, and the list of all that it holds; both unless they are there."""
+    """Copy the needed files of a remote root, and a list of all its files, into a folder, unless they are there already."""
     listing, files, whole = folder / "listing.json", folder / "files", dict[str, list[Any]]()
     with suppress(InputError):  # it was not listed before, or that file is damaged
         whole = read_json(listing)
@@ -123,7 +123,7 @@ def copy_needed(url: str, root: str, folder: Path, fits: Callable[[str], bool], 
 
 
 def is_whole(path: Path, size: int) -> bool:
-    """Whether a file is there with so many bytes; with 0, which is not known, whether it is there."""
+    """Whether a file exists and has `size` bytes; a `size` of 0 is unknown and fits any file."""
     return path.is_file() and size in (0, path.stat().st_size)
 
 
@@ -137,12 +137,12 @@ def open_system(url: str) -> tuple[Any, str]:
 
 
 def bucket_of(url: str) -> str:
-    """The protocol of the place that a URL, or the archive in it, lies in."""
+    """The protocol of a URL, or of the archive's URL in it: s3 for zip://train::s3://bucket/mine.zip."""
     return url.rpartition("::")[2].partition("://")[0]
 
 
 def url_of(root: str, setting: str = "dataset.source.root") -> str:
-    """A remote root, which a setting names, as fsspec writes it, such as zip://train::mine.zip for /vsizip/mine.zip/train."""
+    """The fsspec URL of a remote root, such as zip://train::mine.zip for /vsizip/mine.zip/train; errors name `setting`."""
     place = root
     while prefix := next((prefix for prefix in PREFIXES if place.startswith(prefix)), None):
         place = PREFIXES[prefix] + place.removeprefix(prefix)
@@ -159,30 +159,30 @@ def url_of(root: str, setting: str = "dataset.source.root") -> str:
 
 
 def list_files(system: Any, base: str) -> dict[str, list[Any]]:
-    """The files below a folder of a file system by their paths: where each is, and its size, 0 where that is not known."""
+    """The address and size in bytes (0: unknown) of each file below a folder, by its path relative to the folder."""
     found = {}
     for address, facts in system.find(base, detail=True).items():
         below = str(address).removeprefix(base).lstrip("/")
         served = "https" in system.protocol
-        path = PurePosixPath(unquote(below) if served else below.replace("\\", "/"))  # as some write archives
+        path = PurePosixPath(unquote(below) if served else below.replace("\\", "/"))  # some archives have backslashes
         if path.name and not any(part.startswith((".", "/")) or (served and "?" in below) for part in path.parts):
             found[str(path)] = [str(address), int(facts.get("size") or 0)]
     if not found:
-        system.ls(base)  # which says why, where `find` does not
+        system.ls(base)  # raises the cause, which `find` hides
     return found
 
 
 def needed_files(there: Mapping[str, Sequence[Any]], fits: Callable[[str], bool]) -> list[str]:
-    """The files that are copied: those that fit, those beside them that begin with their names, and lists."""
+    """The files to copy: those that fit, files of the same stem beside them, and lists; all files if a VRT fits."""
     fitting = {_stem(name) for name in there if fits(name)}
-    if any(fits(name) for name in there if name.lower().endswith(".vrt")):  # which read files of any name
+    if any(fits(name) for name in there if name.lower().endswith(".vrt")):  # a VRT reads files of any name
         return list(there)
     lists = {name for name, (_, size) in there.items() if name.lower().endswith(LISTS) and size <= SMALL}
     return [name for name in there if name in lists or _stem(name) in fitting]
 
 
 def strip_top_folder(there: Mapping[str, Sequence[Any]], fits: Callable[[str], bool]) -> dict[str, Any]:
-    """The files as they lie in the one folder that holds them all, where none fits as they are: archives often have one."""
+    """Paths relative to the single top folder, which archives often have, if no path fits as it is."""
     found = dict(there)
     while found and not any(map(fits, found)):
         tops = {name.partition("/")[0] for name in found}

@@ -1,7 +1,7 @@
 """Samplers: the place of training window k as a function of (seed, k) alone.
 
-So it is the same for any number of workers and processes, and after a resume. The samplers here know the scenes' sizes
-alone; those that look at the classes are in `rsseg.data.balance`.
+The place is thus the same for any number of workers and processes, and after a resume. The samplers here use only the
+scenes' sizes; those that use classes are in `rsseg.data.balance`.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 Places: TypeAlias = Callable[[int], tuple[int, int, int]]
-"""A sampler: from a window's number to its scene, top and left. A scene smaller than the window gives its corner 0."""
+"""A sampler: maps a window's number to its scene, top and left, which are 0 in a scene smaller than the window."""
 
 Read: TypeAlias = Callable[[int, int, int, int], tuple[NDArray[np.generic], dict[str, NDArray[np.generic]]]]
-"""From (scene, top, left, size) to a square window, as stored: image ``[C, size, size]``, and layers by name."""
+"""Maps (scene, top, left, size) to a square window: the stored image ``[C, size, size]``, and layers by name."""
 
 
 def stream(seed: int, k: int, purpose: str) -> np.random.Generator:
-    """The random numbers that window k may use for one purpose (its place, an augmentation)."""
+    """A random generator for window k and one purpose, such as its place or an augmentation."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, k, zlib.crc32(purpose.encode())])))
 
 
 def corner(rng: np.random.Generator, size: NDArray[np.int64], window: int) -> tuple[int, int]:
-    """Top and left of a window that lies evenly anywhere in a scene."""
+    """Top and left of a window, uniform over its positions in a scene."""
     height, width = np.maximum(size - window, 0).tolist()
     return int(rng.integers(height + 1)), int(rng.integers(width + 1))
 
 
 def around(rng: np.random.Generator, pixel: tuple[int, int], size: NDArray[np.int64], window: int) -> tuple[int, int]:
-    """Top and left of a window, evenly among those in a scene that contain a pixel."""
+    """Top and left of a window, uniform over its positions in a scene that contain a pixel."""
     top, left = (
         int(rng.integers(max(place - window + 1, 0), min(place, max(length - window, 0)) + 1))
         for place, length in zip(pixel, size.tolist(), strict=True)
@@ -42,10 +42,10 @@ def around(rng: np.random.Generator, pixel: tuple[int, int], size: NDArray[np.in
 
 
 class Sampler(ABC):
-    """Base of config group `sampler`.
+    """Base class of the config group `sampler`.
 
-    rsseg also passes those of these that the constructor of a subclass names: `blocks`, those of all scenes, see
-    `rsseg.data.blocks.Blocks`; `task`, that of the first target; `read`, the reader of windows, see `Read`.
+    The constructor of a subclass may also name these arguments, which rsseg passes: `blocks`, the blocks of all scenes
+    (`rsseg.data.blocks.Blocks`); `task`, the task of the first target; `read`, a function that reads windows (`Read`).
 
     Args:
         seed: The run's seed.
@@ -66,7 +66,7 @@ class Sampler(ABC):
 
 
 class Uniform(Sampler):
-    """Every pixel alike: a scene drawn by its area, then a window evenly inside it."""
+    """Draws a scene in proportion to its area, then a window uniformly inside it."""
 
     def __init__(self, seed: int, sizes: NDArray[np.int64], window: int) -> None:
         super().__init__(seed, sizes, window)
@@ -78,7 +78,7 @@ class Uniform(Sampler):
 
 
 class ByScene(Sampler):
-    """Every scene alike, whatever its area: as a metric that is averaged over scenes weighs them."""
+    """Draws all scenes equally often, whatever their area, as a metric that is averaged over scenes weights them."""
 
     def draw(self, rng: np.random.Generator) -> tuple[int, int, int]:
         scene = int(rng.integers(len(self.sizes)))

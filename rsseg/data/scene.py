@@ -1,4 +1,4 @@
-"""Scenes on disk, read window by window, whatever files they are made of."""
+"""Scenes: one or several image files with masks and weights, read window by window."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SIDE_FILES = {
     ".bmp": (".bpw", ".wld"),
     ".img": (".hdr",),
 }
-"""The endings of files that stand beside a file of their name: attributes, headers, world files."""
+"""The endings of side files, which have the name of another file: attributes, headers, world files."""
 
 
 WEIGHTS = Weights()
@@ -56,11 +56,11 @@ TURNED = (
     "Images that viewers turn, by EXIF data or a TIFF tag, but that are read as they are stored: masks drawn over turned "
     "pictures do not fit (mogrify -auto-orient writes them turned)"
 )
-"""Remarks on a file that the user should know of though nothing is wrong with it."""
+"""Remarks on valid files that the user should know of."""
 
 
 class SceneFacts(NamedTuple):
-    """Facts that the files of a scene give: size, dtype and the like."""
+    """Size, dtype and other facts of a scene, read from its files."""
 
     size: tuple[int, int]  # height and width
     dtype: np.dtype[np.generic]  # the common type of the bands that are read
@@ -75,13 +75,13 @@ class Scene:
 
     Attributes:
         name: Unique in its dataset.
-        image: The file whose pixel grid is the scene's; of a sample of torchgeo, its name for messages.
+        image: The file whose pixel grid is the scene's; for a torchgeo sample, its name in messages.
         masks: The files of the dataset's targets, in their order; None for one that the scene lacks.
         stack: Files whose bands follow those of `image`, in this order; warped to its grid if they lie on another.
         region: The part of the image that is the scene; None: all of it.
         weight: A raster of one band: the weight of a pixel in the loss; warped to the grid if it lies on another. None: 1.
         unlabelled: Classes that are not labelled in the scene, each as ``target/class``.
-        group: The area that it lies in, such as a tile or a town: scenes of one are no independent sample. Empty: its own.
+        group: The scene's area, such as a tile or a town; scenes of one group are not independent. Empty: its own group.
         nodata: The no-data value of image files that state none.
     """
 
@@ -96,7 +96,7 @@ class Scene:
     nodata: float | None = None
 
     def mask_of(self, place: int) -> Mask | None:
-        """The file of the target at a place among the dataset's, if the scene has it."""
+        """The mask of the dataset's target number `place`, from 0; None if the scene has none."""
         return self.masks[place] if place < len(self.masks) else None
 
     @property
@@ -118,7 +118,7 @@ class Scene:
         return list(dict.fromkeys(found))
 
     def signature(self) -> tuple[object, ...]:
-        """The facts that its pixels depend on, path, size and time of every file among them: part of cache keys."""
+        """Everything that the decoded pixels depend on, such as path, size and time of every file; part of cache keys."""
         try:
             files = [(os.path.abspath(path), *version(path)) for path in self.files]
         except OSError as error:
@@ -127,7 +127,7 @@ class Scene:
         return files, self.region, how, self.weight is not None, self.unlabelled, self.nodata
 
     def check(self, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> SceneFacts:
-        """Open every file, and refuse one that can't be read in these bands and decoded by these readers."""
+        """Open every file; refuse a scene whose files can't be read in these bands or decoded by these readers."""
         counts, dtypes = self.counts(), list[DTypeLike]()
         remarks, gaps = list[tuple[str, Path]](), dict[Path, str]()
         check_band_numbers(", ".join(map(str, self.images)), sum(counts), bands)
@@ -163,7 +163,7 @@ class Scene:
         return SceneReader(self, mask_readers, bands, facts)
 
     def place(self) -> tuple[Any, Affine | None]:
-        """Its CRS, and the transform from its pixels to the map; None where not known."""
+        """The CRS, and the transform from pixels to map coordinates; None if unknown."""
         place = georeference(self.image)
         if "transform" not in place:
             return None, None
@@ -171,7 +171,7 @@ class Scene:
         return place["crs"], whole if self.region is None else transform(self.region, whole)
 
     def raster(self, path: Path) -> Raster:
-        """One of the image's files on its pixel grid."""
+        """One of the image's files, read on the scene's pixel grid."""
         return Raster(path, self.image, average=True, untagged=self.nodata)
 
     def counts(self) -> tuple[int, ...]:
@@ -179,7 +179,7 @@ class Scene:
         return tuple(map(band_count, self.images))
 
     def parts(self, bands: Sequence[int]) -> Iterator[tuple[Path, list[int], list[int]]]:
-        """The files of bands, counted from 1 through all files: per file their places in the list and the file's numbers."""
+        """Per file with any of `bands` (from 1 through all files): path, indices in `bands`, and band numbers in the file."""
         first = 0
         for path, count in zip(self.images, self.counts(), strict=True):
             places = [i for i, band in enumerate(bands) if first < band <= first + count]
@@ -188,7 +188,7 @@ class Scene:
             first += count
 
     def named_bands(self) -> dict[int, str]:
-        """The names of all bands but alpha bands, by their numbers through all files; empty where a file has none."""
+        """Band names by number through all files, without alpha bands; an unnamed band has an empty name."""
         found, first = dict[int, str](), 0
         for path, count in zip(self.images, self.counts(), strict=True):
             found |= {first + band: name for band, name in band_names(path).items()}
@@ -197,7 +197,7 @@ class Scene:
 
 
 def check_band_numbers(image: str, count: int, bands: Sequence[int]) -> None:
-    """Make sure that an image of so many bands has those that are to be read."""
+    """Refuse band numbers above an image's band count."""
     if max(bands) > count:
         raise InputError(f"{image} has {count} bands, but dataset.bands={list(bands)}: list bands from 1 to {count}")
 
@@ -211,12 +211,12 @@ class Source(ABC):
 
 
 class SceneReader:
-    """Windows of a scene as arrays, which count from the corner of its region: nothing outside of that is read.
+    """Reads windows of a scene as arrays. Windows are relative to the scene's region; nothing outside it is read.
 
     Args:
         scene: The scene.
         mask_readers: How the masks of each target are decoded.
-        bands: The image bands to read, counted from 1 through all files of the scene; as the common type of these, `dtype`.
+        bands: The image bands to read, counted from 1 through all files of the scene, in their common type, `dtype`.
         facts: The result of `Scene.check`, if the scene is checked already.
 
     Attributes:
@@ -232,7 +232,7 @@ class SceneReader:
         self.fill: NDArray[np.floating] = np.zeros(len(self.bands))
 
     def read_layers(self, window: Window) -> dict[str, NDArray[np.generic]]:
-        """The layers of a part that lies inside the scene, by name: the targets and the weight that it has."""
+        """The scene's targets and weight in a window inside it, by name."""
         layers = {}
         for place, mask_reader in enumerate(self.mask_readers):
             if self.scene.mask_of(place) is not None:
@@ -242,9 +242,9 @@ class SceneReader:
         return layers
 
     def read_mask(self, window: Window, place: int = 0) -> NDArray[np.generic]:
-        """The target at a place among the dataset's in a part that lies inside the scene: ``[*planes, h, w]``.
+        """The dataset's target number `place` in a window inside the scene: ``[*planes, h, w]`` in the task's dtype.
 
-        It is unknown beyond a warped mask. If the mask is damaged or holds a value that can't be, the error names its file.
+        Pixels beyond a warped mask are unknown. Errors about damaged masks and invalid values name the file.
         """
         mask_reader, mask = self.mask_readers[place], self.scene.mask_of(place)
         task = mask_reader.task
@@ -263,17 +263,17 @@ class SceneReader:
             return self._decode(mask, mask_reader, window)
 
     def _decode(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
-        """The same, where errors may not name the file."""
+        """Read as `_read` does; errors need not name the file."""
         return mask_reader.read(mask, self._place(window), self.scene.image)
 
     def read_pixels(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """The image in a part that lies inside the scene, 0 where it has no data.
+        """The image in a window inside the scene, 0 where it has no data.
 
-        A pixel has no data where one of its files has none: its no-data value (see `find_missing`), NaN or infinity, alpha 0,
-        a mask band that says so, or nothing because it was warped and does not reach so far.
+        A pixel has no data if any file of the image has none: its no-data value (see `find_missing`), NaN, infinity, alpha 0, a
+        mask band, or the area beyond a warped file.
 
         Returns:
-            The image ``[C, h, w]`` in `dtype`, and bool ``[h, w]``, true where there is none.
+            The image ``[C, h, w]`` in `dtype`, and bool ``[h, w]``, true where it has no data.
         """
         own, place = self.scene, self._place(window)
         shape = int(window.height), int(window.width)
@@ -288,7 +288,7 @@ class SceneReader:
         return image, missing
 
     def block(self) -> tuple[int, int]:
-        """Height and width of the blocks that are decoded at once: to read a part of one costs as much as the whole."""
+        """Height and width of the file's blocks: reading a part of a block costs as much as reading all of it."""
         raster = open_raster(self.scene.image)
         height, width = raster.shape if raster.driver == "JPEG" else raster.block_shapes[0]
         return int(height), int(width)
@@ -297,7 +297,7 @@ class SceneReader:
         """A square window of the image, `fill` where there is none: beyond the scene, at no-data and at NaN.
 
         Returns:
-            The image ``[C, size, size]`` in `dtype`, and bool ``[size, size]``, true where there is none.
+            The image ``[C, size, size]`` in `dtype`, and bool ``[size, size]``, true for filled pixels.
         """
         height, width = min(size, self.size[0] - top), min(size, self.size[1] - left)
         image, missing = self.read_pixels(Window(left, top, width, height))
@@ -308,7 +308,7 @@ class SceneReader:
         return image, missing
 
     def _place(self, window: Window) -> Window:
-        """The place of a window of the scene in its files."""
+        """A window of the scene in pixels of its files."""
         region = self.scene.region
         if region is None:
             return window

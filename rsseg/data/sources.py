@@ -38,13 +38,13 @@ class Synthetic(Source):
     """Made-up scenes, written on first use as GeoTIFFs in a folder of their own per recipe.
 
     Args:
-        root: Where those folders go.
+        root: The folder that holds the recipes' folders.
         scenes: How many scenes each split has.
         recipe: Their composition.
         seed: Same seed and recipe, same scenes.
         target: The target to be learnt: masks (labels), heights (metres), vehicles (objects), clouds, shadows, water, or sky,
             which has a band for each of these three.
-        targets: Of several targets each one's kind, one of these, by name: ``{cover: {mask: masks}, height: {mask: heights}}``.
+        targets: For several targets, one of these for each name: ``{cover: {mask: masks}, height: {mask: heights}}``.
     """
 
     def __init__(
@@ -93,8 +93,8 @@ class Synthetic(Source):
 def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], seed: int) -> None:
     """Write scenes as GeoTIFFs: ``root/images/train_000.tif``, its ``root/masks/train_000.tif`` and ``root/heights/...``.
 
-    Scenes with vehicles have the bounding boxes of these beside them, in ``root/vehicles/train_000.gpkg``, with a `kind` each.
-    Scenes with clouds have ``root/sky/train_000.tif`` too, with a band for each of `SKY`, and a folder for each of these alone.
+    Scenes with vehicles also have ``root/vehicles/train_000.gpkg``, with the bounding box and the `kind` of each vehicle.
+    Scenes with clouds also have ``root/sky/train_000.tif``, with a band for each of `SKY`, and a folder for each single band.
 
     `root` appears only when complete. If it is there already, nothing happens. How many scenes one split has does not
     change those of another.
@@ -132,7 +132,7 @@ def write_scenes(root: Path, recipe: SceneRecipe, counts: Mapping[str, int], see
 
 
 def _write(path: Path, bands: NDArray[np.generic], number: int) -> None:
-    """Write a GeoTIFF of the layer that its folder is called after; `number` says where on the ground it lies."""
+    """Write the layer that the folder is named after as a GeoTIFF; the scene's `number` gives its place on the ground."""
     count, height, width = bands.shape
     form = {"count": count, "height": height, "width": width, "dtype": bands.dtype.name, "crs": CRS}
     form |= {"transform": _place(width, number), "tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}

@@ -30,25 +30,25 @@ HEADER = {"name", "names", "image", "images", "image_id", "file", "filename", "f
 
 
 class Split:
-    """The scenes that train, validate and test.
+    """Assigns scenes to the splits train, val and test.
 
     Args:
         parts: Per split one of these; None: `FRACTIONS`.
 
-            - A fraction, ``{train: 0.7, val: 0.3}``: groups are dealt out in the order of a hash.
-            - Fractions with ``blocks: 1024, buffer: 64`` beside them: blocks of that side are dealt out instead of whole
-              scenes, with that many pixels between splits. Each is a group of its own; without a buffer the whole image is.
-            - A list of names or name patterns, ``{val: [tile3_*]}``; one with a slash is for the image's path below the root.
-            - A file below the root, or a pattern of such files, that list them (see `rows_of`).
-            - null, where a part of the dataset's YAML shall not hold.
+            - A fraction, ``{train: 0.7, val: 0.3}``: groups are assigned in the order of a hash.
+            - Fractions with ``blocks: 1024, buffer: 64``: blocks of 1024 pixels are assigned instead of whole scenes, with 64
+              pixels or more between splits. With a buffer each block is a group, without one the whole image.
+            - A list of names or patterns, ``{val: [tile3_*]}``; one with a slash stands for the image's path below the root.
+            - A file below the root, or a pattern of such files, that list names (see `rows_of`).
+            - null, to remove a part that the dataset's YAML sets.
 
-            Where none of these is given for train, the rest trains. The images of the test part may be missing where only
-            training and validation are asked for, except, where the rest trains, those of names without a slash.
-        root: The folder that paths begin at.
-        skip: Leave out names in list files that are not there, instead of refusing them.
+            Without a part for train, the remaining scenes train. Images of the test part may be missing if only train and val
+            are used; but if the remaining scenes train, names of the test part without a slash must have an image.
+        root: The folder that paths are relative to.
+        skip: Leave out names in list files that have no image, instead of refusing them.
 
     Attributes:
-        fold: Where scenes are dealt to folds, see `in_fold`: the number of folds, and the one that validates.
+        fold: In cross-validation (see `in_fold`), the number of folds, and the fold that validates, from 1; else None.
 
     Raises:
         InputError: If the split can't be understood.
@@ -105,9 +105,9 @@ class Split:
         return [block for blocks in images for block in apart(blocks, owner, self.buffer) if owner[block.name] == split]
 
     def owners(self, scenes: Sequence[Scene], asked: str | None = None) -> dict[str, str]:
-        """The split of each scene, or block of one, that is in one, by name.
+        """The split of each scene or block by name, without those that are in no split.
 
-        Many copies of a dataset come without its test part: its files need not be there unless it is asked for.
+        Many copies of a dataset lack its test part: its files are needed only if `asked` is test.
         """
         owner = dict[str, str]()
         groups = dict(zip((scene.name for scene in scenes), group_names(scenes), strict=True))
@@ -131,8 +131,8 @@ class Split:
         """The scenes that fit the patterns of a split."""
         hits = {pattern: self._named(scenes, pattern) for pattern in map(str, self.parts[split])}
         lost = [pattern for pattern, names in hits.items() if not names]
-        misspelt = [pattern for pattern in lost if split != "test" or "/" not in pattern]  # a path: the folder is not there
-        if misspelt and "train" not in self.parts:  # scenes that are not named train: a misspelt name must not
+        misspelt = [pattern for pattern in lost if split != "test" or "/" not in pattern]  # a path: may be missing
+        if misspelt and "train" not in self.parts:  # the scene of a misspelt name would train
             raise InputError(
                 f"dataset.source.split.{split}: no image's name is '{misspelt[0]}'; found {scenes[0].name} and so on. "
                 f"For all names that start so, write '{misspelt[0].rstrip('*')}*'"
@@ -143,14 +143,14 @@ class Split:
         return set().union(*hits.values())
 
     def _named(self, scenes: Sequence[Scene], pattern: str) -> set[str]:
-        """The scenes with a name, or else those whose names fit it as a pattern; with a slash it is the image's path."""
+        """The scenes named `pattern`, or else those that match it; a pattern with a slash stands for the image's path."""
         names = {(s.image.relative_to(self.root).as_posix() if "/" in pattern else s.name): s.name for s in scenes}
         return {names[text] for text in matching_names(pattern, names)}
 
     def _listed(self, split: str, asked: str | None, scenes: Sequence[Scene]) -> set[str]:
-        """The scenes that the list files of a split name, by their names or those of their files.
+        """The scenes that the list files of a split name, by their own names or those of their files.
 
-        A file in a folder with scenes is about these alone.
+        A list in a folder that contains scenes applies only to them.
         """
         pattern, needed = str(self.parts[split]), split != "test" or asked == "test"
         listed = sorted(glob.glob(pattern, root_dir=self.root, recursive=True)) if "*" in pattern else [pattern]
@@ -178,7 +178,7 @@ class Split:
 
 
 def matching_names(pattern: str, names: Iterable[str]) -> set[str]:
-    """The names that a user's pattern stands for: that which is it, or else those that fit it.
+    """The names that a user's pattern stands for: an equal name, or else the names that match it.
 
     Example:
         >>> sorted(fitting("tile[45]", ["tile4", "tile5"])), matching_names("tile[4]", ["tile4", "tile[4]"])
@@ -197,7 +197,7 @@ def _kind(part: Any) -> str:
 
 
 def called(scenes: Sequence[Scene]) -> dict[str, str]:
-    """Scenes by their possible names in lists: their own, or those of their files, without endings, that no other scene has."""
+    """Scenes by the names that lists may use: the scene's name, and names of its files, without endings, if they are unique."""
     files = {
         (normal(path.stem), scene.name) for scene in scenes for path in (*scene.images, *(m.path for m in scene.masks if m))
     }
@@ -248,19 +248,19 @@ def _rows_of_parquet(path: Path) -> list[list[str]]:
 
 
 def propose_blocks(shape: tuple[int, int]) -> dict[str, Any]:
-    """A split of an image of this height and width into blocks, of about a fourth of it."""
+    """A proposed split of an image of this height and width into blocks of about a quarter of its shorter side."""
     side = max(64, min(1024, min(shape) // 128 * 32))
     return {"blocks": side, "buffer": side // 16, "train": 0.7, "val": 0.3}
 
 
 def cut(length: int, side: int) -> list[int]:
-    """The cuts of a line into equal parts of about `side` pixels, with both ends: 0, 333, 666 and 1000 of 1000 by 300."""
+    """Cut a line into equal parts of about `side` pixels; returns their ends: 0, 333, 666, 1000 for length 1000, side 300."""
     parts = max(1, round(length / side))
     return [length * i // parts for i in range(parts + 1)]
 
 
 def blocks_of(scene: Scene, shape: tuple[int, int], side: int) -> dict[tuple[int, int], Scene]:
-    """A scene whose image has this height and width as blocks, each a scene of its own, by their row and column."""
+    """The blocks of a scene whose image has this height and width, as scenes by block row and column."""
     rows, columns = cut(shape[0], side), cut(shape[1], side)
     return {
         (i, j): replace(scene, name=f"{scene.name}-r{i}c{j}", region=Window(left, top, right - left, bottom - top))
@@ -270,7 +270,7 @@ def blocks_of(scene: Scene, shape: tuple[int, int], side: int) -> dict[tuple[int
 
 
 def apart(blocks: Mapping[tuple[int, int], Scene], owner: Mapping[str, str], buffer: int) -> list[Scene]:
-    """Blocks of one image, shrunk so that `buffer` pixels at least lie between any two of different splits."""
+    """Blocks of one image, shrunk so that at least `buffer` pixels separate any two blocks of different splits."""
     half, kept = -(-buffer // 2), []
     for (i, j), block in blocks.items():
         own, window = owner.get(block.name), block.region

@@ -1,4 +1,4 @@
-"""The store: scenes decoded once, windows of them copied out of memory maps, of memory, or of a GPU's memory."""
+"""The store: scenes are decoded once; windows are copied from memory maps, from memory, or from a GPU's memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rsseg.task import Task
 
 log = logging.getLogger(__name__)
 
-REPAIR = threading.Lock()  # held while a scene is decoded again, that several threads may want
+REPAIR = threading.Lock()  # held while a scene is decoded again, since several threads may try to
 
 Arrays = tuple[Any, dict[str, Any], Any]
 """Image ``[H, W, C]``; the layers that the scene has by name, ``[*planes, H, W]`` each; and bool ``[H, W]``, true where pixels
@@ -34,10 +34,10 @@ are missing, or None if none are: arrays, or tensors on a device."""
 
 
 class Layer(NamedTuple):
-    """A layer of a split: pixelwise data that go with the images."""
+    """A layer of a split: per-pixel data beside the images, such as a target."""
 
-    planes: tuple[int, ...]  # the leading shape of a scene's, before height and width
-    dtype: np.dtype[Any]  # that of windows
+    planes: tuple[int, ...]  # the leading shape, before height and width
+    dtype: np.dtype[Any]  # the dtype in windows
     default: float  # the value in windows of a scene that has no such layer
 
 
@@ -55,16 +55,16 @@ class Store:
     """The decoded scenes of a split, as `rsseg.data.build.open_store` gives them.
 
     Attributes:
-        folder: Where they lie.
+        folder: The folder of their files.
         scenes: The scenes that they were decoded from.
         sizes: int64 ``[S, 2]``, height and width of each scene.
         dtype: The dtype of windows: the common type of all scenes.
         layers: The layers beside the images, by name: the targets and, if any scene has one, the weight.
-        tasks: Those of the dataset's targets, by name.
+        tasks: The tasks of the dataset's targets, by name.
         censuses: The census of each target.
         pixel_hash: Hash of all files' check sums; changes with any pixel or label.
         skipped: Scenes that could not be decoded, and why.
-        pin: Whether windows are cut into memory that a GPU reads fast.
+        pin: Whether windows are cut into pinned memory.
         fill: Per band, the value of windows where there is no image; the bands' means normalise to about 0.
         device: The device that holds the scenes; None: they are arrays in memory, or mapped into it.
     """
@@ -114,12 +114,12 @@ class Store:
 
     @property
     def task(self) -> Task:
-        """The first target's."""
+        """The task of the first target."""
         return next(iter(self.tasks.values()))
 
     @property
     def census(self) -> Census:
-        """The first target's."""
+        """The census of the first target."""
         return self.censuses[self.task.target]
 
     @property
@@ -129,11 +129,11 @@ class Store:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of the scenes' files, and about those in memory."""
+        """The size of the scenes' files in bytes, which is about their size in memory."""
         return sum(self._lengths)
 
     def _files(self, scene: int) -> dict[str, tuple[int, str]]:
-        """The places of a scene's files among all, and their paths, by content."""
+        """The index in the lists of all files, and the path, of each file of a scene, by content."""
         name = self._names[scene]
         files = layer_files(self.scenes[scene], name, self._targets)
         if self._layout[scene][2]:
@@ -141,18 +141,18 @@ class Store:
         return {layer: (i, f"{self.folder}/{file}") for i, (layer, file) in enumerate(files.items(), self._first[scene])}
 
     def arrays(self, scene: int) -> Arrays:
-        """The pixels of a scene, which must not be written to; decoded again where they are damaged."""
+        """The pixels of a scene, which must not be written to; a damaged scene is decoded again."""
         if self._loaded:
             return self._loaded[scene]
         arrays: dict[str, Any] = {}
         for file in self._opened.get(scene) or self._check(scene):
-            if not has_size(file.path, file.length):  # it had when the scene was opened: to read a shorter map is a SIGBUS
+            if not has_size(file.path, file.length):  # cut since the scene was opened: reading its map would be a SIGBUS
                 self._check(scene)
             arrays[file.kind] = map_array(file.path, file.shape, file.dtype)
         return arrays.pop("image"), arrays, arrays.pop("missing", None)
 
     def _check(self, scene: int) -> list[StoredFile]:
-        """The files of a scene, looked at when it is opened for the first time; decoded again if they are not as written."""
+        """Verify the files of a scene when it is first opened, and decode the scene again if they are damaged."""
         own = self.scenes[scene]
         if self._fault(scene, self._full):
             with REPAIR:
@@ -185,7 +185,7 @@ class Store:
         return ""
 
     def load(self, device: torch.device | None) -> None:
-        """Hold all scenes on a device, where windows are cut from now on; None: in memory, as arrays."""
+        """Copy all scenes to a device, where windows are then cut; None: into memory, as arrays."""
 
         def copied(pixels: NDArray[np.generic]) -> Any:
             own = np.array(pixels)
@@ -200,16 +200,16 @@ class Store:
         self._loaded, self.device = loaded, device
 
     def read(self, scene: int, top: int, left: int, size: int) -> tuple[NDArray[np.generic], dict[str, NDArray[np.generic]]]:
-        """A window as arrays: image ``[C, size, size]`` and layers; from the disk, whatever device holds the scenes."""
+        """A window as arrays: image ``[C, size, size]`` and layers; always read from the disk, not from `device`."""
         disk = copy.copy(self)
         disk._loaded, disk.device, disk.pin = [], None, False
         image, layers = disk.cut([(scene, top, left)], size)
         return image[0].numpy(), {name: layer[0].numpy() for name, layer in layers.items()}
 
     def cut(self, places: Sequence[tuple[int, int, int]], size: int) -> tuple[Tensor, Layers]:
-        """Square windows of a side, at places (scene, top, left).
+        """Square windows of `size` pixels, at places (scene, top, left).
 
-        Beyond a scene, and where pixels are missing, they hold `fill`, and the layers nothing known.
+        Pixels beyond a scene or without data hold `fill` in the image and are unknown in the targets.
 
         Returns:
             The image ``[B, C, size, size]`` in `dtype`, its bands side by side in memory (channels_last), and the layers
@@ -261,21 +261,21 @@ def torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
 
 
 def put(target: Any, source: Any, where: Any = True) -> None:
-    """Copy pixels into a part of an array or a tensor, of any dtype, where a mask says so.
+    """Copy pixels into a part of an array or a tensor of any dtype, where `where` is true.
 
-    On a CPU this is done by NumPy: it is as fast, and keeps off torch's threads, which are at work on the batch before.
+    Arrays are copied by NumPy, which is as fast as torch and leaves torch's threads to the batch before.
     """
     if not isinstance(target, Tensor):
         np.copyto(target, source, casting="unsafe", where=where)
         return
-    if where is not True:  # torch chooses among few kinds of unsigned integers
+    if where is not True:  # torch.where supports few unsigned integer types
         wide = target if target.is_floating_point() else target.long()
         source = torch.where(where, source.to(wide.dtype), wide)
     target.copy_(source)
 
 
 def load_scenes(stores: Sequence[Store], device: torch.device | None) -> None:
-    """Copy the scenes of several splits to a device, or into memory, those that are not there yet, if there is room."""
+    """Copy the scenes of several splits to a device, or into memory, unless they are there; refuse if they do not fit."""
     todo = [store for store in stores if not store.loaded or store.device != device]
     need, free = sum(store.nbytes for store in todo), free_memory(device)
     if need > free:

@@ -1,4 +1,4 @@
-"""Aerial scenes made by a program: something to train on without a download, with known and tunable flaws."""
+"""Synthetic aerial scenes: training data without a download, with known and adjustable flaws."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class SceneRecipe:
         label_noise: Share of the buildings that the mask shifts by a pixel or two, drops or invents, and share of all
             borders that it draws ragged, 0 (exact) to 0.99. The image stays the same.
         noise: Standard deviation of the sensor noise in grey levels, 0 to 64.
-        height_outliers: Share of the pixels of a training scene whose height is a wrong one, as laser echoes from birds, masts
-            or below the ground are, 0 (exact) to 0.99. Heights of other splits are exact.
+        height_outliers: Share of the pixels of a training scene with a wrong height, like laser echoes from birds, masts or
+            below the ground, 0 (exact) to 0.99. Heights of other splits are exact.
         vehicles: How many cars and trucks stand on the roads of a scene, 0 to 1000; fewer where there is no room. The mask
             shows the road below them.
-        clouds: Share of the pixels with cloud, 0 to 0.6. Clouds and their shadows change the image alone.
+        clouds: Share of the pixels with cloud, 0 to 0.6. Clouds and their shadows change only the image.
     """
 
     size: int = 512
@@ -180,7 +180,7 @@ def _place_houses(rng: np.random.Generator, plan: _Plan, recipe: SceneRecipe) ->
         if taken[window][inside].any():
             continue
         footprint = int(house.stamp(size)[1].sum())
-        if rng.random() * footprint > left:  # so that shares below one small house hold on average
+        if rng.random() * footprint > left:  # so that shares below one small house are right on average
             break
         left -= footprint
         taken[window] |= inside
@@ -239,7 +239,7 @@ def _paint(rng: np.random.Generator, plan: _Plan, houses: list[Rectangle]) -> tu
 
 
 def _shadow(height: Floats, sun: Floats, reach: float) -> NDArray[np.bool_]:
-    """The shadow: pixels with something taller between them and the sun; a pixel of height throws `reach` pixels of it."""
+    """Bool ``[H, W]``, true in cast shadows: something h pixels tall casts a shadow ``h * reach`` pixels long."""
     size, far = len(height), 24
     padded = np.pad(height, far)
     dark = np.zeros(height.shape, bool)

@@ -1,4 +1,4 @@
-"""torchgeo's datasets: those whose samples hold images and a mask, and geospatial ones that are joined by place."""
+"""torchgeo's datasets: those whose samples hold images and a mask, and geospatial ones, which may be intersected."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ HELD_OUT = {"train": 0.85, "val": 0.15}  # how the training split of a dataset w
 class TorchGeo(Source):
     """The scenes of a torchgeo dataset: one per sample, or, for geospatial datasets, one per piece of each indexed file.
 
-    A sample is a group of its own; the pieces of files that overlap are one group.
+    Each sample is a group; the pieces of files that overlap are one group.
 
-    They are decoded again when the arguments, torchgeo's version or a file below ``root`` or ``paths`` changes.
+    Scenes are decoded again when the arguments, torchgeo's version or a file below ``root`` or ``paths`` changes.
 
     Args:
-        name: The class in `torchgeo.datasets`; ``A+B``: geospatial ones, joined where they overlap, as torchgeo's ``A & B``.
-        args: The arguments of the class, without its split and transforms; of several such a mapping for each, by class.
-        split: For each of train, val and test the class's own name of it, or a mapping of the arguments that select it; what
-            is not named is found out. A class without a validation split, or with ``val: null``, gives 15 % of its training
-            samples to it; one without splits is dealt out 70 : 15 : 15. Both by a hash, overlapping files of a geospatial
-            dataset together.
+        name: The class in `torchgeo.datasets`; ``A+B``: the intersection of geospatial datasets, torchgeo's ``A & B``.
+        args: The arguments of the class, without its split and transforms; for ``A+B``, such a mapping for each class.
+        split: For each of train, val and test, the class's own name of the split, or a mapping of the arguments that select
+            it; usual names are tried for the others. Without a validation split, or with ``val: null``, 15 % of the training
+            samples validate; a class without splits is divided 70 : 15 : 15. Both use a hash; overlapping files of a
+            geospatial dataset stay together.
         chip: Side of the pieces of geospatial datasets, in pixels.
-        image: The keys of a sample that are its image; None: ``image``, or else all keys that begin so.
-        mask: The keys that are its mask; None: ``mask``, or else the only key that begins so.
+        image: The keys of a sample that are its image; None: ``image``, or else all keys that begin with it.
+        mask: The keys that are its mask; None: ``mask``, or else the only key that begins with it.
         times: How many time steps of an image become bands, evenly spaced; None: all.
     """
 
@@ -83,7 +83,7 @@ class TorchGeo(Source):
         return [samples.scene(number, f"{part}-{group}") for number, (group, _) in keys.items()]
 
     def _fingerprint(self, chosen: Mapping[str, Any]) -> str:
-        """The facts that the decoded samples depend on. Taken after the class was made, which may extract or download files."""
+        """A hash of all that decoded samples depend on, taken after the class is made, which may extract or download files."""
         facts: list[object] = [sorted(self.args.items()), sorted(chosen.items()), version("torchgeo"), self.chip]
         facts += [self.image, self.mask, self.times]
         for name, kind in self.kinds.items():
@@ -122,7 +122,7 @@ class TorchGeo(Source):
         }
 
     def _find(self, split: str, needed: bool) -> Any:
-        """The first of the ways to select a split that the class knows, and the dataset; None if none is needed."""
+        """The first arguments for a split that the class accepts, and the dataset; None if there are none and not `needed`."""
         ways: list[Any] = [self.split[split]] if split in self.split else list(NAMES[split]) if self.takes_split else []
         for way in [way for way in ways if way is not None]:
             chosen = dict(way) if isinstance(way, Mapping) else {"split": way}

@@ -1,4 +1,4 @@
-"""A sample of torchgeo as a scene: its image and its mask, whatever they are called and however they are shaped."""
+"""A sample of torchgeo as a scene: its image and its mask, with any keys and shapes."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from rsseg.data.scene import Scene, SceneFacts, SceneReader, check_band_numbers
 
 Array = NDArray[Any]
 
-READING = threading.Lock()  # held while a sample is read: few of torchgeo's classes may be asked by several threads
-TRIED = 10  # samples that are tried for facts of all
+READING = threading.Lock()  # held while a sample is read: few torchgeo classes are thread-safe
+TRIED = 10  # samples that are tried, one after the other, for the facts of all
 
 
 @dataclass(eq=False)
@@ -95,7 +95,7 @@ class TorchgeoScene(Scene):
         return self.samples.fingerprint, self.number, self.masks == (None,), self.unlabelled, self.nodata
 
     def check(self, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> SceneFacts:
-        """See `Scene`: the facts before it is read, by another sample."""
+        """See `Scene`; before the sample is read, the facts are those of the first readable sample."""
         return self.samples.first[0]
 
     def reader(self, mask_readers: Sequence[MaskReader], bands: Sequence[int], facts: SceneFacts | None = None) -> SampleReader:
@@ -103,7 +103,7 @@ class TorchgeoScene(Scene):
             return SampleReader(self, mask_readers, bands)
 
     def place(self) -> tuple[Any, Affine | None]:
-        """See `Scene`: of plain images nothing is known."""
+        """See `Scene`; nothing is known for datasets that are not geospatial."""
         dataset = self.samples.dataset
         if not isinstance(dataset, GeoDataset):
             return None, None
@@ -111,7 +111,7 @@ class TorchgeoScene(Scene):
         return CRS.from_user_input(dataset.crs), from_origin(x.start, y.stop, *dataset.res)
 
     def named_bands(self) -> dict[int, str]:
-        """See `Scene`: names are those of torchgeo's class, where it has one for each band; it may say which it shows."""
+        """See `Scene`; names are those of torchgeo's class, or only red, green and blue if it has `rgb_bands`, else empty."""
         dataset, count = self.samples.dataset, sum(self.samples.first[0].counts)
         names = [str(name) for name in getattr(dataset, "bands", getattr(dataset, "all_bands", ()))]
         shown = dict(zip(getattr(dataset, "rgb_bands", ()), ("red", "green", "blue"), strict=False))
@@ -137,7 +137,7 @@ class SampleReader(SceneReader):
         super().__init__(scene, mask_readers, bands, facts)
 
     def block(self) -> tuple[int, int]:
-        """See `SceneReader`; all is decoded."""
+        """See `SceneReader`; the sample is already decoded."""
         return 1, 1
 
     def read_pixels(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
@@ -146,7 +146,7 @@ class SampleReader(SceneReader):
         return np.where(missing, np.zeros((), pixels.dtype), pixels), missing
 
     def _decode(self, mask: Mask, mask_reader: MaskReader, window: Window) -> NDArray[np.generic]:
-        if self.mask is None:  # where others of a test split have one
+        if self.mask is None:  # other samples of a test split may have one
             return mask_reader.task.unknown_target((int(window.height), int(window.width)))
         return mask_reader.decode(mask_reader.chosen_bands(self.mask[:, *window.toslices()]))
 
@@ -156,9 +156,9 @@ def planes_of(
 ) -> Array | None:
     """The image or the mask of a sample, ``[bands, H, W]``; None if it has none.
 
-    It is the arrays of the keys that are wanted; or the one called `kind`; or all whose keys begin so, of masks one at most.
-    They follow each other, as do the steps of a time axis (``[T, C, H, W]`` becomes ``T * C`` bands), of which `times` are
-    taken, evenly spaced from the first to the last.
+    The arrays of the keys `wanted` are concatenated; without `wanted`, the array of the key `kind`, or else those of all keys
+    that begin with it (for masks, one at most). A time axis becomes bands, ``[T, C, H, W]`` to ``T * C`` bands; `times` takes
+    this many time steps, evenly spaced from the first to the last.
     """
     pixels = {key: np.asarray(value) for key, value in sample.items() if np.ndim(value) > 1}
     keys = wanted or ([kind] if kind in pixels else [key for key in pixels if key.startswith(kind)])
@@ -180,7 +180,7 @@ def planes_of(
 
 
 def _joined(sample: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A sample whose masks of objects, one for each (``[N, H, W]`` beside N labels and boxes), are one mask of their labels."""
+    """A sample whose instance masks (``[N, H, W]`` beside N labels and boxes) are merged into one mask of labels."""
     labels = np.asarray(sample.get("label", 0))
     masks = {key: np.asarray(value) for key, value in sample.items() if key.startswith("mask")}
     if "bbox_xyxy" not in sample or labels.ndim != 1 or any(mask.shape[:-2] != labels.shape for mask in masks.values()):
@@ -194,7 +194,7 @@ def _shapes(sample: Mapping[str, Any]) -> str:
 
 
 def smallest(pixels: Array) -> NDArray[np.generic]:
-    """The values in the smallest of uint8, uint16, int16, int32 that holds them, else rounded to float32, unless complex."""
+    """Pixels in the first of uint8, uint16, int16, int32 that holds them exactly, else in float32; complex ones unchanged."""
     if pixels.dtype.kind == "c":
         return pixels
     for kind in (np.uint8, np.uint16, np.int16, np.int32):
@@ -206,7 +206,7 @@ def smallest(pixels: Array) -> NDArray[np.generic]:
 
 
 def grouped_keys(dataset: Any, chip: int) -> list[tuple[int, Any]]:
-    """The indices of a torchgeo dataset with the numbers of their groups: samples, or places and times of pieces."""
+    """Group number and index of each sample of a torchgeo dataset; geospatial: the index is slices of x, y and time."""
     if not isinstance(dataset, GeoDataset):
         return [(i, i) for i in range(len(dataset))]
     shapes = dataset.index.geometry
@@ -224,7 +224,7 @@ def grouped_keys(dataset: Any, chip: int) -> list[tuple[int, Any]]:
 
 
 def corner(dataset: Any, shape: Any) -> tuple[float, float]:
-    """The corner of a pixel: that of a file; of datasets that are joined, of the first one's file that holds the shape."""
+    """The upper left corner of a file, on its pixel grid; for intersections, of the first dataset's file at the shape."""
     joined = isinstance(dataset, IntersectionDataset)
     while isinstance(dataset, IntersectionDataset):
         dataset = dataset.datasets[0]
@@ -236,7 +236,7 @@ def corner(dataset: Any, shape: Any) -> tuple[float, float]:
 def pieces(
     bounds: tuple[float, float, float, float], grid: tuple[float, float], interval: Any, res: tuple[float, float], chip: int
 ) -> Iterator[tuple[slice, slice, slice]]:
-    """Queries of whole pixels, of this resolution and on this grid, that cover a place without a gap or an overhang."""
+    """Queries (slices of x, y and time) of whole pixels on a grid that cover `bounds` without gaps or overhang."""
     (left, bottom, right, top), (x, y), (across, down) = bounds, grid, res
     first, last = math.ceil((left - x) / across - TOLERANCE), math.floor((right - x) / across + TOLERANCE)
     upper, lower = math.ceil((y - top) / down - TOLERANCE), math.floor((y - bottom) / down + TOLERANCE)

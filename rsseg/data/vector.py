@@ -68,9 +68,9 @@ def _texts(column: Any) -> list[str]:
 
 
 def chosen_layer(path: Path, layer: str | None) -> str:
-    """The layer of a vector file that is read, the one that is named or the only one; its format has to fit its name.
+    """The layer of a vector file to read, the named one or the only one; a format that does not fit the ending is refused.
 
-    GDAL goes by the content, and some formats (OGR VRT, WFS, GDALG) name other files or servers to read.
+    GDAL detects formats by content, and some formats (OGR VRT, WFS, GDALG) read other files or servers.
     """
     with path.open("rb") as file:
         start = file.read(1 << 16).removeprefix(codecs.BOM_UTF8).lstrip()
@@ -159,8 +159,8 @@ def features_gap(mask: Mask, image: Path) -> str:
 def rasterise(mask: Mask, window: Window, image: Path) -> NDArray[np.int32]:
     """The mask values in a window of an image: int32 ``[h, w]``.
 
-    A pixel belongs to the polygon that its centre lies in; where several overlap, to the last in the file. Lines and points
-    take the pixels that they touch.
+    A pixel belongs to the polygon that contains its centre; if several do, to the last one in the file. Lines and points cover
+    the pixels that they touch.
     """
     shapes, values = read_features(mask, image)
     shape = int(window.height), int(window.width)

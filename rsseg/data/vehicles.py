@@ -28,7 +28,7 @@ class Rectangle:
     angle: float
 
     def stamp(self, size: int, margin: float = 0.0) -> tuple[tuple[slice, slice], NDArray[np.bool_], Floats]:
-        """The window of the scene around it, which of its pixels lie inside, and how far beyond its axis along the length."""
+        """The scene's window around the rectangle; bool, true for pixels inside; their signed distance from its long axis."""
         reach = int(math.hypot(self.length, self.width) / 2 + margin) + 2
         rows, cols = (slice(max(int(c) - reach, 0), min(int(c) + reach, size)) for c in (self.y, self.x))
         dy, dx = np.mgrid[rows, cols] - np.array([self.y, self.x])[:, None, None]
@@ -50,7 +50,7 @@ def draw_tints(rng: np.random.Generator, table: tuple[tuple[int, ...], ...], cou
 def park_vehicles(
     rng: np.random.Generator, roads: NDArray[np.bool_], axis: Floats, scene: NDArray[np.float32], count: int
 ) -> Floats:
-    """Draw vehicles on a scene ``[3, H, W]``, along the roads, none upon another; their kinds and boxes, ``[N, 5]``."""
+    """Draw vehicles on a scene ``[3, H, W]`` along the roads, without overlaps; returns kinds and boxes, ``[N, 5]``."""
     size, boxes = len(roads), list[tuple[float, ...]]()
     if not count:
         return np.zeros((0, 5))
@@ -74,7 +74,7 @@ def park_vehicles(
 def _road_direction(axis: Floats) -> Floats:
     """The direction of the nearest road in radians, from x to y: across the gradient of the distance to its axis."""
     down, across = np.gradient(np.where(np.isfinite(axis), axis, len(axis)))
-    squares = (gaussian_filter(part, 4) for part in (across**2, down**2, across * down))  # of either side alike
+    squares = (gaussian_filter(part, 4) for part in (across**2, down**2, across * down))  # equal on both sides of the axis
     along, over, both = squares
     return np.arctan2(2 * both, along - over) / 2 + math.pi / 2
 

@@ -1,7 +1,6 @@
 """Windows: random ones for training, a gapless grid for validation.
 
-Window k and everything random about it are functions of (seed, k) alone, whatever the workers, the ranks or where a run
-was resumed.
+Window k and its random numbers depend only on (seed, k), not on workers, ranks or resumes.
 """
 
 from __future__ import annotations
@@ -71,17 +70,17 @@ def grid(sizes: NDArray[np.int64], size: int, margin: int) -> list[GridCell]:
 
 
 class WholeScenes:
-    """Puts scenes ``[S, 2]`` together from the windows of a grid that follow each other, one scene in memory at a time."""
+    """Assembles maps of scenes of sizes ``[S, 2]`` from consecutive windows of a grid, one scene in memory at a time."""
 
     def __init__(self, sizes: NDArray[np.int64]) -> None:
         self.sizes = sizes
         self._maps: list[Tensor] = []  # those of the scene that is being put together
 
     def add(self, cells: Sequence[GridCell], k: int, parts: Sequence[Tensor]) -> tuple[int, list[Tensor]] | None:
-        """Put in the counted part of the maps ``[..., size, size]`` of window k of a grid.
+        """Add the counted part of the maps ``[..., size, size]`` of window k of a grid.
 
         Returns:
-            The number of the scene and its maps, `IGNORE` where no window counts, with its last window; before that None.
+            For the last window of a scene, the scene's number and maps, `IGNORE` where no window counts; else None.
         """
         scene = cells[k].scene
         if k == 0 or cells[k - 1].scene != scene:
@@ -96,13 +95,13 @@ class WholeScenes:
 
 
 class StoreWindows:
-    """Numbered windows of a store, of this side; a sampler says where window k lies, and may be endless."""
+    """Square windows of `size` pixels of a store; the sampler gives the place of window k, without an end."""
 
     def __init__(self, store: Store, size: int, sampler: Places) -> None:
         self.store, self.size, self.sampler = store, size, sampler
 
     def batch(self, numbers: Sequence[int]) -> Batch:
-        """The windows of these numbers, cut into one tensor."""
+        """The windows of these numbers as one batch."""
         places = [self.sampler(k) for k in numbers]
         image, layers = self.store.cut(places, self.size)
         scene, top, left = torch.tensor(places, device=self.store.device).unbind(dim=1)
@@ -112,15 +111,15 @@ class StoreWindows:
 
 
 class GridWindows(StoreWindows):
-    """Every labelled pixel of every scene once: outside a window's inner part the mask says nothing.
+    """Grid windows in which every labelled pixel counts once: targets are unknown outside a window's inner part.
 
-    k >= len(self) repeats the last window fully ignored, so that all ranks get equally many.
+    k >= len(self) repeats the last window with an unknown target, so that all ranks get equally many.
 
     Args:
         store: The scenes.
         size: The windows' side.
         margin: The pixels that are cut away at their inner borders.
-        scenes: Which scenes, one after the other; all as they come by default.
+        scenes: The numbers of the scenes, in the order of the grid; None: all scenes.
     """
 
     def __init__(self, store: Store, size: int, margin: int, scenes: NDArray[np.intp] | None = None) -> None:
@@ -181,10 +180,10 @@ class Batches:
 
 @dataclass(frozen=True)
 class Loader:
-    """Batches of windows, cut ahead by threads and given in the order of their numbers.
+    """Batches of windows, prefetched by threads, in the order of their numbers.
 
-    Threads, not processes: a copy out of the store lets other threads run, and a batch needs no way between processes,
-    which would take several times as long as to cut it.
+    Threads, not processes: copies from the store release the GIL, and sending a batch to another process would take several
+    times as long as cutting it.
     """
 
     windows: StoreWindows

@@ -1,1 +1,1 @@
-"""Description of a dataset: its content, the losses to compare first, and the labels that a trained model doubts."""
+"""Description of a dataset: its content, the losses to compare first, and labels that a trained model contradicts."""

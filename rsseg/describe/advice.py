@@ -1,6 +1,6 @@
-"""Advice on what to compare first: the field's rules of thumb as tables, applied to the census.
+"""Advice on what to compare first: common rules of thumb as tables, applied to the census.
 
-A rule of thumb is where a comparison starts, not how it ends: the last word has the sweep.
+A rule of thumb only selects candidates; the sweep decides between them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from rsseg.task import Task
 COMPARED = 3  # losses in the first comparison
 
 MODERATE, EXTREME = 4, 99
-"""Pixels of the most frequent class for each one of the rarest; of two classes, the rarer then has 20 % and 1 % of them."""
+"""Imbalance ratios: pixels of the most frequent class per pixel of the rarest. With two classes the rarer has 20 % and 1 %."""
 
-THIN = 8  # a mean width of fewer pixels is thin: a quarter of such an object's pixels and more lie at its edge
+THIN = 8  # objects with a mean width of fewer pixels are thin: a quarter or more of their pixels are at an edge
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,17 @@ class SplitFacts:
     kind: str  # the subject of the masks, see `rsseg.task.Task.subject`
     frequent: str = ""  # the class with the most pixels
     rare: str = ""  # the class with the fewest, of those that occur
-    ratio: float = 1.0  # pixels of the one for each of the other; multilabel: unlabelled ones for each of the label
+    ratio: float = 1.0  # pixels of `frequent` per pixel of `rare`; multilabel: of pixels without the label per pixel with it
     majority: float = 1.0  # the share of the most frequent class
-    quiet: float = 0.0  # the share of blocks that show nothing but the most frequent class
+    quiet: float = 0.0  # the share of blocks that show only the most frequent class
     thin: Sequence[str] = ()  # the classes whose objects are thinner than `THIN`
-    small: Sequence[str] = ()  # the classes half of whose pixels or more lie in small objects, see `ObjectSizes`
+    small: Sequence[str] = ()  # the classes with half or more of their pixels in small objects, see `ObjectSizes`
     uneven: float = 1.0  # how many times larger the largest scene is than the smallest
     patchy: Sequence[str] = ()  # the classes that are missing from half of the scenes or more
 
     @classmethod
     def of(cls, census: Census, task: Task, sizes: NDArray[np.int64], objects: Mapping[str, ObjectSizes]) -> SplitFacts:
-        """Derive them from the counts."""
+        """Derive the facts from a census, the scenes' sizes ``[S, 2]`` and the objects of each class."""
         names, counts = task.label_names, census.blocks.by_label(task)
         positive, valid = census.positives.sum(axis=0), census.valid.sum(axis=0)
         totals = task.label_counts(positive, valid)[0]
@@ -91,15 +91,15 @@ SITUATIONS: Mapping[str, Callable[[SplitFacts], bool]] = {
     "scenes of very different size": lambda f: f.uneven >= MODERATE,
     "if misses cost more than false alarms": _pixels,
 }
-"""When a rule holds; whether misses cost more than false alarms the data do not say, so that it is named and not compared."""
+"""When a rule holds. The data do not tell whether misses cost more than false alarms: its rule is named but not compared."""
 
 
 class Rule(NamedTuple):
     """A rule of thumb."""
 
-    situation: str  # when it holds, one of `SITUATIONS`
+    situation: str  # when the rule holds, a key of `SITUATIONS`
     take: Sequence[str]  # names in `configs/loss`, or overrides, or names of metrics
-    why: str  # the reason; facts stand in it in braces
+    why: str  # the reason, a format string of `SplitFacts`
 
 
 RULES: Mapping[str, Sequence[Rule]] = {
@@ -156,7 +156,7 @@ RULES: Mapping[str, Sequence[Rule]] = {
 
 
 def advise(about: str, facts: SplitFacts) -> list[Rule]:
-    """The rules about something that hold, their reasons with the facts in them.
+    """The rules of one key of `RULES` that hold for a split, with the facts filled into their reasons.
 
     Example:
         >>> [rule.take[0] for rule in advise("losses", SplitFacts("land cover", "land", "road", ratio=10))]
@@ -168,7 +168,7 @@ def advise(about: str, facts: SplitFacts) -> list[Rule]:
 
 
 def candidates(facts: SplitFacts) -> list[str]:
-    """The losses worth comparing, the first ones first: of labels the plain loss and rsseg's default before those of the rules.
+    """The losses to compare, the most promising first; for labels, `ce` and `ce_dice` come before the losses of the rules.
 
     Example:
         >>> candidates(SplitFacts("foreground", "background", "building", ratio=10))

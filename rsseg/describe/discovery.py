@@ -1,4 +1,4 @@
-"""Discovery of images and masks in a folder: a dataset's config without a word from its user."""
+"""Discovery of images and masks in a folder, and the dataset config that follows from them."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ WORDS = (*MASK_WORDS, *IMAGE_WORDS)
 """Words in the names of folders and files that hold masks, and images."""
 
 WORD_FIRST = re.compile(rf"(?:(?:{'|'.join(WORDS)})[a-z]*(?:[ _-]+|(?=\d)|$))+", re.IGNORECASE)
-"""The start of a name that says what the file is, as in mask_7, img7 and satellite_image_7, or all of it."""
+"""The words at the start of a name, or all of it, that tell masks from images, as in mask_7, img7 and satellite_image_7."""
 
 PATTERNS = "or give the patterns of images and masks: image='photos/{name}.tif' mask='drawn/{name}_v2.png'"  # ends a message
 
 FOLDER_WORDS = (*MASK_WORDS, "image", "img", "ortho", "rgb")
-"""Those that tell folders apart; other folders are areas, or parts of a split."""
+"""Words that tell folders of masks and images apart; other folders are areas, or parts of a split."""
 
 PART = re.compile(r"(train|val|test)(?:ing|id|idation)?(?:[_-]?(?:data|set|images|scenes))?", re.IGNORECASE)
 """The names of folders, and of lists of names, that hold a part of a split."""
 
-ANY = ".*"  # the ending in the pattern of images of several
+ANY = ".*"  # the ending in a pattern of images with several endings
 
 WINDOW = 256  # the side of training windows, if scenes are not smaller
 
@@ -55,14 +55,14 @@ AREAS = {
     r"([^/]+?)[ _-](?:r?\d+[ _-]c?\d+|part[ _-]?\d+|\d+)(?:[ _-][A-Za-z]+)?\.\w+$": "the part of the name before the number",
     r"([A-Za-z-]{3,})\d+\.\w+$": "the word in the name",
 }
-"""Common parts of the names of scenes of one area: expressions for `dataset.source.group`, and the same in words."""
+"""Usual parts of names that scenes of one area share: expressions for `dataset.source.group`, and their description."""
 
 
 @dataclass(frozen=True)
 class FileKind:
-    """Files that look alike: in folders of one structure, of one ending."""
+    """Files of one kind: in folders of one structure, usually with one ending."""
 
-    path: str  # the pattern of their paths, with fields for folders that differ and for the name; of one file its path
+    path: str  # the pattern of their paths, with fields for folders that differ and for the name; for a single file, its path
     files: dict[tuple[str, ...], Path]  # by the values of the fields
 
     @property
@@ -77,25 +77,25 @@ class FileKind:
 
     @cached_property
     def drawn(self) -> bool:
-        """Whether the first and the last hold features, or few values, in one band or in a palette."""
+        """Whether the first and the last file are vectors, or have one band with few values or a palette."""
         some = [path for path in (min(self.files.values()), max(self.files.values())) if not self.vectors]
         return all(open_raster(p).count == 1 and len(np.unique(Raster(p).read([1], middle(p)))) <= MANY for p in some)
 
     @property
     def worded(self) -> int:
-        """The evidence of their names: above 0 for masks, below it for images."""
+        """The number of mask words minus that of image words in the path pattern."""
         return sum(says(self.path, [word]) for word in MASK_WORDS) - sum(says(self.path, [word]) for word in IMAGE_WORDS)
 
 
 class Discovery(NamedTuple):
-    """A dataset's config, and the conclusions about its folder with their reasons, a sentence each."""
+    """A dataset's config, and the conclusions about its folder, one sentence each."""
 
     config: dict[str, Any]
     beliefs: list[str]
 
 
 def discover(root: Path, image_pattern: str = "", mask_pattern: str = "") -> Discovery:
-    """Look into a folder of images and masks; their patterns are found if they are not given."""
+    """Find the config of a folder of images and masks; patterns that are not given are inferred."""
     root = root.expanduser().absolute()
     if not root.is_dir():
         raise InputError(f"{root}: there is no such folder")
@@ -139,20 +139,20 @@ def discover(root: Path, image_pattern: str = "", mask_pattern: str = "") -> Dis
 
 
 def add_dataset(folder: Path, into: Path, name: str = "", image: str = "", mask: str = "") -> str:
-    """Write the config of a folder of images and masks, unless there is one of its name, and tell the conclusions.
+    """Write the config of a folder of images and masks, unless one of this name exists, and log the conclusions.
 
     Args:
         folder: The folder.
         into: Where the config is written.
-        name: The dataset's name; empty: by the folder.
-        image: The pattern of the images' paths, as in a config; empty: it is found.
-        mask: The same of the masks.
+        name: The dataset's name; empty: the folder's name.
+        image: The pattern of the images' paths, as in a config; empty: it is inferred.
+        mask: The pattern of the masks' paths; empty: it is inferred.
 
     Returns:
         The dataset's name.
 
     Raises:
-        InputError: If the folder holds nothing that can be trained on, or patterns are given and its config is there already.
+        InputError: If the folder holds no training data, or an image pattern is given but the config exists already.
         UnwritableError: If the config can't be written.
     """
     config, beliefs = discover(folder, image, mask)
@@ -172,10 +172,10 @@ def add_dataset(folder: Path, into: Path, name: str = "", image: str = "", mask:
 
 
 def find_kinds(root: Path, by_start: bool = False, by_folder: bool = False) -> list[FileKind]:
-    """The kinds of images and vector files below a folder: of one depth and ending, and one place by the words that say so.
+    """Group images and vector files below a folder by depth, ending, and the mask and image words in their paths.
 
-    Words stand in folders, at the end of names and with `by_start` at their start; `by_folder`: any folders tell kinds apart.
-    Images that differ in their endings alone, not in their names, are a kind besides.
+    Words are looked for in folders, at the end of names and, with `by_start`, at their start. With `by_folder`, folders without
+    such words separate kinds too. Images that differ only in their endings are also one joint kind.
     """
     kinds: dict[tuple[object, ...], dict[str, list[PurePosixPath]]] = {}
     for path in files_below(root):
@@ -200,7 +200,7 @@ def find_kinds(root: Path, by_start: bool = False, by_folder: bool = False) -> l
 
 
 def part_of(name: str) -> str:
-    """The part of a split that a name says; empty: none.
+    """The part of a split that a name stands for; empty: none.
 
     Example:
         >>> part_of("Training"), part_of("val"), part_of("test_data"), part_of("valley")
@@ -211,13 +211,13 @@ def part_of(name: str) -> str:
 
 
 def says(name: str, words: Iterable[str]) -> bool:
-    """Whether a name holds one of some words; short ones have to stand alone."""
+    """Whether a name contains one of some words; words of fewer than three letters have to be separate."""
     tokens = re.split(r"[^a-z0-9]+", name.lower())
     return any(word in tokens if len(word) < 3 else word in name.lower() for word in words)
 
 
 def find_affixes(stem: str, by_start: bool) -> tuple[str, str]:
-    """The parts of a name that say what the file is: at its start, if that is looked at, and at its end."""
+    """The words at the start of a name, with `by_start`, and at its end that tell masks from images."""
     first = WORD_FIRST.match(stem) if by_start else None
     head, last = first[0] if first else "", ""
     while (found := re.search(r"[ _-][A-Za-z0-9]+$", stem[len(head) :].removesuffix(last))) and says(found[0], WORDS):
@@ -253,7 +253,7 @@ def given_pair(root: Path, image: str, mask: str) -> tuple[FileKind, FileKind, l
 
 
 def find_pair(root: Path) -> tuple[FileKind, FileKind, list[FileKind]]:
-    """The images and the masks that belong together, and the kinds of all files, told apart by more until some pair."""
+    """The images and the masks that belong together, and all kinds; kinds are split further until some of them pair."""
     for by_start, by_folder in ((False, False), (True, False), (False, True)):
         kinds = find_kinds(root, by_start, by_folder)
         if len(kinds) < 100 and (pair := best_pair(root, kinds)):  # more folders are areas
@@ -268,8 +268,8 @@ def find_pair(root: Path) -> tuple[FileKind, FileKind, list[FileKind]]:
 def best_pair(root: Path, kinds: Sequence[FileKind]) -> tuple[FileKind, FileKind] | None:
     """The kinds of images and masks that belong together; None if there are none.
 
-    Words and values tell masks from images; of datasets that lie beside each other the one with most pairs is taken, and of
-    kinds with as many the one with fewer files that have no partner.
+    Words and values tell masks from images. Among several datasets in the folder the one with the most pairs is taken; in a
+    tie, the one with the fewest files without a partner.
     """
     pairs = []
     for image, mask in permutations(kinds, 2):
@@ -321,10 +321,10 @@ def find_blocks(image: Path) -> tuple[dict[str, Any], str]:
 
 
 def find_split(root: Path, image: FileKind, labelled: Collection[tuple[str, ...]]) -> tuple[dict[str, Any] | None, str, str]:
-    """The split of the images in a config, of which some are `labelled`.
+    """The split of the images, of which some are `labelled`, for a config.
 
-    It is the patterns or lists of the parts, None for a split by fractions; then the only folder that is read, empty for all;
-    and the conclusions.
+    Returns the patterns or lists of the parts (None: split by fractions), the only folder that is read (empty: all), and the
+    conclusions.
     """
     folder = str(PurePosixPath(image.path).parent)
     at = image.fields.index("part") if "{part}" in folder else None
@@ -347,7 +347,7 @@ def find_split(root: Path, image: FileKind, labelled: Collection[tuple[str, ...]
 
 
 def find_group(paths: Sequence[str], least: int, pattern: str = "") -> tuple[str | None, str]:
-    """The common part of the names of scenes of one area, None if none is seen; and the conclusion. Folders may be areas."""
+    """An expression for the part of a path that scenes of one area share, such as a folder, or None; and the conclusion."""
     looked_for = {"(.*)/": "a folder"} | AREAS if re.search(r"\{(?!part\}).*/", pattern) else AREAS
     for expression, what in looked_for.items():
         found = [match[1] for path in paths if (match := re.search(expression, path, re.IGNORECASE))]

@@ -1,4 +1,4 @@
-"""Values of masks: labels, colours, a threshold, or vectors, by a look at some masks."""
+"""Mask settings, inferred from some masks: labels, colours, a threshold, or vectors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rsseg.contract import IGNORE, InputError
 from rsseg.data.masks import VECTORS
 from rsseg.data.raster import Raster, alpha_band, has_palette, open_raster
 
-LOOKED_AT = 24  # files that are looked into
-SIDE = 2048  # the largest height and width of the part of a mask that is looked at
-MANY = 32  # more values than these are no labels
-STRAY = 1e-5  # the share of pixels below which a colour is taken for a slip of the pen
-UNLISTED = 0.02  # the share of pixels whose colours need not be among the labels where masks are blurred, as in a JPEG
+LOOKED_AT = 24  # the number of files that are read
+SIDE = 2048  # the largest height and width of the part of a mask that is read
+MANY = 32  # a mask with more values than this has no labels
+STRAY = 1e-5  # a colour with a smaller share of the pixels is taken for a mistake
+UNLISTED = 0.02  # in blurred masks, as from JPEG, a colour with a smaller share of the pixels is no label
 
 
 def middle(path: Path) -> Window:
@@ -29,12 +29,12 @@ def middle(path: Path) -> Window:
 
 
 def spread_out(paths: Sequence[Path]) -> list[Path]:
-    """At most `LOOKED_AT` of some files, all over their list."""
+    """At most `LOOKED_AT` of some files, evenly spaced in their list."""
     return [paths[i] for i in sorted({round(x) for x in np.linspace(0, len(paths) - 1, LOOKED_AT)})]
 
 
 def describe_masks(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
-    """The settings of a config for masks, by the values in some of them; and the conclusions, a sentence each."""
+    """The config settings of masks, from the values in some of them; and the conclusions, one sentence each."""
     looked = spread_out(paths)
     one: dict[str, Any] = {"task": "binary", "classes": ["foreground"], "mask_values": None, "ignore_values": None}
     if looked[0].suffix.lower() in VECTORS:
@@ -64,7 +64,7 @@ def describe_masks(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
 
 
 def describe_colours(counts: Counter[Any], some: str) -> tuple[dict[str, Any], list[str]]:
-    """The same of masks in colours, from the pixels of each."""
+    """The config settings and conclusions for masks in colours, from the number of pixels of each colour."""
     blurred = len(counts) > MANY
     least = (UNLISTED if blurred else STRAY) * counts.total()
     chosen = sorted(colour for colour, number in counts.most_common(MANY) if number > least)
@@ -91,10 +91,10 @@ def list_shares(counts: Counter[Any], values: Iterable[Any]) -> str:
 
 
 def has_colours(path: Path) -> bool:
-    """Whether a mask's pixels are colours: three bands that differ, or a palette whose numbers are no labels from 0 on.
+    """Whether a mask's pixels are colours: three bands that differ, or a palette with an index above `MANY`.
 
     Raises:
-        InputError: If other bands differ, whose meaning a folder does not tell.
+        InputError: If the mask has another number of bands, or bands that are not uint8, and they differ.
     """
     raster = open_raster(path)
     if has_palette(raster):
@@ -123,7 +123,7 @@ def count_values(path: Path, coloured: bool) -> Counter[Any]:
         values, numbers = np.unique(pixels[known], return_counts=True)
         return Counter(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
     pixels, hidden = raster.read_colours(window), raster.hidden([1, 2, 3], window)
-    if len(np.unique(pixels[:, hidden], axis=1).T) > 1:  # a background has one colour: these are an editor's remains
+    if len(np.unique(pixels[:, hidden], axis=1).T) > 1:  # several colours are an editor's leftovers, not a background
         pixels = pixels[:, ~hidden]
     colours, numbers = np.unique(pixels.reshape(3, -1), axis=1, return_counts=True)
     return Counter({hex_colour(colour): number for colour, number in zip(colours.T.tolist(), numbers.tolist(), strict=True)})

@@ -1,9 +1,9 @@
 """Label noise: pixels whose label a trained model contradicts with confidence, gathered into patches to relabel first.
 
-Confident learning (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068): a class's threshold is the mean probability that
-the model gives it where it is labelled. A label is suspicious if, of the classes above their thresholds, the most probable one
-is another. So a class that the model is rarely sure of needs less probability than one that it knows well. For a class that
-it does not know at all nearly none would do: the suggested class has to be more probable than the labelled class besides.
+Confident learning (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068): a class's threshold is its mean predicted
+probability over the pixels labelled with it. A label is suspicious if the most probable class among those above their
+thresholds is another one. The threshold of a class that the model does not know well is low, and that of a class it does not
+know at all is near 0; therefore the suggested class must also be more probable than the labelled one.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 DRAWN = 8  # patches in the picture
 PRINTED = 10  # scenes and patches on the terminal
-MANY = 0.2  # where more of the labels are suspicious, the model is rather wrong than the labels
+MANY = 0.2  # if a larger share of labels is suspicious, rather the model is wrong than the labels
 
 PATCH = ["head", "scene", "row", "column", "size", "x", "y", "crs", "labelled", "suggested", "pixels", "confidence"]
 """The columns of ``noise.csv``."""
@@ -53,7 +53,7 @@ PATCH = ["head", "scene", "row", "column", "size", "x", "y", "crs", "labelled", 
 def class_probabilities(task: Task, logits: Tensor) -> Tensor:
     """The probability of each class of logits ``[B, K, H, W]``, float32 ``[B, P, classes, H, W]``.
 
-    Exclusive classes are in one plane together; others have one plane each, of "not it" and "it", as in `Task.matrices`.
+    Exclusive classes share one plane; each other class has its own plane with the classes "not it" and "it": `Task.matrices`.
     """
     logits = logits.float()
     if task.exclusive:
@@ -68,16 +68,16 @@ def label_planes(task: Task, target: Tensor) -> Tensor:
 
 
 def labelled_probability(probability: Tensor, label: Tensor) -> Tensor:
-    """The probability ``[B, P, H, W]`` of the class that each pixel is labelled with; of any class where it has no label."""
+    """The probability ``[B, P, H, W]`` of each pixel's labelled class; ignored pixels get that of class 0."""
     return probability.gather(2, label.where(label != IGNORE, 0).unsqueeze(2)).squeeze(2)
 
 
 class SelfConfidence:
-    """The mean probability of each class over the pixels that are labelled so."""
+    """The mean probability of each class over the pixels labelled with it."""
 
     def __init__(self, task: Task) -> None:
-        self.sums = np.zeros((len(task.matrices), len(task.matrices[0])))  # of probabilities, ``[P, classes]``
-        self.pixels = np.zeros_like(self.sums)  # how many
+        self.sums = np.zeros((len(task.matrices), len(task.matrices[0])))  # sums of probabilities ``[P, classes]``
+        self.pixels = np.zeros_like(self.sums)  # numbers of pixels
 
     def add(self, probability: Tensor, label: Tensor) -> None:
         """Add a batch: ``[B, P, classes, H, W]`` and ``[B, P, H, W]``."""
@@ -90,14 +90,14 @@ class SelfConfidence:
 
     @property
     def thresholds(self) -> NDArray[np.float64]:
-        """Per class, infinite for one that is never labelled: nothing says how sure the model is where it is right."""
+        """The threshold of each class ``[P, classes]``, infinite for a class that is never labelled."""
         return np.where(self.pixels > 0, self.sums / np.maximum(self.pixels, 1), np.inf)
 
 
 def suspicious_labels(
     probability: Tensor, label: Tensor, thresholds: NDArray[np.float64]
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The class that each suspicious pixel is more likely, `IGNORE` elsewhere, and its probability, both ``[B, P, H, W]``.
+    """The suggested class of each suspicious pixel, `IGNORE` elsewhere, and its probability, both ``[B, P, H, W]``.
 
     Example:
         >>> probability = torch.tensor([[0.9, 0.4], [0.1, 0.6]]).view(1, 1, 2, 1, 2)
@@ -114,9 +114,9 @@ class Doubts:
     """The suspicious labels of scenes, counted in patches, one scene in memory at a time.
 
     Attributes:
-        patches: A table for each scene: the columns of `PATCH` for each patch and pair of classes, ``sum``, that of the
-            probabilities, and ``number``, the scene's.
-        scenes: How many labels of each scene are suspicious.
+        patches: A table for each scene with a row per patch and pair of classes: the columns of `PATCH`, the ``sum`` of the
+            probabilities, and the scene's ``number``.
+        scenes: The numbers of labelled and of suspicious pixels of each scene.
     """
 
     def __init__(self, head: str, task: Task, store: Store, side: int, thresholds: NDArray[np.float64]) -> None:
@@ -125,7 +125,7 @@ class Doubts:
         self._wholes = WholeScenes(store.sizes)
 
     def add(self, windows: GridWindows, numbers: list[int], logits: Tensor, label: Tensor) -> None:
-        """Add windows: their logits and labels; those of a scene follow each other."""
+        """Add the logits and labels of windows; the windows of a scene must be consecutive."""
         found = map(torch.from_numpy, suspicious_labels(class_probabilities(self.task, logits), label, self.thresholds))
         for k, *parts in zip(numbers, label.byte().cpu(), *found, strict=True):
             if whole := self._wholes.add(windows.cores, k, parts):
@@ -156,7 +156,7 @@ class Doubts:
 
 
 def find_noise(setup: Setup, model: TrainedModel, store: Store, side: int) -> dict[str, Doubts]:
-    """The suspicious labels of scenes, by head with labels; the scenes are predicted twice, first for the thresholds."""
+    """The suspicious labels for each head with labels; the scenes are predicted twice, first for the thresholds."""
     tasks = labelled_tasks(setup)
     if not tasks:
         raise InputError(f"a {setup.task.kind} run predicts no classes: label noise is looked for in masks of labels")
@@ -174,7 +174,7 @@ def find_noise(setup: Setup, model: TrainedModel, store: Store, side: int) -> di
 
 
 def draw_noise(path: Path, setup: Setup, model: TrainedModel, store: Store, head: str, patches: pd.DataFrame) -> None:
-    """Write a PNG of a head's first patches, of which there is one at least: image, label, prediction and errors."""
+    """Write a PNG of a head's first patches, at least one: image, label, prediction and errors."""
     first = patches.drop_duplicates(["number", "row", "column"]).head(DRAWN)
     places = [*first[["number", "row", "column"]].itertuples(index=False, name=None)]
     windows = StoreWindows(store, setup.window, places.__getitem__)
@@ -187,8 +187,8 @@ def draw_noise(path: Path, setup: Setup, model: TrainedModel, store: Store, head
 def describe_noise(run: Path, split: str = "val", trust: Sequence[str] = ()) -> Path:
     """Rank the labels that a run's best checkpoint contradicts with confidence, as a worklist for relabelling.
 
-    ``noise.csv`` (of train ``noise-train.csv``) has a row per patch and pair of classes, ``-scenes.csv`` one per scene, and
-    ``.png`` shows the first patches. The model has not trained on the validation scenes; `trust` is as for `evaluate`.
+    ``noise.csv`` (for train ``noise-train.csv``) has a row per patch and pair of classes, ``noise-scenes.csv`` one per scene;
+    ``noise.png`` shows the first patches. The model has not trained on the validation scenes; `trust` is as for `evaluate`.
 
     Raises:
         InputError: If the run or the split can't be used, or no head has labels.
@@ -216,7 +216,7 @@ def describe_noise(run: Path, split: str = "val", trust: Sequence[str] = ()) -> 
 
 
 def write_noise(setup: Setup, model: TrainedModel, store: Store, path: Path) -> None:
-    """Rank scenes and patches by their suspicious labels: print the first, and write tables and a picture per head."""
+    """Rank scenes and patches by their suspicious labels, print the first ones, and write tables and a picture per head."""
     doubts = find_noise(setup, model, store, setup.window)
     scenes = pd.DataFrame([row for own in doubts.values() for row in own.scenes])
     scenes = scenes.sort_values("share", ascending=False, kind="stable")
@@ -235,7 +235,7 @@ def write_noise(setup: Setup, model: TrainedModel, store: Store, path: Path) -> 
         line = "%s: mean probability of each class where it is labelled, above which it is suggested: %s"
         log.info(line, head, ", ".join(f"{name} {value:.3f}" for name, value in shown))
         picture, patches = of_head(path.with_suffix(".png"), head, doubts), found[found["head"] == head]
-        picture.unlink(missing_ok=True)  # that of an earlier call
+        picture.unlink(missing_ok=True)  # the picture of an earlier call
         if len(patches):
             draw_noise(picture, setup, model, store, head, patches)
     print_table(scenes.head(PRINTED).to_dict("records"), "Scenes by their share of suspicious labels")

@@ -1,4 +1,4 @@
-"""The objects of each class in a split: how large they are, how wide, and which are but specks."""
+"""The objects of each class in a split: their areas, widths, and specks."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ SPECK = 5  # objects of fewer pixels are specks: a hint of label noise rather th
 SMALL = 32**2
 """Objects of fewer pixels are small (the limit of COCO, Lin et al. 2014)."""
 
-SPREAD = (5, 50, 95)  # the percentiles that sizes are summed up by
-PIECE = 1024  # about the side of the pieces that larger scenes are cut into, so that memory does not grow with theirs
-PIXELS = 1 << 25  # about how many pixels of a split are looked at: of a larger one, pieces drawn at random
+SPREAD = (5, 50, 95)  # the percentiles that summarise areas
+PIECE = 1024  # the approximate side of the pieces that larger scenes are cut into, to bound the memory
+PIXELS = 1 << 25  # about how many pixels of a split are surveyed; in a larger split, pieces are drawn at random
 
 Objects: TypeAlias = NDArray[np.float64]
-"""``[3, N]``: of each object its area in pixels, the sum over its pixels of the distance from their centre to its edge, and 1
-unless the border of the part that was looked at cuts it off, else 0."""
+"""``[3, N]``: for each object its area in pixels, the sum over its pixels of the distance from their centre to its edge, and 1
+if the object does not touch the border of the surveyed piece, else 0."""
 
 
 def find_regions(has: NDArray[np.bool_]) -> Objects:
-    """The connected regions (also across corners) of a mask bool ``[H, W]``. Its border counts as an edge.
+    """The connected regions (8 neighbours) of a mask bool ``[H, W]``. The mask's border counts as an edge.
 
     Example:
         >>> mask = np.zeros((9, 40), bool)
@@ -60,7 +60,7 @@ def find_regions(has: NDArray[np.bool_]) -> Objects:
 
 
 def find_boxes(target: NDArray[np.generic], task: Centres) -> list[Objects]:
-    """The objects of each class whose centres lie in a target of boxes, those of known size: their area is that of the box.
+    """The objects of known size of each class whose centres are in a target of `Centres`; their area is that of the box.
 
     Example:
         >>> target = np.array([2, 0, 0, 10, 4], dtype=np.float32).reshape(5, 1, 1)
@@ -78,16 +78,16 @@ def find_boxes(target: NDArray[np.generic], task: Centres) -> list[Objects]:
 
 @dataclass(frozen=True)
 class ObjectSizes:
-    """The objects of a class summed up, specks left out of all but their own number.
+    """A summary of the objects of a class; only `specks` counts specks.
 
     Attributes:
-        count: How many there are.
-        pixels: Their area in pixels, the percentiles of `SPREAD`; empty without any.
-        width: Their mean width in pixels: four times the mean distance of their pixels to the edge, which is w for a long
+        count: The number of objects.
+        pixels: The percentiles `SPREAD` of their areas in pixels; empty without objects.
+        width: The mean width in pixels: four times the mean distance of the objects' pixels to the edge, which is w for a long
             strip w pixels wide (w + 1/w for odd w, as pixels have one centre) and two thirds of the diameter for a disc;
-            NaN without any.
-        small: The share of the class's pixels that lie in objects of fewer than `SMALL` pixels; NaN without any.
-        specks: The number of objects of fewer than `SPECK` pixels that lie wholly inside the part that was looked at.
+            NaN without objects.
+        small: The share of the objects' pixels in objects of fewer than `SMALL` pixels; NaN without objects.
+        specks: The number of objects of fewer than `SPECK` pixels that do not touch the border of the surveyed piece.
     """
 
     count: int
@@ -103,7 +103,7 @@ class ObjectSizes:
 
     @classmethod
     def of(cls, objects: Objects) -> ObjectSizes:
-        """Sum objects up.
+        """Summarise objects.
 
         Example:
             >>> strip = np.pad(np.ones((4, 200), bool), 3)
@@ -120,9 +120,9 @@ class ObjectSizes:
 
 
 def pieces(sizes: NDArray[np.int64], seed: int, most: int = PIXELS) -> list[tuple[int, Window]]:
-    """Scenes of sizes ``[S, 2]`` cut into equal pieces of about `PIECE` pixels, as scenes and windows in them, in their order.
+    """Cut scenes of sizes ``[S, 2]`` into equal pieces with a side of about `PIECE` pixels: (scene, window), in order.
 
-    If they hold more pixels than `most`, as many as that of them are drawn at random.
+    If the pieces have more pixels than `most` in all, pieces with about `most` pixels are drawn at random.
 
     Example:
         >>> [(scene, window.height, window.width) for scene, window in pieces(np.array([[2048, 1000], [9, 9]]), seed=1)]
@@ -140,9 +140,9 @@ def pieces(sizes: NDArray[np.int64], seed: int, most: int = PIXELS) -> list[tupl
 
 
 def survey(store: Store, seed: int) -> tuple[list[ObjectSizes], float]:
-    """Look for the objects of each class, piece by piece, in threads; also the share of the pixels that was looked at.
+    """Summarise the objects of each class, piece by piece in threads; also returns the share of the pixels surveyed.
 
-    An object that the border of a piece cuts counts with its visible part, once on either side.
+    An object that the border of a piece cuts counts as one object on each side.
     """
     taken, task, title = pieces(store.sizes, seed), store.task, "looking for objects"
     pixels, whole = sum(window.height * window.width for _, window in taken), int(store.sizes.prod(axis=1).sum())

@@ -1,4 +1,4 @@
-"""A dataset described: the content of its splits, hints of label noise, and the losses, sampling and metric to begin with."""
+"""Description of a dataset: its splits, hints of label noise, and the losses, sampling and metrics to start with."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from rsseg.task import Regression
 
 log = logging.getLogger(__name__)
 
-SPECKLED = 0.05  # the share of specks among regions from which they are named as a hint of label noise
+SPECKLED = 0.05  # from this share of specks among regions on, they are reported as a hint of label noise
 SEEDS = "seed=1,2,3,4,5"  # fewer than five seeds per loss are exploratory
 
 
 def describe(config: Any, out: Path | None = None, overrides: list[str] | None = None) -> Path:
     """Describe the splits of a dataset: print it, and write numbers and a picture.
 
-    Further targets are described after the first, in folders of their own below.
+    With several targets, each further one is described in a subfolder with its name.
 
     Args:
         config: The composed config, as for `train`.
@@ -65,7 +65,7 @@ def describe(config: Any, out: Path | None = None, overrides: list[str] | None =
 def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, overrides: Sequence[str]) -> None:
     """Describe the splits of a dataset; print it, and write ``description.json`` and ``description.png``.
 
-    Of several targets the stores' first one is described. Tables and picture leave out classes that do not occur in train.
+    With several targets, the first target of the stores is described. Tables and picture leave out classes that train lacks.
     """
     train = stores["train"]
     called = train.scenes[0].named_bands()
@@ -102,13 +102,13 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
 
 
 def present_labels(store: Store) -> list[int]:
-    """The places in `Task.label_names` of the labels that occur in a split."""
+    """The indices in `Task.label_names` of the labels that occur in a split."""
     positive, valid = store.census.positives.sum(axis=0), store.census.valid.sum(axis=0)
     return np.flatnonzero(store.task.label_counts(positive, valid)[0]).tolist()
 
 
 def label_shares(store: Store) -> NDArray[np.float64]:
-    """Per scene the share of each of `Task.label_names` among its labelled pixels, NaN without any; of objects their number."""
+    """``[S, labels]``: the share of each label among a scene's labelled pixels, NaN without any; for objects, their number."""
     census, task = store.census, store.task
     if task.directed:
         return census.positives.astype(np.float64)
@@ -151,7 +151,7 @@ def split_facts(store: Store, names: Mapping[int, str]) -> dict[str, Any]:
 
 
 def hints_of_noise(splits: Mapping[str, Any], objects: Mapping[str, ObjectSizes]) -> list[str]:
-    """Suspicions about the labels, one sentence each; classes that a split lacks were named when it was opened."""
+    """Hints of label noise, one sentence each; opening a split has already reported the classes that it lacks."""
     hints = [
         f"{name}: {own.specks:,} specks of fewer than {SPECK} pixels beside {own.count:,} objects: {own.speck_share:.1%} of "
         "its regions"
@@ -166,7 +166,7 @@ def hints_of_noise(splits: Mapping[str, Any], objects: Mapping[str, ObjectSizes]
 
 
 def _place_of_loss(setup: Setup, target: str) -> str:
-    """The place where the loss of a target is chosen: that of its first head, if the dataset has several targets."""
+    """The override that chooses the loss of a target: ``loss``, or with several targets that of the target's first head."""
     heads = [head for head, task in setup.tasks.items() if task.target == target]
     return f"loss@model.heads.{heads[0]}.loss" if heads and len(setup.dataset.tasks) > 1 else "loss"
 
@@ -227,7 +227,7 @@ def print_description(description: Mapping[str, Any], present: Sequence[str], ad
 
 
 def class_rows(splits: Mapping[str, Any], present: Sequence[str], centres: bool) -> list[dict[str, Any]]:
-    """Per class its share of the labelled pixels of each split, or its objects, and how both differ between scenes of train."""
+    """One row per class: its share of labelled pixels, or its objects, in each split, and percentiles over scenes of train."""
     rows = []
     for name in present:
         parts = {split: part["classes"][name] for split, part in splits.items()}

@@ -1,7 +1,7 @@
-"""Loss terms for segmentation, regression and objects, and how they are combined.
+"""Loss terms for segmentation, regression and object detection, and their combination.
 
 Every term is a module called as ``term(logits, target)`` or ``term(logits, target, weight)``. It returns a float32 (float64 for
-float64 logits) scalar, 0 where no pixel counts.
+float64 logits) scalar, 0 if no pixel counts.
 
 * logits: ``[B, C, H, W]``, any floating dtype.
 * target: labels, integers ``[B, H, W]`` for binary and multiclass or ``[B, L, H, W]`` for multilabel. Terms that are `soft`
@@ -9,16 +9,16 @@ float64 logits) scalar, 0 where no pixel counts.
   of logits, and a target of real values; for those of the task `centres` see `rsseg.losses.terms.centres`.
 * weight: floating point ``[B, H, W]``, the weight of each pixel; None: 1. Pixels of weight 0 or NaN are ignored.
 
-A pixel labelled `ignore_index` is one of weight 0: value and gradient are those of the batch without it, whatever its logits.
-A batch is the global batch: sums are taken over all ranks. Misfitting shapes and, in the first calls, labels outside the
-classes raise `InputError`. Where a term has them, these arguments mean:
+A pixel labelled `ignore_index` has weight 0: it changes neither value nor gradient, whatever its logits. A batch is the global
+batch: sums are taken over all ranks. Shapes that do not fit and, in the first calls, labels outside the classes raise
+`InputError`. Common arguments of terms:
 
-* over: `batch`: of the sums over the batch. `image`: the mean of the images' losses, of those that have anything to count.
-* classes: The averaged ones: `all` classes with a valid pixel to be judged on, those `present` in the target, or a list of
-  class numbers.
+* over: `batch`: the loss of sums over the batch. `image`: the mean over the losses of all images with pixels that count.
+* classes: The classes to average over: `all` classes of an image or batch with valid pixels, those `present` in the target, or
+  a list of class numbers.
 * class_weights: One number per class; None: 1.
 
-The terms that are functions of a few sums take these in one pass over the logits, see `rsseg.losses.sums`.
+Terms that are functions of a few sums share one pass over the logits, see `rsseg.losses.sums`.
 """
 
 from rsseg.losses.class_weights import (

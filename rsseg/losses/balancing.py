@@ -1,10 +1,10 @@
-"""Weights that set themselves: how the losses of heads, or of their terms, become the one that is trained on.
+"""Loss balancing: methods that combine the losses of heads, or of their terms, with learnt factors.
 
 A part is a head's loss, or a single term of it. The loss is ``sum_k w_k f_k L_k``: L_k is a part's own value, w_k the weight
-that the config gives it at this step, and f_k the factor that a method finds. So a weight of 2 asks for twice as much of what
-the method makes equal.
+that the config gives it at this step, and f_k the factor that a method finds. A weight of 2 thus asks for twice as much of the
+quantity that the method equalises.
 
-A method's state is in the checkpoint; factors are the same in all processes; nothing waits for the device.
+A method's state is saved in the checkpoint; factors are the same in all processes; nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from rsseg.losses.checks import positive, share
 from rsseg.losses.composite import CompositeValue
 
 FINE = 2.0**12
-"""The factor on losses before their gradients are taken, which float16 would round to 0 otherwise."""
+"""The loss scale while gradients are measured, which would underflow in float16 otherwise."""
 
 
 def term_gradients(terms: Mapping[str, Tensor], at: Tensor) -> Tensor:
-    """Every term's gradient at logits or a parameter, ``[terms, numbers]``; 0 for a term that does not depend on them.
+    """The gradient of every term with respect to logits or a parameter, ``[terms, numel]``; 0 if a term does not depend on it.
 
-    Terms are scalars by name, such as the weighted values that `rsseg.losses.Composite` returns. Their graph is kept.
+    Terms are scalars by name, such as the weighted values that `rsseg.losses.Composite` returns. Their graph is retained.
 
     Example:
         >>> z = torch.tensor([1.0, 2.0], requires_grad=True)
@@ -43,7 +43,7 @@ def term_gradients(terms: Mapping[str, Tensor], at: Tensor) -> Tensor:
 
 
 def gradient_norms(losses: Mapping[str, Tensor], shared: Tensor | None) -> Tensor:
-    """The norm of every loss's gradient at a parameter, ``[losses]``, of the batches of all processes together."""
+    """The norm of every loss's gradient with respect to a parameter, ``[losses]``; gradients are averaged over processes."""
     assert shared is not None
     with torch.enable_grad():
         large = {name: FINE * loss for name, loss in losses.items()}
@@ -56,12 +56,12 @@ def mean_over_ranks(values: Tensor) -> Tensor:
 
 
 class Balancing(nn.Module):
-    """Puts the parts of these names, which have a weight, together. Methods are subclasses, see `update` and `factors`.
+    """Base class of balancing methods, which combine the named parts into one loss; see `update` and `factors`.
 
     Attributes:
-        at_shared_layer: Whether it needs gradients at the last layer that all parts depend on.
+        at_shared_layer: Whether the method needs gradients at the last layer that all parts depend on.
         takes_signed: Whether a part may be negative.
-        weights: By part, the factor of its value in the last total, for the log.
+        weights: The factor times the weight of each part in the last total, for the log.
     """
 
     at_shared_layer = False
@@ -73,11 +73,11 @@ class Balancing(nn.Module):
         self.weights: dict[str, Tensor] = {}
 
     def forward(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], shared: Tensor | None = None) -> Tensor:
-        """The loss to be trained on.
+        """The training loss.
 
         Args:
-            losses: The parts' own values, scalars, by name. Losses that are none of `parts` have the factor 1.
-            weights: Their weights in the config at this step.
+            losses: The parts' own values, scalars, by name. A loss that is not in `parts` has the factor 1.
+            weights: The weights of the config at this step, by name.
             shared: The parameter of the last layer that all parts depend on, for methods that measure gradients there.
         """
         with torch.no_grad():
@@ -85,16 +85,16 @@ class Balancing(nn.Module):
         factors = self.by_part()
         total = torch.zeros_like(next(iter(losses.values())), requires_grad=False)
         for name, loss in losses.items():
-            if weights[name] or loss.requires_grad:  # DDP waits for the gradients of a term that learns itself
+            if weights[name] or loss.requires_grad:  # DDP waits for the gradients of a term with parameters
                 total = total + weights[name] * factors.get(name, 1.0) * loss
         self.weights = {name: weights[name] * factor.detach() for name, factor in factors.items()}
         return total
 
     def update(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], shared: Tensor | None) -> None:
-        """Learn from a training batch; no graph is recorded here."""
+        """Update the method's state with a training batch, without gradients."""
 
     def factors(self) -> Tensor | None:
-        """The factor of each part beside its weight, ``[parts]``, as far as it has been learnt; None: 1."""
+        """The current factor of each part, without its weight, ``[parts]``; None: all are 1."""
         return None
 
     def by_part(self) -> dict[str, Tensor]:
@@ -103,17 +103,17 @@ class Balancing(nn.Module):
         return {} if factors is None else dict(zip(self.parts, factors.unbind(), strict=True))
 
     def scaled(self, head: str, weighted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weighted terms of a head times their factors, which get no gradient."""
+        """The weighted terms of a head times their detached factors."""
         factors = {name: factor.detach() for name, factor in self.by_part().items()}
         whole = factors.get(head, 1.0)
         return {term: value * factors.get(f"{head}/{term}", whole) for term, value in weighted.items()}
 
     def values(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """The parts' values, ``[parts]``, the mean over all processes."""
+        """The parts' values averaged over all processes, ``[parts]``."""
         return mean_over_ranks(torch.stack([losses[name] for name in self.parts]))
 
     def zeros(self, dtype: torch.dtype = torch.float32) -> nn.Buffer:
-        """A number for each part that is kept in checkpoints."""
+        """A buffer with a number for each part, which is saved in checkpoints."""
         return nn.Buffer(torch.zeros(len(self.parts), dtype=dtype))
 
 
@@ -122,14 +122,14 @@ class Fixed(Balancing):
 
 
 class EqualGradients(Balancing):
-    """Each part is scaled at the start so that its gradient has the share that its weight asks for, and stays so.
+    """Constant factors, measured at the start, that make the gradient norms of the parts proportional to their weights.
 
-    ``f_k = c / ||grad L_k||`` at the last shared layer, with the mean norm of the first batches in which a part has a weight. c
-    keeps the sum of the weights, ``sum_k w_k f_k = sum_k w_k``, of the parts that have one in the first batches of the run; a
-    part that starts later takes its share beside them.
+    ``f_k = c / ||grad L_k||`` at the last shared layer, with the mean norm over the first batches in which part k has a weight.
+    c preserves the sum of the weights, ``sum_k w_k f_k = sum_k w_k``, over the parts with a weight in the first batches of the
+    run; a part that starts later does not change c.
 
     Args:
-        batches: Over how many batches norms are averaged, 1 or more.
+        batches: The number of batches over which norms are averaged, 1 or more.
     """
 
     at_shared_layer = True
@@ -161,7 +161,7 @@ class EqualGradients(Balancing):
         return torch.where(self.measured > 0, self.scale / self._means(), 1)
 
     def get_extra_state(self) -> Tensor:
-        """In how many batches each part was looked at; kept beside the device, which need not be waited for."""
+        """The number of batches in which each part was measured; counted on the CPU, to avoid a device synchronisation."""
         return torch.tensor(list(self._looked.values()))
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -176,7 +176,7 @@ class Uncertainty(Balancing):
     ``2 a_k L_k``. The s are trained by the run's optimizer, without weight decay.
 
     Args:
-        real: Those whose head predicts real values.
+        real: The parts whose head predicts real values.
     """
 
     takes_signed = False
@@ -190,7 +190,7 @@ class Uncertainty(Balancing):
         return self.a * torch.exp(-self.log_variance)
 
     def forward(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], shared: Tensor | None = None) -> Tensor:
-        """The loss, with a penalty of large variances; a part that is 0, as of a head without labels, leaves its own alone."""
+        """The loss, with a penalty on log variances, except for parts that are 0, such as those of a head without labels."""
         total = super().forward(losses, weights, shared)
         for name, log_variance in zip(self.parts, self.log_variance.unbind(), strict=True):
             total = total + weights[name] * (losses[name].detach() != 0) * log_variance / 2
@@ -198,13 +198,13 @@ class Uncertainty(Balancing):
 
 
 class DynamicWeightAverage(Balancing):
-    """More for the parts that fall more slowly (Liu et al. 2019).
+    """Dynamic weight average: larger factors for parts that decrease more slowly (Liu et al. 2019).
 
     ``f = K softmax(r / T)`` of K parts, with ``r_k = L_k(t - 1) / L_k(t - 2)``. The paper counts t in epochs; here L(t) is the
     mean over a window of batches. In the first two windows all factors are 1.
 
     Args:
-        temperature: T, above 0; the larger, the more alike the factors.
+        temperature: T, above 0; a larger T gives more equal factors.
         window: The number of batches, 1 or more.
     """
 
@@ -217,7 +217,7 @@ class DynamicWeightAverage(Balancing):
         self.batches = nn.Buffer(torch.zeros((), dtype=torch.int64))
 
     def update(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], shared: Tensor | None) -> None:
-        """Add a batch, and begin a window where one is full; a part that is 0, such as a head without labels, adds nothing."""
+        """Add a batch, and start a new window if this one is full; a part that is 0, as without labels, is not counted."""
         values = self.values(losses)
         usable = values.isfinite() & (values != 0)
         self.sums.add_(values.where(usable, 0))
@@ -236,16 +236,16 @@ class DynamicWeightAverage(Balancing):
 
 
 class GradNorm(Balancing):
-    """Gradients of equal norm, of a larger one for parts that fall more slowly (Chen et al. 2018).
+    """GradNorm: equal gradient norms, or larger ones for parts that decrease more slowly (Chen et al. 2018).
 
     With ``G_k = f_k ||grad L_k||`` at the last shared layer and ``r_k = (L_k / L_k(0)) / mean_j(L_j / L_j(0))``, each batch
     makes a step down the gradient of ``sum_k abs(G_k - mean(G) r_k^alpha)`` in f, with ``mean(G) r_k^alpha`` held fixed; then f
     is scaled back to the mean 1. The paper leaves the kind of step open: here it is one of ``log f``, relative to ``mean(G)``,
-    so that f stays positive and the rate means the same whatever the losses' units.
+    so that f stays positive and the effect of the rate does not depend on the losses' units.
 
     Args:
-        alpha: How much more is asked of slow parts, 0 or more; 0: equal norms.
-        lr: The rate of the factors, above 0, 1 at most.
+        alpha: The strength of the preference for slow parts, 0 or more; 0: equal norms.
+        lr: The learning rate of the factors, above 0, 1 at most.
     """
 
     at_shared_layer = True
@@ -257,7 +257,7 @@ class GradNorm(Balancing):
         self.found, self.first = nn.Buffer(torch.ones(len(parts))), self.zeros()
 
     def update(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], shared: Tensor | None) -> None:
-        """Make a step; a part without a gradient in this batch keeps its factor."""
+        """Update the factors; a part without a gradient in this batch keeps its factor."""
         norms = gradient_norms({name: losses[name] for name in self.parts}, shared)
         values = self.values(losses)
         usable = norms.isfinite() & (norms > 0) & (values > 0)
@@ -278,9 +278,9 @@ class GradNorm(Balancing):
 def weighed_parts(
     values: Mapping[str, CompositeValue], between: str, heads: Mapping[str, float]
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """The parts' own values and their weights at this step, as `Balancing` takes them.
+    """The parts' own values and their weights at this step, the arguments of `Balancing`.
 
-    From the loss of each head and its weight; parts are ``heads`` or ``terms``, as `between` says.
+    `values` and `heads` are the loss and the weight of each head; `between` says whether parts are ``heads`` or ``terms``.
     """
     if between == "heads":
         return {head: value.total for head, value in values.items()}, {head: heads[head] for head in values}

@@ -24,7 +24,7 @@ SUCH_AS = {"regression": ", such as huber, mse or mae", "centres": ": loss=centr
 
 
 def fitting_task(term: str, task: str, fits: Collection[str]) -> str:
-    """The name of the task, if the term fits it."""
+    """Check that a term fits a task, and return the task's name."""
     if task not in fits:
         others = SUCH_AS.get(task, ", such as ce_dice") if task in TASKS else ""
         raise InputError(
@@ -53,9 +53,9 @@ share = partial(positive, high=1.0)
 
 
 def per_class(name: str, values: Any, scalar: bool = False) -> tuple[float, ...] | float | None:
-    """Numbers of 0 or more, not all 0, or None; with `scalar` one number for all classes too.
+    """Check numbers of 0 or more, not all 0, or None; with `scalar`, also a single number for all classes.
 
-    How many there must be shows with the first logits.
+    Their count is checked with the first logits.
     """
     if isinstance(values, Tensor):
         values = values.tolist()
@@ -71,7 +71,7 @@ def per_class(name: str, values: Any, scalar: bool = False) -> tuple[float, ...]
 
 
 def class_choice(name: str, classes: Any) -> str | tuple[int, ...]:
-    """`all`, `present`, or different class numbers."""
+    """Check `all`, `present`, or a list of different class numbers."""
     if classes in ("all", "present"):
         return str(classes)
     if not isinstance(classes, Sequence) or isinstance(classes, str) or not classes or len(set(classes)) < len(classes):
@@ -80,14 +80,14 @@ def class_choice(name: str, classes: Any) -> str | tuple[int, ...]:
 
 
 def reduction(name: str, over: Any) -> str:
-    """`batch` or `image`."""
+    """Check `batch` or `image`."""
     if over not in ("batch", "image"):
         raise InputError(f"{name} has to be batch or image; found {over!r}")
     return str(over)
 
 
 def nodata(name: str, value: Any) -> float | None:
-    """A number, NaN and infinities among them, or nothing."""
+    """Check a number, which may be NaN or infinite, or None."""
     if value is not None and (not isinstance(value, Real) or isinstance(value, bool)):
         raise InputError(f"{name} has to be a number or null; found {value!r}")
     return None if value is None else float(value)
@@ -126,11 +126,11 @@ def check_weight_values(weight: Tensor | None) -> None:
 
 
 def warn_of_probabilities(logits: Tensor, task: str) -> None:
-    """Say so where the logits look like probabilities: softmax or sigmoid would be applied twice.
+    """Warn if the logits look like probabilities, so that softmax or sigmoid would be applied twice.
 
-    They do if all are from 0 to 1, not all the same, and, for multiclass, the classes of every pixel sum to 1. Logits of a
-    multiclass network practically never do; those of a sigmoid network lie in [0, 1] everywhere only by chance, for as
-    long as every pixel is called more likely than not. Reads the values, which waits for the device.
+    They do if all are from 0 to 1, not all equal, and, for multiclass, sum to 1 over the classes of every pixel. Multiclass
+    logits practically never do. Those of a sigmoid network may by chance, while every pixel is predicted positive with small
+    logits. Reads the values, which waits for the device.
     """
     values, exclusive = logits.detach(), TASKS[task].exclusive
     low, high = (float(x) for x in values.aminmax()) if values.numel() else (0.0, 0.0)

@@ -1,7 +1,7 @@
 """Class weights from pixel counts.
 
-All rules give a weight of 1 on average over the classes that occur, each class counted once, so that the learning rate
-keeps its meaning. A class that never occurs gets the largest weight of the others; `uncounted` names it.
+With all rules, the mean weight of the classes that occur is 1, so that the learning rate keeps its meaning. A class that never
+occurs gets the largest weight of the others; `uncounted` lists such classes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from rsseg.contract import InputError, check_number, nearest
 from rsseg.task import Task
 
 EXTREME = 1e3
-"""The weight of positives where none was counted, instead of infinity."""
+"""The weight of positives if there are none, instead of infinity."""
 
 
 class Counts(Protocol):
-    """Counted training pixels of each class, and labelled ones beside them."""
+    """The numbers of training pixels of each class, and of labelled pixels for each class."""
 
     @property
     def positives(self) -> list[int]: ...
@@ -30,11 +30,11 @@ class Counts(Protocol):
 
 
 Rule: TypeAlias = Callable[[Sequence[int]], list[float]]
-"""From the pixels of each class to weights; negative counts and counts of 0 alone raise `InputError`."""
+"""Maps the number of pixels of each class to weights; negative counts, and counts that are all 0, raise `InputError`."""
 
 
 def inverse_frequency(counts: Sequence[int]) -> list[float]:
-    """Weights in proportion to ``1 / n``: every class weighs the same in the sum, so rare ones get very large weights.
+    """Weights in proportion to ``1 / n``: all classes have the same total weight, so rare ones get very large weights.
 
     Example:
         >>> [round(weight, 3) for weight in inverse_frequency([900, 100, 0])]
@@ -44,7 +44,7 @@ def inverse_frequency(counts: Sequence[int]) -> list[float]:
 
 
 def root_inverse_frequency(counts: Sequence[int]) -> list[float]:
-    """Weights in proportion to ``1 / sqrt(n)``: half way between equal pixels and equal classes.
+    """Weights in proportion to ``1 / sqrt(n)``: between equal weights of pixels and equal total weights of classes.
 
     Example:
         >>> [round(weight, 3) for weight in root_inverse_frequency([900, 100])]
@@ -56,13 +56,13 @@ def root_inverse_frequency(counts: Sequence[int]) -> list[float]:
 def effective_number(counts: Sequence[int], beta: float | None = None) -> list[float]:
     """Weights in proportion to ``(1 - beta) / (1 - beta^n)`` (Cui et al. 2019): the inverse of the effective number.
 
-    Neighbouring pixels tell the same, so more pixels add less and less. The paper counts samples, up to thousands a class,
-    and takes beta from 0.9 to 0.9999; for millions of pixels these give equal weights.
+    Neighbouring pixels are redundant, so additional pixels add less and less information. The paper counts up to thousands of
+    samples per class, with beta from 0.9 to 0.9999; for millions of pixels such a beta gives equal weights.
 
     Args:
-        counts: The pixels n of each class.
-        beta: From 0 (equal weights) up to but not 1 (inverse frequency). None: ``1 - 1 / N`` with N the mean count of the
-            classes that occur: classes well below the mean are weighed by inverse frequency, those above alike.
+        counts: The number of pixels n of each class.
+        beta: From 0 (equal weights) to below 1 (inverse frequency). None: ``1 - 1 / N`` with N the mean count of the classes
+            that occur: classes well below the mean get weights by inverse frequency, those above nearly equal ones.
 
     Example:
         >>> [round(weight, 3) for weight in effective_number([900, 100], beta=0.99)]
@@ -73,7 +73,7 @@ def effective_number(counts: Sequence[int], beta: float | None = None) -> list[f
         beta = 1 - len(occurring) / max(1, sum(occurring))
     if not 0 <= beta < 1:
         raise InputError(f"beta of the effective number has to be from 0 up to, not including, 1; found {beta}")
-    # expm1 and log1p: with beta near 1 both differences would lose their digits
+    # expm1 and log1p avoid cancellation in both differences if beta is near 1
     return _weights(lambda n: (1 - beta) / -math.expm1(n * math.log1p(beta - 1)) if beta else 1.0, counts)
 
 
@@ -82,7 +82,7 @@ WEIGHTING: Mapping[str, Rule] = {
     "root_inverse_frequency": root_inverse_frequency,
     "effective_number": effective_number,
 }
-"""The rules by the name that `class_weights` may be given in a config."""
+"""The rules by their names in a config, the values of `class_weights`."""
 
 
 def _weights(rule: Callable[[int], float], counts: Sequence[int]) -> list[float]:
@@ -95,9 +95,9 @@ def _weights(rule: Callable[[int], float], counts: Sequence[int]) -> list[float]
 
 
 def positive_weight(negatives: int, positives: int, rule: Rule = inverse_frequency) -> float:
-    """The weight of positives relative to negatives; by inverse frequency ``negatives / positives``, which balances them.
+    """The weight of positives relative to negatives; for inverse frequency ``negatives / positives``, which balances them.
 
-    Where one of the two was never counted it is 1000 or 1/1000; `uncounted` names such a class.
+    It is 1000 without positives and 1/1000 without negatives; `uncounted` lists such classes.
 
     Example:
         >>> positive_weight(900, 100), positive_weight(900, 100, root_inverse_frequency)
@@ -114,7 +114,7 @@ def positive_weight(negatives: int, positives: int, rule: Rule = inverse_frequen
 
 
 def uncounted(task: Task, positives: Sequence[int], valid: Sequence[int]) -> list[int]:
-    """The classes whose weight no rule can count: without a pixel, or (binary, multilabel) without one of anything else.
+    """The classes whose weight can't be counted: those without pixels, and (binary, multilabel) those without negatives.
 
     Example:
         >>> from rsseg.task import Multiclass, Multilabel
@@ -126,9 +126,9 @@ def uncounted(task: Task, positives: Sequence[int], valid: Sequence[int]) -> lis
 
 
 def counted_priors(task: Task, counts: Counts) -> list[float]:
-    """The share of each class in the labelled pixels; of each label, in its own pixels.
+    """The share of each class among the labelled pixels; binary, multilabel: among the pixels labelled for that class.
 
-    Shares of 0 and 1, whose logarithm or odds are infinite, are clipped as the inverse weights are.
+    Shares of 0 and 1, whose logarithm or odds are infinite, are replaced like the inverse-frequency weights.
 
     Example:
         >>> from types import SimpleNamespace
@@ -143,17 +143,17 @@ def counted_priors(task: Task, counts: Counts) -> list[float]:
 
 
 def _positive_weights(counts: Counts, rule: Rule) -> list[float]:
-    """The weight of each label's positives; 1 without a labelled pixel."""
+    """The weight of positives of each label; 1 for a label without labelled pixels."""
     pairs = zip(counts.positives, counts.valid, strict=True)
     return [positive_weight(valid - own, own, rule) if valid else 1.0 for own, valid in pairs]
 
 
 def counted_weights(term: Mapping[str, Any], where: str, task: Task, counts: Counts | None) -> dict[str, Any]:
-    """A term's arguments with counted values as numbers: `priors`, and `class_weights` that name a rule.
+    """A term's arguments, with numbers in place of `priors` that are "counted" and of `class_weights` that name a rule.
 
-    For binary and multilabel tasks that is the rule's weight of positives relative to negatives, as `pos_weight`. With
-    `class_weights_cap` no class weighs more than so many times the lightest, and the mean stays. The counts are those of the
-    training split; None: weights of 1, to check the rest.
+    For binary and multilabel tasks, a rule's weight of positives relative to negatives becomes `pos_weight`.
+    `class_weights_cap` limits the ratio of the largest weight to the smallest and preserves the mean. `counts` are those of the
+    training split; None: weights of 1, to check the other arguments.
     """
     if isinstance(priors := term.get("priors"), str):
         if priors != "counted":

@@ -1,4 +1,4 @@
-"""torch.compile for functions of many small kernels, each of which a GPU takes longer to launch than to run."""
+"""torch.compile for functions of many small kernels, which take a GPU longer to launch than to run."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def is_compiled(x: Tensor) -> bool:
 
 
 def compiled_on_gpu(function: Function) -> Function:
-    """The function, compiled as one graph by its first call whose logits are on a GPU and learn.
+    """Compile a function as one graph at its first call with logits that are on a GPU and require a gradient.
 
-    Where that fails, as without Triton or a C compiler, the function runs as it is from then on, and one line says so. It takes
-    the logits by the name `logits`.
+    If compilation fails, as without Triton or a C compiler, a warning is logged and the function runs uncompiled from then on.
+    The function needs a keyword argument `logits`.
     """
     compiled: list[Callable[..., Any]] = []
 
@@ -34,13 +34,13 @@ def compiled_on_gpu(function: Function) -> Function:
         if not is_compiled(logits):
             return function(*arguments, logits=logits, **named)
         if not compiled:
-            # balancing asks for the gradients of one graph in turn; some are compiled when they are first asked for
+            # balancing takes several gradients of one graph in turn, and some backward graphs are compiled only then
             torch._functorch.config.donated_buffer = False
             compiled.append(torch.compile(function, fullgraph=True))
         if compiled[0] is not function:
             try:
                 return compiled[0](*arguments, logits=logits, **named)
-            except Exception as error:  # whatever compilers raise; if it is not theirs, the function raises it again
+            except Exception as error:  # any error of a compiler; an error of the function itself is raised again below
                 said = first_line(error)
                 log.warning("losses run without torch.compile, which fails here: %s: %s", type(error).__name__, said)
                 compiled[0] = function

@@ -1,4 +1,4 @@
-"""A weighted sum of terms that reports every part."""
+"""A weighted sum of loss terms that also returns the value of every term."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from rsseg.task import TASKS
 
 @dataclass(frozen=True)
 class Weight:
-    """A term's weight, as a function of the share of the training steps that are done.
+    """The schedule of a term's weight over the training steps.
 
-    It is 0 before the share `start`, then rises in proportion to the steps, in a share of `ramp`, to `full`, 0 or more.
+    The weight is 0 before the share `start` of the steps, then rises linearly over the share `ramp` to `full`, 0 or more.
 
     Example:
         >>> [Weight(2.0, start=0.5, ramp=0.25).at(done) for done in (0.25, 0.5, 0.625, 0.75, 1.0)]
@@ -33,13 +33,13 @@ class Weight:
     ramp: float = 0.0
 
     def at(self, done: float) -> float:
-        """The weight at the step before which this share of the steps is done."""
+        """The weight at a step, given the share of the training steps done before it, from 0 to 1."""
         if done < self.start:
             return 0.0
         return self.full * min(1.0, (done - self.start) / self.ramp) if self.ramp else self.full
 
     def check(self, name: str) -> None:
-        """Refuse values that are no weight or share, of the term of this name."""
+        """Refuse invalid values; messages name the term."""
         check_number(f"the weight of the term '{name}'", self.full)
         start = check_number(f"the start of the term '{name}', a share of the steps,", self.start, high=1.0)
         ramp = check_number(f"the ramp of the term '{name}', a share of the steps,", self.ramp, high=1.0)
@@ -55,7 +55,7 @@ class CompositeValue(NamedTuple):
     """The value of a composite: the loss and its parts, all scalars.
 
     Attributes:
-        total: The sum of the weighted terms, to be trained on.
+        total: The sum of the weighted terms, the training loss.
         raw: Every term's own value by name, differentiable unless its weight is 0.
         weighted: Every term's value times its weight.
         weights: Every term's weight at this step.
@@ -68,14 +68,14 @@ class CompositeValue(NamedTuple):
 
 
 class Given(NamedTuple):
-    """The arguments of the terms of a composite: labels, those softened for terms that are `Term.soft`, and pixel weights."""
+    """The arguments of a composite's terms: labels, smoothed labels for terms that are `Term.soft`, and pixel weights."""
 
     labels: Tensor
     soft: Tensor
     weight: Tensor | None
 
     def value(self, term: nn.Module, logits: Tensor) -> Tensor:
-        """The value of a term by itself."""
+        """The value of a term that does not share the pass over the logits."""
         target = self.soft if getattr(term, "soft", False) else self.labels
         value: Tensor = term(logits, target) if self.weight is None else term(logits, target, self.weight)
         return value
@@ -84,16 +84,16 @@ class Given(NamedTuple):
 class Composite(nn.Module):
     """``sum_k weight_k term_k(logits, target)``.
 
-    Terms that are functions of sums over the pixels (`Term.sums`) share one pass over the logits; any other module runs
-    beside it. A term of weight 0 is evaluated without a gradient, to be logged beside the others.
+    Terms that are functions of sums over the pixels (`Term.sums`) share one pass over the logits; other modules are called one
+    by one. A term of weight 0 is evaluated without a gradient, for the log.
 
     Args:
         terms: By name, the weight and the module, called as ``module(logits, target)`` or ``module(logits, target, weight)``.
-        check_targets: Whether to look for labels outside the classes in every call, which waits for the device.
-        task: The kind of the head's task, needed for the further arguments where no term says it.
-        label_smoothing: From 0 to 1, the part of the labels that is dealt out among the classes, see `smoothed`, for terms that
-            are `Term.soft`. Others get the labels.
-        edge_weight: The weights of pixels near a border; they multiply those of the batch.
+        check_targets: Whether to check for labels outside the classes in every call, which waits for the device.
+        task: The kind of the head's task, needed for the arguments below if no term is a `Term`.
+        label_smoothing: From 0 to 1, the part of the labels that is distributed among the classes, see `smoothed`, for terms
+            that are `Term.soft`. Other terms get the original labels.
+        edge_weight: Weights of the pixels near a border, multiplied with those of the batch.
 
     Raises:
         InputError: For weights that are not finite numbers of 0 or more or all 0 at the first step, and for labels that can't
@@ -150,7 +150,7 @@ class Composite(nn.Module):
         return {name: weight.full for name, weight in self._weights.items()}
 
     def forward(self, logits: Tensor, target: Tensor, weight: Tensor | None = None, done: float = 1.0) -> CompositeValue:
-        """The loss and its parts, when this share of the training steps is `done`; 1: at the terms' full weights."""
+        """The loss and its parts; `done`, from 0 to 1, is the share of the training steps done, 1: full weights."""
         given = self.given(logits, target, weight)
         joined = _values_of_sums(self, given, logits=logits)
         weights = {name: factor.at(done) for name, factor in self._weights.items()}
@@ -166,7 +166,7 @@ class Composite(nn.Module):
         return CompositeValue(torch.stack(list(weighted.values())).sum(), raw, weighted, weights)
 
     def given(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Given:
-        """The arguments of the terms for a target and the weights of a batch, after a check of whether they fit."""
+        """Check the target and the weights of a batch, and make the arguments of the terms from them."""
         soft = target
         if self.label_smoothing or self.edge_weight:
             TASKS[self.task].check_shapes(logits, target)
@@ -176,13 +176,13 @@ class Composite(nn.Module):
         if self.label_smoothing:
             dtype = torch.promote_types(logits.dtype, torch.float32)
             soft = smoothed(target, logits.shape[1], self.task, self.label_smoothing, self.ignore_index, dtype)
-        for term in self.terms.values():  # those of the one pass check nothing themselves
+        for term in self.terms.values():  # terms that share the pass are not called, so they do not check
             if isinstance(term, Term) and (term.sums or self.check_targets):
                 term.check(logits, target, weight, self.check_targets)
         return Given(target, soft, weight)
 
     def sums(self, logits: Tensor, given: Given, also: Collection[Sum] = ()) -> dict[bool, Sums]:
-        """The sums over images that its terms are functions of, and `also` others of the labels; True: of softened ones."""
+        """The sums per image of all terms, by whether they are of smoothed labels; `also` adds sums of the original labels."""
         wanted: dict[bool, set[Sum]] = {False: set(also)}
         for term in self.terms.values():
             if is_of_sums(term):
@@ -197,7 +197,7 @@ class Composite(nn.Module):
             }
 
     def softens(self, term: Term) -> bool:
-        """Whether a term is given softened labels."""
+        """Whether a term gets smoothed labels."""
         return self.label_smoothing > 0 and term.soft
 
 

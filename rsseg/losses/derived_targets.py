@@ -15,13 +15,13 @@ from rsseg.losses.terms.pixelwise import CrossEntropy
 from rsseg.task import TASKS, Task
 
 FAR = 3
-"""In standard deviations, how far from a border weights change."""
+"""The distance from a border, in standard deviations, up to which weights differ from 1."""
 
 
 def borders(labels: Tensor, ignore_index: int = IGNORE) -> Tensor:
-    """The pixels that have another label than the one beside, above or below them. Ignored pixels are beside no other.
+    """Bool ``[B, H, W]``, true for pixels with a neighbour, across an edge, of another label; ignored pixels have no border.
 
-    Of integers ``[B, H, W]``, or ``[B, L, H, W]``, where a border of any plane is one; bool ``[B, H, W]``.
+    Labels are integers ``[B, H, W]``, or ``[B, L, H, W]``, where a border in any plane counts.
 
     Example:
         >>> borders(torch.tensor([[[0, 0, 1, 255, 0]]])).int()
@@ -39,10 +39,10 @@ def borders(labels: Tensor, ignore_index: int = IGNORE) -> Tensor:
 
 
 def squared_distance(where: Tensor, reach: int) -> Tensor:
-    """The squared distance, in pixels, from each pixel to the nearest one of some, infinite beyond `reach`.
+    """The squared distance in pixels from each pixel to the nearest true one, infinite beyond `reach` pixels.
 
-    Exact, on any device and without waiting for it: first along the rows, then, from these, along the columns. Of bool
-    ``[B, H, W]``; float32.
+    From bool ``[B, H, W]`` to float32 ``[B, H, W]``. Exact, on any device and without waiting for it: distances along rows come
+    first, then those along columns.
 
     Example:
         >>> squared_distance(torch.tensor([[[True, False, False, False]]]), reach=2)
@@ -63,12 +63,12 @@ def squared_distance(where: Tensor, reach: int) -> Tensor:
 class EdgeWeight:
     """Weights of the pixels near a border between labels, ``1 + amount exp(-d^2 / (2 sigma^2))``.
 
-    That is the weight map of U-Net (Ronneberger et al. 2015) with the distance d to the nearest border pixel, see `borders`, in
-    place of the distances to the two nearest objects, which needs objects that are told apart. From three sigma on it is 1.
+    The weight map of U-Net (Ronneberger et al. 2015), but with the distance d to the nearest border pixel (`borders`) instead
+    of the distances to the two nearest objects, which would need instance labels. Beyond three sigma the weight is 1.
 
     Args:
-        amount: The addend at a border, -1 or more. Below 0, pixels there weigh less, for labels that are uncertain.
-        sigma: How far the border reaches, above 0 and up to 50 pixels.
+        amount: The addend at a border, -1 or more. Negative amounts reduce the weight there, for uncertain labels.
+        sigma: The standard deviation in pixels, above 0 and up to 50.
 
     Example:
         >>> EdgeWeight(amount=-1.0, sigma=1.0)(torch.tensor([[[0, 0, 0, 0, 1]]]))
@@ -83,7 +83,7 @@ class EdgeWeight:
         positive("edge_weight.sigma", self.sigma, high=50.0)
 
     def __call__(self, labels: Tensor, ignore_index: int = IGNORE) -> Tensor:
-        """The weights, float32 ``[B, H, W]``; labels as for `borders`."""
+        """The weights, float32 ``[B, H, W]``, of labels as for `borders`."""
         squares = squared_distance(borders(labels, ignore_index), math.ceil(FAR * self.sigma))
         return 1 + self.amount * torch.exp(squares / (-2 * self.sigma**2))
 
@@ -91,10 +91,10 @@ class EdgeWeight:
 def smoothed(
     target: Tensor, classes: int, task: str, amount: float, ignore_index: int = IGNORE, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """The shares of a target, a part of them dealt out evenly among the classes (Szegedy et al. 2016).
+    """Label smoothing (Szegedy et al. 2016): the class shares of a target, mixed with uniform shares.
 
-    ``(1 - amount) y + amount / C`` for C exclusive classes, else ``(1 - amount) y + amount / 2``; ``[B, C, H, W]`` of the dtype
-    that is given, NaN where ignored.
+    ``(1 - amount) y + amount / C`` for C exclusive classes, else ``(1 - amount) y + amount / 2``; ``[B, C, H, W]`` of the given
+    dtype, NaN where ignored.
 
     Example:
         >>> smoothed(torch.tensor([[[1, 255]]]), classes=2, task="multiclass", amount=0.1).flatten(2)
@@ -111,13 +111,13 @@ def smoothed(
     return shares * (1 - amount) + amount / (classes if exclusive else 2)
 
 
-CROSS_ENTROPY = CrossEntropy("multilabel")  # one for all calls: it reads labels, which waits for the device, in the first
+CROSS_ENTROPY = CrossEntropy("multilabel")  # shared, since only its first calls read labels and wait for the device
 
 
 def presence(target: Tensor, task: Task, weight: Tensor | None = None) -> Tensor:
-    """The classes that occur among the labelled pixels of each image, those of weight 0 or NaN left out.
+    """The classes that occur among the labelled pixels of each image with a weight above 0.
 
-    Uint8 ``[B, C]``: 1 where a class occurs, 0 where it does not, `IGNORE` where no pixel says so.
+    Uint8 ``[B, C]``: 1 if a class occurs, 0 if not, `IGNORE` if an image has no such pixel.
 
     Example:
         >>> from rsseg.task import Multiclass

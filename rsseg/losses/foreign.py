@@ -1,4 +1,4 @@
-"""Losses that were not written for rsseg, torch's, other libraries' and your own: each is called as it expects."""
+"""Adapter for losses that were not written for rsseg: those of torch, of other libraries, and the user's own."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SMP, MONAI = "segmentation_models_pytorch", "monai"
 
 
 def given_to_loss(node: Mapping[str, Any], task: str = "", soft: bool = False) -> dict[str, Any]:
-    """The arguments of a loss's constructor, where its signature has them; soft targets have NaN and no `ignore_index`."""
+    """Arguments for the constructor of a loss, if its signature has them; no `ignore_index` for soft targets with NaN."""
     given = {"task": task} if soft else {"task": task, "ignore_index": IGNORE}
     return given | {"mode": task} if str(node.get("_target_")).startswith(f"{SMP}.") else given
 
 
 def adapted(loss: nn.Module, where: str, task: Task, pixels: Any = False) -> nn.Module:
-    """The loss as a term of a `Composite`: itself if it is one of rsseg's, which takes no `pixels`, else a `Foreign`."""
+    """The loss as a term of a `Composite`: unchanged if it is a `Term`, which takes no `pixels`, else wrapped in `Foreign`."""
     if not isinstance(pixels, bool):
         raise InputError(f"{where}.pixels has to be true or false; found {pixels!r}")
     if isinstance(loss, Term):
@@ -42,9 +42,9 @@ def adapted(loss: nn.Module, where: str, task: Task, pixels: Any = False) -> nn.
 class Foreign(nn.Module):
     """Calls a loss that is no `Term`, outside autocast, with the arguments of docs/losses.md.
 
-    Ignored pixels hold `IGNORE` in labels if the constructor takes `ignore_index`; a batch that has no other pixels then gives
-    0. With `pixels` it gets those that are known in all planes alone, as one column. Else a batch with ignored pixels is
-    refused. `where` is its place in the config, for messages; all that is wrong with a loss is an `InputError` of one line.
+    With `pixels`, the loss gets only the pixels that are known in all planes, as one column. Else, if its constructor takes
+    `ignore_index`, ignored pixels are `IGNORE` in the labels, and a batch of ignored pixels gives 0; if not, a batch with
+    ignored pixels is refused. `where` is the loss's place in the config; its errors become an `InputError` of one line.
 
     Example:
         >>> from rsseg.task import Binary
@@ -80,17 +80,17 @@ class Foreign(nn.Module):
             if not bool(there.all()):
                 raise self._advice()
             return self._call(logits, target, weight)
-        some = there.any()  # libraries divide by the number of pixels: none would give NaN
+        some = there.any()  # libraries divide by the number of pixels, which gives NaN for 0
         value = self._call(torch.where(some, logits, 0), torch.where(some, target, 0), weight)
         return torch.where(some, value, 0)
 
     def refuse_ignored(self) -> None:
-        """Refuse data with ignored pixels before the first step, if the loss has no notion of them."""
+        """Refuse the loss before the first step, for data with ignored pixels, if it can't leave them out."""
         if not (self.pixels or self.ignores):
             raise self._advice()
 
     def try_out(self, weighted: bool = False) -> None:
-        """Take value and gradient of a small batch, some of it ignored, or weighted, and refuse a loss that fails."""
+        """Compute value and gradient for a small batch with ignored pixels, or weights, and refuse a loss that fails."""
         size, planes = (2, self.task.channels, 32, 32), (2, *self.task.planes, 32, 32)
         logits = torch.linspace(-3, 3, math.prod(size)).view(size).requires_grad_()
         real = self.task.dtype.kind == "f"
@@ -128,7 +128,7 @@ class Foreign(nn.Module):
             check_weight_values(weight)
 
     def _form(self, logits: Tensor, target: Tensor, there: Tensor) -> Tensor:
-        """The target in the form that libraries expect."""
+        """The target in the shape and dtype that libraries expect."""
         if target.is_floating_point():
             return torch.where(there, target.to(logits.dtype), torch.nan).reshape(logits.shape)
         labels = torch.where(there, target.long(), IGNORE)
@@ -144,7 +144,7 @@ class Foreign(nn.Module):
                 value = self.loss(logits, target, **options)
         except InputError:
             raise
-        except Exception as error:  # whatever the code of others raises
+        except Exception as error:  # any error of foreign code
             raise self._failure(error, f"with logits {_shown(logits)}, target {_shown(target)}") from error
         if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
             found = _shown(value) if isinstance(value, Tensor) else type(value).__name__
@@ -169,7 +169,7 @@ class Foreign(nn.Module):
 
 
 def _column(values: Tensor, whole: Tensor) -> Tensor:
-    """The chosen pixels of ``[B, C, H, W]`` as ``[1, C, N, 1]``, of ``[B, H, W]`` as ``[1, N, 1]``."""
+    """The pixels of ``[B, C, H, W]`` where `whole` is true as ``[1, C, N, 1]``; those of ``[B, H, W]`` as ``[1, N, 1]``."""
     if values.ndim == 3:
         return values[whole].view(1, -1, 1)
     return values.movedim(1, -1)[whole].T.contiguous()[None, :, :, None]

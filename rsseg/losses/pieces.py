@@ -1,4 +1,4 @@
-"""Some pixels of a batch: the sums that they add, and the gradient that they get."""
+"""A piece of a batch: the contribution of its pixels to the sums, and their gradient."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from rsseg.losses.sums import Sum
 
 CHUNK = 2**18
-"""The logits that are worked on at a time on a CPU."""
+"""The number of logits per piece on a CPU."""
 
 
 def parts_of(x: Tensor) -> list[slice]:
-    """The pixels of ``[B, C, N]`` that are worked on together: all, or on a CPU few enough to stay in its cache."""
+    """The pixels of ``[B, C, N]`` in each piece: all in one, or on a CPU so few that they stay in the cache."""
     if not may_look(x):
         return [slice(None)]
     images, classes, pixels = x.shape
@@ -26,7 +26,7 @@ def parts_of(x: Tensor) -> list[slice]:
 
 
 def may_look(x: Tensor) -> bool:
-    """Whether a look at values is free: on a CPU, outside `torch.compile`."""
+    """Whether reading values costs no synchronisation: on a CPU, outside `torch.compile`."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
@@ -36,19 +36,19 @@ def wide(x: Tensor) -> torch.dtype:
 
 
 def pixel_share(known: Tensor, weight: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """The share of each entry of ``[B, 1 or C, H, W]``: the weight of its pixel, or 1, where it is known; else 0."""
+    """The weight of each entry of ``[B, 1 or C, H, W]``: that of its pixel, or 1 without weights; 0 if it is unknown."""
     if weight is None:
         return known.to(dtype)
     return torch.where(known & (weight > 0).unsqueeze(1), weight.unsqueeze(1).to(dtype), 0)
 
 
 def finite(x: Tensor) -> Tensor:
-    """Logarithms with -inf replaced in place by a large negative number, so that 0 * log 0 is 0."""
+    """Replace -inf among logarithms by a large negative number, in place, so that 0 * log 0 is 0."""
     return x.clamp_(min=torch.finfo(x.dtype).min / 2**40)
 
 
 def pixel_value(key: Sum, p: Tensor, log_p: Tensor) -> Tensor:
-    """The contribution of one pixel to a sum, from the probability of its label and its logarithm."""
+    """The contribution of each pixel to a sum, from the probability of its label and the logarithm of that."""
     if key.name == "nll":
         return -log_p
     if key.name == "focal":
@@ -67,7 +67,7 @@ def slope(key: Sum, p: Tensor, log_p: Tensor) -> Tensor | float:
 
 
 def labelled(target: Tensor, number: Tensor, labels: int, ignore: int) -> Tensor:
-    """1 where a target holds a label below `labels` that is not the ignored one, else 0; `number` is the target as floats."""
+    """1 where a target holds a label below `labels` other than `ignore`, else 0; `number` is the target as floats."""
     v = torch.lt(number, labels, out=torch.empty_like(number))
     if target.dtype.is_signed:
         v.mul_(number >= 0)
@@ -77,20 +77,20 @@ def labelled(target: Tensor, number: Tensor, labels: int, ignore: int) -> Tensor
 
 
 class Piece:
-    """Some pixels of all images, of classes that exclude each other.
+    """Some pixels of all images, for exclusive classes.
 
-    Logits ``[B, C, n]``, a target ``[B, 1, n]``, or of shares ``[B, C, n]``, and weights ``[B, 1, n]`` or None. Masks are
+    Logits are ``[B, C, n]``, a target ``[B, 1, n]``, or for shares ``[B, C, n]``, and weights ``[B, 1, n]`` or None. Masks are
     stored as floats: on a CPU, operations on mixed dtypes are many times slower.
 
     Attributes:
         hard: Whether the target holds labels, otherwise shares.
         w: The weights, 0 where ignored; None: 1.
         v: ``[B, 1 or C, n]``, 1 where a pixel counts and 0 where it is ignored.
-        y: ``[B, C, n]``, the share of the class, for a label 0 or 1; 0 where ignored.
-        whole: True: no pixel is ignored. False: some are, or it is not known, as a look would cost time, see `may_look`.
+        y: ``[B, C, n]``, the share of each class, 0 or 1 for labels; 0 where ignored.
+        whole: True: no pixel is ignored. False: some are, or it is unknown, since reading values is not free, see `may_look`.
         p: ``[B, C, n]``, the probabilities; 0 where ignored.
-        p_t: That of the label, ``[B, 1, n]``; of shares all, ``[B, C, n]``.
-        log_p_t: Its logarithm.
+        p_t: The probability of the label, ``[B, 1, n]``; for shares those of all classes, ``[B, C, n]``.
+        log_p_t: The logarithm of `p_t`.
     """
 
     log_p_t: Tensor
@@ -108,7 +108,7 @@ class Piece:
         self.start(target)
 
     def read(self, target: Tensor, number: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
-        """`y` and `v` of a target, `number` as floats; a label beyond the classes, or with an unknown share, does not count."""
+        """`y` and `v` of a target, which `number` holds as floats; invalid labels, and pixels with NaN shares, do not count."""
         if not self.hard:
             v = (~number.isnan()).all(1, keepdim=True).to(number.dtype)
             return torch.where(v > 0, number, 0), v
@@ -130,11 +130,11 @@ class Piece:
         self.p_t = self.log_p_t.exp() if self.hard else self.p
 
     def log_p(self) -> Tensor:
-        """The logarithms of all probabilities, made anew."""
+        """The logarithms of all probabilities, computed again."""
         return self.clean(self.x.log_softmax(1, dtype=self.y.dtype))
 
     def clean(self, values: Tensor) -> Tensor:
-        """New values, set to 0 where they are ignored: the values there, NaN too, must not matter."""
+        """Set values to 0 at ignored pixels, in place, so that NaN there has no effect."""
         return values if self.whole else values.masked_fill_(self.v == 0, 0)
 
     def total(self, values: Tensor) -> Tensor:
@@ -142,12 +142,12 @@ class Piece:
         return (values if self.w is None else values * self.w).sum(-1)
 
     def tables(self, plain: Sequence[Sum], levels: Sequence[Sum]) -> list[Tensor]:
-        """The plain sums ``[keys, 2, B, C]``, and the histogram ``[2, B, C, number]`` of each of the levels."""
+        """The plain sums ``[keys, 2, B, C]``, and for each of `levels` its histogram ``[2, B, C, number]``."""
         table = torch.stack([part for key in plain for part in self.sums(key)])
         return [table.view(-1, 2, *table.shape[1:]), *(self.histogram(int(key.number)) for key in levels)]
 
     def sums(self, key: Sum) -> tuple[Tensor, Tensor]:
-        """A sum over own and other pixels, ``[B, C]`` each."""
+        """A sum over the pixels of the class, and over other pixels, ``[B, C]`` each."""
         if key.name == "count":
             count = self.total(self.y)
             return count, self.total(self.v) - count
@@ -161,12 +161,12 @@ class Piece:
         return own, torch.zeros_like(own)
 
     def weighted_gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
-        """The gradient ``[B, C, n]`` from those of the sums."""
+        """The gradient of the logits, ``[B, C, n]``, from the gradients of the sums."""
         found = self.gradient(by)
         return found if self.w is None else found.mul_(self.w)
 
     def gradient(self, by: Mapping[Sum, Tensor]) -> Tensor:
-        """``p (a - S) + y u``, with a the derivative by p, u that by the logarithm of `p_t`, and S makes the sum 0."""
+        """``p (a - S) + y u``: a is the derivative by p, u that by the logarithm of `p_t`; S makes the sum over classes 0."""
         u, by_p = torch.zeros_like(self.p_t), []
         spread: Tensor | None = None
         for key, (own, other) in by.items():
@@ -202,7 +202,7 @@ class Piece:
         return (self.y - self.p).abs_()
 
     def histogram(self, bins: int) -> Tensor:
-        """The weight of the errors at each level, ``[2, B, C, bins]``; all NaN for a class with a NaN among its errors."""
+        """The total weight of the errors at each level, ``[2, B, C, bins]``; NaN at all levels if an error is NaN."""
         error = self.error()
         place = self.places(error, bins)
         table = torch.zeros(2 * bins * self.y.shape[0] * self.y.shape[1], dtype=torch.int32, device=place.device)
@@ -220,7 +220,7 @@ class Piece:
         return table.movedim(0, 2).flatten().index_select(0, self.places(self.error(), bins)).view_as(self.y)
 
     def places(self, error: Tensor, bins: int) -> Tensor:
-        """The place of each error in a table ``[B, C, 2, bins]``, own pixels first."""
+        """The flat index of each error in a table ``[B, C, 2, bins]``, with pixels of the class first."""
         images, classes, _ = self.y.shape
         start = torch.arange(images * classes, device=self.y.device).mul_(2 * bins).view(images, classes, 1)
         level = (error * (bins - 1)).nan_to_num_(0).sub_(self.y, alpha=bins).add_(bins + 0.5)
@@ -228,7 +228,7 @@ class Piece:
 
 
 class SeparatePiece(Piece):
-    """Of labels, not shares, each on its own: with s = z or -z the label's logit, ``p_t = sigmoid(s)`` and ``q = 1 - p_t``."""
+    """Independent labels, not shares. With s = z for positives and -z for negatives, ``p_t = sigmoid(s)``, ``q = 1 - p_t``."""
 
     def read(self, target: Tensor, number: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
         v = labelled(target, number, 2, ignore)
@@ -242,7 +242,7 @@ class SeparatePiece(Piece):
 
     @property
     def log_p_t(self) -> Tensor:  # type: ignore[override]
-        """The logarithm of p_t, computed where it is first asked for."""
+        """The logarithm of p_t, computed at first use."""
         if self._log_p_t is None:
             self._log_p_t = F.logsigmoid(self.s)
         return self._log_p_t
@@ -279,12 +279,12 @@ class SeparatePiece(Piece):
         return out.mul_(self.y.mul(2).sub_(self.v))
 
     def by_label(self, own: Tensor, other: Tensor) -> Tensor:
-        """The values of two tables ``[B, C]`` for each pixel, by its label."""
+        """For each pixel, the value of `own` if it is positive, else of `other`, both tables ``[B, C]``."""
         return (self.y * (own - other).unsqueeze(-1)).add_(other.unsqueeze(-1))
 
 
 class SeparateShares(Piece):
-    """Of shares of labels each on its own: p and q are the probabilities of the label and of its rest."""
+    """Shares of independent labels: p is the probability of a label, and q = 1 - p."""
 
     def read(self, target: Tensor, number: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
         v = (~number.isnan()).to(number.dtype)

@@ -1,4 +1,4 @@
-"""The losses of a head on a whole split: sums of all batches are added up before formulas are applied, once."""
+"""The losses of a head on a whole split: sums are accumulated over all batches, then each formula is applied once."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from rsseg.losses.terms.regression import Quotient
 from rsseg.task import Task
 
 Totals: TypeAlias = dict[Any, Tensor]
-"""Sums ``[2, ...]`` by key, apart for the two halves of the scenes."""
+"""Sums ``[2, ...]`` by key, separately for the two halves of the scenes."""
 
 PANEL = "panel"
-"""The pass of the panel, where it is not one of the composition's."""
+"""The key of the panel's own pass, if it can't share the composition's."""
 
 
 class SplitValues(NamedTuple):
     """The losses of a split.
 
     Attributes:
-        raw: By term, float64 ``[3]``: on the first half of the scenes, the second, and all; NaN where nothing is labelled.
-        weighted: The same times its weight.
-        own: float64 ``[2]``, the weighted sum on each half; NaN if a term is no function of sums over pixels.
-        panel: float64 ``[losses, 2]``, likewise.
-        labelled: The labelled pixels, each counted by its weight.
+        raw: By term, float64 ``[3]``: on the first half of the scenes, the second half, and all; NaN without labelled pixels.
+        weighted: The values of `raw` times the term's weight.
+        own: float64 ``[2]``, the sum of weighted terms on each half; NaN if a term is no function of sums over pixels.
+        panel: float64 ``[losses, 2]``, the value of each loss of the panel on each half.
+        labelled: The sum of the weights of labelled pixels.
     """
 
     raw: dict[str, NDArray[np.float64]]
@@ -46,16 +46,16 @@ class SplitValues(NamedTuple):
 
 
 class SplitLosses:
-    """The value of a composition, and of a panel of losses, on each half of the scenes as one batch, from one pass.
+    """The values of a composition and of a panel of losses, with each half of the scenes as one batch, from one pass.
 
-    The value does not depend on the batch size or the number of processes where a term is a function of sums, or of a mean,
-    over pixels. Any other term, such as exact Lovasz or a loss per image, is averaged over batches by labelled pixels.
+    The value of a term that is a function of sums, or of a mean, over pixels does not depend on batch size and processes. Any
+    other term, such as exact Lovasz or a loss per image, is averaged over batches, weighted by their labelled pixels.
 
     Args:
-        loss: The composition that trains, at its full weights.
-        task: Its task.
-        first: bool ``[scenes]``, which are the first half.
-        panel: Further losses by name, functions of sums with ``over="batch"``, on the labels as they are and without weights.
+        loss: The composition that trains, with its full weights.
+        task: The task of the head.
+        first: bool ``[scenes]``, true for the first half.
+        panel: Further losses by name, functions of sums with ``over="batch"``, on the original labels and without weights.
 
     Example:
         >>> from rsseg.task import Binary
@@ -78,7 +78,7 @@ class SplitLosses:
         self._values: SplitValues | None = None
 
     def update(self, logits: Tensor, target: Tensor, scene: Tensor, weight: Tensor | None = None) -> None:
-        """Add a batch, of the scenes int64 ``[B]``."""
+        """Add a batch; `scene` holds the scenes' numbers, int64 ``[B]``."""
         first = self.first.to(logits.device)[scene]
         member = torch.stack([first, ~first]).to(exact_dtype(logits.device))
         given = self.loss.given(logits, target, weight)
@@ -105,7 +105,7 @@ class SplitLosses:
         self._totals[key] = self._totals[key] + value if key in self._totals else value
 
     def values(self) -> SplitValues:
-        """The losses of the sums of all processes; every one has to call it."""
+        """The losses from the sums of all processes; every process has to call it."""
         if self._values is None:
             self._values = self._compute()
         return self._values
@@ -126,7 +126,7 @@ class SplitLosses:
         return SplitValues(raw, weighted, own, np.array(panel, np.float64).reshape(-1, 2), float(parts[2]["labelled"]))
 
     def _value(self, name: str, term: Any, totals: Totals) -> float:
-        """The value of a term; NaN where nothing is labelled."""
+        """The value of a term; NaN without labelled pixels."""
         labelled = totals["labelled"]
         if not labelled:
             return float("nan")
@@ -137,7 +137,7 @@ class SplitLosses:
 
 
 def _of_sums(term: Term, totals: Totals, at: Any) -> float:
-    """The value of a term from the sums of one pass; NaN where it has counted nothing."""
+    """The value of a term from the sums of the pass `at`; NaN if no pixel counts."""
     if not totals[at, COUNT].any():
         return float("nan")
     sums = {name: totals[at, name] for name in (COUNT, *term.sums)}

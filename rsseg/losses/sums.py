@@ -1,14 +1,14 @@
-"""The sums per class that most losses are functions of, taken in one pass over the logits on any device.
+"""The sums per class that most losses are functions of, computed in one pass over the logits on any device.
 
-Cross-entropy, focal, overlap and binned Lovasz losses need no more of a batch than a few sums per class. A term names those
-that it needs (`Sum`), `pixel_sums` takes the sums of all terms together, and `Term.from_sums` turns them into losses.
+Cross-entropy, focal, overlap and binned Lovasz losses need only a few sums per class of a batch. A term names the sums that it
+needs (`Sum`), `pixel_sums` computes the sums of all terms together, and `Term.from_sums` turns them into losses.
 
-Whatever the mixture, its gradient with respect to softmax logits is ``p * (a - S) + onehot * u``, with a number ``a`` per
-class, ``u`` per pixel and ``S = sum_c p_c a_c + u``. So the forward pass keeps the logits and nothing else; the backward pass
-computes p again and writes the gradient once. On a CPU a few pixels are worked on at a time, so that intermediate values stay
-in the cache; elsewhere the whole batch is, and nothing waits for the device.
+For any combination of terms, the gradient of softmax logits is ``p * (a - S) + onehot * u``, with a number ``a`` per class,
+``u`` per pixel and ``S = sum_c p_c a_c + u``. The forward pass thus saves only the logits; the backward pass computes p again
+and writes the gradient once. On a CPU, pixels are processed in pieces, so that intermediate values stay in the cache; on other
+devices the whole batch is one piece, and nothing waits for the device.
 
-A pixel's weight multiplies all that it adds to the sums. An ignored pixel is one of weight 0.
+A pixel's weight multiplies its contribution to the sums. An ignored pixel has weight 0.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class Sum(NamedTuple):
     * ``count``: 1.
     * ``soft``: ``p``; over the class's own pixels that is TP, over the others FP.
     * ``nll``: ``-log p_t``. For multiclass the second row is 0: a pixel counts once, under its own class.
-    * ``focal``: ``-(1 - p_t)^number log p_t``; others as for ``nll``.
-    * ``power``: ``(1 - p_t^number) / number``; others as for ``nll``.
-    * ``spread``: ``-log p`` over all valid pixels; and, 0 for multiclass, ``-log (1 - p)``. For label smoothing.
+    * ``focal``: ``-(1 - p_t)^number log p_t``; the second row as for ``nll``.
+    * ``power``: ``(1 - p_t^number) / number``; the second row as for ``nll``.
+    * ``spread``: ``-log p`` over all valid pixels; the second row ``-log (1 - p)``, or 0 for multiclass. For label smoothing.
     * ``levels``: the histogram of the errors ``|y - p|`` rounded to one of `number` levels from 0 to 1, see `pixel_sums`.
 
-    Of a target of shares y, a pixel belongs to the class by y and to the others by 1 - y. TP is then the sum of
-    ``(p + y - |p - y|) / 2``, the smaller of p and y (Wang et al. 2023), and FP that of ``p`` less TP.
+    With class shares y as target, a pixel counts as the class with weight y and as the others with 1 - y. TP is then the sum of
+    ``(p + y - |p - y|) / 2``, the smaller of p and y (Wang et al. 2023), and FP the sum of ``p`` minus TP.
     """
 
     name: str
@@ -59,7 +59,7 @@ Sums: TypeAlias = Mapping[Sum, Tensor]
 def pixel_sums(
     logits: Tensor, target: Tensor, task: str, wanted: Collection[Sum], ignore_index: int = IGNORE, weight: Tensor | None = None
 ) -> Sums:
-    """The sums over each image that are wanted, and `COUNT`, differentiable; the arguments are those of `rsseg.losses`.
+    """The `wanted` sums per image, ``[2, B, C]``, and `COUNT`, differentiable; the arguments are those of `rsseg.losses`.
 
     ``levels`` are ``[2, 2, B, C, number]``: per level, the number of pixels, which has no gradient, and the sum of their
     errors. An error's value is rounded to its level; its gradient is that of the exact error.
@@ -84,22 +84,22 @@ def pixel_sums(
 
 
 def over_batch(images: Sums) -> Sums:
-    """Sums over each image added up over the batches of all ranks."""
+    """Add up sums per image over the batches of all ranks."""
     parts = [value.sum(-3 if key.name == "levels" else -2, keepdim=True) for key, value in images.items()]
     return dict(zip(images, global_sums(parts), strict=True))
 
 
 def _errors(counts: Tensor) -> Tensor:
-    """Numbers of pixels ``[2, B, C, number]`` at each level, and the sums of their errors beside them."""
+    """Stack numbers of pixels ``[2, B, C, number]`` at each level with the sums of their errors, ``[2, 2, B, C, number]``."""
     level = torch.linspace(0, 1, counts.shape[-1], dtype=counts.dtype, device=counts.device)
     fixed = counts.detach()
     return torch.stack([fixed, fixed * level + (counts - fixed)])
 
 
 class _Pass(torch.autograd.Function):
-    """Logits ``[B, C, N]``, target ``[B, 1 or C, N]`` and weights ``[B, 1, N]`` to sums.
+    """The pass from logits ``[B, C, N]``, target ``[B, 1 or C, N]`` and weights ``[B, 1, N]`` to sums.
 
-    That is a table ``[keys, 2, B, C]`` of the plain ones, and ``[2, B, C, number]`` for each histogram.
+    It returns a table ``[keys, 2, B, C]`` of the plain sums, and ``[2, B, C, number]`` for each histogram.
     """
 
     @staticmethod

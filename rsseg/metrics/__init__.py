@@ -1,4 +1,4 @@
-"""Scores of counts over whole scenes, in NumPy alone; `rsseg.metrics.counters` counts, in torch."""
+"""Scores from counts over whole scenes, in NumPy; `rsseg.metrics.counters` counts, in torch."""
 
 from rsseg.metrics.base import Metric
 from rsseg.metrics.calibration import calibration, calibration_sums

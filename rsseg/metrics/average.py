@@ -14,6 +14,6 @@ def ratio(total: Array, number: Array) -> Array:
 
 
 def present_mean(values: Array) -> Array:
-    """The mean over the last axis of values that are not NaN; NaN where there are none."""
+    """The mean over the last axis of the values that are not NaN; NaN if there are none."""
     present = ~np.isnan(values)
     return ratio(np.where(present, values, 0.0).sum(-1), present.sum(-1))

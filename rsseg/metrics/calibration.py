@@ -1,7 +1,7 @@
 """Calibration of probabilities: calibration errors, Brier score and log-likelihood from score histograms.
 
-A pixel's probability is taken at the middle of its bin of `histogram`, at most 1/64 off and less where it matters: the
-probability of the outer bins moves little.
+A pixel's probability is that of the middle of its histogram bin, with an error of at most 1/64, and less in the outer bins,
+where the probability changes little.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ CENTRES: Array = (np.arange(BINS, dtype=np.float64) + 0.5) * (2 * LIMIT / BINS) 
 
 PROBABILITIES: Array = 1 / (1 + np.exp(-CENTRES))
 LOG_LOSS: Array = np.logaddexp(0, -CENTRES)
-"""The negative logarithms of `PROBABILITIES`; reversed those of their complements, as bins lie alike about 0."""
+"""The negative logarithms of `PROBABILITIES`; reversed, those of 1 - `PROBABILITIES`, since bins are symmetric about 0."""
 
 SHARES = 15
-"""The bins of equal width over the probability that calibration errors are taken in (Guo et al. 2017)."""
+"""The number of bins of equal width of the probability for calibration errors (Guo et al. 2017)."""
 
 
 def probability_bin(probability: Array) -> NDArray[np.int64]:
-    """The number of the `SHARES` bins that probabilities lie in."""
+    """The index of each probability's bin among `SHARES` bins."""
     return np.minimum(np.floor(probability * SHARES), SHARES - 1).astype(np.int64)
 
 
 def sampled_error(probability: Array, happened: ArrayLike, weight: Array) -> float:
-    """The expected calibration error of a sample: of N probabilities, outcomes, and the pixels that each stands for."""
+    """The expected calibration error of a sample: N probabilities, outcomes, and weights in pixels."""
     place = probability_bin(probability)
     sums = [np.bincount(place, each, SHARES) for each in (weight, weight * probability, weight * np.asarray(happened))]
     return float(_expected_error(np.stack(sums, axis=-1)))
 
 
 def calibration_sums(histogram: ArrayLike, task: Task) -> dict[str, Array]:
-    """The sums that a run's calibration scores are computed from; they may be added up over scenes.
+    """The sums per scene for calibration scores, which may be added up over scenes.
 
-    It is computed from a histogram ``[S, P, 2, 256]``, as `rsseg.metrics.counters.ScoreHistogram` counts it.
+    `histogram` is ``[S, P, 2, 256]``, as `rsseg.metrics.counters.ScoreHistogram` counts it.
 
     Returns:
-        ``ece`` ``[S, 15, 3]`` and ``class_ece`` ``[S, classes, 15, 3]``: in bins of the probability the pixels, the sum of
-        their probabilities, and how many were positive; ``brier`` and ``nll`` ``[S, L, 2]``: summed squares, or negative
-        logarithms of the label's probability, and pixels, of each label, or for multiclass of all classes together.
+        ``ece`` ``[S, 15, 3]`` and ``class_ece`` ``[S, classes, 15, 3]``: per bin of the probability, the number of pixels, the
+        sum of their probabilities, and the number of positives. ``brier`` and ``nll`` ``[S, L, 2]``: the sum of squares, or
+        of the label's negative log-probabilities, and the number of pixels, per label, for multiclass in all.
     """
     counts = np.asarray(histogram, dtype=np.float64)
     classes = counts[:, : task.channels]
@@ -57,7 +57,7 @@ def calibration_sums(histogram: ArrayLike, task: Task) -> dict[str, Array]:
     number = classes.sum((-1, -2))
     squares = (negative * PROBABILITIES**2 + positive * (1 - PROBABILITIES) ** 2).sum(-1)
     surprise = (positive * LOG_LOSS).sum(-1)
-    if task.exclusive:  # every pixel is in all planes, and positive in that of its label alone
+    if task.exclusive:  # every pixel is in all planes, and positive only in that of its label
         squares, surprise, number = squares.sum(1, keepdims=True), surprise.sum(1, keepdims=True), number[:, :1]
     else:
         surprise = surprise + (negative * LOG_LOSS[::-1]).sum(-1)
@@ -70,7 +70,7 @@ def calibration_sums(histogram: ArrayLike, task: Task) -> dict[str, Array]:
 
 
 def _binned(counts: Array) -> Array:
-    """Histograms ``[..., 2, 256]`` in bins of the probability, ``[..., 15, 3]``: see `calibration_sums`."""
+    """Convert histograms ``[..., 2, 256]`` to bins of the probability, ``[..., 15, 3]``: see `calibration_sums`."""
     number = counts.sum(-2)
     sums = np.stack([number, number * PROBABILITIES, counts[..., 1, :]], axis=-1)
     member = probability_bin(PROBABILITIES) == np.arange(SHARES)[:, None]
@@ -78,14 +78,14 @@ def _binned(counts: Array) -> Array:
 
 
 def calibration(sums: Mapping[str, Array]) -> dict[str, float]:
-    """The calibration of a run, from its `calibration_sums`, pooled over scenes; NaN where nothing is labelled.
+    """Calibration scores from `calibration_sums`, pooled over scenes; NaN without labelled pixels.
 
     Returns:
         ``ece``: the expected calibration error (Naeini et al. 2015), the mean over pixels of their bin's ``|said - happened|``,
         of the predicted class's probability for multiclass (Guo et al. 2017), else of all labels' probabilities together.
-        ``class_ece``: the mean over the classes present of each class's own (Kull et al. 2019), which a frequent background
-        does not drown. ``brier``: the mean of ``(p - y)^2`` (Brier 1950), summed over the classes for multiclass, else the mean
-        over the labels that have a labelled pixel. ``nll``: the mean negative logarithm of the label's probability, likewise;
+        ``class_ece``: the mean over present classes of each class's calibration error (Kull et al. 2019), which no frequent
+        background dominates. ``brier``: the mean of ``(p - y)^2`` (Brier 1950), for multiclass summed over classes, else
+        averaged over labels with labelled pixels. ``nll``: the mean negative log-probability of the label, averaged likewise;
         log-odds beyond 16 count as 16.
 
     Example:
@@ -118,4 +118,4 @@ SCORES: Mapping[str, tuple[Score, Score]] = {
     "brier": (_label_mean, lambda sums: sums[..., 1]),
     "nll": (_label_mean, lambda sums: sums[..., 1]),
 }
-"""The scores of `calibration_sums` by name: the parts that a score is the mean of, and the pixels of each part."""
+"""By score, functions from `calibration_sums` to the parts that the score is the mean of, and to the pixels of each part."""

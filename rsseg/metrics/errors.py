@@ -1,4 +1,4 @@
-"""Scores of real values, functions of sums of errors per scene."""
+"""Scores of real values, computed from sums of errors per scene."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from rsseg.metrics.base import LABELS, Metric, by_scene, kept_classes
 from rsseg.task import Regression, Task
 
 SUMS = ("count", "error", "absolute", "squared", "value", "value_squared")
-"""The sums over the pixels whose value is known: 1, e, ``|e|``, ``e^2``, y and ``y^2``, e being prediction minus y."""
+"""The sums over pixels with a known value y: 1, e, ``|e|``, ``e^2``, y and ``y^2``, with e = prediction - y."""
 
 
 def rmse(sums: Array) -> Array:
-    """The root of the mean squared error; NaN where nothing is known."""
+    """The root mean squared error; NaN without known values."""
     return np.sqrt(ratio(sums[..., 3], sums[..., 0]))
 
 
 def mae(sums: Array) -> Array:
-    """The mean absolute error, likewise."""
+    """The mean absolute error; NaN without known values."""
     return ratio(sums[..., 2], sums[..., 0])
 
 
 def bias(sums: Array) -> Array:
-    """The mean error, likewise."""
+    """The mean error; NaN without known values."""
     return ratio(sums[..., 1], sums[..., 0])
 
 
@@ -50,9 +50,9 @@ ERRORS: dict[str, Metric] = {
 def error_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
     """The scores of a head of real values, by name; see `rsseg.metrics.metrics`.
 
-    ``rmse``, ``mae``, ``r2``, ``bias`` and ``absolute_bias`` are pooled over scenes, then means over the values; with
-    ``/height`` behind it a name is that of a value, with ``scene_`` before it the mean over scenes. Nothing can be ranked by
-    the bias, which has a sign.
+    ``rmse``, ``mae``, ``r2``, ``bias`` and ``absolute_bias`` are pooled over scenes, then averaged over values. With the suffix
+    ``/height``, a score is that of one value; with the prefix ``scene_``, it is the mean over scenes. The bias is signed and
+    ranks nothing.
 
     Example:
         >>> from rsseg.task import Regression

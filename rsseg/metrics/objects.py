@@ -1,6 +1,6 @@
-"""Objects found and labelled: taken from planes, made one over the borders of windows, and matched.
+"""Predicted and labelled objects: extraction from planes, merging across windows, and matching.
 
-A table of objects is a float32 tensor with the columns of `COLUMNS` and a row per object; sides that are not known are NaN.
+A table of objects is a float32 tensor ``[N, 7]`` with the columns `COLUMNS`; unknown sides are NaN.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from rsseg.contract import known
 from rsseg.task import Centres
 
 COLUMNS = ("scene", "label", "score", "row", "column", "height", "width")
-"""Scene or window, class, score from 0 to 1, centre and sides in pixels; a pixel's upper left corner has whole coordinates."""
+"""Scene or window, class from 0, score from 0 to 1, centre and sides in pixels; a pixel's upper left corner is an integer."""
 
 SCORE = 0.3
-"""The score from which on an object counts as found, as in CenterNet's own demonstrations."""
+"""The least score of objects that count as predictions, as in CenterNet's demos."""
 
 CANDIDATE = 0.05
-"""The score from which on it counts for average precision."""
+"""The least score of objects that count for average precision."""
 
 MOST = 500
-"""The most objects that are taken from a window, those with the highest scores."""
+"""The largest number of objects per window, those with the highest scores."""
 
 MARGIN = 3
-"""The pixels beyond the counted part of a window in which a centre may be found: neighbours see it a little elsewhere."""
+"""Centres may be this many pixels outside the counted part of a window: adjacent windows predict them slightly apart."""
 
 NEAR = 12
-"""The least side of boxes in non-maximum suppression: centres nearer than a third of it are one object, however small."""
+"""The least side of boxes in non-maximum suppression: smaller objects merge if their centres are closer than a third of it."""
 
 REACH = 3
 """The least distance in pixels within which a centre matches that of an object."""
 
 
 def peaks(planes: Tensor, task: Centres, least: float = CANDIDATE, where: Tensor | None = None) -> Tensor:
-    """The table of the objects that a prediction shows: where the heat is highest among the eight neighbours.
+    """The table of predicted objects: pixels whose heat is a maximum among the eight neighbours, and `least` or more.
 
-    At most `MOST` of each window; their scene is the number of the window. Planes are ``[B, K + 4, H, W]``, as
-    `Centres.predict` gives them; `where`, bool ``[B, H, W]``, says where centres may lie, None: everywhere.
+    At most `MOST` per window; the column scene holds the window's number. Planes are ``[B, K + 4, H, W]``, as `Centres.predict`
+    returns them; `where`, bool ``[B, H, W]``, is true where centres are allowed, None: everywhere.
     """
     heat = planes[:, : task.channels].float()
     highest = (heat == F.max_pool2d(heat, 3, 1, 1)) & (heat >= least)
@@ -56,7 +56,7 @@ def peaks(planes: Tensor, task: Centres, least: float = CANDIDATE, where: Tensor
 
 
 def labelled_objects(target: Tensor, task: Centres) -> Tensor:
-    """The table of the objects whose centres lie in a target ``[B, K + 4, H, W]``, as `Centres.standardise` makes it."""
+    """The table of the objects whose centres are in a target ``[B, K + 4, H, W]``, as `Centres.standardise` returns it."""
     heat = target[:, : task.channels].float()
     planes = target.float().clone()
     planes[:, -4:-2] = task.in_pixels(planes[:, -4:-2])
@@ -70,17 +70,16 @@ def _table(planes: Tensor, heat: Tensor, there: Tensor) -> Tensor:
 
 
 def boxes(objects: Tensor, least: float = 0.0) -> Tensor:
-    """Left, top, right and bottom of objects, ``[N, 4]``; sides that are not known, or smaller, count as `least`."""
+    """Left, top, right and bottom of objects, ``[N, 4]``; unknown sides, and smaller ones, count as `least`."""
     half = objects[:, 5:].nan_to_num(least).clamp(min=least) / 2
     centre = objects[:, 3:5]
     return torch.cat([(centre - half).flip(1), (centre + half).flip(1)], dim=1)
 
 
 def suppress(objects: Tensor) -> Tensor:
-    """Objects without those that a better one of their class and scene overlaps with an IoU above 0.5, best first.
+    """Non-maximum suppression at an IoU of 0.5 per class and scene; returns the kept objects, best first.
 
-    Windows see an object at their border a little differently; it is called once all the same. Boxes count as `NEAR` pixels at
-    least.
+    It merges predictions of one object from adjacent windows. Sides of boxes count as at least `NEAR` pixels.
     """
     from torchvision.ops import batched_nms  # drawing windows does without its 200 MB
 
@@ -90,10 +89,10 @@ def suppress(objects: Tensor) -> Tensor:
 
 
 def match(found: NDArray[Any], truth: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Pair objects found with objects that are there, of one class and scene: the best score first takes the nearest one left.
+    """Pair predicted and labelled objects of one class and scene: each prediction, best first, takes the nearest free object.
 
-    A centre has to lie within half the mean side of the object that is there, or `REACH` pixels if that is more or its size is
-    not known. The objects found are sorted, best first. Returned are the rows of either table that are paired.
+    The distance of the centres must be at most half the mean side of the labelled object, or `REACH` pixels if that is more or
+    the size is unknown. `found` must be sorted, best first. Returns the paired rows of `found` and of `truth`.
     """
     reach = np.fmax(REACH, truth[:, 5:].mean(axis=1) / 2)
     apart = cdist(found[:, 3:5], truth[:, 3:5])

@@ -1,6 +1,6 @@
-"""A stratified sample of pixels whose logits are kept: thresholds and biases are tuned on it.
+"""A stratified sample of pixels whose logits are saved, to tune thresholds and biases.
 
-Which pixels they are is decided from the labels alone, before training, so that all runs on the same scenes have the same.
+The pixels are chosen from the labels alone, before training, so that all runs on the same scenes have the same sample.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from rsseg.metrics.average import Array
 from rsseg.task import Task
 
 SAMPLE = 2**15
-"""Pixels of all strata together, but one of each at least."""
+"""The approximate number of pixels in all strata together; each stratum has at least one."""
 
 
 class Pixels(NamedTuple):
-    """N labelled pixels; of a multilabel head, of one label each, whose place is the plane (0 where a pixel has one label).
+    """N labelled pixels; for multilabel heads, each with one of its labels, whose index is `plane` (else 0).
 
-    The weight is how many pixels of this scene, plane and label each stands for.
+    The weight is the number of pixels of the same scene, plane and label that each represents.
     """
 
     scene: NDArray[np.int64]
@@ -33,7 +33,7 @@ class Pixels(NamedTuple):
 
 
 class SampledLogits(NamedTuple):
-    """Logits ``[N, C]`` of `Pixels`, ``[N, 1]`` where labels are each on their own, and the facts for tuning."""
+    """Logits ``[N, C]`` of `Pixels`, ``[N, 1]`` for independent labels, and the columns that tuning needs."""
 
     logits: NDArray[np.floating[Any]]
     target: NDArray[np.int64]
@@ -45,10 +45,10 @@ class SampledLogits(NamedTuple):
 def choose_pixels(
     masks: Iterable[NDArray[np.generic] | None], scenes: int, task: Task, size: int = SAMPLE, seed: int = 0
 ) -> Pixels:
-    """Equally many pixels of every label of every scene, fewer where there are not so many.
+    """Choose the same number of pixels of every label in every scene, or all if there are fewer.
 
-    Masks are each scene's labels, ``[H, W]`` or ``[L, H, W]``; None: nothing is labelled. At most `size` pixels are chosen, but
-    one of each label of each scene.
+    Masks are each scene's labels, ``[H, W]`` or ``[L, H, W]``; None: unlabelled. At most `size` pixels are chosen, but at
+    least one of each label that a scene has.
     """
     planes = task.channels if task.separate else 1
     most = max(1, size // (scenes * planes * task.labels))

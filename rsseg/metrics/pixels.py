@@ -1,4 +1,4 @@
-"""Counts of a batch's pixels without torchmetrics, which baselines do without: pairs of labels, sums of errors."""
+"""Counts of a batch's pixels: pairs of labels and sums of errors. Without torchmetrics, for baselines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rsseg.task import Task
 def count_pairs(predicted: Tensor, target: Tensor, scene: Tensor, scenes: int, task: Task) -> Tensor:
     """The counts of (target, prediction) pairs of a batch: int64 ``[scenes, P, K, K]``, rows the target.
 
-    There is one matrix of all classes for multiclass, one of 2 x 2 per label otherwise. Labels are those of `Confusion`.
+    Multiclass has one matrix of all classes, other tasks a 2 x 2 matrix per label. Labels are as for `Confusion`.
     """
     planes, labels = len(task.matrices), task.labels
     shape = (len(target), planes, *target.shape[-2:])
@@ -20,12 +20,12 @@ def count_pairs(predicted: Tensor, target: Tensor, scene: Tensor, scenes: int, t
     plane = torch.arange(planes, device=target.device)[:, None, None]
     cell = ((scene[:, None, None, None] * planes + plane) * labels + target) * labels + predicted
     cells = scenes * planes * labels**2
-    cell = torch.where(target == IGNORE, cells, cell)  # a bin more, cut off again
+    cell = torch.where(target == IGNORE, cells, cell)  # an extra bin, which is cut off
     return torch.bincount(cell.flatten(), minlength=cells + 1)[:cells].view(scenes, planes, labels, labels)
 
 
 def sum_errors(predicted: Tensor, target: Tensor) -> Tensor:
-    """`rsseg.metrics.errors.SUMS` of each image of a batch ``[B, V, H, W]``, NaN not counted: float64 ``[B, V, 6]``."""
+    """`rsseg.metrics.errors.SUMS` of each image of a batch ``[B, V, H, W]``, without NaN targets: float64 ``[B, V, 6]``."""
     there = known(target)
     value = target.double().masked_fill(~there, 0)
     error = (predicted.double() - value).masked_fill(~there, 0)

@@ -1,6 +1,6 @@
-"""Temperature and vector scaling of logits (Guo et al. 2017): the fit on a sample of pixels, and its benefit.
+"""Temperature and vector scaling of logits (Guo et al. 2017): the fit on a sample of pixels, and the scores before and after.
 
-Each independent label has its own temperature, and its vector scaling is Platt's (1999): a factor and a summand. The
+Each independent label has its own temperature; its vector scaling is Platt scaling (1999), a factor and an offset. The
 weighted negative log-likelihood is convex in both, so that each fit has one minimum.
 """
 
@@ -27,16 +27,16 @@ SCALINGS = ("temperature", "vector")
 """The kinds of scaling."""
 
 TEMPERATURES = 0.05, 20.0
-"""The bounds of temperatures: logits that separate the labels without error would have a temperature of 0."""
+"""The bounds of temperatures: logits that separate the labels perfectly would have the temperature 0."""
 
 FARTHEST = 20.0
-"""The bound of the amount of a summand."""
+"""The largest absolute value of an offset."""
 
 
 def fit(sample: SampledLogits, task: Task, kind: str = "temperature") -> Scaling:
-    """The scaling of a kind with the smallest weighted negative log-likelihood of the sample.
+    """The scaling, temperature or vector, with the smallest weighted negative log-likelihood of the sample.
 
-    Classes that the sample lacks, or has nothing else of, stay as they are.
+    Classes without positives, or without negatives, in the sample are not scaled.
 
     Example:
         >>> from rsseg.task import Binary
@@ -69,7 +69,7 @@ def fit(sample: SampledLogits, task: Task, kind: str = "temperature") -> Scaling
 def _minimise(
     z: Array, y: NDArray[np.int64], w: Array, factors: int, summands: int = 0, start: float = 1.0
 ) -> tuple[Array, Array]:
-    """Factors and summands of logits ``[N, K]``, one for each class or for all, with the least loss within the bounds."""
+    """The factors and offsets of logits ``[N, K]``, per class or one for all, with the least loss within the bounds."""
     logits, target, weight = (torch.from_numpy(each) for each in (z, y, w))
 
     def loss(x: Array) -> tuple[float, Array]:
@@ -92,7 +92,7 @@ def _minimise(
 
 
 def _pixel_losses(logits: Tensor, target: Tensor) -> Tensor:
-    """The negative log-likelihood of each pixel ``[N]``, of logits ``[N, K]``; K is 1 where labels are each on their own."""
+    """The negative log-likelihood of each pixel ``[N]`` from logits ``[N, K]``; K is 1 for independent labels."""
     if logits.shape[1] == 1:
         return F.binary_cross_entropy_with_logits(logits[:, 0], target.double(), reduction="none")
     return F.cross_entropy(logits, target, reduction="none")
@@ -107,7 +107,7 @@ def scale_sample(sample: SampledLogits, scaling: Scaling, task: Task) -> Sampled
 
 
 def log_loss(sample: SampledLogits, task: Task) -> float:
-    """The mean negative log-likelihood of the sample's pixels; of labels that are independent the mean over these."""
+    """The weighted mean negative log-likelihood of the sample; for independent labels, the mean over labels."""
     losses = _pixel_losses(torch.from_numpy(sample.logits.astype(np.float64)), torch.from_numpy(sample.target)).numpy()
     plane, planes = (0 * sample.plane, 1) if task.exclusive else (sample.plane, task.channels)
     total, number = (np.bincount(plane, each, planes) for each in (sample.weight * losses, sample.weight))
@@ -125,11 +125,11 @@ def calibration_error(sample: SampledLogits, task: Task) -> float:
 def scaling_facts(sample: SampledLogits, task: Task, step: int, first: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:
     """The content of ``scaling.json`` for a head, from the best checkpoint's sample of the validation scenes.
 
-    `first`, bool ``[S]``, says which scenes are the first half; all: there is no other.
+    `first`, bool ``[S]``, is true for the first half of the scenes; all true: there is no second half.
 
     Returns:
-        The `scale` and `shift` of each class, and the negative log-likelihood and the calibration error before and after, of
-        pixels that are scaled by the fit on the other half: NaN without another half.
+        By kind, the `scale` and `shift` of each class, and negative log-likelihood and calibration error before and after; for
+        these each half is scaled by the fit on the other half: NaN without a second half.
     """
     return {
         kind: {**asdict(fit(sample, task, kind)), "step": step, **_worth(sample, task, kind, first[sample.scene])}
@@ -138,7 +138,7 @@ def scaling_facts(sample: SampledLogits, task: Task, step: int, first: NDArray[n
 
 
 def _worth(sample: SampledLogits, task: Task, kind: str, in_first: NDArray[np.bool_]) -> dict[str, float]:
-    """The scores before and after, each half scaled by the fit of the other."""
+    """The scores before and after scaling, with each half scaled by the fit on the other half."""
     halves = [SampledLogits._make(column[where] for column in sample) for where in (in_first, ~in_first)]
     whole = all(len(half.target) for half in halves)
     scaled = np.empty(sample.logits.shape)

@@ -1,7 +1,7 @@
-"""Scores of confusion counts: each is defined once here, for training, evaluation and comparisons alike.
+"""Scores of confusion counts, defined here once for training, evaluation and comparisons.
 
-Counts are float64 ``[..., classes, 4]``, their last axis TP, FP, FN and TN of a class against the rest; the scores of `TVERSKY`
-take them without TN as well. A class that the target does not hold has no score: it is NaN, and left out of means.
+Counts are float64 ``[..., classes, 4]`` with TP, FP, FN and TN of a class against the rest on the last axis; the scores of
+`TVERSKY` also take counts without TN. The score of a class that is absent from the target is NaN, and left out of means.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rsseg.metrics.base import LABELS, Metric, by_scene, kept_classes
 from rsseg.task import Task
 
 ClassScore: TypeAlias = Callable[[Array], Array]
-"""From counts ``[..., 4]`` to the score of each class ``[...]``, NaN where it is absent."""
+"""Maps counts ``[..., 4]`` to the score of each class ``[...]``, NaN if the class is absent."""
 
 TVERSKY = {
     "iou": (1.0, 1.0), "dice": (0.5, 0.5), "precision": (1.0, 0.0), "recall": (0.0, 1.0), "f0.5": (0.8, 0.2), "f2": (0.2, 0.8),
@@ -50,12 +50,12 @@ def class_counts(confusion: ArrayLike, task: Task) -> Array:
 
 
 def class_pixels(counts: Array) -> Array:
-    """The target's pixels of each class, of counts ``[..., 3 or 4]``."""
+    """The number of target pixels of each class, from counts ``[..., 3 or 4]``."""
     return counts[..., 0] + counts[..., 2]
 
 
 def overlap(counts: ArrayLike, metric: str = "iou") -> Array:
-    """A score of `TVERSKY`, of counts ``[..., 3 or 4]``; 0 for a class that is there and not predicted.
+    """A score of `TVERSKY`, from counts ``[..., 3 or 4]``; 0 for a class that is present but not predicted.
 
     Example:
         >>> [float(overlap([3, 1, 2], name)) for name in ("iou", "precision", "recall")]
@@ -68,33 +68,33 @@ def overlap(counts: ArrayLike, metric: str = "iou") -> Array:
 
 
 def strict_overlap(counts: Array, metric: str = "iou") -> Array:
-    """The same, but 0 where a class is predicted that the target does not hold: a scene of false positives alone."""
+    """A score as from `overlap`, but 0 instead of NaN for an absent class that is predicted: only false positives."""
     value = overlap(counts, metric)
     return np.where(np.isnan(value) & (counts[..., 1] > 0), 0.0, value)
 
 
 def balanced_accuracy(counts: Array) -> Array:
-    """The mean of recall and specificity of each class against the rest, of counts ``[..., 4]``."""
+    """The mean of recall and specificity of each class against the rest, from counts ``[..., 4]``."""
     return (overlap(counts, "recall") + overlap(counts[..., ::-1], "recall")) / 2
 
 
 def kappa(counts: Array) -> Array:
-    """Cohen's kappa (1960) of each class against the rest, of counts ``[..., 4]``."""
+    """Cohen's kappa (1960) of each class against the rest, from counts ``[..., 4]``."""
     better, most = _agreement(counts)
     return np.where(class_pixels(counts) > 0, ratio(better, most), np.nan)
 
 
 def exclusive_kappa(counts: Array) -> Array:
-    """Cohen's kappa of a whole confusion matrix, of the counts ``[..., classes, 4]`` of all its classes.
+    """Cohen's kappa of a whole confusion matrix, from the counts ``[..., classes, 4]`` of all its classes; ``[..., 1]``.
 
-    Its numerator and denominator are the sums of those of the classes against the rest. Returned as one part, ``[..., 1]``.
+    Its numerator and denominator are the sums of those of the classes against the rest.
     """
     better, most = _agreement(counts)
     return ratio(better.sum(-1, keepdims=True), most.sum(-1, keepdims=True))
 
 
 def _agreement(counts: Array) -> tuple[Array, Array]:
-    """Agreement of target and prediction beyond chance, and the largest possible, times half the pixels squared."""
+    """The agreement of target and prediction beyond chance, and its maximum, both times half the squared number of pixels."""
     hits, wrong, missed, rest = np.moveaxis(counts, -1, 0)
     most: Array = (hits + wrong) * (wrong + rest) + (hits + missed) * (missed + rest)
     return 2 * (hits * rest - wrong * missed), most
@@ -109,23 +109,23 @@ CLASS_SCORES: dict[str, ClassScore] = {
 
 
 def micro(counts: Array, score: ClassScore) -> Array:
-    """The score of counts that are summed over the classes, ``[..., 1]``."""
+    """The micro average: the score of counts summed over classes, ``[..., 1]``."""
     return score(counts.sum(-2, keepdims=True))
 
 
 def weighted(counts: Array, score: ClassScore) -> Array:
-    """The mean of the classes' scores, each weighted by its pixels in the target, ``[..., 1]``."""
+    """The weighted average: the mean of the classes' scores, weighted by their target pixels, ``[..., 1]``."""
     pixels = class_pixels(counts)
     total = np.where(pixels > 0, score(counts) * pixels, 0)
     return ratio(total.sum(-1, keepdims=True), pixels.sum(-1, keepdims=True))
 
 
 UNSUMMED = ("balanced_accuracy", "kappa")
-"""The scores that are averaged by their mean alone: counts that are summed over classes give another score."""
+"""Scores that only have a macro average: for counts summed over classes, they would mean something else."""
 
 
 def class_metrics(scores: Mapping[str, ClassScore], task: Task, without: Sequence[str]) -> dict[str, Metric]:
-    """The metrics of scores that every class has: one of each class, and their averages, macro, micro and weighted."""
+    """The metrics of class scores: one for each class, and the macro, micro and weighted averages."""
     kept, found = kept_classes(task.classes, without), {}
     for name, score in scores.items():
         label = LABELS.get(name, name)
@@ -141,12 +141,12 @@ def class_metrics(scores: Mapping[str, ClassScore], task: Task, without: Sequenc
 def label_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
     """The scores of a head of labels, by name.
 
-    ``iou``, ``dice``, ``precision``, ``recall``, ``f0.5`` and ``f2`` are means over the classes; with ``_micro`` or
-    ``_weighted`` behind it a name is that of another average, and with ``/road`` that of a class. ``kappa`` and
-    ``balanced_accuracy`` of exclusive classes are those of the whole confusion matrix, else means over the labels; of a class
-    they are those against the rest. ``accuracy`` is the share of labels that are right. All are pooled over scenes; with
-    ``scene_`` before it a name is the mean over scenes, and with ``strict_scene_`` scenes of false positives alone count as 0.
-    Classes of `without` are left out of all averages over classes, but not of kappa and accuracy of exclusive classes.
+    ``iou``, ``dice``, ``precision``, ``recall``, ``f0.5`` and ``f2`` are means over the classes; the suffixes ``_micro`` and
+    ``_weighted`` are other averages, and ``/road`` is the score of one class. ``kappa`` and ``balanced_accuracy`` are those of
+    the whole confusion matrix for exclusive classes, else means over labels; for one class they are those against the rest.
+    ``accuracy`` is the share of correct labels. All are pooled over scenes; the prefix ``scene_`` is the mean over scenes, in
+    which, with ``strict_scene_``, scenes with only false positives of a class count as 0. Classes of `without` are left out of
+    averages over classes, but not of kappa and accuracy of exclusive classes.
 
     Example:
         >>> from rsseg.task import Multiclass
@@ -169,7 +169,7 @@ def label_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
 
 
 def _label_accuracy(counts: Array) -> Array:
-    """The share of right yes and no, of labels that are independent, ``[..., 1]``."""
+    """The share of correct binary decisions of independent labels, ``[..., 1]``."""
     return overlap((counts + counts[..., ::-1]).sum(-2, keepdims=True), "recall")
 
 
@@ -178,7 +178,7 @@ MATCHES: dict[str, ClassScore] = {
     "precision": partial(overlap, metric="precision"),
     "recall": partial(overlap, metric="recall"),
 }
-"""The scores of matched objects, by name; of counts ``[..., 3]``."""
+"""The scores of matched objects by name, from counts ``[..., 3]``."""
 
 
 def match_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
@@ -188,7 +188,7 @@ def match_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
 
 
 def no_metric(name: str, known: Iterable[str]) -> str:
-    """The message for the name of a metric that is not known.
+    """The message for an unknown name of a metric.
 
     Example:
         >>> no_metric("f1/road", ["dice/road"]), no_metric("recal", ["recall"])
@@ -201,5 +201,5 @@ def no_metric(name: str, known: Iterable[str]) -> str:
 
 
 def pooled(counts: ArrayLike, metric: str = "iou") -> Array:
-    """A score of `TVERSKY` of summed counts, then the mean over classes: ``[..., scenes, classes, 3 or 4]`` to ``[...]``."""
+    """A score of `TVERSKY`, pooled over scenes, then averaged over classes: ``[..., scenes, classes, 3 or 4]`` to ``[...]``."""
     return present_mean(overlap(np.asarray(counts, dtype=np.float64).sum(-3), metric))

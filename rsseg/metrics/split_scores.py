@@ -1,4 +1,4 @@
-"""The scores of a split from the counts of its scenes, whatever the head's task."""
+"""The scores of a split from the counts of its scenes, for heads of any task."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ METRICS: Mapping[str, tuple[Callable[[Task, Sequence[str]], dict[str, Metric]], 
     "errors": (error_metrics, (*ERRORS,)),
     "matches": (match_metrics, (*MATCHES,)),
 }
-"""The scores of heads, and those that tables have, by `Task.counted`."""
+"""By `Task.counted`, the function that returns a head's metrics, and the scores that are columns of tables."""
 
 AVERAGES = {"macro": ("", ""), "micro": ("", "_micro"), "weighted": ("", "_weighted"), "scenes": ("scene_", "")}
-"""The rows of averages in tables, with the beginning and the end of the names of their metrics."""
+"""The rows of averages in tables, with prefix and suffix of the names of their metrics."""
 
 
 def metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
@@ -42,7 +42,7 @@ class Scores:
         sums: The counts of `rsseg.metrics.counters.SCENE_SUMS` of each scene, ``[S, ...]``.
         task: The head's task.
         without: Classes, or values, that are left out of means.
-        beside: Further scores of the whole split, a number ``[K]`` for each class; NaN: it is absent.
+        beside: Further scores of the whole split, ``[K]``, one number per class; NaN for an absent class.
 
     Example:
         >>> from rsseg.task import Binary
@@ -57,7 +57,7 @@ class Scores:
 
     @cached_property
     def counts(self) -> Array:
-        """Float64 ``[S, classes, N]``, the arguments of the metrics."""
+        """The counts float64 ``[S, classes, N]`` that metrics take."""
         return np.asarray(self.sums, dtype=np.float64) if self.task.real else class_counts(self.sums, self.task)
 
     @cached_property
@@ -67,31 +67,31 @@ class Scores:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The scores that tables have."""
+        """The scores that are columns of tables."""
         return METRICS[self.task.counted][1]
 
     @property
     def class_pixels(self) -> Array:
-        """The pixels of each class in the target, or whose value is known, or objects, of each scene: ``[S, classes]``."""
+        """Per scene and class, the number of target pixels, of pixels with a known value, or of objects: ``[S, classes]``."""
         return self.metrics[self.columns[0]].pixels(self.counts)
 
     def __getitem__(self, name: str) -> float:
         return float(self.metrics[name](self.counts))
 
     def means(self) -> dict[str, float]:
-        """The scores of the split as a whole, those of `Task.scores` and those that are `beside`."""
+        """The scores `Task.scores` and `beside` of the split, averaged over classes."""
         kept = kept_classes(self.task.classes, self.without)
         beside = {name: float(present_mean(numbers[kept])) for name, numbers in self.beside.items()}
         return {name: self[name] for name in self.task.scores} | beside
 
     def logged(self, monitored: Iterable[str] = ()) -> dict[str, float]:
-        """The values that a validation logs: the means, `Task.class_scores` of each class, and those that callbacks monitor."""
+        """The values that a validation logs: the means, `Task.class_scores` of each class, and `monitored` metrics."""
         names = [f"{score}/{label}" for score in self.task.class_scores for label in self.task.classes]
         names += [name for name in monitored if name in self.metrics]
         return self.means() | {name: self[name] for name in names}
 
     def table(self) -> list[dict[str, Any]]:
-        """One row per class, with its pixels and the scenes that have it; then, their class empty, one per average."""
+        """One row per class, with its numbers of pixels and of scenes; then one row per average, with an empty class."""
         pixels, rows = self.class_pixels, []
         for c, label in enumerate(self.task.classes):
             own = {name: float(numbers[c]) for name, numbers in self.beside.items()}
@@ -105,19 +105,19 @@ class Scores:
         return rows
 
     def _row(self, before: str, after: str) -> dict[str, float]:
-        """The metrics of the table's scores with these words around their names, NaN where there is none, if any is."""
+        """The metrics of a table row, by score; NaN for a missing metric, empty if all are missing."""
         names = {score: f"{before}{score}{after}" for score in self.columns}
         found = {score: self[name] if name in self.metrics else float("nan") for score, name in names.items()}
         return found if any(name in self.metrics for name in names.values()) else {}
 
     def scene_table(self, scenes: Sequence[str]) -> list[dict[str, Any]]:
-        """One row per scene: its name, and the scores of the scene as a whole."""
+        """One row per scene: its name, and its scores, averaged over classes."""
         names = [*self.columns, *[name for name in ("accuracy",) if name in self.metrics]]
         columns = {name: self.metrics[name].each(self.counts) for name in names}
         return [{"scene": scene, **{name: float(c[i]) for name, c in columns.items()}} for i, scene in enumerate(scenes)]
 
     def pair_table(self) -> list[dict[str, Any]]:
-        """One row per cell of the confusion matrices, if there are some, summed over scenes: labelled, predicted, pixels."""
+        """One row per cell of the confusion matrices, summed over scenes: labelled, predicted, pixels; none for real values."""
         return [
             {"labelled": row, "predicted": column, "pixels": int(self.sums[:, plane, i, j].sum())}
             for plane, names in enumerate(() if self.task.real else self.task.matrices)

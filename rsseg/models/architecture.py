@@ -1,4 +1,4 @@
-"""The architecture of a network as plain values, from which it is built again without the config of its run."""
+"""The architecture of a network as plain values, to rebuild the network without the config of its run."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ CLASSES: Mapping[str, Any] = {kind.__name__: kind for kind in smp.MODEL_ARCHITEC
 """The architectures of smp by the names of their classes."""
 
 LOADING = ("encoder_weights", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
-"""Arguments that make smp or timm load weights, which a network that is built again does not need."""
+"""Arguments that make smp or timm load weights, which a rebuilt network does not need."""
 
 RECORDED = ("net", "arguments", "encoder", "bands", "heads", "encoder_args", "siamese", "fusion", "rebuild")
-"""The fields that are recorded: all but those that training alone needs."""
+"""The fields that are recorded: all except those that only training needs."""
 
 TRAINED_ONLY = ("aux.", "classifiers.")  # prefixes of the names of weights that only training uses
 
 
 @dataclass(kw_only=True)
 class Architecture(ModelFacts):
-    """A class of smp with its encoder and its decoders, as `build_network` takes it, without settings for training alone."""
+    """A class of smp with its encoder and decoders, the arguments of `build_network`, without settings for training."""
 
     net: str  # the name of the class
-    arguments: dict[str, Any]  # its arguments, but for those that rsseg fills in
+    arguments: dict[str, Any]  # the arguments of the class, without those that rsseg sets
     bands: int  # image bands
 
     @classmethod
     def of(cls, network: Network, model: ModelFacts, arguments: Mapping[str, Any], bands: int) -> Self:
-        """The architecture of a network, from its settings and the arguments that the config gives its class."""
+        """The architecture of a network, from its settings and its class's arguments in the config."""
         kind = type(network.net)
         if CLASSES.get(kind.__name__) is not kind:
             raise InputError(
@@ -58,11 +58,11 @@ class Architecture(ModelFacts):
 
     @classmethod
     def read(cls, saved: Mapping[str, Any]) -> Self:
-        """The architecture that `record` gave.
+        """The architecture from what `record` returned.
 
         Raises:
-            InputError: If it names another class than those of smp, or an argument that would load files.
-            KeyError: If it lacks something.
+            InputError: If the class is not one of smp, or an argument would load files.
+            KeyError: If a field is missing.
         """
         found = cls(**{name: saved[name] for name in RECORDED})
         if found.net not in CLASSES:
@@ -73,12 +73,12 @@ class Architecture(ModelFacts):
         return found
 
     def record(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """The fields of `RECORDED` as plain values."""
         return {name: getattr(self, name) for name in RECORDED}
 
     @property
     def plain_smp(self) -> bool:
-        """Whether smp by itself makes the network: one decoder on the encoder of one image."""
+        """Whether smp alone can make the network: one decoder, and an encoder of one image."""
         return len(decoders(self, self.heads)) == 1 and not self.siamese and not self.rebuild
 
     def build(self, tasks: Mapping[str, Task]) -> Network:
@@ -87,13 +87,13 @@ class Architecture(ModelFacts):
 
 
 def inference_state(network: Network) -> dict[str, Tensor]:
-    """The weights of a network that prediction needs, under the names that smp has for those of its first decoder."""
+    """The weights of a network that prediction needs; those of the smp model have smp's names."""
     state = {name: weight for name, weight in network.state_dict().items() if not name.startswith(TRAINED_ONLY)}
     return {name.removeprefix("net."): weight.contiguous() for name, weight in state.items()}
 
 
 def load_inference_state(network: Network, state: Mapping[str, Tensor]) -> None:
-    """Load the weights of `inference_state` into a network of the same architecture; other names or shapes are refused."""
+    """Load weights from `inference_state` into a network of the same architecture; refuse other names or shapes."""
     own = inference_state(network)
     wrong = [name for name in {**own, **state} if name not in own or name not in state or own[name].shape != state[name].shape]
     if wrong:

@@ -40,7 +40,7 @@ class ModelFacts:
 
 
 def encoder_name(name: str) -> str:
-    """The name by which smp knows an encoder; timm's get smp's prefix ``tu-``.
+    """The name of an encoder in smp; encoders of timm get smp's prefix ``tu-``.
 
     Example:
         >>> encoder_name("resnet34"), encoder_name("convnext_tiny")
@@ -56,9 +56,9 @@ def encoder_name(name: str) -> str:
 
 
 def build_network(make: Callable[..., nn.Module], model: ModelFacts, bands: int, tasks: Mapping[str, Task]) -> Network:
-    """Make a network for a dataset's bands and heads: the first decoder is that of the smp model, a branch has each other.
+    """Make a network for a dataset's bands and heads. The smp model has the first decoder; branches have the others.
 
-    `make` makes an smp model from the arguments that rsseg computes: encoder_name, encoder_weights, in_channels, classes.
+    `make` creates an smp model from arguments that rsseg computes: encoder_name, encoder_weights, in_channels, classes.
     """
     encoder = encoder_name(model.encoder)
     if model.encoder_args and not encoder.startswith("tu-"):
@@ -132,7 +132,7 @@ def check_architecture(kind: type, model: ModelFacts, tasks: Mapping[str, Task])
 
 
 def decoders(model: ModelFacts, heads: Iterable[str]) -> list[list[str]]:
-    """The heads of each decoder: those that share one, which comes first, and each that has one of its own."""
+    """The heads of each decoder: first those of the shared decoder, then each head with its own."""
     chosen = {head: decoder_of(model, head) for head in heads}
     shared = [head for head, decoder in chosen.items() if decoder == "shared"]
     own = [[head] for head, decoder in chosen.items() if decoder == "own"]
@@ -140,16 +140,16 @@ def decoders(model: ModelFacts, heads: Iterable[str]) -> list[list[str]]:
 
 
 def decoder_of(model: ModelFacts, head: str) -> str:
-    """Whether a head shares a decoder, ``shared``, or has one of its own, ``own``."""
+    """The decoder setting of a head: ``shared`` or ``own``."""
     node = model.heads.get(head)
     return str((node.get("decoder") if isinstance(node, Mapping) else None) or model.decoder)
 
 
 def freeze_idle(network: Network, bands: int, size: int) -> None:
-    """Freeze the weights that nothing depends on, such as an encoder's last stage under a shallow decoder.
+    """Freeze weights that do not affect any output, such as an encoder's last stage under a shallow decoder.
 
-    Several processes could not train in step otherwise. They are found by one empty window, forward and backward, which
-    also shows whether the network takes such windows: it is refused if not.
+    DDP would wait for their gradients. They are found by a forward and backward pass of one window of zeros. A network that
+    can't process windows of this size is refused.
     """
     mode = network.training
     try:

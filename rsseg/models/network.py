@@ -1,4 +1,4 @@
-"""Networks of segmentation_models_pytorch with named heads, on one decoder or several."""
+"""Networks of segmentation_models_pytorch with named heads and one or several decoders."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rsseg.contract import InputError
 from rsseg.models.supervision import CoarseLogits, decode
 from rsseg.task import Task
 
-LEAST = 1e-6  # added to the squared error of a rebuilt image, whose logarithm is the logit
+LEAST = 1e-6  # added to the squared error of a rebuilt image before the logarithm
 
 
 class Network(nn.Module):
     """One encoder, one or several decoders on it, and one logit map per head.
 
-    Heads that share a decoder share its last convolution too: heads of their own on the same features would be the same
-    function. Where all heads share one decoder, the network is the smp model as it is.
+    Heads that share a decoder also share its last convolution, with separate output channels; separate convolutions on the same
+    features would be equivalent. If all heads share one decoder, the network is the unchanged smp model.
     """
 
     def __init__(
@@ -27,10 +27,10 @@ class Network(nn.Module):
         net: nn.Module,  # the smp model, with the output channels of the heads that share its decoder
         tasks: Mapping[str, Task],  # by head name, in the order of the channels
         dropout: float = 0.0,  # the share of a decoder's channels that are dropped before its last convolution
-        freeze: Sequence[str] = (),  # `encoder`, `decoder`: parts that stay as they are, their normalisation statistics too
-        branches: Mapping[str, nn.Module] | None = None,  # by head, smp models of which the decoders are used alone
-        aux: int = 0,  # how many coarser outputs of a decoder give logits too, in training: deep supervision
-        classified: Collection[str] = (),  # heads with a classifier, in training, on the encoder's last features
+        freeze: Sequence[str] = (),  # `encoder`, `decoder`: frozen parts, including their normalisation statistics
+        branches: Mapping[str, nn.Module] | None = None,  # by head, smp models of which only decoder and last layer are used
+        aux: int = 0,  # the number of coarser decoder outputs with logits in training: deep supervision
+        classified: Collection[str] = (),  # heads with an image classifier, in training, on the encoder's last features
     ) -> None:
         super().__init__()
         self.net = net
@@ -54,7 +54,7 @@ class Network(nn.Module):
 
     @staticmethod
     def _begin(model: nn.Module, tasks: Sequence[Task]) -> None:
-        """Give the logits of an smp model the bias that their tasks begin with."""
+        """Add the tasks' initial biases to the last convolution of an smp model."""
         biases = [bias for task in tasks for bias in task.first_bias]
         if any(biases):
             head = model.get_submodule("segmentation_head")
@@ -75,19 +75,19 @@ class Network(nn.Module):
                 yield from (branch.get_submodule(part) for branch in self.branches.values())
 
     def train(self, mode: bool = True) -> Network:
-        """Switch to training, frozen parts excepted."""
+        """Set training mode, except for frozen parts, which stay in evaluation mode."""
         super().train(mode)
         for part in self._frozen():
             part.eval()
         return self
 
     def branch(self, head: str) -> nn.Module:
-        """The smp model whose decoder and last convolution give a head's logits."""
+        """The smp model whose decoder and last convolution output a head's logits."""
         return dict(self.branches.items()).get(head, self.net)
 
     @property
     def shared_weight(self) -> nn.Parameter:
-        """The weight of the last trained layer that all heads share: of the decoder, or of the encoder under several ones."""
+        """The weight of the last trained layer that all heads share, in the decoder, or in the encoder if there are several."""
         shared = ("encoder",) if self.branches else ("encoder", "decoder")
         parts = [getattr(self.net, part, nn.Identity()) for part in shared]
         parameters = [parameter for part in parts for parameter in part.parameters()]
@@ -101,16 +101,16 @@ class Network(nn.Module):
         return weights[-1]
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Logits ``[B, K, H, W]`` by head of an image ``[B, C, H, W]``; in training also the further outputs of `outputs`."""
+        """Logits ``[B, K, H, W]`` by head for an image ``[B, C, H, W]``; in training also the training outputs of `outputs`."""
         return self.outputs(image, beside=self.training)
 
     def outputs(self, image: Tensor, beside: bool) -> dict[str, Tensor]:
-        """Logits by head, and, if asked for, the outputs that losses of their own train.
+        """Logits by head and, with `beside`, the outputs for auxiliary losses.
 
         Args:
             image: ``[B, C, H, W]``.
-            beside: Also give ``{head}/aux1``, ``{head}/aux2``, ..., which are logits from ever coarser outputs of the decoder,
-                ``[B, K, H, W]``, and ``{head}/classifier``, a logit for each class that the image may show, ``[B, K]``.
+            beside: Also return ``{head}/aux1``, ``{head}/aux2``, ..., logits ``[B, K, H, W]`` from ever coarser outputs of the
+                decoder, and ``{head}/classifier``, logits ``[B, K]`` for the presence of each class in the image.
         """
         beside = beside and bool(self.aux or self.classifiers)
         if not self.branches and not beside:
@@ -141,11 +141,11 @@ class Network(nn.Module):
 
 
 class Rebuilding(Network):
-    """A network with as many outputs as the image has bands, and one logit: the logarithm of its mean squared error.
+    """An autoencoder: it rebuilds the image's bands, and its logit is the logarithm of a pixel's mean squared error.
 
-    It has not learnt the class of its one head of a binary task (Sakurada & Yairi 2014). The error is that of the normalised
-    image: 1 is the variance of a band. Sharp details have to be lost on the way, or it copies the image: take an architecture
-    without connections past its narrowest place, such as PSPNet.
+    It is not trained on the class of its one head, a binary task (Sakurada & Yairi 2014). The error is that of the normalised
+    image, so that 1 is the variance of a band. The network must have a bottleneck, or it copies the image: take an architecture
+    without skip connections, such as PSPNet.
     """
 
     def outputs(self, image: Tensor, beside: bool) -> dict[str, Tensor]:
@@ -155,10 +155,10 @@ class Rebuilding(Network):
         return {head: torch.log(error + LEAST)}
 
 
-FARTHEST = 30.0  # how many deviations from the mean a normalised pixel lies at most: absurd ones move nothing else
+FARTHEST = 30.0  # normalised pixels are clipped to this many standard deviations, to limit the effect of outliers
 
 
 def normalise(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Stored pixels ``[B, C, H, W]`` as float32 of mean 0 and deviation 1, up to `FARTHEST`; NaN becomes 0, the mean."""
+    """Standardise stored pixels ``[B, C, H, W]`` to float32, clipped to +-`FARTHEST`; NaN and infinity become 0, the mean."""
     values = torch.nan_to_num((image.float() - mean) / std, nan=0.0, posinf=0.0, neginf=0.0)
     return values.clamp_(-FARTHEST, FARTHEST).contiguous(memory_format=torch.channels_last)

@@ -15,9 +15,9 @@ from rsseg.models.build import encoder_name
 
 
 def layers_above(encoder: str) -> dict[str, int]:
-    """The number of layers of a timm model above each parameter, its classifier among them: the last block has 1.
+    """The number of layers of a timm model above each parameter, with its classifier as the top layer: the last block has 1.
 
-    Parameters are named with "_" for ".": the feature extractor that smp makes of a model names its blocks so.
+    Parameter names have "_" in place of ".", as in the feature extractors that smp makes from timm models.
     """
     name = encoder_name(encoder)
     bare = name.removeprefix("tu-")
@@ -38,10 +38,10 @@ def layers_above(encoder: str) -> dict[str, int]:
 def rate_groups(
     parameters: Iterable[nn.Parameter], network: nn.Module, encoder: str, encoder_lr: float, layer_decay: float
 ) -> list[dict[str, Any]]:
-    """Parameters in groups of one learning rate, with their `name` and `lr_scale`, the factor on the optimizer's rate.
+    """Parameter groups by learning rate, each with its `name` and `lr_scale`, the factor on the optimizer's rate.
 
-    It is `encoder_lr` in the encoder, times `layer_decay` for each layer above (Clark et al. 2020). Groups are in the order in
-    which their first parameter comes.
+    The factor is 1 outside the encoder, else `encoder_lr` times `layer_decay` for each layer above (Clark et al. 2020). Groups
+    are in the order of their first parameters.
     """
     above = layers_above(encoder) if layer_decay != 1 else {}
     inside = {id(parameter): name for name, parameter in network.get_submodule("net.encoder").named_parameters()}

@@ -1,4 +1,4 @@
-"""Two dates through one encoder, for the detection of changes (Daudt et al. 2018)."""
+"""Siamese encoder of two dates, for change detection (Daudt et al. 2018)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Siamese(nn.Module):
         self.out_channels = [channels * (2 if fusion == "concat" else 1) for channels in self.encoder.out_channels]
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """The fused features of an image ``[B, 2 C, H, W]``: the bands of the first date, then those of the second."""
+        """The fused features of an image ``[B, 2 C, H, W]``, which has the first date's bands, then the second's."""
         dates = torch.cat(image.chunk(2, dim=1))
         pairs = (features.unflatten(0, (2, -1)) for features in self.encoder(dates))  # chunk would fix a graph's batch size
         return [self._fused(*pair.unbind()) for pair in pairs]
@@ -41,10 +41,10 @@ class Siamese(nn.Module):
         return torch.cat([first, second], dim=1) if self.fusion == "concat" else (first - second).abs()
 
     def set_in_channels(self, bands: int, pretrained: bool = True) -> None:
-        """Smp calls this with the image's bands; the encoder is made with those of a date."""
+        """Do nothing: smp passes the image's bands, but the encoder is already made with the bands of a date."""
 
     def make_dilated(self, output_stride: int) -> None:
-        """Smp calls this for another output stride; the encoder is made with it."""
+        """Do nothing: the encoder is already made with the output stride."""
 
 
 def bands_of_a_date(bands: int) -> int:
@@ -58,7 +58,7 @@ def bands_of_a_date(bands: int) -> int:
 
 @contextmanager
 def siamese_encoder(name: str, **arguments: Any) -> Iterator[str]:
-    """While this is open, smp makes a `Siamese` of this encoder under the name that this gives."""
+    """Context manager that registers a `Siamese` of an encoder in smp, and returns the registered name."""
     alias = f"{name.removeprefix('tu-').removeprefix('timm-')}-siamese"  # smp's models look at how names begin
     params = {"name": name, **arguments}
     smp.encoders.encoders[alias] = {"encoder": Siamese, "pretrained_settings": {}, "params": params}

@@ -1,4 +1,4 @@
-"""Deep supervision: logits from a decoder's coarser outputs, for losses of their own in training (Lee et al. 2015)."""
+"""Deep supervision: logits from a decoder's coarser outputs, for auxiliary losses in training (Lee et al. 2015)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ SUPERVISED = (smp.Unet, smp.UnetPlusPlus, smp.MAnet, smp.Linknet, smp.FPN, smp.U
 
 
 def coarser_stages(decoder: nn.Module) -> list[tuple[nn.Module, int]]:
-    """The stages of a decoder whose outputs are coarser than its own, with their channels, the finest first.
+    """The stages of a decoder with outputs coarser than the decoder's, and their numbers of channels, the finest first.
 
-    Of U-Net++ they are those of its longest path; of FPN and UPerNet the levels of the pyramid.
+    For U-Net++ these are the stages of its longest path, for FPN and UPerNet the levels of the pyramid.
     """
     if isinstance(decoder, UnetDecoder | MAnetDecoder):
         return [(block, block.conv2[0].out_channels) for block in reversed(decoder.blocks[:-1])]
@@ -40,7 +40,7 @@ def coarser_stages(decoder: nn.Module) -> list[tuple[nn.Module, int]]:
 
 
 def decode(decoder: nn.Module, encoded: Sequence[object], levels: int) -> tuple[Tensor, list[Tensor]]:
-    """A decoder's output, and those of as many coarser stages, the finest first."""
+    """A decoder's output, and the outputs of its `levels` finest coarser stages, the finest first."""
     seen: dict[nn.Module, Tensor] = {}
     stages = [stage for stage, _ in coarser_stages(decoder)[:levels]]
 
@@ -69,6 +69,6 @@ class CoarseLogits(nn.ModuleList):
         super().__init__(nn.Conv2d(width, channels, kernel_size=1) for _, width in stages[:levels])
 
     def forward(self, features: Sequence[Tensor], size: Sequence[int]) -> list[Tensor]:
-        """Logits ``[B, K, *size]`` of the features of each stage, as `decode` gives them."""
+        """Logits ``[B, K, *size]`` of each stage, from the stages' features as `decode` returns them."""
         logits = [conv(x) for conv, x in zip(self, features, strict=True)]
         return [F.interpolate(z, tuple(size), mode="bilinear", align_corners=False) for z in logits]

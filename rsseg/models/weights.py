@@ -1,4 +1,4 @@
-"""Weights from a torchgeo name or a file, fitted to the network at hand."""
+"""Pretrained weights from a torchgeo name or a file, adapted to a network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rsseg.contract import InputError, first_line
 log = logging.getLogger(__name__)
 
 ENDINGS = frozenset({".pt", ".pth", ".ckpt", ".bin", ".safetensors"})
-PARTS = ("", "net", "net.encoder", "net.encoder.encoder")  # the parts of a network that weights may be of
+PARTS = ("", "net", "net.encoder", "net.encoder.encoder")  # the parts of a network that weights may belong to
 
 WRAPPINGS = ("model.", "net.", "module.", "encoder.", "backbone.")
 
@@ -22,9 +22,9 @@ WRAPPINGS = ("model.", "net.", "module.", "encoder.", "backbone.")
 def load_weights(network: nn.Module, weights: str) -> None:
     """Load pretrained weights into a network, in place: a torchgeo weight's name or a file; none and imagenet do nothing here.
 
-    The weights of a run, of an smp model and of an encoder are taken: whichever of them matches more tensors. Tensors
-    that do not occur there (a classifier's last layer) keep their initial values; how many did is logged. A first
-    convolution for another number of bands is averaged over them and scaled, so that activations keep their size.
+    Weights may belong to a run, an smp model or an encoder: they are loaded into the part with the most matching tensors.
+    Tensors without a match, such as a classifier's last layer, keep their initial values; the number of matches is logged. A
+    first convolution for another number of bands is averaged over bands and scaled, so that activations keep their magnitude.
     """
     if weights in ("none", "imagenet"):
         return
@@ -49,7 +49,7 @@ def load_weights(network: nn.Module, weights: str) -> None:
 
 
 def _strip(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names without the prefixes of the saving program, as far as all tensors share it."""
+    """Remove prefixes that saving programs add to the names of all tensors."""
     ours = {name: tensor for name, tensor in state.items() if name.startswith("network.")}  # a checkpoint of rsseg
     state = {name.removeprefix("network."): tensor for name, tensor in ours.items()} or state
     for wrapping in WRAPPINGS * 2:
@@ -59,7 +59,7 @@ def _strip(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _fitting(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a state that fit a module by name and shape, with the first convolution adapted to its bands."""
+    """The tensors of a state that match a module's by name and shape; the first convolution is adapted to its bands."""
     by_name = {_bare(name): tensor for name, tensor in state.items()}
     stem = next((name for name, tensor in own.items() if tensor.ndim == 4), "")
     matched = {}
@@ -76,9 +76,9 @@ def _fitting(own: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tens
 
 
 def _bare(name: str) -> str:
-    """A tensor's name as smp, timm and timm as an encoder of smp have it in common: stages.0 is model.stages_0 there.
+    """A tensor's name in a form common to smp, timm, and timm encoders in smp, where stages.0 is model.stages_0.
 
-    The encoder of one date lies in one of two.
+    The prefix of a siamese encoder is also removed.
     """
     return name.removeprefix("model.").replace("encoder.encoder.", "encoder.").replace("_", ".")
 

@@ -1,4 +1,4 @@
-"""Tasks of heads: a class per kind of task, which holds the differences between the kinds."""
+"""Tasks of heads: a class for each kind of task, which implements the differences between the kinds."""
 
 from collections.abc import Sequence
 

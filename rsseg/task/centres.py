@@ -21,25 +21,25 @@ OBJECT_PLANES = ("label", "down", "across", "height", "width")
 """The planes of a target of objects, see `Centres`."""
 
 OVERLAP = 0.7
-"""The least IoU of a box whose corners are off by the radius of the Gaussian around its centre (Law and Deng 2018)."""
+"""The least IoU of a box with a box whose corners are shifted by the radius of the centre's Gaussian (Law and Deng 2018)."""
 
 LEAST_RADIUS = 2
-"""The radius around objects that are smaller still, or of no known size: as in CenterPoint (Yin et al. 2021)."""
+"""The least radius in pixels, also that of objects of unknown size, as in CenterPoint (Yin et al. 2021)."""
 
 
 @dataclass(frozen=True)
 class Centres(Task):
     """Objects, found by their centres (CenterNet, Zhou et al. 2019), at the resolution of the image.
 
-    The network gives a heat logit for each class, then height and width, then how far down and across in its pixel a centre
-    lies. A scene's target has the planes of `OBJECT_PLANES`: every pixel near an object holds the number of its class, counted
-    from 1, the vector from the pixel's centre to the object's centre, and its height and width, all in pixels; NaN where a size
-    is not known. Of several objects the one with the highest heat counts. Pixels far from objects hold 0, unknown ones NaN.
+    The network outputs a heat logit for each class, height and width, and the centre's offset in its pixel, down and across. A
+    scene's target has the planes `OBJECT_PLANES`: every pixel near an object holds the number of its class, from 1, the
+    vector (down, across) from the pixel's centre to the object's centre, and the object's height and width, all in pixels; an
+    unknown size is NaN. Of several objects, the one with the highest heat counts. Pixels far from objects hold 0, unknown NaN.
 
-    It is not the heat map itself, for that cannot be scaled by its pixels: a centre would become four, or none. Here every
-    pixel knows its object, so that layers are cut and moved pixel by pixel as others are, and an object beyond the border of a
-    window still warms the pixels inside. Only vectors and sizes have to be turned and scaled (`moved`). Heat, size and offset
-    are made of it last, each pixel for itself (`standardise`).
+    The target is not a heat map, because resampling one would turn a centre into four, or none. Since every pixel stores its
+    object, targets can be cut and resampled pixel by pixel like other layers, and an object outside a window still has heat
+    inside. Only vectors and sizes have to be turned and scaled (`moved`). Heat, sizes and offsets are computed from the target
+    last, separately for each pixel (`standardise`).
     """
 
     kind = "centres"
@@ -65,7 +65,7 @@ class Centres(Task):
 
     @property
     def first_bias(self) -> tuple[float, ...]:
-        """A heat of 0.1 (Law & Deng 2018): a half in every pixel would be a loss that swamps all others."""
+        """An initial heat of 0.1 (Law & Deng 2018): with 0.5 in every pixel, the heat's loss would dominate all others."""
         return (-2.19,) * self.channels + (0.0,) * 4
 
     @property
@@ -77,13 +77,13 @@ class Centres(Task):
         return OBJECT_PLANES[3:]
 
     def values(self, target: NDArray[np.generic]) -> list[NDArray[np.generic]]:
-        """The known heights and widths of the objects whose centres lie in a target."""
+        """The known heights and widths, in pixels, of the objects whose centres are in a target ``[5, H, W]``."""
         sizes = target[3:, _at_centre(target)]
         return [side[known(side)] for side in sizes]
 
     @property
     def sized(self) -> bool:
-        """Whether the size of any object in training is known: then sizes are predicted."""
+        """Whether any training object has a known size, so that sizes are predicted."""
         return not self.mean or min(self.mean) > 0
 
     def faults(self, mask_values: Sequence[Any] | None = None, palette: Sequence[str] | None = None) -> list[str]:
@@ -96,13 +96,13 @@ class Centres(Task):
         return found
 
     def scaled(self, mean: Sequence[float], std: Sequence[float]) -> Self:
-        """See `Task`; one mean and one deviation for both sides, which a quarter turn swaps."""
+        """See `Task`; both sides share one mean and one standard deviation, since a quarter turn swaps them."""
         middle = float(np.mean(mean))
         deviation = float(np.sqrt(np.mean(np.square(std) + np.square(np.subtract(mean, middle)))))
         return replace(self, mean=(middle,) * 2, std=(deviation,) * 2)
 
     def moved(self, target: Tensor, matrix: Tensor, shift: Tensor | None = None) -> Tensor:
-        """See `Task`: vectors follow the matrix, sides its amounts, so that a quarter turn swaps them."""
+        """See `Task`: vectors are multiplied by the matrix, sides by its absolute values; a quarter turn swaps sides."""
         label, vector, sides = target[:, :1], target[:, 1:3], target[:, 3:]
         turned = (matrix[:, :, :, None, None] * vector[:, None]).sum(2)
         moved = target.clone()
@@ -111,9 +111,9 @@ class Centres(Task):
         return moved
 
     def standardise(self, target: Tensor) -> Tensor:
-        """The target of the loss, shaped as the logits: heat from 0 to 1 for each class, sides about 0, offsets from 0 to 1.
+        """The loss's target, shaped as the logits: heat from 0 to 1 for each class, standardised sides, offsets from 0 to 1.
 
-        Sides and offsets are NaN but in the pixels that centres lie in, all is where nothing is known.
+        Sides and offsets are NaN except in pixels that contain a centre; unknown pixels are NaN in all planes.
         """
         label, vector, sides = target[:, 0], target[:, 1:3], target[:, 3:]
         radius = whole_radius(sides[:, 0], sides[:, 1])
@@ -131,14 +131,14 @@ class Centres(Task):
         return planes
 
     def predict(self, logits: Tensor, threshold: Tensor | None = None) -> Tensor:
-        """The heat as scores from 0 to 1, sides in pixels (NaN if no size was known in training), and offsets from 0 to 1."""
+        """Scores from 0 to 1, sides in pixels (NaN if training had no known sizes), and offsets from 0 to 1."""
         planes = logits.sigmoid()
         planes[:, -4:-2] = self.in_pixels(logits[:, -4:-2])
         planes[:, -2:] = logits[:, -2:].clamp(0, 1)
         return planes
 
     def turned(self, activated: Tensor, transposed: bool, flipped: tuple[bool, bool]) -> Tensor:
-        """See `Task`: a transposition swaps height and width, and both offsets; a flip counts an offset from the other side."""
+        """See `Task`: a transposition swaps height and width, and the two offsets; a flip changes an offset o to 1 - o."""
         turned = activated.clone()
         if transposed:
             turned[..., -4:, :, :] = activated[..., [-3, -4, -1, -2], :, :]
@@ -148,13 +148,13 @@ class Centres(Task):
         return turned
 
     def in_pixels(self, sides: Tensor) -> Tensor:
-        """Sides ``[B, 2, H, W]`` as the loss sees them in pixels."""
+        """Convert standardised sides ``[B, 2, H, W]`` to pixels."""
         if not self.sized:
             return sides * math.nan
         return sides * per_plane(self.std, sides) + per_plane(self.mean, sides) if self.mean else sides
 
     def hard_labels(self, target: Any) -> Any:  # type: ignore[override]  # it has to know the classes
-        """1 in the pixels that the centres of a class lie in, so that objects are counted and sampled as pixels are."""
+        """Labels ``[..., K, H, W]``: 1 at pixels that contain a centre of the class, so that objects count like pixels."""
         if not holds_reals(target):
             return target
         labels = target[..., [0] * self.channels, :, :]
@@ -187,16 +187,16 @@ class Centres(Task):
 
 
 def _at_centre(target: Any) -> Any:
-    """The pixels of a target of objects ``[5, ...]`` that hold a centre."""
+    """Bool ``[...]``, true for pixels of a target of objects ``[5, ...]`` that contain a centre."""
     label, down, across = target[0], target[1], target[2]
     return (label > 0) & (down + 0.5 >= 0) & (down + 0.5 < 1) & (across + 0.5 >= 0) & (across + 0.5 < 1)
 
 
 def gaussian_radius(height: Any, width: Any) -> Any:
-    """The offset of a box's corners at which its IoU with the box falls below `OVERLAP`; arrays or tensors, in pixels.
+    """The largest shift of a box's corners, in pixels, that keeps an IoU of `OVERLAP` with the box; arrays or tensors.
 
-    CornerNet takes the least of three radii: for both corners moved inwards, both outwards, and both in one direction. That is
-    always the first, whose box has the least IoU: ``(h - 2r)(w - 2r) / (h w)``.
+    CornerNet takes the least of three radii: for both corners moved inwards, both outwards, and both in one direction. The
+    first is always the least, with the IoU ``(h - 2r)(w - 2r) / (h w)``.
 
     Example:
         >>> round(gaussian_radius(100.0, 100.0), 3), round((100 - 2 * 8.167) ** 2 / 100**2, 3)
@@ -207,12 +207,12 @@ def gaussian_radius(height: Any, width: Any) -> Any:
 
 
 def whole_radius(height: Any, width: Any) -> Any:
-    """The radius in whole pixels, `LEAST_RADIUS` at least and where a size is not known (NaN)."""
+    """The radius in whole pixels, at least `LEAST_RADIUS`, which is also that of objects of unknown size (NaN)."""
     radius = gaussian_radius(height, width) // 1
     radius[~(radius > LEAST_RADIUS)] = LEAST_RADIUS
     return radius
 
 
 def gaussian_sigma(radius: Any) -> Any:
-    """The standard deviation of the Gaussian of a radius: a sixth of the diameter, the pixel of the centre counted."""
+    """The standard deviation of a Gaussian with this radius: a sixth of the diameter ``2 radius + 1``."""
     return (2 * radius + 1) / 6

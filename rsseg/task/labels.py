@@ -41,7 +41,7 @@ class Binary(Task):
 
 
 class Multiclass(Task):
-    """Several classes of which each pixel has one: a logit per class; labels 0 to C - 1."""
+    """Exclusive classes, one for each pixel: a logit per class; labels 0 to C - 1."""
 
     kind = "multiclass"
     exclusive = True
@@ -70,7 +70,7 @@ class Multiclass(Task):
         return logits.softmax(-3)
 
     def decide(self, activated: Tensor, threshold: Tensor | None = None) -> Tensor:
-        """See `Task`; the largest of probabilities times the exponentials of the biases, as of logits plus these."""
+        """See `Task`; argmax of the probabilities times exp(bias), which equals argmax of logits plus biases."""
         biased = activated if threshold is None else activated * broadcast_classes(threshold.exp(), activated)
         return biased.max(dim=-3).indices
 
@@ -90,7 +90,7 @@ class Multiclass(Task):
 
 
 class Multilabel(Task):
-    """Several labels that may overlap: a logit per label, each on its own; 0 and 1 in a plane for each label."""
+    """Labels that may overlap: an independent logit, and a plane of 0 and 1, for each label."""
 
     kind = "multilabel"
     separate = True

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Regression(Task):
     """Real values instead of labels: a target plane for each of the values that `classes` names, NaN where unknown.
 
-    A loss sees values that are standardised by the mean and the deviation of the training split, as logits are. Predictions,
+    In the loss, targets and logits are standardised by the mean and standard deviation of the training split. Predictions,
     scores and maps have the target's unit.
 
     Example:
@@ -76,7 +76,7 @@ class Regression(Task):
 
     @classmethod
     def check_shapes(cls, logits: Tensor, target: Tensor) -> None:
-        """See `Task`; a target holds real numbers of any dtype, and for one value may lack its dimension of 1."""
+        """See `Task`; a target holds real numbers of any dtype; with a single value it may lack the channel dimension."""
         shape, found = list(logits.shape), list(target.shape)
         if not logits.is_floating_point() or len(shape) != 4:
             raise InputError(f"a regression loss needs a floating-point prediction [B, C, H, W]; found {logits.dtype} {shape}")

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scaling:
-    """A factor on logits, and an addend; a number for each class.
+    """A factor and an offset for the logits of each class.
 
     Attributes:
-        scale: The factors. Temperature scaling has the same one for every exclusive class, 1 / T.
-        shift: The summands; 0 in temperature scaling of exclusive classes.
+        scale: The factors. Temperature scaling has one factor for all exclusive classes, 1 / T.
+        shift: The offsets, 0 for temperature scaling.
 
     Example:
         >>> import torch
@@ -32,9 +32,9 @@ class Scaling:
         return logits * scale + shift
 
     def threshold(self, tuned: Tensor, exclusive: bool) -> Tensor:
-        """A tuned threshold or bias, see `Task.predict`, for scaled logits: labels stay the same.
+        """Convert a tuned threshold or bias, see `Task.predict`, to scaled logits, so that labels do not change.
 
-        Biases of exclusive classes can be kept by one factor for all classes alone, as temperature scaling has it.
+        For exclusive classes this is exact only with one factor for all classes and no offsets, as in temperature scaling.
         """
         scaled = tuned * tuned.new_tensor(self.scale)
         return scaled if exclusive else scaled + tuned.new_tensor(self.shift)

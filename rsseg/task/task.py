@@ -1,7 +1,7 @@
-"""The task of a head: the content of its target and the reading of its logits, in a class that each kind derives from.
+"""The base class of tasks, which define the content of a head's target and the interpretation of its logits.
 
-Other modules ask for properties of a task, such as `real`, not for its kind. Torch is not imported, so that a
-config can be checked before it is: methods that take tensors call the tensors' own methods.
+Other modules use properties of a task, such as `real`, not its kind. This module does not import torch, so that configs are
+checked without it: methods that take tensors only call methods of the tensors.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Task:
-    """A head's classes, the content of its target, and the reading of its logits.
+    """A head's classes, the content of its target, and the interpretation of its logits.
 
     A target holds labels, or, if it is soft, the share of every class in every pixel: probabilities, fractions of an area, or
-    the mean of several annotators. As it stands every logit is a yes or no of its own, and a target holds 0 and 1 for each;
-    subclasses override the differences.
+    the mean of several annotators. In this base class, every logit is an independent binary decision with target labels 0 and
+    1; subclasses override what differs.
     """
 
     kind: ClassVar[str]  # the task's name in configs
-    exclusive: ClassVar[bool] = False  # a pixel belongs to one class alone: softmax and argmax; else sigmoid and a threshold
+    exclusive: ClassVar[bool] = False  # a pixel has exactly one class: softmax and argmax; else sigmoid and a threshold
     separate: ClassVar[bool] = False  # a target has a plane for each logit, else one for all of them
     real: ClassVar[bool] = False  # a target holds real values instead of labels
-    directed: ClassVar[bool] = False  # these are lengths and directions too, which turn and grow with the image
-    subject: ClassVar[str] = "foreground"  # the subject of masks; or land cover, detection of centres, regression
-    untuned: ClassVar[str] = "threshold 0.5"  # how labels are found as long as nothing is tuned
-    tuned: ClassVar[str] = "threshold"  # changed by tuning, one class at a time
-    all_tuned: ClassVar[str] = "thresholds"  # the same for all classes
+    directed: ClassVar[bool] = False  # values include lengths and directions, which turn and scale with the image
+    subject: ClassVar[str] = "foreground"  # the subject of masks: foreground, land cover, detection or regression
+    untuned: ClassVar[str] = "threshold 0.5"  # the decision rule before tuning, in words
+    tuned: ClassVar[str] = "threshold"  # the name of the number that tuning changes for a class
+    all_tuned: ClassVar[str] = "thresholds"  # the name of those of all classes
     scores: ClassVar[tuple[str, ...]] = (
         "iou", "dice", "precision", "recall", "f0.5", "f2", "balanced_accuracy", "kappa", "accuracy", "scene_iou", "scene_dice",
     )  # fmt: skip
-    """The values that a validation logs."""
-    class_scores: ClassVar[tuple[str, ...]] = ("iou", "dice")  # logged of each class
-    score: ClassVar[str] = "iou"  # the score that chooses the best checkpoint, as it is logged
-    score_name: ClassVar[str] = "IoU"  # its name for people
-    higher_is_better: ClassVar[bool] = True  # whether it is to be high
-    counted: ClassVar[str] = "confusion"  # counted of each scene, see `rsseg.metrics.counters.SCENE_SUMS`
-    score_of: ClassVar[str] = "class"  # has a score of its own: a class, or a value
-    unit: ClassVar[str] = "pixels"  # the unit of scores and shares, for people
+    """The scores that a validation logs."""
+    class_scores: ClassVar[tuple[str, ...]] = ("iou", "dice")  # the scores that are logged for each class
+    score: ClassVar[str] = "iou"  # the logged name of the score that chooses the best checkpoint
+    score_name: ClassVar[str] = "IoU"  # the label of `score` in tables and messages
+    higher_is_better: ClassVar[bool] = True  # whether a higher `score` is better
+    counted: ClassVar[str] = "confusion"  # the counts per scene, a key of `rsseg.metrics.counters.SCENE_SUMS`
+    score_of: ClassVar[str] = "class"  # the kind of thing that has its own score: class or value
+    unit: ClassVar[str] = "pixels"  # the unit that is counted, for messages
     error_names: ClassVar[tuple[str, ...]] = ("right", "wrong")  # the names of the values of `errors`
 
     classes: tuple[str, ...]  # their names, one for each logit
@@ -65,17 +65,17 @@ class Task:
 
     @property
     def outputs(self) -> int:
-        """The number of planes that a network gives the head: a logit for each class, and further outputs of a task."""
+        """The number of output channels of the head: a logit for each class, and further outputs of some tasks."""
         return self.channels
 
     @property
     def first_bias(self) -> tuple[float, ...]:
-        """The addend to the bias of each of `outputs` before training."""
+        """The number that is added to the bias of each of `outputs` before training."""
         return (0.0,) * self.outputs
 
     @property
     def value_names(self) -> tuple[str, ...]:
-        """The names of the real values of targets, see `values`; none for labels."""
+        """The names of the real values of targets, see `values`; empty for labels."""
         return ()
 
     def values(self, target: NDArray[np.generic]) -> list[NDArray[np.generic]]:
@@ -89,7 +89,7 @@ class Task:
 
     @property
     def label_planes(self) -> tuple[int, ...]:
-        """The same of one image's labels, predicted ones or those that a soft target stands for."""
+        """The leading shape of one image's labels, predicted or from `hard_labels`, before height and width."""
         return (self.channels,) if self.separate else ()
 
     @property
@@ -103,17 +103,17 @@ class Task:
         return math.nan if self.dtype.kind == "f" else IGNORE
 
     def unknown_target(self, size: Sequence[int]) -> NDArray[np.generic]:
-        """A target of this height and width of which nothing is known."""
+        """A target of `size` (height, width) that is unknown everywhere."""
         return np.full((*self.planes, *size), self.unknown, dtype=self.dtype)
 
     @classmethod
     def misfit(cls, channels: int) -> str:
-        """Why a head of this kind can't have so many classes; empty where it can."""
+        """Why a head of this kind can't have this number of classes; empty if it can."""
         return "" if channels else f"a {cls.kind} task needs a class; found none"
 
     @classmethod
     def check_shapes(cls, logits: Tensor, target: Tensor) -> None:
-        """Refuse logits and a target whose shapes or dtypes do not fit each other, with the likely reason and the way out.
+        """Refuse logits and a target with shapes or dtypes that do not fit; the error names the likely cause and a remedy.
 
         Args:
             logits: Floating point, ``[B, C, H, W]`` (C = 1 for binary).
@@ -185,9 +185,9 @@ class Task:
 
     @classmethod
     def hard_labels(cls, target: Any) -> Any:
-        """The labels that a tensor or array of a target stands for: of shares the largest one, or those above a half.
+        """The labels of a target, a tensor or array: for shares the class with the largest, or those above a half.
 
-        Labels are themselves. Real values are labelled 1 where they are known: they are counted and sampled as a class is.
+        Labels are returned unchanged. Known real values get the label 1, so that they are counted and sampled like a class.
 
         Example:
             >>> from rsseg.task import Multiclass
@@ -202,7 +202,7 @@ class Task:
 
     @classmethod
     def _largest_share(cls, target: Any) -> tuple[Any, Any]:
-        """Labels, and where they are unknown."""
+        """Labels as for `hard_labels`, and bool, true where they are unknown."""
         positive, unknown = (target > 0.5) * 1, target != target  # whole numbers in either library
         return (positive, unknown) if cls.separate else (positive[..., 0, :, :], unknown[..., 0, :, :])
 
@@ -223,11 +223,11 @@ class Task:
 
     @property
     def matrices(self) -> tuple[tuple[str, ...], ...]:
-        """The confusion matrices to count, each with the names of its rows."""
+        """The confusion matrices to count, each as the names of its rows."""
         return tuple((f"not {name}", name) for name in self.classes)
 
     def faults(self, mask_values: Sequence[Any] | None = None, palette: Sequence[str] | None = None) -> list[str]:
-        """The faults of the classes, and of mask values and colours for each label; one sentence each."""
+        """The faults of the classes, mask values and colours, one sentence each."""
         shown = f"dataset.classes={list(self.classes)}"
         if not self.classes:
             return ["dataset.classes is empty: name at least one class"]
@@ -246,35 +246,35 @@ class Task:
         return faults
 
     def moved(self, target: Tensor, matrix: Tensor, shift: Tensor | None = None) -> Tensor:
-        """Lengths and directions in a target after an augmentation has turned or scaled its pixels: see `directed`.
+        """Transform lengths and directions in a target whose pixels an augmentation has turned or scaled: see `directed`.
 
         Args:
             target: The target with its pixels in their new places, ``[B, *planes, H, W]``.
-            matrix: ``[B, 2, 2]``, from a vector (down, across) of the old window to that of the new one.
-            shift: ``[B, 2, H, W]``, how far down and across of a new pixel's centre that of the pixel lies which it was taken
-                from; None: nowhere.
+            matrix: ``[B, 2, 2]``, the linear map from a vector (down, across) in the old window to that in the new one.
+            shift: ``[B, 2, H, W]``, the offset (down, across) in new pixels from each new pixel's centre to that of its source
+                pixel; None: 0.
         """
         return target
 
     def scaled(self, mean: Sequence[float], std: Sequence[float]) -> Self:
-        """The task with the mean and deviation of real values in the training split; itself where targets hold labels."""
+        """The task with the mean and standard deviation of real values in the training split; unchanged for labels."""
         return self
 
     def standardise(self, target: Tensor) -> Tensor:
-        """A target as the loss sees it, after augmentation: real values about 0, deviating by about 1; labels as they are."""
+        """The target of the loss, computed after augmentation: real values standardised, labels unchanged."""
         return target
 
     def quality(self, scores: Mapping[str, float]) -> float:
-        """The score that chooses checkpoints, among scores by name: more is better, so an error has a minus."""
+        """The score that chooses checkpoints, from scores by name; errors are negated, so that higher is better."""
         return scores[self.score] if self.higher_is_better else -scores[self.score]
 
     def predict(self, logits: Tensor, threshold: Tensor | None = None) -> Tensor:
-        """The labels (regression: the values in their unit) that logits stand for.
+        """The predicted labels (regression: the values in the target's unit).
 
         Args:
             logits: ``[B, K, H, W]``.
             threshold: ``[K]`` or ``[B, K]``, the logit above which a pixel is positive; None: 0, a probability of 0.5. For
-                exclusive classes it is the bias that is added to a class's logit before the largest is looked for.
+                exclusive classes, the bias that is added to each class's logit before the argmax.
 
         Returns:
             int64 ``[B, *planes, H, W]``.
@@ -283,39 +283,39 @@ class Task:
         return positive if self.separate else positive[:, 0]
 
     def activate(self, logits: Tensor) -> Tensor:
-        """The probability of each class, of logits ``[..., K, H, W]``; of other tasks the values of `predict`."""
+        """The probability of each class, from logits ``[..., K, H, W]``; for real values the result of `predict`."""
         return self.predict(logits) if self.real else logits.sigmoid()
 
     def decide(self, activated: Tensor, threshold: Tensor | None = None) -> Tensor:
-        """The labels, as of `predict`, that `activate`'s probabilities stand for, or the mean of several networks'."""
+        """The labels, as from `predict`, for probabilities from `activate`, or for the mean of those of several networks."""
         if self.real:
             return activated
         positive = (activated > (0.5 if threshold is None else broadcast_classes(threshold.sigmoid(), activated))).long()
         return positive if self.separate else positive.squeeze(-3)
 
     def turned(self, activated: Tensor, transposed: bool, flipped: tuple[bool, bool]) -> Tensor:
-        """Probabilities or values whose pixels have been transposed, then flipped: see `Centres`.
+        """Adapt probabilities or values whose pixels have already been transposed, then flipped: see `Centres`.
 
-        `flipped` says whether the order of the rows, and of the columns, is reversed. Pixels are in their new places.
+        `flipped` tells whether the order of the rows, and that of the columns, is reversed.
         """
         return activated
 
     def by_class(self, counts: Any) -> Any:
-        """The numbers of each class, ``[..., classes]``, of those ``[..., P, K]`` for each label of each of `matrices`."""
+        """Select the counts of each class, ``[..., classes]``, from counts ``[..., P, K]`` per label of each of `matrices`."""
         return counts[..., 1]
 
     def label_mask(self, mask: NDArray[np.generic], label: int) -> NDArray[np.bool_]:
-        """The pixels of a target ``[*planes, H, W]`` with the label of this place in `label_names`: bool ``[H, W]``."""
+        """Bool ``[H, W]``, true for pixels of a target ``[*planes, H, W]`` with label `label_names[label]`."""
         labels = self.hard_labels(mask)
         return labels[label] == 1 if self.separate else labels == label
 
     def class_masks(self, mask: NDArray[np.generic]) -> list[NDArray[np.bool_]]:
-        """The pixels of each class in a target ``[*planes, H, W]``: bool ``[H, W]`` each."""
+        """Bool ``[H, W]`` for each class, true for its pixels in a target ``[*planes, H, W]``."""
         mask, names = self.hard_labels(mask), len(self.label_names)
         return [self.label_mask(mask, label) for label in range(names - self.channels, names)]
 
     def without_label(self, mask: NDArray[np.generic], name: str) -> NDArray[np.generic]:
-        """A target ``[*planes, H, W]`` that says nothing of a class: of exclusive ones the pixels labelled so are unknown."""
+        """A target ``[*planes, H, W]`` with a class made unknown: its plane, or for exclusive classes its pixels."""
         place = self.classes.index(name)
         if self.separate:
             gone = np.arange(self.channels)[:, None, None] == place
@@ -326,11 +326,11 @@ class Task:
     def label_counts(
         self, positives: NDArray[np.int64], valid: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Pixels of each of `label_names`, and labelled pixels beside them, from those of each class ``[..., K]``."""
+        """Pixels and labelled pixels of each of `label_names`, from those of each class ``[..., K]``."""
         return positives, valid
 
     def flatten(self, mask: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """Labels ``[*planes, H, W]`` as one plane to draw."""
+        """Labels ``[*planes, H, W]`` as one plane ``[H, W]`` to draw, uint8."""
         return mask.astype(np.uint8)
 
     def shades(self, colours: Sequence[str]) -> list[str]:
@@ -338,7 +338,7 @@ class Task:
         return list(colours)
 
     def errors(self, mask: NDArray[np.generic], prediction: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """The errors of a prediction ``[*planes, H, W]``, as places in `error_names`; `IGNORE` where nothing is labelled."""
+        """The errors of a prediction ``[*planes, H, W]``: uint8 ``[H, W]``, indices in `error_names` or `IGNORE`."""
         labelled = mask != IGNORE
         wrong = (mask != prediction) & labelled
         if self.separate:
@@ -347,7 +347,7 @@ class Task:
 
 
 def _likely(found: tuple[int, ...], expected: tuple[int, ...], logits: tuple[int, ...]) -> str:
-    """The likely reason for a target's wrong shape, and the way out."""
+    """The likely reason for a target's wrong shape, and a remedy."""
     hints = {
         (*expected, logits[1]): "it looks one-hot with the classes last; give class numbers, target.argmax(-1)",
         (*expected[:-2], *expected[:-3:-1]): "height and width are swapped, use target.transpose(-1, -2)",
@@ -359,11 +359,11 @@ def _likely(found: tuple[int, ...], expected: tuple[int, ...], logits: tuple[int
 
 
 def per_plane(numbers: Sequence[float], like: Tensor) -> Tensor:
-    """A number for each plane of ``[..., V, H, W]``, in float32 or better, so that they broadcast."""
+    """Numbers of V planes as ``[V, 1, 1]``, which broadcasts with ``[..., V, H, W]``, in float32 or better."""
     wide = like.float() if like.element_size() < 4 else like
     return wide.new_tensor(numbers).view(-1, 1, 1)
 
 
 def broadcast_classes(numbers: Tensor, logits: Tensor) -> Tensor:
-    """Numbers per class, ``[K]`` or ``[B, K]``, so that they broadcast with logits."""
+    """Reshape numbers per class, ``[K]`` or ``[B, K]``, to broadcast with logits ``[B, K, H, W]``."""
     return numbers.to(logits.device)[..., None, None]

@@ -1,4 +1,4 @@
-"""The bases of loss terms: modules of (logits, target) that check their parameters and inputs."""
+"""Base classes of loss terms: modules of (logits, target) that check their parameters and inputs."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from rsseg.losses.sums import COUNT, SOFT, Over, Sum, Sums, over_batch, pixel_su
 from rsseg.task import TASKS
 
 VALUE_CHECKS = 2
-"""In how many calls a term reads the labels: that waits for the device, and a wrong mapping shows at once."""
+"""The number of first calls in which a term checks the labels' values, which waits for the device."""
 
 Classes: TypeAlias = Literal["all", "present"] | Sequence[int]
-"""The classes that are averaged: all that have a valid pixel to be judged on, those in the target, or a list."""
+"""The classes to average over: all with valid pixels, those present in the target, or a list of class numbers."""
 
 PerClass: TypeAlias = Sequence[float] | Tensor | None
 """One number per class; None: 1 for all."""
 
 
 class Planes(NamedTuple):
-    """Logits in which ignored pixels are harmless, and a plane of truth for each class; all ``[B, C, H, W]``.
+    """Logits without the values of ignored pixels, and a plane of truth for each class; all ``[B, C, H, W]``.
 
     Attributes:
         logits: float32 or float64, 0 at ignored pixels.
-        own: bool, which valid pixels belong to the class.
-        other: bool, which valid pixels do not.
+        own: bool, true for valid pixels of the class.
+        other: bool, true for valid pixels that are not of the class.
         share: The weight of each pixel, 0 at ignored ones, in the logits' dtype.
         exclusive: Whether the classes exclude each other: softmax, not sigmoid.
     """
@@ -55,8 +55,8 @@ class Planes(NamedTuple):
 class Term(nn.Module):
     """A loss of (logits, target). Subclasses state the tasks that they fit and their parameters.
 
-    Subclasses are made dataclasses of their parameters without a decorator. They define either `formula`, or `sums` and
-    `from_sums`: a `Composite` then takes the sums of all such terms in one pass over the logits.
+    Subclasses automatically become dataclasses of their parameters. They define either `formula`, or `sums` and `from_sums`; a
+    `Composite` computes the sums of all terms of the second kind in one pass over the logits.
 
     Args:
         task: One of `tasks`.
@@ -64,9 +64,9 @@ class Term(nn.Module):
 
     Attributes:
         tasks: The task kinds that the term fits.
-        soft: Whether it takes a target of class shares.
-        signed: Whether its value may be negative.
-        rules: How parameters are checked; they override `RULES`.
+        soft: Whether the term takes a target of class shares.
+        signed: Whether the term's value may be negative.
+        rules: The checks of parameters by name, which override `RULES`.
     """
 
     tasks: ClassVar[Collection[str]] = SEGMENTATION
@@ -97,7 +97,7 @@ class Term(nn.Module):
             return self.formula(logits, target, weight)
 
     def check(self, logits: Tensor, target: Tensor, weight: Tensor | None = None, always: bool = False) -> None:
-        """Refuse a target and weights that do not fit, in the first calls or always by their values too."""
+        """Refuse targets and weights of the wrong shape or dtype; in the first calls, or `always`, also wrong values."""
         if torch.compiler.is_compiling():
             return
         task = TASKS[self.task]
@@ -123,16 +123,16 @@ class Term(nn.Module):
 
     @property
     def sums(self) -> tuple[Sum, ...]:
-        """The sums that the term is a function of; none if it is another function of logits and target."""
+        """The sums that the term is a function of; empty if the term is no function of sums."""
         return ()
 
     @property
     def by_image(self) -> bool:
-        """Whether its sums are those of each image, not of the batch."""
+        """Whether the term uses sums per image instead of sums over the batch."""
         return bool(getattr(self, "over", "batch") == "image")
 
     def from_sums(self, found: Sums) -> Tensor:
-        """The loss from its `sums`, by name; the number of pixels, `COUNT`, is always there too."""
+        """The loss from its `sums`, by name; `COUNT`, the number of pixels, is always among them."""
         raise NotImplementedError
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
@@ -140,14 +140,14 @@ class Term(nn.Module):
         return self.from_sums(self.take(logits, target, weight, *self.sums))
 
     def take(self, logits: Tensor, target: Tensor, weight: Tensor | None, *wanted: Sum) -> Sums:
-        """Sums for this term alone, taken in a pass of its own."""
+        """Compute sums for this term in a separate pass."""
         images = pixel_sums(logits, target, self.task, wanted, self.ignore_index, weight)
         return images if self.by_image else over_batch(images)
 
     def planes(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Planes:
-        """Logits and labels as planes, for a formula that looks at a pixel's surroundings or order.
+        """Logits and labels as planes, for a formula that uses a pixel's neighbourhood or rank.
 
-        Ignored logits are replaced, not multiplied by 0, so that NaN and infinity there reach neither value nor gradient.
+        Logits of ignored pixels are replaced, not multiplied by 0, so that NaN and infinity there do not affect the loss.
         """
         labels = target.long().unsqueeze(1) if self.exclusive else target.long().reshape(logits.shape)
         positive = torch.arange(logits.shape[1], device=logits.device).view(-1, 1, 1) if self.exclusive else 1
@@ -163,26 +163,26 @@ def is_of_sums(term: nn.Module) -> TypeGuard[Term]:
 
 
 class Mean(Term):
-    """A quotient of two sums, of the global batch or of each image, see `over` in `rsseg.losses`."""
+    """Base class of quotients of two sums, over the global batch or over each image, see `over` in `rsseg.losses`."""
 
     _: KW_ONLY
     over: Over = "batch"
 
     def mean(self, top: Tensor, bottom: Tensor) -> Tensor:
-        """``top / bottom``, ``[G]`` each, of the batch, or the mean over all ranks' images whose bottom is not 0; else 0."""
+        """``top / bottom``, ``[G]`` each: of the batch, or the mean over all ranks' images with a bottom above 0; else 0."""
         ratios = top / bottom.clamp(min=torch.finfo(top.dtype).tiny ** 0.5)  # its inverse has to be finite, for the gradient
         return ratios.squeeze(0) if self.over == "batch" else global_ratio(ratios.sum(), (bottom > 0).sum())
 
 
 class PixelMean(Mean):
-    """The mean over the valid pixels, or entries of sigmoid tasks, of a function of the label's probability."""
+    """Base class of means over valid pixels (sigmoid tasks: over entries) of a function of the label's probability."""
 
     def total(self, found: Sums) -> Tensor:
-        """The sum of that function, ``[G]``: of the only one of `sums`."""
+        """The numerator ``[G]``, by default the first of `sums`."""
         return found[self.sums[0]].sum((0, 2))
 
     def entries(self, found: Sums) -> Tensor:
-        """The valid pixels, or entries of sigmoid tasks, ``[G]``."""
+        """The number of valid pixels, or entries for sigmoid tasks, ``[G]``."""
         count = found[COUNT]
         return count[0].sum(1) if self.exclusive else count.sum((0, 2))
 
@@ -191,7 +191,7 @@ class PixelMean(Mean):
 
 
 class ClassMean(Mean):
-    """The mean over classes of a loss of each class, see `classes` in `rsseg.losses`."""
+    """Base class of means over classes of a loss per class, see `classes` in `rsseg.losses`."""
 
     _: KW_ONLY
     classes: Classes = "all"
@@ -203,9 +203,9 @@ class ClassMean(Mean):
         return own, other, tp, fp
 
     def class_mean(self, losses: Tensor, own: Tensor, other: Tensor | float = 0, class_weights: Tensor | None = None) -> Tensor:
-        """The (weighted) mean of losses ``[G, C]`` of the chosen classes, then of the images that have any to count.
+        """The (weighted) mean of the losses ``[G, C]`` of the chosen classes, then over images with a class that counts.
 
-        A class counts where it has `own` pixels or, unless it has to be present, `other` ones to be judged on.
+        A class counts if it has `own` pixels or, unless `classes` is present, `other` pixels.
         """
         share = ((own if self.classes == "present" else own + other) > 0).to(losses.dtype)
         if class_weights is not None:
@@ -214,7 +214,7 @@ class ClassMean(Mean):
 
 
 def pick(x: Tensor, classes: Classes, dim: int = -1) -> Tensor:
-    """The chosen classes along a dimension, by slices: an index made from a list would wait for the device."""
+    """Select classes along a dimension by slices, since an index tensor made from a list would wait for the device."""
     if isinstance(classes, str):
         return x
     count = x.shape[dim]
@@ -224,12 +224,12 @@ def pick(x: Tensor, classes: Classes, dim: int = -1) -> Tensor:
 
 
 def or_one(divisor: Tensor) -> Tensor:
-    """A divisor, 1 where it is 0."""
+    """Replace 0 in a divisor by 1."""
     return divisor.masked_fill(divisor == 0, 1)
 
 
 def weights(numbers: float | PerClass, like: Tensor, name: str) -> Tensor | None:
-    """Numbers per class, or one for all, as a tensor that fits one ``[..., C]``; `name` is the user's name of them."""
+    """Numbers per class, or one for all, as a tensor that broadcasts with `like`, ``[..., C]``; errors name the parameter."""
     if numbers is None:
         return None
     found = torch.as_tensor(numbers, dtype=like.dtype)

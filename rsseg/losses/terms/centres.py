@@ -1,8 +1,8 @@
-"""Terms of objects that are found by their centres (CenterNet, Zhou et al. 2019).
+"""Terms for the detection of objects by their centres (CenterNet, Zhou et al. 2019).
 
 Logits and target are ``[B, K + 4, H, W]``: a heat for each of K classes, height and width, and the centre's offset down and
-across in its pixel. In a target, which `rsseg.task.Centres.standardise` makes, heat lies from 0 to 1 and is 1 in the pixels of
-centres; sides and offsets are NaN everywhere else. NaN means "not known", and does not count.
+across in its pixel. `rsseg.task.Centres.standardise` makes the target: heat is from 0 to 1, and 1 at pixels with a centre;
+sides and offsets are NaN at all other pixels. NaN means unknown, and does not count.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class HeatFocal(Quotient):
     its heat y is high.
 
     Args:
-        alpha: How much easy pixels fade, 1 or more.
-        beta: How much the penalty is reduced near centres, 0 or more.
+        alpha: The focusing exponent, 1 or more; a larger alpha reduces the loss of easy pixels more.
+        beta: The exponent of the penalty reduction near centres, 0 or more.
 
     Example:
         >>> logits, target = torch.zeros(1, 5, 1, 2), torch.tensor([1.0, 0.5]).expand(1, 5, 1, 2)
@@ -45,7 +45,7 @@ class HeatFocal(Quotient):
     beta: float = 4.0
 
     def parts(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The cost of all pixels, and the number of centres."""
+        """The loss of all pixels of each image, and its number of centres."""
         z, y = (x[:, :-4].to(wide(logits)) for x in (logits, target))
         share = pixel_share(~y.isnan(), weight, z.dtype)
         z, y = (x.masked_fill(share == 0, 0) for x in (z, y))
@@ -57,10 +57,10 @@ class HeatFocal(Quotient):
 
 
 class _Pairs(Quotient):
-    """The mean smooth L1 of two planes over the pixels that centres lie in.
+    """The mean smooth L1 of two planes over the pixels that contain centres.
 
     Args:
-        beta: From which error on the loss is straight, more than 0.
+        beta: The error above which the loss is linear, more than 0.
     """
 
     tasks = ("centres",)
@@ -71,15 +71,15 @@ class _Pairs(Quotient):
     beta: float = 1.0
 
     def parts(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The errors of all centres, and their number twice."""
+        """The loss of all centres of each image, and twice their number, once for each plane."""
         of_error = partial(smooth_l1, beta=self.beta)
         return weighted_errors(logits[:, self.place], target[:, self.place], of_error, weight=weight)
 
 
 class SizeSmoothL1(_Pairs):
-    """Smooth L1 of height and width at the centres, straight from `beta` on.
+    """Smooth L1 of height and width at the centres, linear above `beta`.
 
-    A run standardises sizes by the objects in training.
+    In a run, sizes are standardised by those of the training objects.
 
     Example:
         >>> target = torch.full((1, 5, 1, 2), torch.nan)
@@ -92,7 +92,7 @@ class SizeSmoothL1(_Pairs):
 
 
 class OffsetSmoothL1(_Pairs):
-    """Smooth L1 of where in its pixel a centre lies, down and across, straight from `beta` pixels on.
+    """Smooth L1 of a centre's offset in its pixel, down and across, linear above `beta` pixels.
 
     Example:
         >>> target = torch.full((1, 5, 1, 1), 0.5)

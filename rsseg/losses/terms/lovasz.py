@@ -1,4 +1,4 @@
-"""The Lovasz extension of the Jaccard loss: exactly by sorting the errors, or from their histogram in the one pass."""
+"""The Lovasz extension of the Jaccard loss: exact, by sorting errors, or approximate, from their histogram."""
 
 from __future__ import annotations
 
@@ -17,17 +17,15 @@ from rsseg.losses.terms.base import Classes, ClassMean, PerClass, or_one, pick, 
 class Lovasz(ClassMean):
     """Lovasz-Softmax for multiclass, Lovasz hinge for binary and multilabel (Berman et al. 2018).
 
-    The errors, ``|y - p_c|`` or ``max(0, 1 - z (2y - 1))``, are sorted downwards and summed with the weights by which each, as
-    the next mistake, raises the Jaccard loss: with I and U the intersection and union after it, ``1 / U`` for a pixel of the
-    class and ``I / (U (U - 1))`` for another. Without a pixel of the class all weight is on the largest error, so that a binary
-    batch without a positive gives 0 with ``classes="present"``, the default. Under DDP the errors of all ranks are sorted
-    together.
+    The errors, ``|y - p_c|`` or ``max(0, 1 - z (2y - 1))``, are sorted in descending order. Each is weighted by the increase of
+    the Jaccard loss if its pixel is added to the mistakes: with I and U the intersection and union after that, ``1 / U`` for a
+    pixel of the class and ``I / (U (U - 1))`` for another. A class without pixels has all weight on its largest error; such a
+    class does not count with ``classes="present"``, the default. Under DDP the errors of all ranks are sorted together.
 
-    With `bins`, 2 to 4096, the errors are ``|y - p|`` for every task (for binary and multilabel another loss than the hinge),
-    rounded to that many levels, and the loss joins the one pass. Pixels of one level share their addend to the Jaccard loss:
-    with I and U before the level and I', U' after it, ``(1/U + 1/U') / 2`` for a pixel of the class and ``(I + I') / (2 U U')``
-    for another. The value is within ``1 / (2 bins - 2)`` of the exact one; a class of a few tens of pixels is better served
-    exactly.
+    With `bins`, 2 to 4096, errors are ``|y - p|`` for every task (no hinge for binary and multilabel), rounded to this many
+    levels, and the loss shares the pass of `rsseg.losses.sums`. Pixels of a level have equal weights: with I and U
+    before the level and I', U' after it, ``(1/U + 1/U') / 2`` for a pixel of the class and ``(I + I') / (2 U U')`` for another.
+    The value is within ``1 / (2 bins - 2)`` of the exact one; for classes of a few tens of pixels take the exact loss.
 
     Example:
         >>> Lovasz("binary")(torch.tensor([[[[3.0, -3.0]]]]), torch.tensor([[[1, 1]]]))  # half of the error 1 + 3
@@ -72,7 +70,7 @@ class Lovasz(ClassMean):
         else:
             errors = torch.relu(1 - torch.where(planes.own, planes.logits, -planes.logits))
         parts = [errors, planes.own, planes.other, *([] if weight is None else [planes.share])]
-        if self.over == "batch":  # one group of pixels, as if of a single image
+        if self.over == "batch":  # all pixels in one group, like a single image
             parts = [global_cat(part).transpose(0, 1).flatten(1)[None, :, :, None] for part in parts]
         errors, own, other, *shares = (pick(part, self.classes, dim=1).transpose(0, 1).flatten(2) for part in parts)
         losses = (errors * _slopes(errors.detach(), own, other, *shares)).sum(2).t()
@@ -81,12 +79,12 @@ class Lovasz(ClassMean):
 
 
 def _slopes(errors: Tensor, own: Tensor, other: Tensor, share: Tensor | None = None) -> Tensor:
-    """The slope of each error of ``[..., N]``: a pixel of weight w counts as w pixels, ignored ones (neither) as 0."""
-    if errors.ndim > 1 and may_look(errors):  # on a CPU row by row, to stay in its cache
+    """The weight of each error ``[..., N]``: a pixel of weight w counts as w pixels, an ignored one (not own or other) as 0."""
+    if errors.ndim > 1 and may_look(errors):  # row by row on a CPU, so that values stay in the cache
         rows = [x.flatten(0, -2) for x in (errors, own, other, *([] if share is None else [share]))]
         return torch.stack([_slopes(*row) for row in zip(*rows, strict=True)]).view_as(errors)
     order, dtype = _order(errors), errors.dtype
-    kind = (own.view(torch.uint8) + 2 * other.view(torch.uint8)).gather(-1, order)  # once: it jumps about in memory
+    kind = (own.view(torch.uint8) + 2 * other.view(torch.uint8)).gather(-1, order)  # one gather for both: it is slow
     hit, miss = ((kind == number).view(torch.uint8).to(dtype) for number in (1, 2))
     if share is not None:
         in_order = share.gather(-1, order)
@@ -96,19 +94,19 @@ def _slopes(errors: Tensor, own: Tensor, other: Tensor, share: Tensor | None = N
     intersection = total - hit.cumsum(-1, dtype=count)
     union = miss.cumsum(-1, dtype=count).add_(total)
     before = union - miss
-    # of an absent class all weight is on the largest error, the first that makes a union
+    # for an absent class all weight is on the largest error, the first with a union above 0
     intersection.addcmul_(torch.eq(before, 0).to(count), torch.eq(total, 0).to(count))
     slopes = intersection.mul_(miss).div_(or_one(before)).add_(hit).div_(or_one(union)).to(dtype)
     return torch.empty_like(slopes).scatter_(-1, order, slopes)
 
 
 def _order(errors: Tensor) -> Tensor:
-    """The order that sorts numbers of 0 or more downwards, stably.
+    """The indices that sort non-negative numbers in descending order, stably.
 
-    On a CPU float32 are sorted by their bits, which order as they do: PyTorch sorts whole numbers upwards by their digits, many
-    times as fast as it sorts floats.
+    On a CPU, float32 numbers are sorted by their bits, which have the same order: PyTorch's radix sort of ascending integers is
+    many times faster than its sort of floats.
     """
     if not may_look(errors) or errors.dtype != torch.float32:
         return errors.sort(descending=True, stable=True).indices
-    bits = (errors + 0.0).view(torch.int32)  # + 0.0: -0.0 has a bit of its own
+    bits = (errors + 0.0).view(torch.int32)  # + 0.0: -0.0 has its sign bit set
     return torch.sort(torch.iinfo(torch.int32).max - bits, stable=True).indices

@@ -20,7 +20,7 @@ def tversky(tp: Tensor, fp: Tensor, own: Tensor, alpha: float | Tensor, beta: fl
 
 
 class _Overlap(ClassMean):
-    """The one formula of Dice, Jaccard, Tversky and Focal Tversky: Dice is alpha = beta = 1/2 with s/2."""
+    """The common formula of Dice, Jaccard, Tversky and Focal Tversky; Dice has alpha = beta = 1/2 and s/2."""
 
     sums = (SOFT,)
     soft = True
@@ -36,15 +36,15 @@ class _Overlap(ClassMean):
         return self.class_mean(losses, own, other, weights(self.class_weights, found[COUNT], "class_weights"))
 
     def of_class(self, losses: Tensor) -> Tensor:
-        """The losses that are averaged over classes, of their ``1 - T``."""
+        """The losses that are averaged over classes, from ``1 - T`` of each class."""
         return losses
 
 
 class Dice(_Overlap):
     """Soft Dice (Sudre et al. 2017): the mean over classes of ``1 - (2 TP + s) / (2 TP + FP + FN + s)``.
 
-    A class without a pixel in an otherwise large batch has next to no gradient (about ``s / (FP + s)^2``): add a
-    cross-entropy, or use ``over="image"``.
+    The gradient of a class without pixels in a large batch is close to 0 (about ``s / (FP + s)^2``): add a cross-entropy, or
+    use ``over="image"``.
 
     Args:
         smooth: s, 0 or more; 0 / 0 is a loss of 0.
@@ -73,7 +73,7 @@ class Jaccard(_Overlap):
 class Tversky(_Overlap):
     """Tversky loss (Salehi et al. 2017): the mean over classes of ``1 - (TP + s) / (TP + alpha FP + beta FN + s)``.
 
-    `alpha` weighs false positives, `beta` false negatives. With 1/2 for both and s it is `Dice` with 2s, with 1 `Jaccard`.
+    `alpha` weights false positives, `beta` false negatives. With both 1/2 it is `Dice` with 2s, with both 1 `Jaccard`.
 
     Example:
         >>> half = torch.zeros(1, 1, 2, 2)
@@ -89,8 +89,8 @@ class Tversky(_Overlap):
 class FocalTversky(_Overlap):
     """Focal Tversky loss (Abraham & Khan 2019): the mean over classes of ``(1 - T)^gamma``, T as for `Tversky`.
 
-    The paper writes the exponent ``1 / gamma`` and takes gamma = 4/3: here that is gamma = 0.75. Below 1 it lifts small
-    losses, so a class that is nearly right still has a gradient; above 1 it flattens them. A loss of 0 has no gradient.
+    The paper's exponent is ``1 / gamma`` with gamma = 4/3, which is gamma = 0.75 here. A gamma below 1 increases small losses,
+    so that nearly correct classes keep a gradient; above 1 it decreases them. A loss of 0 has no gradient.
 
     Example:
         >>> half = torch.zeros(1, 1, 2, 2)
@@ -113,7 +113,7 @@ class FocalTversky(_Overlap):
 class LogCoshDice(Dice):
     """Log-cosh Dice (Jadon 2020): the mean over classes of ``log cosh`` of their Dice loss.
 
-    About half its square below a half: steep where a class is lost, flat where it is nearly right.
+    About half the square of the Dice loss if that is small: steep for missed classes, flat for nearly correct ones.
 
     Example:
         >>> LogCoshDice("binary", smooth=0)(torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2, dtype=torch.uint8))  # of 1 / 3
@@ -127,8 +127,8 @@ class LogCoshDice(Dice):
 class MCC(ClassMean):
     """One minus Matthews' correlation coefficient (Abhishek & Hamarneh 2021), the mean over classes; 0 to 2.
 
-    ``(TP TN - FP FN) / sqrt((TP + FP) (TP + FN) (TN + FP) (TN + FN))``: unlike overlap losses it counts right background too.
-    `smooth`, more than 0, is added to TP and TN, so that a class without a pixel is judged by its false positives.
+    ``(TP TN - FP FN) / sqrt((TP + FP) (TP + FN) (TN + FP) (TN + FN))``: unlike overlap losses, it depends on true negatives.
+    `smooth`, more than 0, is added to TP and TN, so that false positives count for a class without pixels.
 
     Example:
         >>> logits = torch.tensor([[[[0.0, -99.0]]]])
@@ -152,7 +152,7 @@ class MCC(ClassMean):
 class RegionSize(ClassMean):
     """Region-size term (Liu et al. 2024): the mean over classes of ``|predicted size - true size|``, in shares of the pixels.
 
-    It ignores where a region is: combine it with a cross-entropy. As in the paper, `over` is `image` by default.
+    It does not depend on a region's location: combine it with a cross-entropy. As in the paper, `over` is `image` by default.
 
     Example:
         >>> RegionSize("binary")(torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2, dtype=torch.uint8))

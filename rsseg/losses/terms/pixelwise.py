@@ -1,4 +1,4 @@
-"""Terms that are means over pixels: functions of the label's probability, which join the one pass, and of all logits."""
+"""Terms that are means over pixels, of functions of the label's probability (`PixelMean`) or of all logits."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from rsseg.losses.terms.base import Mean, PerClass, PixelMean, or_one, weights
 from rsseg.task import TASKS
 
 COUNTABLE = 2**24
-"""Up to here float32 counts whole pixels."""
+"""The largest number up to which float32 represents all integers."""
 
 
 def of_positives(sums: Tensor, w: Tensor | None) -> Tensor:
-    """Sums ``[2, G, C]`` over all classes, those of own pixels weighted; other pixels of exclusive classes are 0."""
+    """Add sums ``[2, G, C]`` up over classes, with the class weights `w` on own pixels; ``[G]``."""
     return sums.sum((0, 2)) if w is None else (sums[0] * w + sums[1]).sum(1)
 
 
@@ -31,7 +31,7 @@ class CrossEntropy(PixelMean):
     """Cross-entropy: softmax for multiclass, sigmoid (`BinaryCrossEntropy`) for binary and multilabel.
 
     Multiclass: ``sum w_t (-log p_t) / sum w_t``, as `torch.nn.CrossEntropyLoss`. Label smoothing e replaces ``-w_t log p_t`` by
-    ``(1 - e)`` of it plus ``e / C`` of the weighted sum over classes; of a sigmoid, the labels by ``y (1 - e) + e / 2``.
+    ``-(1 - e) w_t log p_t - e / C sum_c w_c log p_c``; for sigmoid tasks, labels become ``y (1 - e) + e / 2``.
 
     Args:
         class_weights: Multiclass only, one number per class.
@@ -73,7 +73,7 @@ class CrossEntropy(PixelMean):
 class BinaryCrossEntropy(CrossEntropy):
     """Sigmoid cross-entropy: the mean of ``-(w y log p + (1 - y) log(1 - p))`` over the valid entries.
 
-    It is `CrossEntropy`, of which it takes `pos_weight` and `label_smoothing`, and refuses multiclass tasks.
+    The same as `CrossEntropy`, with `pos_weight` and `label_smoothing`, but it refuses multiclass tasks.
 
     Example:
         >>> BinaryCrossEntropy("binary")(torch.zeros(1, 1, 2, 2), torch.ones(1, 2, 2, dtype=torch.uint8))
@@ -86,11 +86,11 @@ class BinaryCrossEntropy(CrossEntropy):
 class Focal(PixelMean):
     """Focal loss (Lin et al. 2017): the mean of ``-alpha_t (1 - p_t)^gamma log p_t`` over the valid pixels.
 
-    ``p_t`` is the probability of the target, by softmax for multiclass and by sigmoid else.
+    ``p_t`` is the probability of the label, by softmax for multiclass, else by sigmoid.
 
     Args:
         gamma: 0 or more; 0 is cross-entropy.
-        alpha: Multiclass: one number per class. Else one number from 0 to 1 for positives; negatives get 1 - alpha.
+        alpha: Multiclass: one number per class. Otherwise a number from 0 to 1 for positives; negatives get 1 - alpha.
 
     Example:
         >>> Focal("binary")(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, dtype=torch.uint8))  # 0.25 log 2
@@ -121,10 +121,10 @@ class Focal(PixelMean):
 
 
 class GeneralizedCrossEntropy(PixelMean):
-    """Generalised cross-entropy (Zhang & Sabuncu 2018), for wrong labels: the mean of ``(1 - p_t^q) / q``.
+    """Generalised cross-entropy (Zhang & Sabuncu 2018), for noisy labels: the mean of ``(1 - p_t^q) / q``.
 
-    Between cross-entropy (q near 0) and the absolute error (q = 1, the highest): the more a pixel contradicts its label, the
-    less it pulls, so that wrong labels are not memorised; the higher q is, the slower the right ones are learnt.
+    Between cross-entropy (q near 0) and the absolute error (q = 1, its maximum): pixels that contradict their label have small
+    gradients, so that wrong labels are not memorised; a larger q makes correct labels slower to learn.
 
     Example:
         >>> GeneralizedCrossEntropy("binary", q=1)(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, dtype=torch.uint8))
@@ -147,10 +147,10 @@ def wrong(found: Sums, exclusive: bool) -> Tensor:
 
 
 class SymmetricCrossEntropy(PixelMean):
-    """Symmetric cross-entropy (Wang et al. 2019), for wrong labels: alpha times cross-entropy plus beta times the reverse.
+    """Symmetric cross-entropy (Wang et al. 2019), for noisy labels: alpha times cross-entropy plus beta times its reverse.
 
-    Reverse cross-entropy, ``-sum_c p_c log y_c`` with -4 for the logarithm of 0, is ``4 (1 - p_t)``. All equally wrong pixels
-    pull alike, so it tolerates wrong labels; cross-entropy makes it converge.
+    Reverse cross-entropy, ``-sum_c p_c log y_c`` with -4 for the logarithm of 0, is ``4 (1 - p_t)``. It is bounded, which makes
+    it robust to wrong labels; cross-entropy makes the sum converge.
 
     Example:
         >>> SymmetricCrossEntropy("binary", 0, 1)(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, dtype=torch.uint8))
@@ -169,7 +169,7 @@ class SymmetricCrossEntropy(PixelMean):
 class Poly1CrossEntropy(PixelMean):
     """Poly-1 (Leng et al. 2022): the mean of ``-log p_t + epsilon (1 - p_t)``.
 
-    `epsilon`, -1 or more, adds to the weight of pixels nearly right; at -1 they have no gradient, as in focal loss.
+    `epsilon`, -1 or more, increases the gradient of nearly correct pixels; at -1 it vanishes there, as in focal loss.
 
     Example:
         >>> Poly1CrossEntropy("binary")(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, dtype=torch.uint8))  # log 2 + 1 / 2
@@ -185,11 +185,11 @@ class Poly1CrossEntropy(PixelMean):
 
 
 class TopKCrossEntropy(Mean):
-    """Cross-entropy of the hardest pixels alone (Wu et al. 2016; OHEM, online hard example mining, Shrivastava et al. 2016).
+    """Cross-entropy of only the hardest pixels (Wu et al. 2016; OHEM, online hard example mining, Shrivastava et al. 2016).
 
     The mean over the `fraction`, above 0 and up to 1, of the valid pixels (multilabel: entries) with the largest cross-entropy
-    in the global batch, or in each image. Wrong labels are usually among the hardest pixels, so they count for more. Of the
-    last pixels, all that are equally hard count by the same part: the gradient depends on no order among them.
+    in the global batch, or in each image. Wrong labels are usually among the hardest pixels, so they get more weight. Pixels
+    tied at the threshold all count with the same part, so that the gradient does not depend on their order.
 
     Example:
         >>> logits = torch.tensor([[[[0.0, 9.0, 9.0, 9.0]]]])
@@ -207,7 +207,7 @@ class TopKCrossEntropy(Mean):
             share = planes.share[:, 0]
         else:
             losses, share = F.softplus(torch.where(planes.own, -planes.logits, planes.logits)), planes.share
-        losses, share = torch.where(share > 0, losses, -1).flatten(1), share.flatten(1)  # ignored ones come last
+        losses, share = torch.where(share > 0, losses, -1).flatten(1), share.flatten(1)  # ignored pixels come last
         if self.over == "batch":
             losses, share = (global_cat(x.flatten()).unsqueeze(0) for x in (losses, share))
         count = losses.shape[1]
@@ -224,14 +224,14 @@ class TopKCrossEntropy(Mean):
 
 
 class LogitAdjustedCrossEntropy(PixelMean):
-    """Logit-adjusted cross-entropy (Menon et al. 2021): of the logits plus `tau` times the logarithm of the class priors.
+    """Logit-adjusted cross-entropy (Menon et al. 2021): that of the logits plus `tau` times the logarithm of class priors.
 
-    The offset is added in training only; predictions then treat all classes as equally frequent, as biases that are tuned after
-    training do. A sigmoid's logit is adjusted by ``tau log(prior / (1 - prior))``.
+    The offset is added only in the loss; predictions then treat all classes as equally frequent, like biases that are tuned
+    after training. A sigmoid's logit is adjusted by ``tau log(prior / (1 - prior))``.
 
     Args:
-        priors: The share of each class in the training pixels (multilabel: of each label in its own); in a config, `counted`.
-        tau: 0 is cross-entropy, 1 the paper's.
+        priors: The share of each class among training pixels (multilabel: labelled ones of that label); in a config, `counted`.
+        tau: 0: cross-entropy; 1: the loss of the paper.
 
     Example:
         >>> term = LogitAdjustedCrossEntropy("binary", priors=[0.2])
@@ -260,9 +260,9 @@ class LogitAdjustedCrossEntropy(PixelMean):
 class LogitMargin(Mean):
     """The penalty that margin-based label smoothing (Liu et al. 2022) adds to cross-entropy, for calibrated probabilities.
 
-    The mean over pixels and classes of ``max(0, max_j z_j - z_c - m)``: logits may lie up to the `margin` m apart at no cost,
-    where label smoothing draws them to one distance. A sigmoid's logit z stands for two classes with the logits 0 and z. It
-    does not depend on the label: add it to a cross-entropy, with a small weight (the paper's: 0.1).
+    The mean over pixels and classes of ``max(0, max_j z_j - z_c - m)``: only distances between logits above the `margin` m are
+    penalised. A sigmoid's logit z stands for two classes with logits 0 and z. The penalty does not depend on the label: add it
+    to a cross-entropy, with a small weight (0.1 in the paper).
 
     Example:
         >>> logits = torch.tensor([9.0, 0.0, -6.0]).view(1, 3, 1, 1)
@@ -284,11 +284,11 @@ class LogitMargin(Mean):
 
 
 class OneClass(PixelMean):
-    """Learning without the wanted class: the mean of ``log(1 + exp(z))`` over the pixels that are not of it.
+    """One-class learning without pixels of the class: the mean of ``log(1 + exp(z))`` over pixels that are not of the class.
 
-    Pixels of the class do not count, as if they were ignored. With ``model.rebuild=true`` the logit z is the logarithm of the
-    error of a pixel that a network rebuilds, so that the loss is the mean of ``log(1 + error)``: the network learns to
-    rebuild the usual, and badly rebuilt pixels are the class (Sakurada & Yairi 2014).
+    Pixels of the class do not count, as if they were ignored. With ``model.rebuild=true`` the logit z is the logarithm of a
+    pixel's reconstruction error, so that the loss is the mean of ``log(1 + error)``: the network learns to reconstruct normal
+    pixels, and badly reconstructed pixels are predicted as the class (Sakurada & Yairi 2014).
 
     Example:
         >>> target = torch.tensor([[[0, 1]]], dtype=torch.uint8)

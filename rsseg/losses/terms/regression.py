@@ -1,7 +1,7 @@
-"""Terms of real-valued targets: means of a function of the error, of the global batch.
+"""Terms for real-valued targets: means of a function of the error over the global batch.
 
-`delta` and `beta` have the unit of the loss's inputs. Called from Python that is the target's; a run gives standardised
-values, so that there they are standard deviations of the training targets.
+`delta` and `beta` have the unit of the loss's inputs. In Python code that is the unit of the target; in a run, targets are
+standardised, so that the unit is the standard deviation of the training targets.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from rsseg.losses.terms.base import Term
 
 
 class Quotient(Term):
-    """A function of the quotient of two sums over the global batch, so that sums of several batches can be added up."""
+    """Base class of functions of a quotient of two sums over the global batch; `SplitLosses` adds them up over batches."""
 
     def parts(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         """The numerator and the denominator, ``[B]`` each."""
         raise NotImplementedError
 
     def of_mean(self, mean: Tensor) -> Tensor:
-        """The loss of that quotient."""
+        """The loss from the quotient."""
         return mean
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
@@ -44,10 +44,10 @@ def weighted_errors(
     nodata: float | None = None,
     weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The sum over each image of a function of prediction minus target times the weight, and of the weight, ``[B]`` each.
+    """Sums over each image, ``[B]`` each: of the weighted function of prediction minus target, and of the weight.
 
-    In float32 or better. Where the target is NaN or `nodata` nothing counts, whatever the prediction there. Both are real
-    numbers ``[B, C, H, W]``; the target may be of any dtype, and for one channel ``[B, H, W]``.
+    Sums are float32 or float64. Pixels whose target is NaN or `nodata` do not count, whatever the prediction. Prediction and
+    target are ``[B, C, H, W]``; the target may have any dtype, and for one channel also the shape ``[B, H, W]``.
     """
     value = target.view_as(prediction).to(wide(prediction))
     known = ~value.isnan()
@@ -61,12 +61,12 @@ def weighted_errors(
 
 
 def smooth_l1(error: Tensor, beta: float) -> Tensor:
-    """Half the squared error divided by beta up to it, straight beyond."""
+    """``e^2 / (2 beta)`` for errors up to beta, ``|e| - beta / 2`` beyond."""
     return F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=beta)
 
 
 class _Regression(Quotient):
-    """The mean of a function of the error; `nodata` is the target's value for "unknown", beside NaN."""
+    """The mean of a function of the error; `nodata` is a target value that means unknown, as NaN does."""
 
     tasks = ("regression",)
     task: str = "regression"
@@ -74,7 +74,7 @@ class _Regression(Quotient):
     nodata: float | None = None
 
     def of_error(self, error: Tensor) -> Tensor:
-        """The value of an error that is averaged."""
+        """The function of the error that is averaged."""
         return error.square()
 
     def parts(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -82,7 +82,7 @@ class _Regression(Quotient):
 
 
 class MSE(_Regression):
-    """Mean squared error: large errors dominate, so outliers do.
+    """Mean squared error, which is dominated by large errors, such as outliers.
 
     Example:
         >>> MSE()(torch.tensor([[[[1.0, 3.0]]]]), torch.tensor([[[0.0, torch.nan]]]))
@@ -91,7 +91,7 @@ class MSE(_Regression):
 
 
 class RMSE(_Regression):
-    """Root of the mean squared error of the batch: in the target's unit, with the gradient's direction of `MSE`; 0 at 0.
+    """Root mean squared error of the batch: in the target's unit, with a gradient in the direction of `MSE`'s, 0 at 0.
 
     Example:
         >>> RMSE()(torch.tensor([[[[3.0, 4.0]]]]), torch.zeros(1, 1, 2))
@@ -104,7 +104,7 @@ class RMSE(_Regression):
 
 
 class MAE(_Regression):
-    """Mean absolute error: fits the median, so outliers count little; its slope does not fade near 0.
+    """Mean absolute error: fits the median and is robust to outliers; its slope is 1 also near 0.
 
     Example:
         >>> MAE(nodata=-99)(torch.tensor([[[[3.0, 4.0]]]]), torch.tensor([[[0.0, -99.0]]]))
@@ -116,7 +116,7 @@ class MAE(_Regression):
 
 
 class Huber(_Regression):
-    """Huber loss (Huber 1964): half the squared error up to `delta`, more than 0, straight beyond with the slope delta.
+    """Huber loss (Huber 1964): half the squared error up to `delta`, more than 0, linear with slope delta beyond.
 
     Example:
         >>> Huber(delta=2)(torch.tensor([[[[3.0]]]]), torch.zeros(1, 1, 1))
@@ -162,8 +162,8 @@ class LogCosh(_Regression):
 class BerHu(_Regression):
     """Reverse Huber loss (Owen 2007): the absolute error up to `delta`, more than 0, ``(e^2 + delta^2) / (2 delta)`` beyond.
 
-    Small errors keep a slope of 1, large ones weigh as in `MSE`. Laina et al. (2016) take a fifth of a batch's largest error
-    for delta; here it is fixed, so that the loss of a batch is not a matter of one pixel.
+    Small errors have a slope of 1, large ones count as in `MSE`. Laina et al. (2016) set delta to a fifth of a batch's largest
+    error; here it is fixed, so that the loss does not depend on a single pixel.
 
     Example:
         >>> BerHu(delta=1)(torch.tensor([[[[0.5, 3.0]]]]), torch.zeros(1, 1, 2))  # (0.5 + 5) / 2
@@ -179,9 +179,9 @@ class BerHu(_Regression):
 
 
 class Pinball(_Regression):
-    """Pinball loss (Koenker & Bassett 1978), which fits a quantile q: low predictions weigh q, high ones 1 - q.
+    """Pinball loss (Koenker & Bassett 1978), which fits a quantile q: too low predictions have weight q, too high ones 1 - q.
 
-    At the `quantile` 0.5 it is half of `MAE` and fits the median; it lies above 0 and below 1.
+    `quantile` is q, above 0 and up to 0.999. With 0.5 the loss is half of `MAE` and fits the median.
 
     Example:
         >>> Pinball(quantile=0.9)(torch.tensor([[[[1.0, 3.0]]]]), torch.full((1, 1, 2), 2.0))  # (0.9 + 0.1) / 2

@@ -1,7 +1,7 @@
 """Terms of shape: distance to the true boundary, compactness, centre lines, overlap object by object.
 
-They look at a pixel's surroundings, so ignored pixels cannot be cut away: their logits do not matter, no boundary runs
-along them, and they are part of no structure.
+They depend on a pixel's neighbourhood, from which ignored pixels cannot be removed. Logits of ignored pixels have no effect,
+their edges are no boundary, and they belong to no structure.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Boundary(Term):
     """Boundary loss (Kervadec et al. 2019): the mean over valid pixels and classes of ``phi p``.
 
     ``phi`` is the distance in pixels to the class's true boundary, which runs between pixels: positive outside, negative
-    inside, 0 in an image without that class or without anything else. Right pixels are rewarded, so the value may be negative.
-    It says nothing of a class that an image lacks: add it to an overlap loss or a cross-entropy, with a small weight. Of
-    `classes`, `present` means present in the image. Each step computes distances on the CPU.
+    inside, 0 in an image without that class or without any other. Correct pixels reduce the value, which may be negative. A
+    class that an image lacks has no gradient: add the term to an overlap loss or a cross-entropy, with a small weight.
+    ``classes="present"`` means present in the image. Distances are computed on the CPU in each step.
 
     Example:
         >>> Boundary("binary")(torch.tensor([[[[9e9, 9e9, 9e9]]]]), torch.tensor([[[1, 0, 0]]]))  # (-.5 + .5 + 1.5) / 3
@@ -66,8 +66,8 @@ class ComponentDice(ClassMean):
 
     The mean over the connected components of the truth (by edges or corners) of ``1 - (2 TP + s) / (2 TP + FP + FN + s)`` among
     the pixels that are nearest to the component, found on the CPU in each step; the paper's s, `smooth`, is 0. A small object
-    counts as much as a large one. Of `classes` those in the target are averaged. With ``over="batch"`` all components of a
-    class count alike. It says nothing of an image without the class: add it to `Dice` and a cross-entropy, as the paper does.
+    counts as much as a large one. The mean is over those of `classes` that are in the target. With ``over="batch"``, all
+    components of a class have equal weight. Images without it do not count: add `Dice` and a cross-entropy, as in the paper.
 
     Example:
         >>> objects = torch.tensor([[[1, 0, 0, 0, 1, 1, 1, 1, 1]]])
@@ -94,7 +94,7 @@ class ComponentDice(ClassMean):
 
 
 def _regions(own: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The component nearest to each pixel of ``[B, C, H, W]``, from 1 on, 0 where there is none; and each one's plane."""
+    """The number, from 1, of the component nearest to each pixel of ``[B, C, H, W]``, or 0; and each component's plane."""
     region = np.zeros(own.shape, np.int64)
     plane: list[int] = []
     for place, index in enumerate(np.ndindex(own.shape[:2])):
@@ -109,10 +109,10 @@ def _regions(own: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], npt.NDA
 class BoundaryDoU(ClassMean):
     """Boundary difference over union (Sun et al. 2023): the mean over classes of ``(FP + FN) / (FP + FN + (1 - a) TP)``.
 
-    ``a = 1 - 2 C / S``, held to 0 to `limit`, with S the pixels of the class and C those of them that have a neighbour, across
-    an edge, of another class. That is the Tversky loss with alpha = beta = ``1 / (1 - a)``: Jaccard for a thin class, and more
-    weight on the errors, which lie at the boundary, the more compact a class is. The paper's code advises the limit 0.8; unlike
-    there, the border of an image is no boundary, and p is not squared.
+    ``a = 1 - 2 C / S``, clipped to [0, `limit`], with S the number of pixels of the class and C the number of those that have a
+    neighbour of another class across an edge. This is the Tversky loss with alpha = beta = ``1 / (1 - a)``: Jaccard for a thin
+    class, and more weight on errors, which are at the boundary, for a more compact class. The paper's code recommends the limit
+    0.8; in contrast to it, the border of an image is no boundary, and p is not squared.
 
     Example:
         >>> square = torch.zeros(1, 10, 10, dtype=torch.long)
@@ -137,7 +137,7 @@ class BoundaryDoU(ClassMean):
 
 
 def _beside(x: Tensor) -> Tensor:
-    """The pixels of ``[..., H, W]`` that have a neighbour across an edge that is true."""
+    """Bool, true for pixels of ``[..., H, W]`` with a true neighbour across an edge."""
     near = torch.zeros_like(x)
     near[..., 1:, :] |= x[..., :-1, :]
     near[..., :-1, :] |= x[..., 1:, :]
@@ -154,7 +154,7 @@ class ClDice(ClassMean):
     its length, however narrow the road is. The paper adds it to `Dice`.
 
     Args:
-        iterations: Of thinning; at least half the width in pixels of the widest structure.
+        iterations: The number of thinning steps, at least half the width in pixels of the widest structure.
         smooth: s, more than 0.
 
     Example:
@@ -183,7 +183,7 @@ class ClDice(ClassMean):
 
 
 def soft_skeleton(x: Tensor, iterations: int) -> Tensor:
-    """The centre lines of ``[B, C, H, W]`` in [0, 1]: the sum of the pixels that openings of the thinned image remove.
+    """The soft centre lines of ``[B, C, H, W]`` in [0, 1]: the sum of what openings remove from the eroded image.
 
     Example:
         >>> soft_skeleton(F.pad(torch.ones(1, 1, 3, 5), (1, 1, 1, 1)), 2)[0, 0, 2].int().tolist()
@@ -207,12 +207,12 @@ def _opened(x: Tensor) -> Tensor:
 
 
 class SkeletonRecall(ClassMean):
-    """Skeleton recall (Kirchhoff et al. 2024), for thin structures: one minus the mean p on the tubed centre lines.
+    """Skeleton recall (Kirchhoff et al. 2024), for thin structures: one minus the mean p on the dilated centre lines.
 
-    As `ClDice` it minds a gap in a road by its length, but needs centre lines of the truth alone, found on the CPU in each
-    step. False positives cost nothing: add it to `Dice` and a cross-entropy, as the paper does. Unlike there, each class has
-    centre lines of its own: list the thin ones as `classes`. The tube reaches `radius` pixels from the centre line, counted
-    across edges.
+    Like `ClDice`, it penalises a gap in a road by its length, but it needs centre lines only of the truth, found on the CPU in
+    each step. False positives cost nothing: add it to `Dice` and a cross-entropy, as in the paper. In contrast to the paper,
+    each class has its own centre lines: list the thin ones in `classes`. Centre lines are dilated by `radius` pixels
+    across edges, within the class.
 
     Example:
         >>> logits = torch.where(torch.arange(10) < 4, 99.0, -99.0).view(1, 1, 1, 10)
@@ -232,7 +232,7 @@ class SkeletonRecall(ClassMean):
 
 
 def _tubes(own: Tensor, radius: int, classes: Classes) -> Tensor:
-    """The pixels of each chosen class of bool ``[B, C, H, W]`` that lie within `radius` steps from its centre line."""
+    """The pixels of each chosen class of bool ``[B, C, H, W]`` within `radius` steps of the class's centre lines."""
     chosen, found = pick(torch.arange(own.shape[1]), classes), torch.zeros_like(own)
     planes = own.cpu()[:, chosen].numpy()
     lines = thin(planes)
@@ -244,9 +244,9 @@ def _tubes(own: Tensor, radius: int, classes: Classes) -> Tensor:
 def thin(planes: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """The centre line of every structure of ``[..., H, W]``, one pixel wide, in as many pieces and with as many holes.
 
-    Layer by layer, border pixels are taken away that neither end a line nor connect parts that would fall apart: in turn those
-    whose neighbour above, below, to the left or to the right is free (Rosenfeld 1975). Pixels are connected if they share an
-    edge or a corner. Outside a plane is free.
+    Layer by layer, border pixels are deleted that are no end of a line and whose deletion does not disconnect others: in turn
+    those whose neighbour above, below, to the left or to the right is false (Rosenfeld 1975). Pixels are connected if they
+    share an edge or a corner. Pixels outside a plane are false.
 
     Example:
         >>> thin(np.ones((3, 5), bool)).astype(int)
@@ -255,7 +255,7 @@ def thin(planes: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
                [0, 0, 0, 0, 0]])
     """
     margin = [*[(0, 0)] * (planes.ndim - 2), (1, 1), (1, 1)]
-    padded = np.ascontiguousarray(np.pad(planes, margin))  # np.pad keeps an order that reshape would copy
+    padded = np.ascontiguousarray(np.pad(planes, margin))  # np.pad keeps a memory order that reshape would have to copy
     pixels, width = padded.reshape(-1), padded.shape[-1]
     around = (-width, 1 - width, 1, width + 1, width, width - 1, -1, -1 - width)  # clockwise from above
     patterns = np.zeros(pixels.shape, np.uint8)
@@ -275,7 +275,7 @@ def thin(planes: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 
 def _deletable() -> npt.NDArray[np.bool_]:
-    """Whether a pixel may go, ``[4, 256]``: free above, below, to the left or to the right; the pattern of its neighbours."""
+    """Whether a pixel may be deleted, ``[4, 256]``: by the side that is false (above, below, left, right), and neighbours."""
     table = np.zeros((4, 256), bool)
     for pattern in range(256):
         ring = [pattern >> place & 1 for place in range(8)]

@@ -1,4 +1,4 @@
-"""Counters of batches, on the device and over processes: confusion matrices, errors, matches, histograms, contours."""
+"""Counters that accumulate batches on the device and over processes: confusion, errors, matches, histograms, contours."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,11 +16,11 @@ from rsseg.task import Task
 SCENE_SUMS: dict[str, type[Confusion | ErrorSums | ObjectMatches]] = {
     "confusion": Confusion, "errors": ErrorSums, "matches": ObjectMatches,
 }  # fmt: skip
-"""The counters of each scene, by `Task.counted`."""
+"""The counters per scene, by `Task.counted`."""
 
 
 def score_scenes(sums: Any, task: Task, without: Sequence[str] = ()) -> Scores:
-    """The scores of the counts of a head's `SCENE_SUMS`."""
+    """The scores from a head's counter of `SCENE_SUMS`."""
     counts: np.ndarray[Any, Any] = sums.compute().cpu().numpy()
     beside = {"ap50": sums.average_precision} if isinstance(sums, ObjectMatches) else {}
     return Scores(counts, task, tuple(without), beside)

@@ -1,4 +1,4 @@
-"""Boundary IoU: the overlap of the pixels close to the contours."""
+"""Boundary IoU: the IoU of the pixels close to the contours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DISTANCE = 0.02
 
 
 class Boundary(SceneCounts):
-    """Counts of the bands along the contours of whole scenes, int64 ``[S, classes, 3]``, see `boundary_counts`."""
+    """Counter of the bands along the contours of whole scenes, int64 ``[S, classes, 3]``, see `boundary_counts`."""
 
     def __init__(self, task: Task, scenes: int) -> None:
         super().__init__(task, (scenes, task.channels, 3))
@@ -29,7 +29,7 @@ class Boundary(SceneCounts):
 def boundary_counts(predicted: Tensor, target: Tensor, task: Task, distance: float = DISTANCE) -> Tensor:
     """True positives, false positives and false negatives of the bands of whole scenes, int64 ``[..., classes, 3]``.
 
-    To be summed over scenes, which must come whole: the edge of a window is no contour. TP / (TP + FP + FN) is the boundary IoU
+    They may be summed over scenes. Scenes must be whole: a window's edge is no contour. TP / (TP + FP + FN) is the boundary IoU
     ``|G_d & P_d & G & P| / |(G_d & G) | (P_d & P)|`` of Cheng et al. 2021.
 
     Args:
@@ -54,11 +54,11 @@ def boundary_counts(predicted: Tensor, target: Tensor, task: Task, distance: flo
 
 
 def inner_band(labels: Tensor, width: int, valid: Tensor) -> Tensor:
-    """The pixels of each region that are at most `width` away from its contour, counted as a king moves on a chessboard.
+    """Bool, true for pixels at most `width` away from the contour of their region, in the chessboard distance.
 
-    All regions at once: a pixel is in the band of its own label if another label lies within reach, so the smallest and the
-    largest one there differ. Like the paper's, the image's border is a contour. The edge of invalid pixels is none: nobody
-    knows whether the region ends there.
+    Computed for all regions at once: a pixel is in the band of its label if another label is within reach, so that the smallest
+    and the largest label there differ. As in the paper, the image's border is a contour. The edge of invalid pixels is not, as
+    it is unknown whether a region ends there.
     """
     largest, smallest = (_largest_near(x.where(valid, 0), width) for x in (labels.byte(), 255 - labels.byte()))
     border = torch.ones(labels.shape[-2:], dtype=torch.bool, device=labels.device)
@@ -67,7 +67,7 @@ def inner_band(labels: Tensor, width: int, valid: Tensor) -> Tensor:
 
 
 def _largest_near(x: Tensor, width: int) -> Tensor:
-    """The largest value at most `width` away in both directions, by maxima over 1, 2, 4, ... pixels."""
+    """The maximum of values at most `width` away along rows and columns, by maxima over 1, 2, 4, ... pixels."""
     for dim in (-1, -2):
         shape = list(x.shape)
         shape[dim] = width
@@ -81,7 +81,7 @@ def _largest_near(x: Tensor, width: int) -> Tensor:
 
 
 def _count(labels: Tensor, where: Tensor, task: Task) -> Tensor:
-    """The number of each class's pixels there, ``[..., *label_planes, H, W]`` to int64 ``[..., classes]``."""
+    """The number of each class's pixels where `where` is true, ``[..., *label_planes, H, W]`` to int64 ``[..., classes]``."""
     planes = zip(labels.flatten(0, -3), where.flatten(0, -3), strict=True) if labels.ndim > 2 else [(labels, where)]
     counts = torch.stack([torch.bincount(plane[there], minlength=task.labels) for plane, there in planes])
     leading = labels.shape[: labels.ndim - 2 - len(task.label_planes)]

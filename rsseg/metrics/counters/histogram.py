@@ -1,6 +1,6 @@
 """Histograms of the score by label, from which calibration is computed.
 
-A score is a log-odds, ``log p / (1 - p)``: probabilities saturate.
+A score is a log-odds, ``log(p / (1 - p))``, since probabilities saturate.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from rsseg.task import Task
 
 
 def log_odds(logits: Tensor) -> Tensor:
-    """Softmax's log-odds of each class against all others, ``z_c - log sum_{j != c} exp z_j``, of logits ``[B, C, ...]``.
+    """The log-odds of each class against all others, ``z_c - log sum_{j != c} exp z_j``, from softmax logits ``[B, C, ...]``.
 
-    In float32; 87 at most, where that ends.
+    In float32, whose range limits log-odds to 87.
     """
     wide = logits.float()
     largest, top = wide.max(dim=1, keepdim=True)
     gap = wide - largest
     each = gap.exp()
     others = each.scatter(1, top, 0.0).sum(1, keepdim=True)
-    rest = 1 + others - each  # of the largest logit it would lose values that are small beside 1
+    rest = 1 + others - each  # for the largest logit, this would round off values much smaller than 1
     return gap - rest.scatter_(1, top, others.clamp(min=torch.finfo(torch.float32).tiny)).log_()
 
 
 class ScoreHistogram(SceneCounts):
-    """Counts of pixels by label and score, per scene and plane.
+    """Counter of pixels by label and score, per scene and plane.
 
-    The state is int64 ``[S, P, 2, 256]``: 4 KiB per scene and plane. Plane c holds class c's log-odds by whether the pixel
-    is labelled c. Multiclass heads have one plane more, the last: the log-odds of the predicted class, by whether it is
-    right, for the calibration of the confidence. Labelled pixels with logits that are not finite are in no plane, but counted
-    in `lost` ``[S]``: a model that has diverged has no scores.
+    The state is int64 ``[S, P, 2, 256]``: 4 KiB per scene and plane. Plane c is the histogram of class c's log-odds, by whether
+    the pixel is labelled c. Multiclass heads have one more plane, the last: the log-odds of the predicted class, by whether the
+    prediction is correct, for the calibration of the confidence. Labelled pixels with logits that are not finite, as after a
+    divergence, are in no plane, but counted in `lost` ``[S]``.
 
     Example:
         >>> from rsseg.task import Binary
@@ -61,7 +61,7 @@ class ScoreHistogram(SceneCounts):
         self.lost.index_add_(0, scene, (labelled & broken).any(1).sum((-2, -1)))
         valid = (labelled & ~broken).expand(-1, self.counts.shape[1], -1, -1)
         scenes, number = len(self.counts), scene.view(-1, 1, 1)
-        for plane, (score, label) in enumerate(self._planes(logits, target)):  # one at a time: it stays in the cache
+        for plane, (score, label) in enumerate(self._planes(logits, target)):  # one plane at a time stays in the cache
             steps = score.float().clamp(-LIMIT, LIMIT).mul_(BINS / (2 * LIMIT)).ceil_()  # from 0, to which a sum would round
             place = steps.add_(BINS // 2 - 1).clamp_(min=0)
             cell = torch.where(valid[:, plane], (2 * number + label) * BINS + place.long(), scenes * 2 * BINS)

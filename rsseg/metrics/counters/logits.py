@@ -13,9 +13,9 @@ from rsseg.task import Task
 
 
 class LogitSample:
-    """Gathers the logits of `Pixels` while the windows of whole scenes are predicted, in ``4 N C`` bytes where the logits are.
+    """Gathers the logits of `Pixels` while the windows of whole scenes are predicted, in ``4 N C`` bytes on the logits' device.
 
-    The windows, `cores` ``[K, 7]``, are the grid as `rsseg.data.windows.GridCell`; those of a scene are rows times columns.
+    `cores` ``[K, 7]`` are the grid's windows, as `rsseg.data.windows.GridCell`; those of a scene form rows and columns.
     """
 
     def __init__(self, pixels: Pixels, cores: ArrayLike, task: Task) -> None:
@@ -42,7 +42,7 @@ class LogitSample:
         self._logits = None
 
     def update(self, logits: Tensor, k: Tensor) -> None:
-        """Take the pixels of some windows: logits ``[B, C, H, W]``, and the windows' numbers ``[B]``, on the CPU."""
+        """Take the sampled pixels from windows: logits ``[B, C, H, W]``, and the windows' numbers ``[B]``, on the CPU."""
         if self._logits is None:
             shape = len(self.pixels.scene), logits.shape[1] if self.task.exclusive else 1
             self._logits = torch.zeros(shape, device=logits.device)
@@ -54,7 +54,7 @@ class LogitSample:
         self._logits[at.to(logits.device)] = values.float()
 
     def compute(self) -> SampledLogits:
-        """The sample, of all processes: every one has to call it."""
+        """The sample of all processes; every process has to call it."""
         assert self._logits is not None
         return self.of(global_sum(self._logits).cpu().numpy())
 

@@ -16,14 +16,14 @@ from rsseg.task import Centres, Task
 
 
 class ObjectMatches(torchmetrics.Metric):
-    """Objects of whole scenes, found and labelled, and how many of them match.
+    """Predicted and labelled objects of whole scenes, and the numbers of matches.
 
-    Objects are collected window by window. `compute` makes those that several windows see one (`suppress`) and matches what is
-    left (`match`).
+    Objects are collected window by window. `compute` merges predictions of one object from several windows (`suppress`), then
+    matches predictions with labelled objects (`match`).
 
     Attributes:
-        average_precision: Of each class at an IoU of 0.5, as COCO takes it, once `compute` was called; NaN for a class that is
-            absent or has objects without a size.
+        average_precision: COCO's average precision at an IoU of 0.5 of each class, after `compute`; NaN for a class that is
+            absent or has objects of unknown size.
     """
 
     full_state_update = False
@@ -42,9 +42,9 @@ class ObjectMatches(torchmetrics.Metric):
 
         Args:
             logits: ``[B, K + 4, H, W]``.
-            target: Likewise, as `Centres.standardise` makes it. Objects that are found where it is unknown do not count.
-            scene: int64 ``[B]``.
-            corner: int64 ``[B, 2]``, the row and column of the scene that each window begins in; None: windows are apart.
+            target: ``[B, K + 4, H, W]``, as `Centres.standardise` returns it. Predictions in unknown areas do not count.
+            scene: int64 ``[B]``, the number of each window's scene.
+            corner: int64 ``[B, 2]``, row and column of each window's first pixel in its scene; None: windows do not overlap.
         """
         if corner is None:
             corner = torch.zeros(len(logits), 2, dtype=torch.int64, device=logits.device)
@@ -83,7 +83,7 @@ def average_precision(found: Tensor, truth: Tensor, classes: int, scenes: int) -
         tables = [table[table[:, 1] == label] for table in (found, truth)]
         if not len(tables[1]) or not known(tables[1]).all():
             continue
-        # of one class at a time: torchmetrics gives the mean of all for more than 100 objects, not that of each class
+        # one class at a time: with more than 100 objects, torchmetrics returns only the mean over classes
         measured = MeanAveragePrecision(iou_thresholds=[0.5], max_detection_thresholds=[1, 1, max(1, len(tables[0]))])
         measured.warn_on_many_detections = False
         for scene in range(scenes):

@@ -12,7 +12,7 @@ from rsseg.task import Task
 
 
 class SceneCounts(Metric):
-    """Numbers that are counted per scene ``[S, ...]``, and summed over processes."""
+    """Base class of counts per scene ``[S, ...]``, which are summed over processes."""
 
     full_state_update = False
     counts: Tensor
@@ -23,14 +23,14 @@ class SceneCounts(Metric):
         self.add_state("counts", torch.zeros(shape, dtype=dtype), dist_reduce_fx="sum")
 
     def compute(self) -> Tensor:
-        """The numbers."""
+        """The counts."""
         return self.counts
 
 
 class Confusion(SceneCounts):
-    """Counts of (target, prediction) pairs ``[S, P, K, K]``, see `count_pairs`.
+    """Counter of (target, prediction) pairs ``[S, P, K, K]``, see `count_pairs`.
 
-    The threshold is that of `Task.predict`, or those of each scene ``[S, K]``.
+    The threshold is as for `Task.predict`, ``[K]``, or one for each scene, ``[S, K]``.
 
     Example:
         >>> from rsseg.task import Binary
@@ -46,9 +46,9 @@ class Confusion(SceneCounts):
         self.threshold = threshold
 
     def update(self, logits: Tensor, target: Tensor, scene: Tensor, corner: Tensor | None = None) -> None:
-        """Count a batch of the scenes int64 ``[B]``; `corner`, where its windows lie there, does not matter.
+        """Count a batch. `scene`, int64 ``[B]``, are the scenes' numbers; `corner` is not used.
 
-        Logits are ``[B, K, H, W]``, targets labels ``[B, H, W]`` or ``[B, L, H, W]``, or shares, which count by their
+        Logits are ``[B, K, H, W]``; targets are labels ``[B, H, W]`` or ``[B, L, H, W]``, or shares, which count by their
         `Task.hard_labels`; `IGNORE` does not count.
         """
         own = self.threshold
@@ -59,11 +59,11 @@ class Confusion(SceneCounts):
 
 
 class ErrorSums(SceneCounts):
-    """`SUMS`, in the target's unit, float64 ``[S, V, 6]``."""
+    """Counter of `SUMS`, in the target's unit, float64 ``[S, V, 6]``."""
 
     def __init__(self, task: Task, scenes: int) -> None:
         super().__init__(task, (scenes, task.channels, len(SUMS)), torch.float64)
 
     def update(self, logits: Tensor, target: Tensor, scene: Tensor, corner: Tensor | None = None) -> None:
-        """Add a batch; the arguments are those of `Confusion`, the target standardised as the loss sees it, NaN not counted."""
+        """Add a batch; arguments are as for `Confusion`, but the target is standardised as for the loss; NaN does not count."""
         self.counts.index_add_(0, scene, sum_errors(self.task.predict(logits), self.task.predict(target)))
