@@ -141,8 +141,8 @@ def check_absent(census: Census, task: Task, split: str, named: Collection[str] 
         fault = f"no pixel of the {split} split is labelled {' or '.join(absent)}: {shares if task.soft else zero_and_255}"
     elif split == "train" and task.kind == "binary" and int(census.positives.sum()) == labelled:
         fault = (
-            f"every labelled pixel of the train split is {task.classes[0]}{of}, so that there is nothing to tell it from: is "
-            "the background among dataset.ignore_values?"
+            f"every labelled pixel of the train split is {task.classes[0]}{of}, and there is no background to tell it "
+            "from: is the background among dataset.ignore_values?"
         )
     elif split == "train" and task.exclusive and not task.soft and only_one and ignored > 0:
         only = next(name for name in task.classes if name not in absent)
@@ -166,8 +166,8 @@ def _warn_of_mixed(census: Census, task: Task, split: str) -> None:
     if (positive & ignored).any() or not (ignored & ~positive).any() or not (positive & ~ignored).any():
         return
     line = (
-        "%d of %d scenes of the %s split have ignored pixels and none of %s, the others the reverse: do their masks hold 0 and "
-        "255, and those of the others 0 and 1? dataset.mask_values=[0,[1,255]] dataset.ignore_values=[] reads both."
+        "In %d of %d scenes of the %s split some pixels are ignored and none is %s; in the others it is the opposite. Do some "
+        "masks use 0 and 255, others 0 and 1? dataset.mask_values=[0,[1,255]] dataset.ignore_values=[] reads both."
     )
     log.warning(line, int((ignored & ~positive).sum()), len(positive), split, task.classes[0])
 
@@ -212,4 +212,4 @@ def describe_other_radiometry(
         said.append(
             f"of {what} the standard deviation of band {band + 1} is {other_std[band]:.5g}, that of training {std[band]:.5g}"
         )
-    return f"{'; '.join(said)}: were both written alike (scale, bit depth)?" if said else ""
+    return f"{'; '.join(said)}: do both have the same scale and bit depth?" if said else ""

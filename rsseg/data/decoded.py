@@ -40,7 +40,7 @@ MAPS = 40_000  # arrays that are mapped at a time: Linux limits a process to 65,
 def store_name(scene: Scene, mask_readers: Sequence[MaskReader], bands: Sequence[int]) -> str:
     """The beginning of the names of a scene's files in the store: a hash of everything that its pixels depend on."""
     targets = [(d.task.target, d.task.kind, d.task.channels, d.signature) for d in mask_readers]
-    facts = (5, scene.signature(), list(bands), targets)  # 5: those of an earlier version are written over, not left there
+    facts = (5, scene.signature(), list(bands), targets)  # 5: kept, so that files of an earlier FORMAT are replaced
     return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
 
 

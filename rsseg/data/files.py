@@ -173,7 +173,7 @@ class Files(Source):
         if set(own) - set(self.fields):
             raise InputError(
                 f"dataset.source.image={self.image} and dataset.{setting}={pattern} pair files by their fields, such "
-                f"as {{name}}: those of the second must stand in the first; found {sorted(self.fields)} and {sorted(own)}"
+                f"as {{name}}: the first must have all fields of the second; found {sorted(self.fields)} and {sorted(own)}"
             )
         there, places = find_files(self.root, pattern, endings), [self.fields.index(field) for field in own]
         wanted = {fields: tuple(fields[place] for place in places) for fields in self.images}
@@ -237,8 +237,8 @@ class Files(Source):
             if self.split.kind == "fractions":
                 blocks = str(propose_blocks(open_raster(every[0].image).shape)).replace("'", "")
                 way_out = (
-                    f", which lie in {counted(len(set(group_names(every))), 'group')} (dataset.source.group): fractions do not "
-                    f"cut one; images can be split into blocks, {blocks}, or smaller ones"
+                    f", which lie in {counted(len(set(group_names(every))), 'group')} (dataset.source.group): fractions never "
+                    f"divide a group; split the images into blocks, {blocks}, or into smaller ones"
                 )
             raise InputError(
                 f"no scene of the {split} split is below {self.root}: dataset.source.split.{split}={self.split.parts[split]} "

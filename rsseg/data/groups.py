@@ -145,9 +145,9 @@ def describe_groups(train: Iterable[Scene], val: Sequence[Scene]) -> list[str]:
         )
     if len(scored) == 1:
         lines.append(
-            f"All validation scenes ({len(val)}) are of one group, {min(scored)}: it chooses the checkpoint and scores it, so "
-            "that scores are too good, have no intervals and say nothing of other places, and no comparison can tell losses "
-            "apart. Validate on more: dataset.source.split, or dataset.folds."
+            f"All validation scenes ({len(val)}) are of one group, {min(scored)}: it selects the checkpoint and scores it. So "
+            "scores are optimistic, have no intervals and say nothing of other areas, and no comparison can separate losses. "
+            "Validate on more groups: dataset.source.split, or dataset.folds."
         )
     return lines
 
@@ -163,6 +163,6 @@ def describe_few_groups(train: Collection[str], val: Collection[str], in_folds: 
         f"; dataset.folds={folds} lets all {len(every)} validate in turn (sweep=kfold)" if len(every) > len(scored) else ""
     )
     return (
-        f"Only {counted(len(scored), 'group')} of scenes to validate on, fewer than {ENOUGH_GROUPS}: differences of losses are "
-        f"hardly told from those between areas{way_out}."
+        f"Only {counted(len(scored), 'group')} of scenes to validate on, fewer than {ENOUGH_GROUPS}: differences between "
+        f"losses can hardly be separated from differences between areas{way_out}."
     )

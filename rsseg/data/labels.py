@@ -67,7 +67,7 @@ class Labels(MaskReader):
         table = {parse_colour(value) if self.colours else value: label for value, label in pairs}
         if len(table) < len(pairs):
             hint = "; 255 is ignored unless you say otherwise: add dataset.ignore_values=[]" * (self.ignore == [IGNORE])
-            raise InputError(f"a value stands for two things in {self.given}{hint}")
+            raise InputError(f"a value has two meanings in {self.given}{hint}")
         self._raw = np.array(sorted(table), dtype=np.int64)
         self._codes = np.array([table[value] for value in sorted(table)], dtype=np.uint8)
         self._of_bytes = self._look_up(np.arange(256))

@@ -140,7 +140,7 @@ class Raster:
         alpha = alpha_band(open_raster(self.path))
         if alpha in bands:
             raise InputError(
-                f"band {alpha} of {self.path} is marked as alpha, so that a warp to the grid of {self.onto} uses it up: leave "
+                f"band {alpha} of {self.path} is marked as alpha, so a warp to the grid of {self.onto} loses it: leave "
                 f"it out of the bands, or mark it as one like others (gdal_edit.py -colorinterp_{alpha} undefined)"
             )
         return True

@@ -71,10 +71,8 @@ def fetch(root: str, fits: Callable[[str], bool], setting: str = "dataset.source
         why = first_line(error)
         if "range requests" in why:
             why = "that server gives whole files alone: download it first"
-        public = f", or is it public (set {UNSIGNED}=YES)" if bucket_of(url) in ANONYMOUS else ""
-        raise InputError(
-            f"{setting}={root} can't be read ({why}): is it right, and may it be read from here{public}?"
-        ) from None
+        public = f"; for a public bucket set {UNSIGNED}=YES" if bucket_of(url) in ANONYMOUS else ""
+        raise InputError(f"{setting}={root} can't be read ({why}): check the address and your access rights{public}") from None
     return folder / "files"
 
 

@@ -49,8 +49,8 @@ WEIGHTS = Weights()
 
 WARPED = "Files on another grid than their scene, which are warped to it"
 ALPHA = (
-    "Images with an alpha band, which is no image band: where it is 0, pixels are ignored; if it is a band like others, list "
-    "it in dataset.bands"
+    "Images with an alpha band, which is not read: pixels are ignored where it is 0; if it is an ordinary band, list it in "
+    "dataset.bands"
 )
 TURNED = (
     "Images that viewers turn, by EXIF data or a TIFF tag, but that are read as they are stored: masks drawn over turned "

@@ -181,7 +181,7 @@ def matching_names(pattern: str, names: Iterable[str]) -> set[str]:
     """The names that a user's pattern stands for: an equal name, or else the names that match it.
 
     Example:
-        >>> sorted(fitting("tile[45]", ["tile4", "tile5"])), matching_names("tile[4]", ["tile4", "tile[4]"])
+        >>> sorted(matching_names("tile[45]", ["tile4", "tile5"])), matching_names("tile[4]", ["tile4", "tile[4]"])
         (['tile4', 'tile5'], {'tile[4]'})
     """
     texts, wanted = {name: normal(name) for name in names}, normal(pattern)

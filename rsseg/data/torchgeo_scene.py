@@ -127,8 +127,8 @@ class SampleReader(SceneReader):
         facts, first = facts_of(image), scene.samples.first[0]
         if facts.counts != first.counts:
             raise InputError(
-                f"its image has {len(image)} bands, but those of others {first.counts[0]}: of a time axis "
-                "dataset.source.times takes as many steps from each"
+                f"its image has {len(image)} bands, but other samples have {first.counts[0]}; for images with a "
+                "time axis, dataset.source.times reads the same number of steps from each"
             )
         check_band_numbers(str(scene.image), len(image), bands)
         if self.mask is not None:

@@ -106,7 +106,7 @@ RULES: Mapping[str, Sequence[Rule]] = {
     "losses": (
         Rule("extreme imbalance", ("dice", "focal"), "{ratio:.3g} pixels of {frequent} for one of {rare}: weights of that "
              "size let few pixels decide; Dice does not count true negatives, focal fades easy pixels"),
-        Rule("thin objects", ("ce_lovasz",), f"{{thin}}: thinner than {THIN} pixels, so a quarter of them and more lie at an "
+        Rule("thin objects", ("ce_lovasz",), f"{{thin}}: thinner than {THIN} pixels, so a quarter or more of them lie at an "
              "edge; Lovasz follows IoU itself, but beside CE: alone it was far behind on small buildings"),
         Rule("small objects", ("ce_lovasz",), f"{{small}}: mostly in objects below {SMALL} pixels, little in a mean over all "
              "pixels; Lovasz follows IoU itself"),
@@ -140,12 +140,12 @@ RULES: Mapping[str, Sequence[Rule]] = {
     ),
     "metrics": (
         Rule("land cover", ("mean IoU", "IoU of each class"),
-             "not accuracy: who calls everything {frequent} has {majority:.0%} of it"),
+             "not accuracy: a map of {frequent} alone reaches {majority:.0%}"),
         Rule("buildings, roads, water", ("IoU of the class", "Dice"),
-             "not accuracy: who finds nothing has {majority:.0%} of it; tune the threshold before comparing losses"),
+             "not accuracy: an empty map reaches {majority:.0%}; tune the threshold before comparing losses"),
         Rule("detection", ("F1", "average precision at an IoU of 0.5"),
-             "the first of the objects that are found, by their centres; the other of all boxes, ranked by their score"),
-        Rule("regression", ("RMSE", "MAE"), "one minds outliers, the other does not"),
+             "F1 counts the objects found, by their centres; average precision ranks all boxes by their score"),
+        Rule("regression", ("RMSE", "MAE"), "RMSE is sensitive to outliers, MAE is robust"),
         Rule("thin objects", ("boundary IoU",), "for {thin} IoU hangs on one pixel at the edge"),
         Rule("classes that many scenes lack", ("IoU pooled over scenes",),
              "{patchy}: a mean over scenes hangs on the few that have them"),

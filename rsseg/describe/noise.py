@@ -227,7 +227,7 @@ def write_noise(setup: Setup, model: TrainedModel, store: Store, path: Path) -> 
     write_table(path.with_name(f"{path.stem}-scenes.csv"), scenes.set_index("scene"))
     doubted = scenes["suspicious pixels"].sum() / max(scenes["labelled pixels"].sum(), 1)
     if doubted > MANY:
-        line = "%.0f %% of all labels are contradicted: rather the model is wrong than so many labels. Train it longer first."
+        line = "%.0f %% of all labels are contradicted: the model is probably wrong, not the labels. Train it longer first."
         log.warning(line, 100 * doubted)
     for head, own in doubts.items():
         names = [name for plane in own.task.matrices for name in plane]

@@ -112,7 +112,9 @@ class Foreign(nn.Module):
         found = found or (
             f"there are ignored pixels (not labelled, or at the cut edges of validation windows), which {self.name} would count"
         )
-        return InputError(f"{self.where}: {found}: {self.where}.pixels=true gives it the others alone (docs/losses.md)")
+        return InputError(
+            f"{self.where}: {found}: {self.where}.pixels=true passes only the other pixels to it (docs/losses.md)"
+        )
 
     def _check(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> None:
         self.task.check_shapes(logits, target)

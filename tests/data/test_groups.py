@@ -88,7 +88,7 @@ def test_fractions_deal_groups(root):
     parts = {split: set(group_names(source.scenes(split))) for split in ("train", "val", "test")}
     assert set().union(*parts.values()) == {"tile1", "tile2", "tile3"}
     assert all(not parts[a] & parts[b] for a, b in combinations(parts, 2))
-    with pytest.raises(InputError, match=r"which lie in 1 group \(dataset\.source\.group\): fractions do not cut one"):
+    with pytest.raises(InputError, match=r"which lie in 1 group \(dataset\.source\.group\): fractions never divide a group"):
         files(root, "(images)", {"train": 0.5, "val": 0.5}).scenes("train")
 
 
@@ -195,7 +195,7 @@ def test_validation_scenes_of_one_group_are_no_comparison():
         return [Scene(f"scene{i}", Path("a.tif"), group=group) for i, group in enumerate(groups)]
 
     (line,) = describe_groups([], scenes("vienna", "vienna"))
-    assert line.startswith("All validation scenes (2) are of one group, vienna: it chooses the checkpoint and scores it")
+    assert line.startswith("All validation scenes (2) are of one group, vienna: it selects the checkpoint and scores it")
     assert "(1) are of one group, scene0:" in describe_groups([], scenes(""))[0]
     assert not describe_groups([], scenes("vienna", "graz"))
     assert not describe_groups([], scenes("", ""))

@@ -216,7 +216,7 @@ def test_a_dataset_in_a_bucket_is_that_of_the_folder(folder_root, bucket, monkey
 def test_buckets_that_can_not_be_read_are_one_line(bucket, monkeypatch):
     pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()
     assert "Unable to locate credentials" in one_line("s3://mine/data")
-    assert "is it public (set AWS_NO_SIGN_REQUEST=YES)" in one_line("s3://mine/data.zip")
+    assert "for a public bucket set AWS_NO_SIGN_REQUEST=YES" in one_line("s3://mine/data.zip")
     monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "YES")
     assert "does not exist" in one_line("s3://yours/data")
     assert "can't be read" in one_line("s3://mine/nothing")

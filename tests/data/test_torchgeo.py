@@ -419,7 +419,7 @@ def test_samples_with_other_numbers_of_steps_are_refused(tmp_path, monkeypatch):
             return {"image": torch.zeros(2 + index, 3, 8, 8), "mask": torch.zeros(8, 8)}
 
     monkeypatch.setattr(tg, "Made", Growing, raising=False)
-    with pytest.raises(InputError, match=r"has \d+ bands, but those of others \d+: .* dataset\.source\.times"):
+    with pytest.raises(InputError, match=r"has \d+ bands, but other samples have \d+; .* dataset\.source\.times"):
         stored(TorchGeo("Made", {"shapes": {}}), tmp_path)
     assert len(stored(TorchGeo("Made", {"shapes": {}}, times=2), tmp_path)) == 6
 
