@@ -184,14 +184,14 @@ def test_masks_of_0_and_255_taken_for_two_classes_are_refused():
 
 
 def test_a_binary_split_without_background_is_refused():
-    with pytest.raises(InputError, match="every labelled pixel of the train split is road, so that there is nothing to tell"):
+    with pytest.raises(InputError, match="every labelled pixel of the train split is road, and there is no background to tell"):
         check_absent(census_of([[60], [40]], [[60], [40]], [100, 40]), Binary(("road",)), "train")
 
 
 def test_masks_that_write_the_class_in_two_ways_are_named(caplog):
     road = Binary(("road",))
     check_absent(census_of([[30], [0], [20]], [[100], [70], [100]], [100, 100, 100]), road, "train")
-    assert "1 of 3 scenes of the train split have ignored pixels and none of road" in caplog.text
+    assert "In 1 of 3 scenes of the train split some pixels are ignored and none is road" in caplog.text
     assert "dataset.mask_values=[0,[1,255]] dataset.ignore_values=[]" in caplog.text
     caplog.clear()
     check_absent(census_of([[30], [0]], [[90], [70]], [100, 100]), road, "train")  # ignored pixels beside the class

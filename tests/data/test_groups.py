@@ -185,7 +185,7 @@ def test_what_is_said():
     assert [line.partition(":")[0] for line in cut] == ["Of 2 groups with validation scenes, 1 train too, such as a"]
     assert describe_few_groups("abcdef", "g").endswith("; dataset.folds=5 lets all 7 validate in turn (sweep=kfold).")
     assert describe_few_groups("ab", "c").endswith("; dataset.folds=groups lets all 3 validate in turn (sweep=kfold).")
-    assert describe_few_groups("a", "a").endswith("from what areas differ by.")
+    assert describe_few_groups("a", "a").endswith("from differences between areas.")
     assert not describe_few_groups("", "abcdef")
     assert not describe_few_groups("abcde", "f", in_folds=True)
 

@@ -133,7 +133,7 @@ def test_a_loss_without_a_notion_of_ignored_pixels_stops_at_the_first(kind):
     whole = torch.where(target == IGNORE, 0, target)
     for _ in range(4):
         term(logits, whole)
-    with pytest.raises(InputError, match=r"loss\.terms\.mine: there are ignored pixels .*\.mine\.pixels=true gives"):
+    with pytest.raises(InputError, match=r"loss\.terms\.mine: there are ignored pixels .*\.mine\.pixels=true passes"):
         term(logits, target)
     with pytest.raises(InputError, match="ignored pixels"):
         term.refuse_ignored()
