@@ -46,8 +46,8 @@ def test_unknown_colour_is_named():
     ("values", "ignore", "message"),
     [
         ([0, 1, "#ffffff"], [], "mix"),
-        ([0, 1, 1], [], "two things"),
-        ([0, 1, 2], [2], "two things"),
+        ([0, 1, 1], [], "two meanings"),
+        ([0, 1, 2], [2], "two meanings"),
         (["#ff", "#00ff00", "#0000ff"], [], "no colour"),
         ([0.5, 1, 2], [], "integers or colours"),
     ],
