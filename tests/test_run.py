@@ -461,7 +461,7 @@ def test_cache_changes_nothing(tmp_path, folder_root, monkeypatch):
     common = [*folder_data(folder_root), "pictures=1", "trainer.log_every_n_steps=1"]
     held = []
     monkeypatch.setattr("rsseg.training.recorder.KEPT", 0)
-    monkeypatch.setattr(scoring, "load", lambda stores, device: held.append(device) or load_scenes(stores, device))
+    monkeypatch.setattr(scoring, "load_scenes", lambda stores, device: held.append(device) or load_scenes(stores, device))
     for where in ("disk", "ram", "gpu"):
         train(settings(tmp_path, *common, f"cache={where}"), tmp_path / where)
     assert held == [None] * 2 + [torch.device("cpu")] * 2  # to train, and to count the scenes

@@ -147,7 +147,7 @@ def test_neutral_settings_change_nothing(neutral):
         (lambda: Noise(1, "12"), "std='12': two numbers"),
         (lambda: Noise(1, (1, 2, 3)), r"std=\(1, 2, 3\): two numbers"),
         (lambda: CutOut(1, 0, (0, 1)), "count has to be a number from 1 to 100; found 0"),
-        (lambda: CutOut(1, 1.5, (0, 1)), "count=1.5: a whole number"),
+        (lambda: CutOut(1, 1.5, (0, 1)), "count has to be a whole number; found 1.5"),
         (lambda: CutOut(1, 1, (0, 1.1)), r"size\[1\] has to be a number from 0 to 1; found 1.1"),
     ],
 )
