@@ -7,7 +7,7 @@ from collections import Counter
 from rsseg.comparison.findings import Findings
 from rsseg.comparison.intervals import CLAIMED, SEEDS
 from rsseg.comparison.words import area_word, listed, more_seeds, number, of_blocks, score_name
-from rsseg.contract import ENOUGH_GROUPS
+from rsseg.contract import ENOUGH_GROUPS, counted
 from rsseg.metrics import metrics
 
 
@@ -27,7 +27,8 @@ def _sample(found: Findings) -> list[str]:
         )
     if CLAIMED <= seeds < SEEDS:
         notes.append(
-            f"Exploratory: {seeds} seeds per loss say little about others. Train {SEEDS} or more.{more_seeds(found, SEEDS)}"
+            f"Exploratory: with {seeds} seeds per loss, intervals are unreliable. Train {SEEDS} or more."
+            f"{more_seeds(found, SEEDS)}"
         )
     if groups == 1:
         chose = ", and the same scenes chose the checkpoint, so scores are too high" * found.validated
@@ -38,8 +39,8 @@ def _sample(found: Findings) -> list[str]:
     elif groups < ENOUGH_GROUPS:
         names = listed(list(dict.fromkeys(map(str, found.groups))))
         notes.append(
-            f"Only {groups} {area_word(found)} are scored, {names}: intervals say little about others. Score {ENOUGH_GROUPS} "
-            "or more, or every area in turn (sweep=kfold)."
+            f"Only {groups} {area_word(found)} are scored, {names}: intervals are unreliable for other areas. Score "
+            f"{ENOUGH_GROUPS} or more, or every area in turn (sweep=kfold)."
         )
     return [*notes, of_blocks(found.blocks)] if found.blocks else notes
 
@@ -87,7 +88,8 @@ def _runs(found: Findings) -> list[str]:
     if comparison.left_out:
         reasons = Counter(left.why for left in comparison.left_out).most_common(3)
         said = "; ".join(f"{why} ({times})" for why, times in reasons)
-        notes.append(f"Runs that are left out, {len(comparison.left_out)}: {said}. The protocol names all.")
+        many = len(comparison.left_out)
+        notes.append(f"{counted(many, 'run')} {'are' if many > 1 else 'is'} left out: {said}. The protocol names all.")
     if not found.task.real and not any(run.is_cross_entropy for run in comparison.all_runs):
         notes.append(
             "No plain cross-entropy among the runs: whether the best loss gives more than cross-entropy with a tuned threshold "

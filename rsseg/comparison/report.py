@@ -65,9 +65,10 @@ def write_report(found: Findings, out: Path) -> Path:
         pictures["examples"] = data_uri("png", examples.read_bytes())
     page = out / "report.html"
     dataset = found.comparison.runs[0][0].config.dataset.name
+    without = f" without {listed(found.leaves_out)}" * bool(found.leaves_out)
     write_page(
         page,
-        title=f"Which loss for {found.ranked.measure.label} on {dataset}?",
+        title=f"Which loss for {found.ranked.measure.label}{without} on {dataset}?",
         answer=answer(found),
         statistics=statistics(found),
         notes=caveats(found),
@@ -177,7 +178,7 @@ def ranking_note(found: Findings) -> str:
         return f"{said}. No intervals can be given."
     if not found.ranked.claims:
         return f"{said}. Below: 95 % intervals; too few seeds to call one loss better than another."
-    return f"{said}. Below: 95 % intervals; those of differences to the best, and of gains, hold for all losses together."
+    return f"{said}. Below: 95 % intervals; those of differences to the best, and of gains, are simultaneous for all losses."
 
 
 def _scored_scenes(found: Findings) -> str:
@@ -198,12 +199,14 @@ def sections(found: Findings, tables: Mapping[str, pd.DataFrame], pictures: Mapp
             html_table(*by_measure(found), title="The best loss's score, and how much better than it the others are."),
         ],
         "Thresholds, checkpoints and training": [
-            html_table(*regrets(found), title="Where a score is lost, and how the loss ranks checkpoints; below: over seeds"),
+            html_table(
+                *regrets(found), title="Gain by tuning, regret, and rank correlation of loss and score; below: range over seeds"
+            ),
             html_figure(pictures, "curves", "Validation score. Thick: mean over seeds; thin: seeds; grey: means of others."),
         ],
         "Classes and scenes": where(found, tables),
         "Which term of a composition leads": [
-            html_figure(pictures, "terms", "Shares of gradient norms; gains above 0: a step along it betters the score."),
+            html_figure(pictures, "terms", "Shares of the terms in the gradient's norm, and one-step gains where recorded."),
             html_table(tables["cosines"], title="Cosine between the terms' gradients, mean over the run"),
         ],
         "Where the losses disagree": [

@@ -132,7 +132,11 @@ def runs(found: Findings) -> pd.DataFrame:
     for (i, j), run in zip(np.ndindex(len(found.labels), len(found.seeds)), found.comparison.all_runs, strict=True):
         facts = {"run": str(run.folder), "loss": run.label, "seed": run.seed, "rate": f"{run.rate:g}"}
         scores = {name: estimates.values[i, j] for name, estimates in found.estimates.items()}
-        made = {"steps": run.summary["steps"], "seconds": run.summary["seconds"], "commit": run.origin["git"]["commit"]}
+        made = {
+            "steps": run.summary["steps"],
+            "seconds": round(run.summary["seconds"], 1),
+            "commit": run.origin["git"]["commit"],
+        }
         rows.append(facts | scores | made)
     return pd.DataFrame(rows)
 

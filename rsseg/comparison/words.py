@@ -88,7 +88,7 @@ def unlearnt(found: Findings) -> list[str]:
     name, score = max(better.items(), key=lambda item: sign * item[1])
     return [
         f"No loss to choose yet: none is better than the baseline {name} ({score_name(found)} {quantity(found, score)}). "
-        "Train longer (steps=...)."
+        "Train longer: steps=..., for a sweep with another folder (hydra.sweep.dir=...)."
     ]
 
 
@@ -201,8 +201,8 @@ def statistics(found: Findings) -> list[str]:
     if known is not None and found.ranked.claims:
         limit = f"{len(found.seeds)} seeds" if known.limit == "seeds" else f"{found.group_count} {area_word(found)}"
         least, most = (quantity(found, gap) for gap in known.gaps)
-        some = most if least == most else f"{least} to {most}, by the pair,"
-        said.append(f"Two losses have to differ by {some} to be told from chance here, mostly because there are only {limit}.")
+        some = most if least == most else f"{least} to {most}, depending on the pair,"
+        said.append(f"Differences below {some} can't be detected here, mostly because there are only {limit}.")
         said += _what_decides(found, known)
     chosen = (
         f"Every scene is scored by checkpoints{f' and {found.task.all_tuned}' * (found.tuned is not None)} that were chosen"

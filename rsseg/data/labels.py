@@ -117,7 +117,11 @@ class Labels(MaskReader):
             f"[{','.join(ignored)}]"
         )
         if self.colours and len(found) > BLURRED:
-            way_out = "Masks are blurred, as by JPEG: set dataset.colour_tolerance=20, for example"
+            apart = abs(_channels(found)[:, None] - _channels(self._raw)).max(axis=-1).min(axis=1)
+            way_out = (
+                "Masks are blurred, as by JPEG: list the colours of all classes, and set dataset.colour_tolerance: "
+                f"#{int(found[apart.argmax()]):06x} is {apart.max()} from the nearest listed colour"
+            )
         elif not self.colours and (found % 1 != 0).any():
             way_out = f"Grey values are told apart by dataset.source.threshold={float(np.mean(self._raw[:2])):g}, for example"
         return (

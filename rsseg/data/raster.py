@@ -208,8 +208,8 @@ def _on_grid(file: Raster, onto: Path) -> Any:
     bare = [str(p) for p, r in ((path, raster), (onto, grid)) if not located(r)]
     if bare:
         raise InputError(
-            f"{path} is {raster.width} x {raster.height} pixels, but {onto} is {grid.width} x {grid.height}: the files of a "
-            f"scene must lie on the same pixel grid, or all have coordinates, to be warped to it; without: {', '.join(bare)}"
+            f"{path} is {raster.width} x {raster.height} pixels, but {onto} is {grid.width} x {grid.height}: a scene's files "
+            f"must lie on one pixel grid, or all have coordinates, to be warped to it; these have none: {', '.join(bare)}"
             + f". Viewers turn {onto.name}: write it turned (mogrify -auto-orient)"
             * is_turned(onto)
         )

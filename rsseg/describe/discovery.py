@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +24,7 @@ from rsseg.data.raster import Raster, open_raster
 from rsseg.data.splits import FRACTIONS, SPLITS, cut, propose_blocks
 from rsseg.dataset import WINDOW_STEP
 from rsseg.describe.mask_values import MANY, describe_masks, middle, spread_out
-from rsseg.files import normal, write_text
+from rsseg.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +132,8 @@ def discover(root: Path, image_pattern: str = "", mask_pattern: str = "") -> Dis
         "split": split,
     }
     Files(**source)
-    name = re.sub(r"\W+", "_", normal(root.name).lower()).strip("_") or "mine"
+    plain = unicodedata.normalize("NFKD", root.name).encode("ascii", "ignore").decode()  # a command line takes it as it stands
+    name = re.sub(r"\W+", "_", plain.lower()).strip("_") or "mine"
     node = {"_target_": "rsseg.data.files.Files", **source}
     window = max(WINDOW_STEP, min(WINDOW, smallest // WINDOW_STEP * WINDOW_STEP))
     config = {"name": name, **labels, "bands": None, "rgb": None, "window": window, "steps": 2000, "source": node}
@@ -336,6 +338,8 @@ def find_split(root: Path, image: FileKind, labelled: Collection[tuple[str, ...]
         if len(split) == 1:
             return None, folders["train"], f"Only {folders['train']} has masks, of it {IN_FRACTIONS}."
         belief = f"The folders {', '.join(folders[part] for part in split)} are the split."
+        if unlabelled := [folders[part] for part in folders if part not in masked]:
+            belief += f" {' and '.join(unlabelled)} has no masks and is not used."
         if "val" not in split:
             belief += " No folder for validation has masks: the test folder validates."
             split["val"] = split.pop("test")

@@ -86,7 +86,7 @@ def _scores(facts: CardFacts, name: str, split: str) -> tuple[str, list[tuple[st
     elif split == "val":
         said += " They chose the checkpoint, so that scores are too good."
     if areas < ENOUGH_GROUPS:
-        said += f" There are no intervals: fewer than {ENOUGH_GROUPS} areas say little of others."
+        said += f" There are no intervals: fewer than {ENOUGH_GROUPS} areas are too few for reliable ones."
     else:
         others = "parts of these images" if facts.blocks else "areas like these"
         said += f" Intervals are of other {others} (Bayesian bootstrap over areas); other seeds are not in them."

@@ -97,7 +97,8 @@ def test_baselines_follow_the_losses():
 
 
 @pytest.mark.parametrize(
-    ("seeds", "said"), [(1, "No intervals"), (2, "too few seeds to call one loss better"), (3, "hold for all losses together")]
+    ("seeds", "said"),
+    [(1, "No intervals"), (2, "too few seeds to call one loss better"), (3, "are simultaneous for all losses")],
 )
 def test_what_intervals_there_are_is_said(seeds, said):
     found = of_label(steady([0.6, 0.4], seeds=seeds), labels=["ce", "dice"])

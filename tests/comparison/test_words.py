@@ -136,7 +136,9 @@ def test_an_error_is_low_and_has_its_unit():
     assert re.fullmatch(r"mae is surely behind it, by 0\.498 m \(0\.\d{3} to 0\.\d{3}\)\.", said[1])
     assert re.search(r"Its expected RMSE on new scenes is 1\.\d{3} m; choosing", said[-1])
     assert "So far mse comes first: its RMSE is 1.000 m." in first_of(of_heights(steady([1.0, 2.0], seeds=2, of_scenes=0)))
-    assert re.match(r"Two losses have to differ by 0\.\d{3} m to 0\.\d{3} m, by the pair, to be told", statistics(found)[0])
+    assert re.match(
+        r"Differences below 0\.\d{3} m to 0\.\d{3} m, depending on the pair, can\'t be detected", statistics(found)[0]
+    )
     equal = of_heights(steady([1.0, 1.0, 1.0]))
     assert first_of(equal).endswith("the first, by 0.01 m or more.")
     words = " ".join(said + statistics(found) + caveats(found))
@@ -288,9 +290,7 @@ def test_chances_are_those_of_the_advised_loss():
 def test_what_limits_a_comparison():
     seeds = statistics(of_label(steady([0.6, 0.5], of_seeds=0.02, of_scenes=0)))[0]
     scenes = statistics(of_label(steady([0.6, 0.5], of_seeds=0, of_scenes=0.05)))[0]
-    assert re.fullmatch(
-        r"Two losses have to differ by 0\.\d{3} to be told from chance here, mostly because there are only 5 seeds\.", seeds
-    )
+    assert re.fullmatch(r"Differences below 0\.\d{3} can\'t be detected here, mostly because there are only 5 seeds\.", seeds)
     assert scenes.endswith("only 8 scenes.")
     areas = statistics(of_label(steady([0.6, 0.5], of_seeds=0, of_scenes=0.05), groups=list("abcabcde")))[0]
     assert areas.endswith("only 5 areas.")
@@ -404,7 +404,7 @@ def test_what_it_holds_for():
 
 def test_three_seeds_are_exploratory():
     said = (
-        "Exploratory: {} seeds per loss say little about others. Train 5 or more. To train them: python train.py -m "
+        "Exploratory: with {} seeds per loss, intervals are unreliable. Train 5 or more. To train them: python train.py -m "
         "loss=ce,dice seed={}"
     )
     for seeds in range(1, 7):
@@ -416,7 +416,7 @@ def test_few_areas_are_named():
     iou = steady([0.6, 0.5])
     notes = caveats(of_label(iou, groups=list("aaabbbcc")))
     assert notes[0] == (
-        "Only 3 areas are scored, a, b and c: intervals say little about others. Score 6 or more, or every area in turn "
+        "Only 3 areas are scored, a, b and c: intervals are unreliable for other areas. Score 6 or more, or every area in turn "
         "(sweep=kfold)."
     )
     assert caveats(of_label(iou[:, :, :5]))[0].startswith("Only 5 scenes are scored, scene_0, scene_1,")
@@ -496,7 +496,7 @@ def test_rows_that_differ_in_more_and_runs_that_are_left_out():
     found = of_label(steady([0.6, 0.5]), different=["batch_size", "code"], left_out=[*left, left[0]])
     notes = caveats(found)
     assert "The rows differ in batch_size and code as well: a lead may not be the loss's." in notes
-    assert "Runs that are left out, 3: it has diverged at step 7 (2); it is not finished (1). The protocol names all." in notes
+    assert "3 runs are left out: it has diverged at step 7 (2); it is not finished (1). The protocol names all." in notes
     clean = " ".join(caveats(of_label(steady([0.6, 0.5]))))
     assert "differ in" not in clean
     assert "left out" not in clean
@@ -536,12 +536,15 @@ def test_blocks_are_not_called_independent():
 def test_where_no_loss_beats_a_baseline_there_is_no_answer_yet():
     found, headline = of_label(steady([0.60, 0.50])), "No loss to choose yet: none is better than the baseline majority class"
     said = answer(changed(found, baselines={"majority class": 0.65, "all positive": 0.61}))
-    assert said[0] == f"{headline} (IoU 0.650). Train longer (steps=...)."
+    assert said[0] == f"{headline} (IoU 0.650). Train longer: steps=..., for a sweep with another folder (hydra.sweep.dir=...)."
     assert said[1] == "So far ce comes first: its IoU is 0.600."
     assert said[2].startswith("dice is surely behind it, by ")
     assert "Train with" not in " ".join(said)
     few = changed(of_label(steady([0.60, 0.50], seeds=2)), baselines={"majority class": 0.65})
-    assert answer(few)[0] == f"{headline} (IoU 0.650). Train longer (steps=...)."
+    assert (
+        answer(few)[0]
+        == f"{headline} (IoU 0.650). Train longer: steps=..., for a sweep with another folder (hydra.sweep.dir=...)."
+    )
     assert answer(few)[1].startswith("So far ce comes first")
     tuned = of_label(steady([0.60, 0.50]), tuned=steady([0.62, 0.50]))
     assert answer(changed(tuned, baselines={"majority class": 0.65}))[1] == (

@@ -43,9 +43,9 @@ def test_a_mask_of_another_place_size_or_without_crs(tmp_path):
     bare = fault(make_scene("s", image, tif(tmp_path / "bare.tif", size=30, crs=None, transform=None)))
     assert "bare.tif is 30 x 30 pixels, but" in bare
     assert "i.tif is 40 x 40" in bare
-    assert f"without: {tmp_path / 'bare.tif'}" in bare
+    assert f"these have none: {tmp_path / 'bare.tif'}" in bare
     both = fault(make_scene("s", tif(tmp_path / "j.tif", crs=None), tif(tmp_path / "m.tif", size=30, crs=None)))
-    assert f"without: {tmp_path / 'm.tif'}, {tmp_path / 'j.tif'}" in both
+    assert f"these have none: {tmp_path / 'm.tif'}, {tmp_path / 'j.tif'}" in both
 
 
 def test_coordinates_that_one_of_two_lacks_do_not_matter_at_equal_sizes(tmp_path):

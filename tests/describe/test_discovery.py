@@ -322,7 +322,7 @@ def test_a_part_without_masks_is_no_part_of_the_split(tmp_path):
     png(tmp_path / "test/images/test0.png", picture())
     found = discover(tmp_path)
     assert found.config["source"]["split"] == {"train": ["train/images/*"], "val": ["val/images/*"]}
-    assert "The folders train, val are the split." in found.beliefs
+    assert "The folders train, val are the split. test has no masks and is not used." in found.beliefs
 
 
 def test_bands_and_places_are_told(tmp_path):
@@ -477,3 +477,9 @@ def test_patterns_have_the_slashes_of_configs_on_any_system(monkeypatch):
     monkeypatch.setattr(discovery, "Path", PureWindowsPath)
     split, *_ = discovery.find_split(Path(), discovery.FileKind("{part}/images/{name}.tif", files), files)
     assert split == {"train": ["train/images/*"], "val": ["val/images/*"]}
+
+
+def test_a_name_with_accents_is_one_that_a_command_line_takes(tmp_path):
+    root = tmp_path / "Projekt ÄÖ"
+    fill(root, LAYOUTS["folders"][0], lambda: labels(0, 1))
+    assert discover(root).config["name"] == "projekt_ao"

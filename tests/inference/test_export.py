@@ -451,7 +451,7 @@ def test_a_card_has_intervals_where_there_are_areas_enough_to_compare(areas, sho
     records = counted_records(label_counts(steady([0.6], scenes=areas))[0, 0, :, None])
     text = model_card(facts_of(trained("resnet18")[0], records={("mask", "val"): records}))
     assert f"{areas} scenes in {areas} independent areas" in text
-    assert ("There are no intervals: fewer than 6 areas say little of others" in text) is not shown
+    assert ("There are no intervals: fewer than 6 areas are too few for reliable ones" in text) is not shown
     assert ("Intervals are of other areas like these" in text) is shown
     assert bool(re.search(r"\| IoU \| 0\.\d+ \| 0\.\d+ to 0\.\d+ \|", text)) is shown
 
