@@ -181,7 +181,7 @@ def test_colours_of_lossy_masks_are_near(tmp_path):
     decoded = near.decode(lossy.transpose(2, 0, 1), ~known)
     assert (decoded == np.where(known, expected, IGNORE)).all()
     with pytest.raises(InputError, match=rf"is {apart.max(-1).min(-1).max()} from the nearest listed colour"):
-        near.decode(lossy.transpose(2, 0, 1), np.zeros_like(known))
+        Labels(TWO, ["#000000", "#ff0000"], tolerance=5).decode(lossy.transpose(2, 0, 1), np.zeros_like(known))
     with pytest.raises(InputError, match=r"dataset\.colour_tolerance=5: the masks hold integers"):
         Labels(TWO, tolerance=5)
 
