@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from rsseg.assembly import (
@@ -78,8 +79,14 @@ def train(
         except UnwritableError as error:
             raise UnwritableError(f"{error}{f', and go on with {run.resume_word}' * run.begun}") from None
         finally:
-            if is_main():
+            if is_main() and not _named_by_user():
                 run.discard()
+
+
+def _named_by_user() -> bool:
+    """Whether the user has named the run folder, which may then hold other files."""
+    words = HydraConfig.get().overrides.hydra if HydraConfig.initialized() else []
+    return any(word.startswith(("hydra.run.dir", "hydra.sweep")) for word in words)
 
 
 def _train(config: Any, run: RunFolder, chosen: Chosen, interrupts: Interrupts) -> float:

@@ -142,3 +142,12 @@ def test_what_the_image_copies_by_name_is_not_ignored():
     named = {name for names in lines for name in names} - {"."}
     assert named <= allowed
     assert all((root / name).exists() for name in named)
+
+
+def test_an_interrupt_ends_a_command_in_one_line(monkeypatch):
+    def interrupt(*words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rsseg.commands.describe.run", interrupt)
+    with pytest.raises(SystemExit, match="^interrupted$"):
+        call(monkeypatch, "describe")

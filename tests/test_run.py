@@ -9,6 +9,7 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import layouts
 import numpy as np
@@ -680,3 +681,12 @@ def test_what_is_monitored_is_logged_and_classes_left_out_of_means(tmp_path, fol
     }.items():
         with pytest.raises(InputError, match=said):
             train(settings(tmp_path, *folder_data(folder_root), *stop[:1], word), tmp_path / "other")
+
+
+@pytest.mark.parametrize(("words", "named"), [([], False), (["hydra.run.dir=mine"], True), (["hydra.verbose=true"], False)])
+def test_a_folder_that_the_user_names_is_not_removed(monkeypatch, words, named):
+    from rsseg import run
+
+    job = SimpleNamespace(overrides=SimpleNamespace(hydra=words))
+    monkeypatch.setattr(run, "HydraConfig", SimpleNamespace(initialized=lambda: True, get=lambda: job))
+    assert run._named_by_user() is named

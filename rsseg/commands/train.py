@@ -51,15 +51,12 @@ def main() -> None:
     own = own_configs()
     if own and not {"--config-dir", "-cd"} & {word.partition("=")[0] for word in sys.argv}:
         sys.argv[1:1] = ["--config-dir", str(own)]
-    try:
-        with one_line_errors():
-            if "race=true" in sys.argv[1:]:
-                from rsseg.race import race
+    with one_line_errors("interrupted: run the same command again to go on, a sweep with its unfinished runs"):
+        if "race=true" in sys.argv[1:]:
+            from rsseg.race import race
 
-                logging.basicConfig(level=logging.INFO, format="%(message)s")
-                race(sys.argv[1:])
-            else:
-                prepare(CONFIGS, sys.argv[1:])
-                run_job()
-    except KeyboardInterrupt:  # in a sweep, or after the last step; during training, `Interrupts` tells how to resume
-        sys.exit("interrupted: run the same command again to go on; a sweep goes on with the runs that are not finished")
+            logging.basicConfig(level=logging.INFO, format="%(message)s")
+            race(sys.argv[1:])
+        else:
+            prepare(CONFIGS, sys.argv[1:])
+            run_job()

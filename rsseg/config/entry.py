@@ -58,13 +58,15 @@ def search_path(folder: Path | None) -> list[str]:
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
-    """End the process with one line for a user's mistake, and silently if the reader of its output has closed it, as `head`."""
+def one_line_errors(interrupted: str = "interrupted") -> Iterator[None]:
+    """End the process with one line for a user's mistake or interrupt, silently if the reader of its output has closed it."""
     try:
         yield
         sys.stdout.flush()
     except InputError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:  # during training, `rsseg.training.signals.Interrupts` tells how to resume
+        sys.exit(interrupted)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter writes the rest when it ends
         sys.exit(1)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from omegaconf import OmegaConf
 
+from rsseg.config.entry import CONFIGS
 from rsseg.contract import InputError
 from rsseg.data.files import Files
 from rsseg.data.grids import brief_crs
@@ -134,6 +135,8 @@ def discover(root: Path, image_pattern: str = "", mask_pattern: str = "") -> Dis
     Files(**source)
     plain = unicodedata.normalize("NFKD", root.name).encode("ascii", "ignore").decode()  # a command line takes it as it stands
     name = re.sub(r"\W+", "_", plain.lower()).strip("_") or "mine"
+    if is_shipped(name) or not name[0].isalpha() or name in ("null", "true", "false", "yes", "no", "on", "off"):
+        name = f"my_{name}"
     node = {"_target_": "rsseg.data.files.Files", **source}
     window = max(WINDOW_STEP, min(WINDOW, smallest // WINDOW_STEP * WINDOW_STEP))
     config = {"name": name, **labels, "bands": None, "rgb": None, "window": window, "steps": 2000, "source": node}
@@ -159,6 +162,8 @@ def add_dataset(folder: Path, into: Path, name: str = "", image: str = "", mask:
     """
     config, beliefs = discover(folder, image, mask)
     config["name"] = name = name or str(config["name"])
+    if is_shipped(name):
+        raise InputError(f"name={name}: rsseg has a dataset of this name: choose another")
     path = into / f"{name}.yaml"
     if image and path.exists():
         raise InputError(f"{path} is there already: remove it to have it written anew; dataset={name} describes it as it is")
@@ -171,6 +176,11 @@ def add_dataset(folder: Path, into: Path, name: str = "", image: str = "", mask:
         write_text(path, head + OmegaConf.to_yaml(config))
         log.info("Config: %s. Look whether this is right, and give the classes their names.", path)
     return name
+
+
+def is_shipped(name: str) -> bool:
+    """Whether rsseg itself has a dataset of this name."""
+    return (CONFIGS / "dataset" / f"{name}.yaml").is_file()
 
 
 def find_kinds(root: Path, by_start: bool = False, by_folder: bool = False) -> list[FileKind]:
@@ -247,10 +257,14 @@ def _kind(root: Path, places: Sequence[PurePosixPath], by_start: bool) -> FileKi
 
 def given_pair(root: Path, image: str, mask: str) -> tuple[FileKind, FileKind, list[FileKind]]:
     """The images and masks that fit a user's patterns, and the kinds of all files."""
+    if not image or not mask:
+        raise InputError("give both patterns, image=... and mask=..., or none of them")
     source = Files(str(root), image, mask, split={"train": 1.0}, on_missing="skip")
     masks = {key: own.path for key, scene in zip(source.images, source.every, strict=True) if (own := scene.mask_of(0))}
     if not masks:
         raise InputError(f"{root}: no file fits mask={mask} with the fields of an image that fits image={image}")
+    if not {*masks.values()}.isdisjoint(source.images.values()):
+        raise InputError(f"image={image} and mask={mask} fit the same files: the patterns have to tell images from masks")
     return FileKind(image, source.images), FileKind(mask, masks), find_kinds(root)
 
 

@@ -38,7 +38,9 @@ def describe_masks(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
     looked = spread_out(paths)
     one: dict[str, Any] = {"task": "binary", "classes": ["foreground"], "mask_values": None, "ignore_values": None}
     if looked[0].suffix.lower() in VECTORS:
-        return one, ["Masks are vectors: every feature is the class; source.attribute names the attribute of several classes."]
+        return one, [
+            "Masks are vectors: features are the class, all else is background; several classes need source.attribute."
+        ]
     coloured = any(has_colours(path) for path in looked)
     counts = sum((count_values(path, coloured) for path in looked), Counter[Any]())
     values, some = sorted(counts), f"in {len(looked)} of {len(paths)} masks"

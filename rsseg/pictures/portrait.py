@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, StrMethodFormatter
 
 from rsseg.pictures.colours import colours
 from rsseg.pictures.panels import fill_panels
@@ -87,6 +87,7 @@ def _draw_objects(
     axes[0].set_xscale("log")
     axes[0].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))  # the default writes formulas
     axes[0].xaxis.set_minor_formatter(NullFormatter())
+    axes[0].xaxis.set_major_locator(LogLocator(numticks=4))
     bars(axes[1], tints, {"": [own["width"] for own in sizes]}, f"mean width, px (dashed: {limits['thin']}, thin)")
     for axis, limit in zip(axes, (limits["small"], limits["thin"]), strict=False):
         axis.axvline(limit, color=LIMIT, linestyle="--", linewidth=1)
@@ -104,9 +105,10 @@ def bars(axis: Axes, tints: Mapping[str, str], values: Mapping[str, Sequence[flo
         drawn = axis.barh(places, lengths, step * 0.9, color=list(tints.values()), alpha=0.7**i, edgecolor=DARK, label=split)
         axis.bar_label(drawn, fmt="{:.1%}" if shares else "{:.1f}", padding=3, fontsize=7)
     if len(values) > 1:
-        axis.legend(fontsize=8, edgecolor="none", loc="lower right")
+        axis.legend(fontsize=8, edgecolor="none", loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=len(values))
     if shares:
         axis.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axis.locator_params(axis="x", nbins=5)
     axis.set_xlim(0, axis.get_xlim()[1] * 1.15)
     _name_rows(axis, tints, title)
 

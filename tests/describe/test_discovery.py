@@ -19,7 +19,7 @@ from rsseg.config.entry import invocation
 from rsseg.contract import InputError
 from rsseg.data.files import Files
 from rsseg.describe import discovery
-from rsseg.describe.discovery import discover, find_group, part_of
+from rsseg.describe.discovery import add_dataset, discover, find_group, part_of
 
 RNG = np.random.default_rng(0)
 
@@ -483,3 +483,19 @@ def test_a_name_with_accents_is_one_that_a_command_line_takes(tmp_path):
     root = tmp_path / "Projekt ÄÖ"
     fill(root, LAYOUTS["folders"][0], lambda: labels(0, 1))
     assert discover(root).config["name"] == "projekt_ao"
+
+
+@pytest.mark.parametrize("name", ["synthetic", "2024", "null"])
+def test_a_name_that_means_something_else_on_a_command_line(tmp_path, name):
+    fill(tmp_path / name, LAYOUTS["folders"][0], lambda: labels(0, 1))
+    assert discover(tmp_path / name).config["name"] == f"my_{name}"
+    with pytest.raises(InputError, match="rsseg has a dataset of this name"):
+        add_dataset(tmp_path / name, tmp_path, "inria")
+
+
+def test_patterns_that_do_not_tell_images_from_masks(tmp_path):
+    fill(tmp_path, LAYOUTS["folders"][0], lambda: labels(0, 1))
+    with pytest.raises(InputError, match="fit the same files"):
+        discover(tmp_path, "images/{name}.png", "images/{name}.png")
+    with pytest.raises(InputError, match="give both patterns"):
+        discover(tmp_path, mask_pattern="masks/{name}.png")
