@@ -149,5 +149,5 @@ def test_an_interrupt_ends_a_command_in_one_line(monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("rsseg.commands.describe.run", interrupt)
-    with pytest.raises(SystemExit, match="^interrupted$"):
+    with pytest.raises(SystemExit, match=r"^interrupted$"):
         call(monkeypatch, "describe")
