@@ -203,7 +203,6 @@ def test_patterns_that_are_given_pair_what_names_do_not(tmp_path):
         (("photo/{name}.png", mask), r"no image below .* fits dataset\.source\.image=photo/\{name\}\.png; it holds "),
         (("photos/*.png", "drawn/*/*.png"), "share a name: write a field such as {name} where paths of scenes differ"),
         ((image, ""), "give both patterns"),
-        (("", mask), r"no image below .* fits dataset\.source\.image=; it holds "),
     ):
         with pytest.raises(InputError, match=said):
             discover(tmp_path, *wrong)
