@@ -131,7 +131,7 @@ def test_validation_covers_each_block_once_and_reads_nothing_else(root, tmp_path
         ({**SPLIT, "blocks": "big"}, "blocks.: .big.* their side in pixels"),
         ({"blocks": 100, "train": ["a"], "val": ["b"]}, "dealt out by fractions"),
         ({"block": 100, "train": 0.5, "val": 0.5}, "did you mean 'blocks'"),
-        ({**SPLIT, "blocks": 1000}, "no scene of the test split .*, or smaller ones"),
+        ({**SPLIT, "blocks": 1000}, "no scene of the test split .*, or into smaller ones"),
     ],
 )
 def test_splits_that_do_not_work(root, split, message):

@@ -541,6 +541,6 @@ def test_the_start_of_a_run_whose_validation_scenes_are_of_one_group(folder_root
     with caplog.at_level("INFO"):
         train(settings(tmp_path, *data, *group, "steps=2", "validations=1"), tmp_path / "run", [], "ce")
     assert "4 training scenes in 1 area and 2 validation scenes in 1 area, 2 steps of" in caplog.text
-    assert caplog.text.count("All validation scenes (2) are of one group, tile: it chooses the checkpoint") == 1
+    assert caplog.text.count("All validation scenes (2) are of one group, tile: it selects the checkpoint") == 1
     text = (export(tmp_path / "run", out=tmp_path / "out") / "README.md").read_text()
     assert "2 scenes in 1 independent area." in text
