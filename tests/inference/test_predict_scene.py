@@ -190,7 +190,7 @@ def test_a_scene_without_data_is_said(tmp_path, caplog):
 
 @torch.inference_mode()
 def test_memory_does_not_grow_with_the_height(tmp_path):
-    """NumPy's peak over 512 and over 2048 rows, four times as many: how full the threads' queues get varies by a third."""
+    """NumPy's peak over 512 and over 2048 rows, three times each: how full the threads' queues get varies."""
 
     def peak(height):
         _, path = scene_file(tmp_path, height, 4096)
@@ -212,7 +212,7 @@ def test_memory_does_not_grow_with_the_height(tmp_path):
         return most
 
     peak(256)
-    assert peak(2048) < 2 * peak(512)
+    assert min(peak(2048) for _ in range(3)) < 1.2 * max(peak(512) for _ in range(3))
 
 
 def test_a_failure_to_write_is_told(tmp_path):
