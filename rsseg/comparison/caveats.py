@@ -75,7 +75,7 @@ def _training(found: Findings) -> list[str]:
         )
         notes.append(f"The gain by tuning is not known: {why}.")
     elif found.metric != found.tuned_for and found.tuned is not None:
-        tuned, what = found.task.all_tuned.capitalize(), found.metrics[found.tuned_for].label
+        tuned, what = found.task.all_tuned.capitalize(), found.tuned_label
         notes.append(f"{tuned} are tuned for {what}: what tuning does to {score_name(found)} is not known.")
     return notes
 

@@ -64,7 +64,7 @@ class Findings:
         self.metrics, self.measures = metrics(self.task, left_out), measures(self.task, left_out, metric)
         if not self.task.real:
             tuned = self.metrics[self.tuned_for]
-            self.measures[TUNED] = of_metric(tuned, self.tuned_for, f"{tuned.label}, tuned")
+            self.measures[TUNED] = of_metric(tuned, self.tuned_for, f"{self.tuned_label}, tuned")
             self.measures[GAIN] = of_tuning(tuned, self.tuned_for)
         self.scene_metric = self.metrics.get(metric.removeprefix("scene_"), self.metrics[self.tuned_for])
         scored = (trivial or {}) if metric in self.metrics else {}
@@ -82,6 +82,12 @@ class Findings:
         rare = min(RARE, 0.75 * len(pixels))  # with two groups, the effective number is at most two
         found = [name for name, number in good.items() if number < rare]
         return found if any(number >= rare for number in good.values()) else []
+
+    @property
+    def tuned_label(self) -> str:
+        """The label of the score that thresholds maximise: a mean over classes is called one beside another metric."""
+        mean = self.metric != self.tuned_for and len(self.task.classes) - len({*self.without, *self.lone}) > 1
+        return f"mean {self.metrics[self.tuned_for].label}" if mean else self.metrics[self.tuned_for].label
 
     @property
     def leaves_out(self) -> list[str]:

@@ -169,7 +169,7 @@ def _tuning(found: Findings) -> list[str]:
     """The gain by tuning, beside the differences between losses."""
     if found.gain is None:
         return []
-    best, metric = found.advised.order[0], found.metrics[found.tuned_for].label
+    best, metric = found.advised.order[0], found.tuned_label
     gain, low, high = found.gained.at(best)
     chance = ", which may be chance" if low <= 0 <= high else ""
     fixed, gains = found.estimates[found.tuned_for].mean.value, found.gain.mean.value
@@ -177,8 +177,8 @@ def _tuning(found: Findings) -> list[str]:
     return [
         f"For {found.labels[best]}, tuning {found.task.all_tuned} on other {area_word(found)} changes {metric} by "
         f"{number(gain, sign=True)}{brackets(low, high, sign=True)}{chance}.",
-        f"Depending on the loss, tuning changes {metric} by {least} to {most}. Untuned, the best and the worst loss differ by "
-        f"{number(np.ptp(fixed))}.",
+        f"Depending on the loss, tuning changes {metric} by {least} to {most}. Untuned, {metric} differs by "
+        f"{number(np.ptp(fixed))} between the best and the worst loss.",
     ]
 
 

@@ -195,7 +195,8 @@ def test_tuning_is_advised_where_it_surely_helps():
         r"For ce, tuning thresholds on other scenes changes IoU by \+0\.200 \(\+0\.\d+ to \+0\.\d+\)\.", said[2]
     )
     assert said[3] == (
-        "Depending on the loss, tuning changes IoU by +0.020 to +0.200. Untuned, the best and the worst loss differ by 0.100."
+        "Depending on the loss, tuning changes IoU by +0.020 to +0.200. Untuned, IoU differs by 0.100 between the best and the "
+        "worst loss."
     )
     assert "Its expected IoU, tuned, on new scenes is 0.7" in said[4]
 
@@ -560,3 +561,10 @@ def test_losses_that_are_not_compared_are_named_in_the_answer():
     runs = found.comparison.plan.runs | {Path("focal"): {"loss": "focal", "seed": "1"}}
     planned = dataclasses.replace(found.comparison, plan=dataclasses.replace(found.comparison.plan, runs=runs))
     assert answer(changed(found, comparison=planned))[2] == "Not compared: focal; the protocol says why."
+
+
+def test_a_tuned_mean_is_called_one_beside_the_score_of_a_class():
+    pixels = np.full((8, 3), 100)
+    assert of_three(pixels).tuned_label == "IoU"
+    assert of_three(pixels, metric="iou/dam").tuned_label == "mean IoU"
+    assert of_label(steady([0.6, 0.5]), metric="recall").tuned_label == "IoU"  # of one class there is no mean
