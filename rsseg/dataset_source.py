@@ -34,7 +34,7 @@ def make_source(config: Mapping[str, Any], trust: Sequence[str]) -> Source:
             f"dataset.targets={list(targets_of(dataset))}: {made.__name__} has one target; leave dataset.targets out"
         )
     source: Source = build(node, "dataset.source", SOURCE, trust, **given)
-    return with_folds(source, dataset["folds"], dataset["fold"])
+    return with_fold(source, dataset["fold"])
 
 
 def given_to_source(plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,8 +84,8 @@ def trained_on(run: Path, images: Iterable[Path], trust: Sequence[str] = ()) -> 
 class Folds(Source):
     """The scenes of another source, with train and val pooled and split into folds by groups; test is unchanged."""
 
-    def __init__(self, source: Source, folds: int | str, fold: int) -> None:
-        self.source, self.folds, self.fold = source, folds, fold
+    def __init__(self, source: Source, fold: str) -> None:
+        self.source, self.fold = source, fold
 
     def scenes(self, split: str) -> list[Scene]:
         """The scenes of train, val or test, sorted by name."""
@@ -99,15 +99,15 @@ class Folds(Source):
             for scene in scenes
         ]
         groups = dict(zip((scene.name for scene in pooled), group_names(pooled), strict=True))
-        owner = in_fold(dict.fromkeys(groups, "train"), groups, self.folds, self.fold)
+        owner = in_fold(dict.fromkeys(groups, "train"), groups, self.fold)
         return sorted((scene for scene in pooled if owner[scene.name] == split), key=lambda scene: scene.name)
 
 
-def with_folds(source: Source, folds: int | str | None, fold: int | None) -> Source:
-    """The source, with training and validation scenes split into folds if `folds` and `fold` are given."""
-    if folds is None or fold is None:
+def with_fold(source: Source, fold: str | None) -> Source:
+    """The source, with training and validation scenes split into folds if a fold such as 2/5 is given."""
+    if fold is None:
         return source
     if isinstance(source, Files) and source.split.side:  # it shrinks blocks beside blocks of another split
-        source.split.fold = folds, fold
+        source.split.fold = fold
         return source
-    return Folds(source, folds, fold)
+    return Folds(source, fold)

@@ -160,7 +160,7 @@ def test_commands_to_train(page, line, data, own_configs, tmp_path, monkeypatch)
         if any(word.startswith("scheduler.milestones") for word in run):
             encoder.append("scheduler.milestones=[1]")  # of two steps
         needed = SMALL[model] if model in ("dpt", "pan") else []
-        needed += ["dataset.folds=2"] if "sweep=kfold" in run else []  # the small Inria has two cities, the whole one five
+        needed += ["dataset.fold=1/2,2/2"] if "sweep=kfold" in run else []  # the small Inria has two cities, the whole one five
         config = settings(tmp_path, *own_configs, *own, *TINY[1:], *encoder, *needed)
         if config.dataset.name.startswith("synthetic"):
             config.dataset.source.scenes, config.dataset.source.recipe["size"] = {"train": 1, "val": 1, "test": 1}, 96

@@ -153,7 +153,7 @@ def test_a_row_that_diverged_is_out_and_named(tmp_path, rounds):
     [
         (["seed=1,2,3"], "looks after 3 seeds"),
         (["seed=1,2,3,1001"], "give seeds below 1000"),
-        (["dataset.folds=5", "dataset.fold=1,2"], "dataset.fold can't be varied"),
+        (["dataset.fold=1/5,2/5"], "dataset.fold can't be varied"),
         (["loss=ce"], "varies none"),
         (["equal_within=x"], "equal_within=x: a number is expected"),
         (["equal_within=-1"], "equal_within has to be a number of 0 or more"),

@@ -58,6 +58,8 @@ ROOT_KEYS = ("dataset.source.root", "dataset.args.root")  # the settings that ho
 OLD_KEYS = {"residence": "cache", "on_bad_tile": "on_bad_scene", "overlap": "margin"}
 """Settings of a run, or of an export, of an earlier version, with their present names."""
 
+FOLDS = "folds"  # a setting of the dataset of an earlier version: the number of folds; `fold` was the number of one
+
 ABSENT = object()  # stands for a missing key, since null is a value
 
 
@@ -109,6 +111,9 @@ def typed_config(content: Mapping[str, Any]) -> Any:
         InputError: If it does not fit the schema.
     """
     content = {OLD_KEYS.get(key, key): value for key, value in content.items()}
+    if isinstance(dataset := content.get("dataset"), Mapping) and FOLDS in dataset:
+        content["dataset"] = {key: value for key, value in dataset.items() if key != FOLDS}
+        content["dataset"]["fold"] = dataset[FOLDS] and f"{dataset.get('fold')}/{dataset[FOLDS]}"
     references = [key for key, value in flat(content).items() if "${" in str(value)]
     if references:
         raise InputError(f"{references[0]} holds '${{', and the config of a run holds values alone")

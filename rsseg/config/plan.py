@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rsseg.config.contents import flat
+from rsseg.config.contents import FOLDS, flat
 from rsseg.config.entry import invocation
 from rsseg.config.folder import PLACE_KEYS
 from rsseg.contract import InputError
@@ -143,7 +143,11 @@ def read_plan(folder: Path) -> Plan | None:
         runs = {folder / name: {key: str(value) for key, value in values.items()} for name, values in content["runs"].items()}
         if not all(values[SEED].lstrip("-").isdigit() and {LOSS, EXPERIMENT} & values.keys() for values in runs.values()):
             raise ValueError("a run without seed or loss")
-        return Plan(runs, dict(content["common"]), [list(words) for words in content["commands"]])
+        common = dict(content["common"])
+        folds = common.pop(f"dataset.{FOLDS}", "none")
+        for values in runs.values() if folds != "none" else ():
+            values[FOLD] = f"{values[FOLD]}/{folds}"
+        return Plan(runs, common, [list(words) for words in content["commands"]])
     except (AttributeError, KeyError, TypeError, ValueError):
         remedy = "remove it and start the sweep's command again, which goes on with its runs"
         raise InputError(f"{path} holds no plan of a sweep: {remedy}") from None

@@ -60,9 +60,9 @@ class DatasetConfig(TargetFacts):
         nodata: The no-data value of images that declare none; null: all their pixels are valid.
         window: The default side of the training windows, in pixels.
         steps: The default number of optimiser steps.
-        folds: For cross-validation: the groups of the training and validation scenes are divided among this many folds, or with
-            `groups` among as many folds as there are groups; null: no folds.
-        fold: The fold that validates, counted from 1; the others train.
+        fold: For cross-validation, the fold that validates and the number of folds, such as 2/5: the groups of the training and
+            validation scenes are divided among five folds, the second validates and the others train. With 2/groups, there are
+            as many folds as groups. null: no cross-validation.
         args: For `dataset=torchgeo`: the arguments of the class.
         source: The source of the scenes: a `_target_` with a method ``scenes(split)``.
     """
@@ -75,8 +75,7 @@ class DatasetConfig(TargetFacts):
     nodata: float | None = None
     window: int = 256
     steps: int = 2000
-    folds: int | str | None = None
-    fold: int | None = None
+    fold: str | None = None
     args: dict[str, Any] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
 
@@ -250,7 +249,7 @@ def cross_check(config: Any) -> list[str]:
     plain: Any = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("dataset", "model", "trainer")}
     dataset, model = plain["dataset"], plain["model"]
     faults += head_faults(plain) + target_faults(dataset) + _device_faults(config, plain["trainer"])
-    faults += _fold_faults(dataset["folds"], dataset["fold"])
+    faults += _fold_faults(dataset["fold"])
     if any(part not in ("encoder", "decoder") for part in model["freeze"]):
         faults.append(f"model.freeze={model['freeze']}: a list of encoder and decoder is expected")
     if config.model.fusion != ModelConfig.fusion and not config.model.siamese:
@@ -262,18 +261,17 @@ def cross_check(config: Any) -> list[str]:
     return faults
 
 
-def _fold_faults(folds: int | str | None, fold: int | None) -> list[str]:
-    """The fault of the folds of a cross-validation, one sentence at most."""
-    if folds is None:
-        return [] if fold is None else [f"dataset.fold={fold} says which fold validates: set dataset.folds=5, or groups, too"]
-    number = isinstance(folds, int)
-    if folds != "groups" and not (number and folds >= 2):  # type: ignore[operator]
-        return [f"dataset.folds={folds}: 2 or more is expected, or groups to leave one group out at a time"]
-    if fold is None or fold < 1 or (number and fold > folds):  # type: ignore[operator]
-        last = folds if number else "the number of groups"
-        found = "null" if fold is None else fold
-        return [f"dataset.fold={found}: the fold that validates, from 1 to {last}, is expected; -m sweep=kfold runs all"]
-    return []
+def _fold_faults(fold: str | None) -> list[str]:
+    """The fault of the fold of a cross-validation, one sentence at most."""
+    if fold is None:
+        return []
+    number, _, folds = fold.partition("/")
+    if number.isdecimal() and int(number) and (folds == "groups" or (folds.isdecimal() and 2 <= int(folds) >= int(number))):
+        return []
+    return [
+        f"dataset.fold={fold}: the fold that validates and the number of folds are expected, such as 2/5, or 2/groups to leave "
+        "one group out at a time; -m sweep=kfold runs all"
+    ]
 
 
 def _nested_lists(config: Any) -> list[str]:

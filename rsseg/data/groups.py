@@ -12,7 +12,7 @@ from rsseg.contract import ENOUGH_GROUPS, InputError, counted, nearest
 from rsseg.data.raster import open_raster
 from rsseg.data.scene import Scene
 
-LEAVE_ONE_OUT = "groups"  # the value of `dataset.folds` that makes every group a fold
+LEAVE_ONE_OUT = "groups"  # the number of folds, as in `dataset.fold=2/groups`, that makes every group a fold
 
 FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
 
@@ -108,28 +108,29 @@ def by_fraction(sizes: Mapping[str, int], shares: Mapping[str, float]) -> dict[s
     return {key: order[start : start + n] for key, start, n in zip(shares, starts, counts, strict=True)}
 
 
-def in_fold(owner: Mapping[str, str], groups: Mapping[str, str], folds: int | str, fold: int) -> dict[str, str]:
-    """The split of each scene in cross-validation: fold number `fold`, from 1, of the train and val scenes validates.
+def in_fold(owner: Mapping[str, str], groups: Mapping[str, str], fold: str) -> dict[str, str]:
+    """The split of each scene in cross-validation: with the fold 2/5, the second fifth of the train and val scenes validates.
 
     Groups are assigned to folds in turn, in the order of a hash, or of their names with `LEAVE_ONE_OUT`; the numbers of groups
     per fold differ by at most one.
 
     Example:
         >>> scenes = {"a1": "train", "a2": "val", "b1": "train", "c1": "test"}
-        >>> in_fold(scenes, {name: name[0] for name in scenes}, "groups", 2)
+        >>> in_fold(scenes, {name: name[0] for name in scenes}, "2/groups")
         {'a1': 'train', 'a2': 'train', 'b1': 'val', 'c1': 'test'}
     """
     pooled = [name for name, split in owner.items() if split in ("train", "val")]
     found = sorted({groups[name] for name in pooled})
+    first, _, folds = fold.partition("/")
     number = len(found) if folds == LEAVE_ONE_OUT else int(folds)
-    if len(found) < max(number, 2) or fold > number:
+    if len(found) < max(number, 2) or int(first) > number:
+        some = f"{', '.join(found[:3])}{', ...' * (len(found) > 3)}"
         raise InputError(
-            f"dataset.folds={folds} and dataset.fold={fold}: folds are counted from 1, and there are at most as many as "
-            f"groups: {len(found)} ({', '.join(found[:3])}{', ...' * (len(found) > 3)}). Groups are never split: lower "
-            "dataset.folds, or set finer groups in dataset.source.group"
+            f"dataset.fold={fold}: the scenes have {counted(len(found), 'group')} ({some}), and at "
+            "most as many folds. Groups are never split: take fewer folds, or set finer groups in dataset.source.group"
         )
     order = found if folds == LEAVE_ONE_OUT else sorted(found, key=by_hash)
-    validates = set(order[fold - 1 :: number])
+    validates = set(order[int(first) - 1 :: number])
     return {**owner, **{name: "val" if groups[name] in validates else "train" for name in pooled}}
 
 
@@ -147,7 +148,7 @@ def describe_groups(train: Iterable[Scene], val: Sequence[Scene]) -> list[str]:
         lines.append(
             f"All validation scenes ({len(val)}) are of one group, {min(scored)}: it selects the checkpoint and scores it. So "
             "scores are optimistic, have no intervals and say nothing of other areas, and no comparison can separate losses. "
-            "Validate on more groups: dataset.source.split, or dataset.folds."
+            "Validate on more groups: dataset.source.split, or sweep=kfold."
         )
     return lines
 
@@ -159,10 +160,8 @@ def describe_few_groups(train: Collection[str], val: Collection[str], in_folds: 
     if len(scored) >= ENOUGH_GROUPS:
         return ""
     folds = LEAVE_ONE_OUT if len(every) < ENOUGH_GROUPS else 5
-    way_out = (
-        f"; dataset.folds={folds} lets all {len(every)} validate in turn (sweep=kfold)" if len(every) > len(scored) else ""
-    )
+    way_out = f"; dataset.fold=1/{folds} and so on let all {len(every)} validate in turn (sweep=kfold)"
     return (
         f"Only {counted(len(scored), 'group')} of scenes to validate on, fewer than {ENOUGH_GROUPS}: differences between "
-        f"losses can hardly be separated from differences between areas{way_out}."
+        f"losses can hardly be separated from differences between areas{way_out if len(every) > len(scored) else ''}."
     )

@@ -48,7 +48,7 @@ class Split:
         skip: Leave out names in list files that have no image, instead of refusing them.
 
     Attributes:
-        fold: In cross-validation (see `in_fold`), the number of folds, and the fold that validates, from 1; else None.
+        fold: In cross-validation, the fold that validates, see `in_fold`; else None.
 
     Raises:
         InputError: If the split can't be understood.
@@ -89,7 +89,7 @@ class Split:
                 "such as {blocks: 1024, buffer: 64, train: 0.7, val: 0.3}"
             )
         self.side, self.buffer = side, buffer
-        self.fold: tuple[int | str, int] | None = None
+        self.fold: str | None = None
 
     def of(self, split: str, scenes: Sequence[Scene]) -> list[Scene]:
         """The scenes of train, val or test, in the given order; with `blocks` their parts."""
@@ -125,7 +125,7 @@ class Split:
                         )
             if "train" not in self.parts:
                 owner = dict.fromkeys(groups, "train") | owner
-        return in_fold(owner, groups, *self.fold) if self.fold else owner
+        return in_fold(owner, groups, self.fold) if self.fold else owner
 
     def _fitting(self, split: str, asked: str | None, scenes: Sequence[Scene]) -> set[str]:
         """The scenes that fit the patterns of a split."""

@@ -76,7 +76,7 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
     objects = {name: sizes for name, sizes in named.items() if name in present}
     groups = {split: group_names(stores[split].scenes) for split in ("train", "val")}
     splits = {split: split_facts(store, bands) for split, store in stores.items()}
-    in_folds = setup.plain["dataset"]["folds"] is not None
+    in_folds = setup.plain["dataset"]["fold"] is not None
     facts = SplitFacts.of(train.census, task, train.sizes, objects)
     advice, losses = {about: advise(about, facts) for about in RULES}, candidates(facts)
     description = {

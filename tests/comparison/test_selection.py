@@ -566,8 +566,8 @@ def write_folds(root, monkeypatch, lacking=()):
             continue
         made = make_records(BINARY, loss, 10 * seed + fold, scenes=2)
         kept[folder] = replace(made, scenes=[f"{fold}{name}" for name in made.scenes])
-        data = {"name": "made_up", "task": "binary", "classes": list(BINARY.classes), "bands": [1], "folds": 3, "fold": fold}
-        words = [f"dataset.fold={fold}"]
+        data = {"name": "made_up", "task": "binary", "classes": list(BINARY.classes), "bands": [1], "fold": f"{fold}/3"}
+        words = [f"dataset.fold={fold}/3"]
         write_run(folder, BINARY, loss, seed, kept[folder], words, fingerprint=f"v{fold}", dataset=data)
         edit(folder / "data.json", fingerprint={"train": f"t{fold}", "val": f"v{fold}"}, mean=[float(fold)])
     monkeypatch.setattr("rsseg.comparison.runs.load_records", lambda folder, head: kept[folder])
@@ -610,7 +610,7 @@ def test_a_seed_that_lacks_a_fold_is_named(tmp_path, monkeypatch, lost):
     other = "not every loss that is compared has its seed"
     assert {left.run.name: left.why for left in found.left_out} == {
         **dict.fromkeys(["ce,2,1", "ce,2,2", "ce,2,3"], other),
-        **dict.fromkeys(["dice,2,1", "dice,2,2"], "its seed lacks fold 3"),
+        **dict.fromkeys(["dice,2,1", "dice,2,2"], "its seed lacks fold 3/3"),
         **({"dice,2,3": "it has diverged at step 7"} if lost == "diverged" else {}),
     }
     assert found.failed == ({"dice": 1} if lost == "diverged" else {})
@@ -626,7 +626,7 @@ def test_what_one_fold_differs_in_is_told(tmp_path, monkeypatch):
 def test_other_scenes_in_a_fold_are_refused(tmp_path, monkeypatch):
     write_folds(tmp_path, monkeypatch)
     edit(tmp_path / "ce,1,2" / "data.json", fingerprint={"train": "t2", "val": "w2"})
-    with pytest.raises(InputError, match=r"validation scenes or labels of fold 2 +v2 +3\n +w2 +1: "):
+    with pytest.raises(InputError, match=r"validation scenes or labels of fold 2/3 +v2 +3\n +w2 +1: "):
         gather([tmp_path])
 
 

@@ -144,6 +144,14 @@ def test_settings_have_their_names_of_now(run):
     assert not {"residence", "on_bad_tile", "overlap"} & config.keys()
 
 
+@pytest.mark.parametrize(("folds", "fold", "now"), [("5", "2", "2/5"), ("groups", "1", "1/groups"), ("null", "null", None)])
+def test_a_fold_is_one_setting_now(run, folds, fold, now):
+    edit(run, "config.yaml", "  name: made_up\n", f"  name: made_up\n  folds: {folds}\n  fold: {fold}\n")
+    config = run.config()
+    assert config.dataset.fold == now
+    assert "folds" not in config.dataset
+
+
 def test_null_is_nan_in_scores(run):
     edit(run, "summary.json", '"iou": ', '"iou": null, "old": ')
     assert math.isnan(run.summary()["iou"])

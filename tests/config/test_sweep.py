@@ -26,7 +26,7 @@ from tiny import CONFIGS
 from rsseg.assembly import expected_bytes, make_setup
 from rsseg.config.cli import own_part
 from rsseg.config.folder import RunFolder
-from rsseg.config.plan import FILE, read_plan
+from rsseg.config.plan import FILE, Plan, read_plan
 from rsseg.config.provenance import Chosen, provenance
 from rsseg.config.schema import register
 from rsseg.config.sweep import Runs, Sweep
@@ -46,7 +46,7 @@ def runs_of(sweep: str, **narrowed: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_every_run_of_every_sweep_fits_every_task(tmp_path, folder_root, sweep):
-    narrowed = {"losses_lr": {"optimizer.lr": "1e-3"}, "kfold": {"dataset.fold": "1"}}
+    narrowed = {"losses_lr": {"optimizer.lr": "1e-3"}, "kfold": {"dataset.fold": "1/5"}}
     for run in runs_of(sweep, seed="1", **narrowed.get(sweep, {})):
         config = settings(tmp_path, *folder_data(folder_root), f"sweep={sweep}", *run)
         for task, classes in {"binary": ["a"], "multiclass": ["a", "b", "c"], "multilabel": ["a", "b"]}.items():
@@ -383,3 +383,12 @@ def test_a_sweep_with_a_launcher_is_checked_before_it(tmp_path):
     assert done.returncode == 1
     assert done.stderr.count("there is no folder /nowhere") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_with_two_settings_for_a_fold_is_read(tmp_path):
+    values = {"loss": "ce", "dataset.fold": "2", "seed": "1"}
+    Plan({tmp_path / "a": values}, {"dataset.folds": "5", "steps": "9"}).write(tmp_path)
+    found = read_plan(tmp_path)
+    assert (found.folds, found.common) == (["2/5"], {"steps": "9"})
+    Plan({tmp_path / "a": {"loss": "ce", "seed": "1"}}, {"dataset.folds": "none"}).write(tmp_path)
+    assert (read_plan(tmp_path).folds, read_plan(tmp_path).common) == ([], {})

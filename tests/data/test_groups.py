@@ -20,7 +20,7 @@ from rsseg.data.files import Files
 from rsseg.data.groups import by_fraction, describe_few_groups, describe_groups, group_names, in_fold
 from rsseg.data.scene import Scene, Source
 from rsseg.dataset import open_data
-from rsseg.dataset_source import Folds, with_folds
+from rsseg.dataset_source import Folds, with_fold
 from rsseg.describe.report import describe
 
 PLACES = {"b/tile1_p1": 0, "b/tile1_p2": 900, "b/tile2_p1": 1100, "c/tile3_p1": 5000}
@@ -118,9 +118,9 @@ def test_every_group_validates_once_and_folds_are_balanced(of, folds):
     found = {groups[name] for name in pooled}
     if len(found) < folds:
         with pytest.raises(InputError, match="Groups are never split: "):
-            in_fold(owner, groups, folds, 1)
+            in_fold(owner, groups, f"1/{folds}")
         return
-    parts = [in_fold(owner, groups, folds, fold) for fold in range(1, folds + 1)]
+    parts = [in_fold(owner, groups, f"{fold}/{folds}") for fold in range(1, folds + 1)]
     scored = [{name for name, split in part.items() if split == "val"} for part in parts]
     assert set().union(*scored) == pooled
     assert sum(map(len, scored)) == len(pooled)
@@ -142,13 +142,13 @@ class Numbered(Source):
 
 
 def test_leave_one_group_out():
-    folds = [with_folds(Numbered(), "groups", fold) for fold in (1, 2, 3, 4)]
+    folds = [with_fold(Numbered(), f"{fold}/groups") for fold in (1, 2, 3, 4)]
     assert [group_names(source.scenes("val")) for source in folds] == [["train-0"], ["train-1"], ["train-2"], ["val-0"]]
     assert [scene.name for scene in folds[0].scenes("train")] == ["1", "2", "val-0"]  # both splits have a scene 0
     assert folds[0].scenes("test") == Numbered().scenes("test")
-    with pytest.raises(InputError, match=r"dataset\.fold=5: folds are counted from 1, .* 4 \("):
-        Folds(Numbered(), "groups", 5).scenes("val")
-    assert isinstance(with_folds(Numbered(), None, None), Numbered)
+    with pytest.raises(InputError, match=r"dataset\.fold=5/groups: the scenes have 4 groups \("):
+        Folds(Numbered(), "5/groups").scenes("val")
+    assert isinstance(with_fold(Numbered(), None), Numbered)
 
 
 def test_blocks_are_dealt_to_folds_with_room_between_them(tmp_path):
@@ -157,7 +157,7 @@ def test_blocks_are_dealt_to_folds_with_room_between_them(tmp_path):
     split = {"blocks": 100, "buffer": 20, "train": 0.6, "val": 0.2, "test": 0.2}
 
     def source(fold, **other):
-        return with_folds(Files(str(tmp_path), "i/{n}.tif", "m/{n}.tif", split | other), 3, fold)
+        return with_fold(Files(str(tmp_path), "i/{n}.tif", "m/{n}.tif", split | other), f"{fold}/3")
 
     plain = Files(str(tmp_path), "i/{n}.tif", "m/{n}.tif", split)
     scored = Counter()
@@ -172,7 +172,7 @@ def test_blocks_are_dealt_to_folds_with_room_between_them(tmp_path):
                 columns = max(a.col_off, b.col_off) - min(a.col_off + a.width, b.col_off + b.width)
                 assert max(rows, columns) >= 20
     assert scored == Counter([s.name for part in ("train", "val") for s in plain.scenes(part)])
-    with pytest.raises(InputError, match=r"as groups: 1 \(a\)\. Groups are never split: .* set finer groups in"):
+    with pytest.raises(InputError, match=r"1/3: the scenes have 1 group \(a\), .* Groups are never split: .* finer groups in"):
         source(1, buffer=0).scenes("val")
     assert {s.group for s in Files(str(tmp_path), "i/{n}.tif", "m/{n}.tif", split | {"buffer": 0}).scenes("val")} == {"a"}
     with pytest.raises(InputError, match="blocks with a buffer between them are groups of their own"):
@@ -183,8 +183,8 @@ def test_what_is_said():
     train = [Scene("a1", None, group="a"), Scene("b1", None)]
     cut = describe_groups(train, [Scene("a2", None, group="a"), Scene("c", None)])
     assert [line.partition(":")[0] for line in cut] == ["Of 2 groups with validation scenes, 1 train too, such as a"]
-    assert describe_few_groups("abcdef", "g").endswith("; dataset.folds=5 lets all 7 validate in turn (sweep=kfold).")
-    assert describe_few_groups("ab", "c").endswith("; dataset.folds=groups lets all 3 validate in turn (sweep=kfold).")
+    assert describe_few_groups("abcdef", "g").endswith("; dataset.fold=1/5 and so on let all 7 validate in turn (sweep=kfold).")
+    assert "; dataset.fold=1/groups and so on let all 3 validate in turn (" in describe_few_groups("ab", "c")
     assert describe_few_groups("a", "a").endswith("from differences between areas.")
     assert not describe_few_groups("", "abcdef")
     assert not describe_few_groups("abcde", "f", in_folds=True)
@@ -227,7 +227,7 @@ def test_groups_of_shipped_datasets(tmp_path, name):
 
 def test_groups_are_written_down_and_described(tmp_path, folder_root, caplog):
     split = "dataset.source.split={train: null, val: [tile0_a], test: [tile5_a]}"
-    words = folder_data(folder_root, split, 'dataset.source.group="tile(.)"', "dataset.folds=2", "dataset.fold=2")
+    words = folder_data(folder_root, split, 'dataset.source.group="tile(.)"', "dataset.fold=2/2")
     config = settings_of(tmp_path, *words)
     setup = make_setup(config)
     data = open_data(setup.dataset, setup.source(), setup.window).record()
@@ -245,12 +245,14 @@ def test_groups_are_written_down_and_described(tmp_path, folder_root, caplog):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["dataset.folds=5"], r"dataset\.fold=null: the fold that validates, from 1 to 5, is expected"),
-        (["dataset.fold=1"], r"set dataset\.folds=5, or groups, too"),
-        (["dataset.folds=1", "dataset.fold=1"], r"dataset\.folds=1: 2 or more"),
-        (["dataset.folds=all", "dataset.fold=1"], r"dataset\.folds=all: 2 or more"),
-        (["dataset.folds=3", "dataset.fold=4"], r"dataset\.fold=4: .* from 1 to 3, is expected"),
-        (["dataset.folds=groups", "dataset.fold=0"], r"dataset\.fold=0: .* from 1 to the number of groups, is expected"),
+        (["dataset.fold=1"], r"dataset\.fold=1: .* such as 2/5, or 2/groups"),
+        (["dataset.fold=1/1"], r"dataset\.fold=1/1: "),
+        (["dataset.fold=1/all"], r"dataset\.fold=1/all: "),
+        (["dataset.fold=4/3"], r"dataset\.fold=4/3: "),
+        (["dataset.fold=0/groups"], r"dataset\.fold=0/groups: "),
+        (["dataset.fold=a/5"], r"dataset\.fold=a/5: "),
+        (["dataset.fold=-1/5"], r"dataset\.fold=-1/5: "),
+        (["dataset.fold=1/2/3"], r"dataset\.fold=1/2/3: "),
     ],
 )
 def test_folds_that_do_not_work(words, message):
