@@ -15,7 +15,7 @@ fast: lint types  ## the same without the slow tests
 fuzz:  ## 2,000 random datasets and overrides, each of which has to give a result or a line
 	$(PYTHON) tests/fuzz.py 2000
 
-soak:  ## an hour of kills, fuzz cases, validations, comparisons, scenes; its table goes into docs/runs.md
+soak:  ## an hour of kills, fuzz cases, validations, comparisons, scenes; its table goes into docs/reliability.md
 	$(PYTHON) tests/soak.py write=true
 
 lint:  ## style, layout and the import contract

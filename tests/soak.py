@@ -1,4 +1,4 @@
-"""Long loads: `python tests/soak.py` (an hour) fills the table of docs/runs.md; `share=0.02` tries a fiftieth of it.
+"""Long loads: `python tests/soak.py` (an hour) fills the table of docs/reliability.md; `share=0.02` tries a fiftieth of it.
 
 Every row states what is promised, and fails where it does not hold.
 """
@@ -36,7 +36,7 @@ from rsseg.module import SegmentationModule
 from rsseg.run import train
 from rsseg.task import Multiclass
 
-PAGE = CONFIGS.parent / "docs/runs.md"
+PAGE = CONFIGS.parent / "docs/reliability.md"
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Arguments:
     share=0.02             of the full load
     rows=NAME[,NAME...]    some of kills, fuzz, validations, comparisons, store, scene; default: all
     seed=N                 of what is random (1)
-    write=true             write the table into docs/runs.md
+    write=true             write the table into docs/reliability.md
     """
 
     share: float = 1.0
