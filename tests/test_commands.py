@@ -47,6 +47,14 @@ def test_what_is_no_command_is_told_from_what_is(monkeypatch, capsys):
     assert all(f"rsseg {name} " in said for name in COMMANDS)
 
 
+@pytest.mark.parametrize("flag", ["-m", "--multirun"])
+def test_many_runs_are_asked_for_at_any_place(flag, tmp_path, monkeypatch):
+    """Hydra's own parser takes no settings on both sides of a flag."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"error: loss=ce,seed=1: steps=-1 must be"):
+        call(monkeypatch, "train", f"output={tmp_path}", "loss=ce,dice", flag, "seed=1,2", "steps=-1")
+
+
 def test_importing_the_commands_does_not_import_torch():
     words = f"import sys, {', '.join(f'rsseg.commands.{name}' for name in COMMANDS)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", words], cwd=CONFIGS.parent, check=False).returncode == 0

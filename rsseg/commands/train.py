@@ -48,6 +48,7 @@ def run_job(config: DictConfig) -> float:
 
 def main() -> None:
     """Train as the command line says."""
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))  # Hydra takes none between settings
     own = own_configs()
     if own and not {"--config-dir", "-cd"} & {word.partition("=")[0] for word in sys.argv}:
         sys.argv[1:1] = ["--config-dir", str(own)]

@@ -6,6 +6,7 @@ import re
 import sys
 import tempfile
 import textwrap
+from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,9 @@ from rsseg.config.schema import cross_check, raise_faults, register
 from rsseg.config.words import RENAMED, SYNONYMS, choices, word_faults
 from rsseg.contract import InputError, first_line, nearest
 from rsseg.files import file_error, is_remote
+
+if sys.version_info >= (3, 14):  # argparse checks each help text at once; Hydra 1.3 gives one that is rendered later
+    ArgumentParser._check_help = lambda *_: None  # type: ignore[attr-defined]
 
 HELP = """\
 rsseg trains a segmentation model of remote-sensing images from a config, and measures which loss serves which metric.
