@@ -213,7 +213,7 @@ def test_the_params_of_a_file_are_checked_like_words(tmp_path):
     params = "  sweeper:\n    params:\n      overlap: 8,16\n      steps.x: 2\n      seed: 1,2\n"
     (configs / "sweep/mine.yaml").write_text(f"# @package _global_\nhydra:\n{params}")
     said = refused(tmp_path, "sweep=mine", f"hydra.searchpath=[file://{configs}]")
-    assert said.startswith("error: hydra.sweeper.params: overlap=8,16: write margin=8,16; steps.x=2: ")
+    assert said.startswith("error: hydra.sweeper.params: overlap=8,16: write margin=8,16; loss.weigth=2: ")
 
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
