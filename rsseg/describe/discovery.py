@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, permutations
@@ -143,7 +143,9 @@ def discover(root: Path, image_pattern: str = "", mask_pattern: str = "") -> Dis
     return Discovery(config, [*filter(None, [pairs, *of_masks, describe_images(images), of_split, of_group])])
 
 
-def add_dataset(folder: Path, into: Path, name: str = "", image: str = "", mask: str = "") -> str:
+def add_dataset(
+    folder: Path, into: Path, name: str = "", image: str = "", mask: str = "", settings: Mapping[str, Any] | None = None
+) -> str:
     """Write the config of a folder of images and masks, unless one of this name exists, and log the conclusions.
 
     Args:
@@ -152,6 +154,7 @@ def add_dataset(folder: Path, into: Path, name: str = "", image: str = "", mask:
         name: The dataset's name; empty: the folder's name.
         image: The pattern of the images' paths, as in a config; empty: it is inferred.
         mask: The pattern of the masks' paths; empty: it is inferred.
+        settings: Settings of the config by their dotted keys, which replace those that are found.
 
     Returns:
         The dataset's name.
@@ -167,13 +170,16 @@ def add_dataset(folder: Path, into: Path, name: str = "", image: str = "", mask:
     path = into / f"{name}.yaml"
     if image and path.exists():
         raise InputError(f"{path} is there already: remove it to have it written anew; dataset={name} describes it as it is")
+    written = OmegaConf.create(config)
+    for key, value in (settings or {}).items():
+        OmegaConf.update(written, key, value, merge=False)
     log.info("\n".join(beliefs))
     if path.exists():
         log.info("%s is there already and is used as it is: remove it to have it written again.", path)
     else:
         found = "".join(f"# - {belief}\n" for belief in beliefs)
         head = f"# Found in {config['source']['root']} by rsseg describe; correct it where it is wrong:\n{found}"
-        write_text(path, head + OmegaConf.to_yaml(config))
+        write_text(path, head + OmegaConf.to_yaml(written))
         log.info("Config: %s. Look whether this is right, and give the classes their names.", path)
     return name
 

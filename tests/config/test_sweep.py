@@ -210,7 +210,7 @@ def begun(folder: Path, tmp_path, *words) -> None:
 def test_the_params_of_a_file_are_checked_like_words(tmp_path):
     configs = tmp_path / "own"
     (configs / "sweep").mkdir(parents=True)
-    params = "  sweeper:\n    params:\n      overlap: 8,16\n      steps.x: 2\n      seed: 1,2\n"
+    params = "  sweeper:\n    params:\n      overlap: 8,16\n      loss.weigth: 2\n      seed: 1,2\n"
     (configs / "sweep/mine.yaml").write_text(f"# @package _global_\nhydra:\n{params}")
     said = refused(tmp_path, "sweep=mine", f"hydra.searchpath=[file://{configs}]")
     assert said.startswith("error: hydra.sweeper.params: overlap=8,16: write margin=8,16; loss.weigth=2: ")

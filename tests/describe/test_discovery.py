@@ -1,5 +1,6 @@
 """What a folder holds, found by looking: layouts of known structure, and that the config which is written trains."""
 
+import json
 from itertools import product
 from pathlib import Path, PureWindowsPath
 
@@ -372,11 +373,16 @@ def test_the_config_that_is_written_is_used(tmp_path, capsys, caplog):
 
     fill(tmp_path / "My Data", LAYOUTS["folders"][0], lambda: labels(0, 1, 2))
     into = tmp_path / "dataset"
-    words = [str(tmp_path / "My Data"), f"output={tmp_path}", "window=32"]
+    settings = ["window=32", "dataset.source.on_missing=skip", "dataset.rgb=[3,2,1]"]
+    words = [str(tmp_path / "My Data"), f"output={tmp_path}", *settings]
     run(Arguments(words, str(into)))
     written = OmegaConf.load(into / "my_data.yaml")
     assert written.source.root == str(tmp_path / "My Data")
-    assert f"Train: {invocation('train')} --config-dir {tmp_path} dataset=my_data" in capsys.readouterr().out
+    assert (written.window, written.source.on_missing, written.rgb) == (32, "skip", [3, 2, 1])
+    assert "output" not in written
+    assert f"Train: {invocation('train')} --config-dir {tmp_path} dataset=my_data output={tmp_path}" in capsys.readouterr().out
+    sweep = json.loads((tmp_path / "describe/my_data/description.json").read_text())["sweep"]
+    assert sweep.startswith(f"{invocation('train')} -m --config-dir {tmp_path} dataset=my_data")
     assert (tmp_path / "describe/my_data/description.json").is_file()
     (into / "my_data.yaml").write_text((into / "my_data.yaml").read_text().replace("class_0", "land"))
     run(Arguments(words, str(into)))
@@ -393,6 +399,19 @@ def test_the_config_that_is_written_is_used(tmp_path, capsys, caplog):
     (into / "my_data.yaml").unlink()
     run(Arguments(words, str(into), **given))
     assert OmegaConf.load(into / "my_data.yaml").source.mask == given["mask"]
+
+
+@pytest.mark.parametrize("form", [["--config-dir", "{}"], ["--config-dir={}"], ["-cd", "{}"]])
+def test_a_folder_of_configs_is_not_the_one_to_describe(tmp_path, capsys, form):
+    from rsseg.commands.describe import Arguments, run
+
+    fill(tmp_path / "mine", LAYOUTS["folders"][0], lambda: labels(0, 1, 2))
+    words = [*(word.format(tmp_path / "own") for word in form), f"output={tmp_path}", "window=32"]
+    run(Arguments([str(tmp_path / "mine"), *words]))
+    assert (tmp_path / "own/dataset/mine.yaml").is_file()
+    (tmp_path / "describe/mine/description.json").unlink()
+    run(Arguments([*words, "dataset=mine"]))
+    assert (tmp_path / "describe/mine/description.json").is_file()
 
 
 def pictured(path, names, size=640):
