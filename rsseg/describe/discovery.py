@@ -21,7 +21,7 @@ from rsseg.data.files import Files
 from rsseg.data.grids import brief_crs
 from rsseg.data.masks import VECTORS
 from rsseg.data.paths import IMAGES, files_below, path_pattern
-from rsseg.data.raster import Raster, open_raster
+from rsseg.data.raster import Raster, alpha_band, colour_bands, open_raster
 from rsseg.data.splits import FRACTIONS, SPLITS, cut, propose_blocks
 from rsseg.dataset import WINDOW_STEP
 from rsseg.describe.mask_values import MANY, describe_masks, middle, spread_out
@@ -44,6 +44,11 @@ FOLDER_WORDS = (*MASK_WORDS, "image", "img", "ortho", "rgb")
 
 PART = re.compile(r"(train|val|test)(?:ing|id|idation)?(?:[_-]?(?:data|set|images|scenes))?", re.IGNORECASE)
 """The names of folders, and of lists of names, that hold a part of a split."""
+
+PART_WORD = re.compile(rf"(?<![a-z])(?:train|val|test)(?:ing|id|idation)?(?=[^a-z]|$|{'|'.join(FOLDER_WORDS)})", re.IGNORECASE)
+"""A word for a part of a split in the name of a folder, as in train_images, masks-val and TestImages."""
+
+SENTINEL_2 = (12, 13)  # bands of its scenes, without and with band 10; blue, green and red are 2, 3 and 4
 
 ANY = ".*"  # the ending in a pattern of images with several endings
 
@@ -117,6 +122,7 @@ def discover(root: Path, image_pattern: str = "", mask_pattern: str = "") -> Dis
     labels, of_masks = describe_masks(masks)
     smallest = min(min(open_raster(path).shape) for path in spread_out(images))
     split: dict[str, Any] | None
+    untested = ""
     if len(shared) == 1:
         split, of_split = find_blocks(images[0])
         smallest, only, group, of_group = split["blocks"] - split["buffer"], "", None, ""
@@ -124,6 +130,8 @@ def discover(root: Path, image_pattern: str = "", mask_pattern: str = "") -> Dis
         split, only, of_split = find_split(root, image, shared)
         read = [path.relative_to(root).as_posix() for key, path in image.files.items() if not only or only in key[:-1]]
         group, of_group = find_group(read, 2 if split else len(FRACTIONS), image.path)
+        if "test" not in split if split else len(shared) < len(FRACTIONS):
+            untested = "There is no test part: rsseg evaluate takes split=val, or name scenes in source.split.test."
     source = {
         "root": str(root),
         "image": image.path.replace("{part}", only or "{part}"),
@@ -138,9 +146,10 @@ def discover(root: Path, image_pattern: str = "", mask_pattern: str = "") -> Dis
     if is_shipped(name) or not name[0].isalpha() or name in ("null", "true", "false", "yes", "no", "on", "off"):
         name = f"my_{name}"
     node = {"_target_": "rsseg.data.files.Files", **source}
+    rgb, of_images = describe_images(images)
     window = max(WINDOW_STEP, min(WINDOW, smallest // WINDOW_STEP * WINDOW_STEP))
-    config = {"name": name, **labels, "bands": None, "rgb": None, "window": window, "steps": 2000, "source": node}
-    return Discovery(config, [*filter(None, [pairs, *of_masks, describe_images(images), of_split, of_group])])
+    config = {"name": name, **labels, "bands": None, "rgb": rgb, "window": window, "steps": 2000, "source": node}
+    return Discovery(config, [*filter(None, [pairs, *of_masks, *of_images, of_split, untested, of_group])])
 
 
 def add_dataset(
@@ -199,7 +208,7 @@ def find_kinds(root: Path, by_start: bool = False, by_folder: bool = False) -> l
     for path in files_below(root):
         if path.suffix.lower() in IMAGES | VECTORS:
             place = PurePosixPath(path.relative_to(root).as_posix())
-            folders = [name.lower() for name in place.parts[:-1]]
+            folders = [parted(name).lower() for name in place.parts[:-1]]
             worded = [(level, name) for level, name in enumerate(folders) if says(name, FOLDER_WORDS)]
             head, last = map(str.lower, find_affixes(place.stem, by_start))
             endings = kinds.setdefault((len(folders), *(worded or folders[-1:] * by_folder), head, last), {})
@@ -228,6 +237,16 @@ def part_of(name: str) -> str:
     return found[1].lower() if found else ""
 
 
+def parted(folder: str) -> str:
+    """The name of a folder with the field `part` in place of its word for a part of a split.
+
+    Example:
+        >>> parted("Training"), parted("train_images"), parted("masks-val"), parted("valley"), parted("test_data")
+        ('{part}', '{part}_images', 'masks-{part}', 'valley', '{part}_data')
+    """
+    return PART_WORD.sub("{part}", folder, count=1)
+
+
 def says(name: str, words: Iterable[str]) -> bool:
     """Whether a name contains one of some words; words of fewer than three letters have to be separate."""
     tokens = re.split(r"[^a-z0-9]+", name.lower())
@@ -245,18 +264,20 @@ def find_affixes(stem: str, by_start: bool) -> tuple[str, str]:
 
 def _kind(root: Path, places: Sequence[PurePosixPath], by_start: bool) -> FileKind:
     """The kind of files that lie in folders of one depth."""
-    pattern, fields = list[str](), list[int]()
-    for level, names in enumerate(zip(*(place.parts[:-1] for place in places), strict=True)):
-        if len({name.lower() for name in names}) == 1 and not part_of(names[0]):
-            pattern.append(names[0])
+    pattern = list[str]()
+    for names in zip(*(place.parts[:-1] for place in places), strict=True):
+        shared = {parted(name).lower(): parted(name) for name in names}
+        if len(shared) == 1:
+            pattern += shared.values()
             continue
-        fields.append(level)
-        area = f"{{area{len(fields) if '{area}' in pattern else ''}}}"
-        pattern.append("{part}" if all(map(part_of, names)) else area)
+        areas = sum("{area" in name for name in pattern)
+        pattern.append(f"{{area{areas + 1 if areas else ''}}}")
+    folder = path_pattern("/".join(pattern))
     (head, last), endings, files = find_affixes(places[0].stem, by_start), {place.suffix for place in places}, {}
     for place in places:
         name = place.stem[len(head) : len(place.stem) - len(last)]
-        files[*(place.parts[level] for level in fields), name.lower()] = root / place
+        if found := folder.fullmatch(place.parent.as_posix() if pattern else ""):  # else the parts of its folders differ
+            files[*found.groups(), name.lower()] = root / place
     pattern.append(f"{head}{'{name}' * bool(name)}{last}{ANY if len(endings) > 1 else places[0].suffix}")
     return FileKind("/".join(pattern), files)
 
@@ -310,8 +331,8 @@ def best_pair(root: Path, kinds: Sequence[FileKind]) -> tuple[FileKind, FileKind
     return image, mask
 
 
-def describe_images(paths: Sequence[Path]) -> str:
-    """The bands, sizes and coordinate systems of images, in a sentence."""
+def describe_images(paths: Sequence[Path]) -> tuple[list[int] | None, list[str]]:
+    """The bands to show as red, green and blue (None: as they are called), and the conclusions on images, a sentence each."""
     rasters = [open_raster(path) for path in spread_out(paths)]
     first = rasters[0]
     sizes = sorted({raster.shape for raster in rasters})
@@ -321,7 +342,17 @@ def describe_images(paths: Sequence[Path]) -> str:
     sides = small if small == large else f"{small} to {large}"
     names = [name for name in first.descriptions if name]
     called = f", called {', '.join(names)}" if names else ""
-    return f"Images have {kinds}{called}, {sides} px, {', '.join(systems[:3])}."
+    beliefs = [f"Images have {kinds}{called}, {sides} px, {', '.join(systems[:3])}."]
+    number = first.count - (alpha_band(first) > 0)
+    if number <= 3 or colour_bands({i: name or "" for i, name in enumerate(first.descriptions, start=1)}):
+        return None, beliefs
+    if number in SENTINEL_2:
+        shown = "Bands are taken for those of Sentinel-2: pictures show 4, 3, 2 as red, green and blue"
+        return [4, 3, 2], [*beliefs, f"{shown}; rgb in the config changes it."]
+    said = (
+        "Bands have no names of colours: pictures show 1, 2, 3 as red, green and blue; if blue comes first, set rgb: [3, 2, 1]."
+    )
+    return None, [*beliefs, said]
 
 
 def find_blocks(image: Path) -> tuple[dict[str, Any], str]:
@@ -335,9 +366,9 @@ def find_blocks(image: Path) -> tuple[dict[str, Any], str]:
             "others that validate: label a larger image, or more of them, " + PATTERNS
         )
     belief = (
-        f"It is cut into blocks of about {side} px, with {buffer} px between those of different splits: 70 % train, 30 % "
-        "validate. Blocks of one image are not other places: scores say how well the rest of this image is mapped, not how "
-        "well another one. Label a second image to learn that."
+        f"It is cut into blocks of about {side} px, with {buffer} px between those of different splits: 70 % train, 15 % "
+        "validate, 15 % test. Blocks of one image are not other places: scores say how well the rest of this image is mapped, "
+        "not how well another one. Label a second image to learn that."
     )
     return split, belief
 
@@ -352,9 +383,10 @@ def find_split(root: Path, image: FileKind, labelled: Collection[tuple[str, ...]
     at = image.fields.index("part") if "{part}" in folder else None
     folders = {} if at is None else {part_of(key[at]): key[at] for key in image.files}
     masked = set() if at is None else {part_of(key[at]) for key in labelled}
-    if "train" in folders and len(folders) > 1:
-        before, _, after = (re.sub(r"\{\w+\}", "*", text) for text in folder.partition("{part}"))
-        split = {part: [f"{before}{folders[part]}{after}/*"] for part in SPLITS if part in masked}
+    only = next(iter(folders.values())) if len(folders) == 1 else ""
+    if "train" in folders and not only:
+        places = {part: re.sub(r"\{\w+\}", "*", folder.replace("{part}", name)) for part, name in folders.items()}
+        split = {part: [f"{places[part]}/*"] for part in SPLITS if part in masked}
         if len(split) == 1:
             return None, folders["train"], f"Only {folders['train']} has masks, of it {IN_FRACTIONS}."
         belief = f"The folders {', '.join(folders[part] for part in split)} are the split."
@@ -366,8 +398,8 @@ def find_split(root: Path, image: FileKind, labelled: Collection[tuple[str, ...]
         return split, "", belief
     lists = {part_of(path.stem): path.name for path in root.glob("*.txt") if part_of(path.stem)}
     if {"train", "val"} <= lists.keys():
-        return dict(lists), "", f"The lists {', '.join(lists.values())} are the split."
-    return None, "", f"No split is found: {IN_FRACTIONS}."
+        return dict(lists), only, f"The lists {', '.join(lists.values())} are the split."
+    return None, only, f"No split is found: {IN_FRACTIONS}."
 
 
 def find_group(paths: Sequence[str], least: int, pattern: str = "") -> tuple[str | None, str]:

@@ -60,6 +60,24 @@ LAYOUTS = {
         "ann_dir/{part}/{name}_label.png",
         {"train": ["img_dir/Train/*"], "val": ["img_dir/Validation/*"]},
     ),
+    "parts in folders' names": (
+        [(f"{part}_images/{part}{n}.png", f"{part}_masks/{part}{n}.png") for part in ("train", "val", "test") for n in "ab"],
+        "{part}_images/{name}.png",
+        "{part}_masks/{name}.png",
+        {part: [f"{part}_images/*"] for part in ("train", "val", "test")},
+    ),
+    "parts at the end of folders' names": (
+        [(f"data/Images-{p}/{p}{n}.png", f"data/Masks-{p}/{p}{n}.png") for p in ("Train", "Val") for n in "ab"],
+        "data/Images-{part}/{name}.png",
+        "data/Masks-{part}/{name}.png",
+        {"train": ["data/Images-Train/*"], "val": ["data/Images-Val/*"]},
+    ),
+    "parts twice": (
+        [(f"{p}/{p}_img/{p}{n}.png", f"{p}/{p}_gt/{p}{n}.png") for p in ("train", "val") for n in "ab"],
+        "{part}/{part}_img/{name}.png",
+        "{part}/{part}_gt/{name}.png",
+        {"train": ["train/train_img/*"], "val": ["val/val_img/*"]},
+    ),
     "areas": (
         [(f"{area}/rgb/{n}.png", f"{area}/labels/{n}.png") for area in ("north", "south") for n in "ab"],
         "{area}/rgb/{name}.png",
@@ -325,6 +343,40 @@ def test_a_part_without_masks_is_no_part_of_the_split(tmp_path):
     assert "The folders train, val are the split. test has no masks and is not used." in found.beliefs
 
 
+def test_images_to_predict_beside_folders_of_one_part(tmp_path):
+    """As contests hand them out."""
+    fill(tmp_path, [(f"train_images/{n}.png", f"train_masks/{n}.png") for n in "abcd"], lambda: labels(0, 1))
+    png(tmp_path / "test_images/t.png", picture())
+    found = discover(tmp_path)
+    source = found.config["source"]
+    assert (source["image"], source["mask"]) == ("train_images/{name}.png", "train_masks/{name}.png")
+    assert source["split"] is None
+    assert "Only train has masks, of it 70 % train, 15 % validate, 15 % test, by groups." in found.beliefs
+
+
+def test_a_split_without_a_test_part_is_told(tmp_path):
+    parts = ("train", "val")
+    fill(tmp_path / "a", [(f"{p}/images/{p}{n}.png", f"{p}/gt/{p}{n}.png") for p in parts for n in "ab"], lambda: labels(0, 1))
+    fill(tmp_path / "b", [(f"images/{n}.png", f"masks/{n}.png") for n in "ab"], lambda: labels(0, 1))
+    fill(tmp_path / "c", [(f"images/{n}.png", f"masks/{n}.png") for n in "abc"], lambda: labels(0, 1))
+    for name, parts in (("a", {"train", "val"}), ("b", {"train", "val"}), ("c", {"train", "val", "test"})):
+        found = discover(tmp_path / name)
+        source = Files(**{key: value for key, value in found.config["source"].items() if key != "_target_"})
+        assert set(source.split.owners(source.every).values()) == parts
+        told = any("There is no test part: rsseg evaluate takes split=val" in belief for belief in found.beliefs)
+        assert told == ("test" not in parts)
+
+
+@pytest.mark.parametrize(("bands", "rgb"), [(13, [4, 3, 2]), (12, [4, 3, 2]), (8, None), (4, None), (3, None)])
+def test_bands_without_names(tmp_path, bands, rgb):
+    for name in "abcd":
+        write_tif(tmp_path / "s2" / f"{name}.tif", np.ones((bands, 32, 32), np.uint16))
+        write_tif(tmp_path / "masks" / f"{name}.tif", labels(0, 1, 2)[None])
+    found = discover(tmp_path)
+    assert found.config["rgb"] == rgb
+    assert any("pictures show" in belief for belief in found.beliefs) == (bands > 3)
+
+
 def test_bands_and_places_are_told(tmp_path):
     for name in "abcd":
         path = write_tif(tmp_path / "s2" / f"{name}.tif", np.ones((4, 32, 32), np.uint16))
@@ -432,10 +484,10 @@ def test_one_image_is_cut_into_blocks(tmp_path, names):
         geopandas.GeoDataFrame({"kind": [1]}, geometry=[place], crs="EPSG:32633").to_file(tmp_path / names[1])
     found = discover(tmp_path)
     assert (found.config["source"]["image"], found.config["source"]["mask"]) == names
-    assert found.config["source"]["split"] == {"blocks": 160, "buffer": 10, "train": 0.7, "val": 0.3}
+    assert found.config["source"]["split"] == {"blocks": 160, "buffer": 10, "train": 0.7, "val": 0.15, "test": 0.15}
     assert any("Blocks of one image are not other places" in belief for belief in found.beliefs)
     own = {key: value for key, value in found.config["source"].items() if key != "_target_"}
-    regions = {part: [scene.region for scene in Files(**own).scenes(part)] for part in ("train", "val")}
+    regions = {part: [scene.region for scene in Files(**own).scenes(part)] for part in ("train", "val", "test")}
     whole = np.zeros((640, 640), int)
     for part in regions.values():
         assert min(min(region.width, region.height) for region in part) >= found.config["window"]
