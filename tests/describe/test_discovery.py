@@ -19,8 +19,10 @@ from rsseg.config.cli import compose
 from rsseg.config.entry import invocation
 from rsseg.contract import InputError
 from rsseg.data.files import Files
+from rsseg.data.labels import Labels
 from rsseg.describe import discovery
 from rsseg.describe.discovery import add_dataset, discover, find_group, part_of
+from rsseg.task import Multiclass
 
 RNG = np.random.default_rng(0)
 
@@ -185,6 +187,50 @@ def test_colours_that_are_hidden(tmp_path, below, expected):
     fill(tmp_path, LAYOUTS["folders"][0], mask)
     found = discover(tmp_path).config
     assert (found["mask_values"], found["colour_tolerance"]) == (expected, None)
+
+
+PALETTE = np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (128, 128, 128)], np.uint8)
+
+
+def blurred(root, palette, quality, side=20):
+    """Images, and masks of squares in these colours as JPEG; the true labels by name."""
+    truth = {}
+    for name in "abcd":
+        truth[name] = RNG.integers(0, len(palette), (12, 12)).repeat(side, 0).repeat(side, 1)
+        png(root / f"images/{name}.png", RNG.integers(0, 256, (*truth[name].shape, 3), dtype=np.uint8))
+        (root / "masks").mkdir(exist_ok=True)
+        Image.fromarray(palette[truth[name]]).save(root / f"masks/{name}.jpg", quality=quality)
+    return truth
+
+
+@pytest.mark.parametrize("quality", [95, 75, 40])
+@pytest.mark.parametrize("palette", [PALETTE, np.array([0, 60, 120, 200], np.uint8)], ids=["colours", "greys"])
+def test_colours_of_jpeg_masks_are_those_of_flat_areas(tmp_path, palette, quality):
+    truth = blurred(tmp_path, palette, quality)
+    found = discover(tmp_path)
+    colours = np.array([list(bytes.fromhex(colour[1:])) for colour in found.config["mask_values"]])
+    apart = abs(np.resize(palette.T, (3, len(palette))).T[:, None].astype(int) - colours).max(axis=-1)
+    assert len(colours) == len(palette)
+    assert apart.min(axis=1).max() <= 8
+    reader = Labels(Multiclass(found.config["classes"]), found.config["mask_values"], [], found.config["colour_tolerance"])
+    for name, labels in truth.items():
+        pixels = np.asarray(Image.open(tmp_path / f"masks/{name}.jpg").convert("RGB"))
+        decoded = reader.decode(pixels.transpose(2, 0, 1))
+        assert (decoded == apart.argmin(axis=1)[labels]).mean() > 0.9
+    assert "blurred as by JPEG" in found.beliefs[1]
+
+
+def test_what_cannot_be_told_of_jpeg_masks_is_said(tmp_path):
+    blurred(tmp_path / "two", np.array([0, 60], np.uint8), 75)
+    found = discover(tmp_path / "two")
+    assert (found.config["task"], found.config["source"]["threshold"]) == ("binary", 30)
+    blurred(tmp_path / "small", np.array([0, 1, 2, 3], np.uint8), 75)
+    assert any("JPEG, which changes such values near edges" in belief for belief in discover(tmp_path / "small").beliefs)
+    for name in "abcd":
+        png(tmp_path / f"photos/images/{name}.png", picture())
+        png(tmp_path / f"photos/masks/{name}.png", picture())
+    with pytest.raises(InputError, match=r"colours in 4 of 4 masks, of which \d+ fill flat areas: from 2 to 32 are expected"):
+        discover(tmp_path / "photos")
 
 
 def test_a_word_that_begins_some_names_alone_parts_nothing(tmp_path):
