@@ -119,7 +119,13 @@ def discover(root: Path, image_pattern: str = "", mask_pattern: str = "") -> Dis
             FileKind(files[0].relative_to(root).as_posix(), kind.files) for kind, files in ((image, images), (mask, masks))
         )
         pairs = f"One image has a mask: {image.path}, {mask.path}."
-    labels, of_masks = describe_masks(masks)
+    of_source: dict[str, Any] = {}
+    if masks[0].suffix.lower() in VECTORS:
+        from rsseg.describe.vector_labels import describe_vectors  # its libraries take 70 MB
+
+        labels, of_source, of_masks = describe_vectors(spread_out(list(dict.fromkeys(masks))))
+    else:
+        labels, of_masks = describe_masks(masks)
     smallest = min(min(open_raster(path).shape) for path in spread_out(images))
     split: dict[str, Any] | None
     untested = ""
@@ -137,6 +143,7 @@ def discover(root: Path, image_pattern: str = "", mask_pattern: str = "") -> Dis
         "image": image.path.replace("{part}", only or "{part}"),
         "mask": mask.path.replace("{part}", only or "{part}"),
         **({"threshold": labels.pop("threshold")} if "threshold" in labels else {}),
+        **of_source,
         "group": group,
         "split": split,
     }

@@ -14,7 +14,6 @@ from scipy.ndimage import maximum_filter, minimum_filter
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.labels import parse_colour
-from rsseg.data.masks import VECTORS
 from rsseg.data.raster import Raster, alpha_band, has_palette, open_raster
 
 LOOKED_AT = 24  # the number of files that are read
@@ -41,13 +40,9 @@ def spread_out(paths: Sequence[Path]) -> list[Path]:
 
 
 def describe_masks(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
-    """The config settings of masks, from the values in some of them; and the conclusions, one sentence each."""
+    """The config settings of raster masks, from the values in some of them; and the conclusions, one sentence each."""
     looked = spread_out(paths)
     one: dict[str, Any] = {"task": "binary", "classes": ["foreground"], "mask_values": None, "ignore_values": None}
-    if looked[0].suffix.lower() in VECTORS:
-        return one, [
-            "Masks are vectors: features are the class, all else is background; several classes need source.attribute."
-        ]
     coloured = any(has_colours(path) for path in looked)
     counts = sum((count_values(path, coloured) for path in looked), Counter[Any]())
     values, some = sorted(counts), f"in {len(looked)} of {len(paths)} masks"
@@ -72,9 +67,7 @@ def describe_masks(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
     ignored = [value for value in whole if value not in labels]
     beliefs = [f"Masks hold {list_shares(counts, whole)} {some}{f'; not labelled: {ignored}' if ignored else ''}."]
     if lossy:
-        beliefs.append(
-            "Masks are JPEG, which changes such values near edges: some labels are wrong. Write masks as PNG."
-        )
+        beliefs.append("Masks are JPEG, which changes such values at edges: some labels are wrong. Write masks as PNG.")
     if IGNORE not in whole and max(labels, default=0) < IGNORE:
         ignored.append(IGNORE)  # perhaps in masks that were not looked at
     if len(labels) == 1:
@@ -117,8 +110,8 @@ def describe_blurred(counts: Counter[Any], flat: Counter[str], some: str) -> tup
     """
     if not 2 <= len(flat) <= MANY:
         raise InputError(
-            f"masks hold {len(counts)} colours {some}, of which {len(flat)} fill flat areas: from 2 to {MANY} are expected. Are "
-            "they photographs? Else write a config from configs/dataset/folder.yaml, with mask_values and colour_tolerance"
+            f"masks hold {len(counts)} colours {some}, of which {len(flat)} fill flat areas: from 2 to {MANY} are expected. "
+            "Are they photographs? Else write a config from configs/dataset/folder.yaml, with mask_values and colour_tolerance"
         )
     apart = abs(_channels(counts)[:, None] - _channels(flat))
     nearest = (apart**2).sum(axis=-1).argmin(axis=1)
@@ -126,8 +119,8 @@ def describe_blurred(counts: Counter[Any], flat: Counter[str], some: str) -> tup
     tolerance = min(255, farthest + SLACK)
     belief = (
         f"Masks hold {len(counts)} colours {some}, blurred as by JPEG, around {list_shares(flat, sorted(flat))} where flat. "
-        f"Every pixel takes the nearest one; they differ by up to {farthest}, so colour_tolerance is {tolerance}. Blurred edges "
-        "may take a third class, and one that is nowhere wider than some pixels is not seen: masks as PNG are better."
+        f"Every pixel takes the nearest one; they differ by up to {farthest}, so colour_tolerance is {tolerance}. Edges may "
+        "take a third class, and one that is nowhere wider than some pixels is not seen: masks as PNG are better."
     )
     return _colour_settings(sorted(flat), [], tolerance), [belief]
 

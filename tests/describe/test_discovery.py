@@ -6,20 +6,24 @@ from pathlib import Path, PureWindowsPath
 
 import geopandas
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 import tiny
 from omegaconf import OmegaConf
 from PIL import Image
-from shapely.geometry import box
+from pyogrio import write_dataframe
+from shapely.geometry import LineString, box
 from tiny import CONFIGS, mask_file, write_tif
 
 from rsseg.assembly import make_setup, with_bands
-from rsseg.config.cli import compose
+from rsseg.config.cli import compose, own_part
 from rsseg.config.entry import invocation
 from rsseg.contract import InputError
 from rsseg.data.files import Files
 from rsseg.data.labels import Labels
+from rsseg.data.vector import chosen_layer
+from rsseg.dataset import open_data
 from rsseg.describe import discovery
 from rsseg.describe.discovery import add_dataset, discover, find_group, part_of
 from rsseg.task import Multiclass
@@ -225,7 +229,7 @@ def test_what_cannot_be_told_of_jpeg_masks_is_said(tmp_path):
     found = discover(tmp_path / "two")
     assert (found.config["task"], found.config["source"]["threshold"]) == ("binary", 30)
     blurred(tmp_path / "small", np.array([0, 1, 2, 3], np.uint8), 75)
-    assert any("JPEG, which changes such values near edges" in belief for belief in discover(tmp_path / "small").beliefs)
+    assert any("JPEG, which changes such values at edges" in belief for belief in discover(tmp_path / "small").beliefs)
     for name in "abcd":
         png(tmp_path / f"photos/images/{name}.png", picture())
         png(tmp_path / f"photos/masks/{name}.png", picture())
@@ -549,6 +553,69 @@ def test_an_image_too_small_for_blocks(tmp_path):
     with pytest.raises(InputError, match=r"only .*images/x.png has a mask, and its 32 x 32 px are too few") as caught:
         discover(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def squares(n, side=20):
+    """Squares of this side in metres in the images of `located`."""
+    corners = [(500000 + 100 * (i % 4) + 5, 3999900 + 20 * (i // 4)) for i in range(n)]
+    return [box(x, y, x + side, y + side) for x, y in corners]
+
+
+def located(root):
+    """Four images of 32 pixels of 3 m that touch."""
+    for i, name in enumerate("abcd"):
+        place = rasterio.transform.from_origin(500000 + 100 * i, 4000000, 100 / 32, 100 / 32)
+        write_tif(root / f"images/{name}.tif", RNG.integers(0, 255, (3, 32, 32), dtype=np.uint8), transform=place)
+
+
+def test_the_layer_and_attribute_of_a_geopackage_are_proposed_and_others_listed(tmp_path):
+    located(tmp_path)
+    path = tmp_path / "map.gpkg"
+    kinds, crs = [("house", "road", "house", None)[(i + i // 4) % 4] for i in range(16)], "EPSG:32633"
+    lines = geopandas.GeoDataFrame({"n": [1]}, geometry=[LineString([(0, 0), (1, 1)])], crs=crs)
+    lines.to_file(path, layer="axes")
+    geopandas.GeoDataFrame({"id": range(2)}, geometry=squares(2), crs=crs).to_file(path, layer="areas")
+    columns = {"id": range(16), "class": kinds, "editor": ["x", "y"] * 8}
+    geopandas.GeoDataFrame(columns, geometry=squares(16), crs=crs).to_file(path, layer="landuse")
+    found = discover(tmp_path)
+    source, said = found.config["source"], " ".join(found.beliefs)
+    assert (source["layer"], source["attribute"]) == ("landuse", "class")
+    assert source["values"] == {"house": 1, "road": 2, "null": 255}
+    assert (found.config["classes"], found.config["mask_values"]) == (["background", "house", "road"], [0, 1, 2])
+    assert "map.gpkg has the layers axes (1 x LineString), areas (2 x Polygon), landuse (16 x Polygon): landuse is read" in said
+    assert "source.layer takes another" in said
+    assert "class (house: 8, road: 4, null: 4), editor (x: 8, y: 8)" in said
+    assert "Polygons have 400 to 400 m2 (5 to 95 %)" in said
+    assert "min_area=400 leaves out smaller specks" in said
+    add_dataset(tmp_path, tmp_path / "configs/dataset", "mine")
+    words = [f"hydra.searchpath=[file://{tmp_path}/configs]", "dataset=mine", f"output={tmp_path}"]
+    setup, files = with_bands(make_setup(own_part(compose(CONFIGS, words))))
+    counted = sum(store.census.positives for store in open_data(setup.dataset, files, 32).stores.values()).sum(axis=0)
+    assert (counted[1:] > 0).all()
+
+
+def test_vectors_without_classes_and_lines(tmp_path):
+    located(tmp_path)
+    path, crs = tmp_path / "map.shp", "EPSG:32633"
+    columns = {"height": [3.5, 4.5] * 4, "floors": [1, 2] * 4}
+    geopandas.GeoDataFrame(columns, geometry=squares(8), crs=crs).to_file(path)
+    found = discover(tmp_path)
+    assert found.config["task"] == "binary"
+    assert not {"layer", "attribute", "values", "buffer"} & found.config["source"].keys()
+    assert "8 features with the attributes height (3.5: 4, 4.5: 4), floors (1: 4, 2: 4)." in found.beliefs
+    shapes = [LineString(shape.exterior.coords) for shape in squares(8)]
+    geopandas.GeoDataFrame(columns, geometry=shapes, crs=crs).to_file(path)
+    assert discover(tmp_path).config["source"]["buffer"] == 2
+
+
+def test_the_styles_of_layers_are_no_layer(tmp_path):
+    """QGIS writes them into the file, as a table without geometries."""
+    located(tmp_path)
+    geopandas.GeoDataFrame(geometry=squares(8), crs="EPSG:32633").to_file(tmp_path / "map.gpkg", layer="houses")
+    write_dataframe(pd.DataFrame({"styleName": ["x"]}), tmp_path / "map.gpkg", layer="layer_styles")
+    found = discover(tmp_path)
+    assert "layer" not in found.config["source"]
+    assert chosen_layer(tmp_path / "map.gpkg", None) == "houses"
 
 
 def test_one_vector_file_is_for_all_images(tmp_path):
