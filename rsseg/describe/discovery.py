@@ -8,11 +8,10 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, permutations
+from itertools import chain, permutations, takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-import numpy as np
 from omegaconf import OmegaConf
 
 from rsseg.config.entry import CONFIGS
@@ -21,16 +20,17 @@ from rsseg.data.files import Files
 from rsseg.data.grids import brief_crs
 from rsseg.data.masks import VECTORS
 from rsseg.data.paths import IMAGES, files_below, path_pattern
-from rsseg.data.raster import Raster, alpha_band, colour_bands, open_raster
+from rsseg.data.raster import alpha_band, colour_bands, open_raster
 from rsseg.data.splits import FRACTIONS, SPLITS, cut, propose_blocks
 from rsseg.dataset import WINDOW_STEP
-from rsseg.describe.mask_values import MANY, describe_masks, middle, spread_out
+from rsseg.describe.mask_values import MANY, count_values, describe_masks, spread_out
 from rsseg.files import write_text
 
 log = logging.getLogger(__name__)
 
-MASK_WORDS = ("mask", "label", "annot", "ann_", "truth", "gt", "seg", "target", "reference", "lbl")
+MASK_WORDS = ("mask", "label", "semantic", "annot", "ann_", "truth", "gt", "seg", "target", "reference", "lbl")
 IMAGE_WORDS = ("image", "img", "rgb", "ortho", "sat", "tile", "scene", "top", "s2", "s1", "input")
+INSTANCE_WORDS = ("instance", "object")  # in names of masks that number single objects, beside those of classes
 WORDS = (*MASK_WORDS, *IMAGE_WORDS)
 """Words in the names of folders and files that hold masks, and images."""
 
@@ -84,14 +84,26 @@ class FileKind:
 
     @cached_property
     def drawn(self) -> bool:
-        """Whether the first and the last file are vectors, or have one band with few values or a palette."""
+        """Whether the first and the last file are vectors, or have few values, or few colours."""
         some = [path for path in (min(self.files.values()), max(self.files.values())) if not self.vectors]
-        return all(open_raster(p).count == 1 and len(np.unique(Raster(p).read([1], middle(p)))) <= MANY for p in some)
+        return all(open_raster(p).count in (1, 3, 4) and len(count_values(p, open_raster(p).count > 1)) <= MANY for p in some)
 
     @property
     def worded(self) -> int:
-        """The number of mask words minus that of image words in the path pattern."""
-        return sum(says(self.path, [word]) for word in MASK_WORDS) - sum(says(self.path, [word]) for word in IMAGE_WORDS)
+        """The number of mask words minus that of image words, and of words for single objects, in the path pattern."""
+        others = (*IMAGE_WORDS, *INSTANCE_WORDS)
+        return sum(says(self.path, [word]) for word in MASK_WORDS) - sum(says(self.path, [word]) for word in others)
+
+    def without_ending(self) -> FileKind:
+        """The same files, by their names without the ending that all names share, such as ``_lab`` or ``.jpg``."""
+        names = [key[-1] for key in self.files]
+        letters = takewhile(lambda own: len({*own}) == 1, zip(*(name[::-1] for name in names), strict=False))
+        shared = "".join(own[0] for own in letters)[::-1]
+        ending = re.search(r"[^a-z0-9].*", shared) if len(names) > 1 else None
+        if ending is None:
+            return self
+        files = {(*key[:-1], key[-1].removesuffix(ending[0])): path for key, path in self.files.items()}
+        return FileKind(self.path.replace("{name}", f"{{name}}{ending[0]}"), files)
 
 
 class Discovery(NamedTuple):
@@ -147,7 +159,13 @@ def discover(root: Path, image_pattern: str = "", mask_pattern: str = "") -> Dis
         "group": group,
         "split": split,
     }
-    Files(**source)
+    try:
+        scenes = Files(**source)
+        scenes.split.of("train", scenes.every)
+    except InputError as error:
+        if not split or "blocks" in split:
+            raise
+        source["split"], of_split, untested = None, f"No split is found: {IN_FRACTIONS}. {error}", ""
     plain = unicodedata.normalize("NFKD", root.name).encode("ascii", "ignore").decode()  # a command line takes it as it stands
     name = re.sub(r"\W+", "_", plain.lower()).strip("_") or "mine"
     if is_shipped(name) or not name[0].isalpha() or name in ("null", "true", "false", "yes", "no", "on", "off"):
@@ -304,8 +322,14 @@ def given_pair(root: Path, image: str, mask: str) -> tuple[FileKind, FileKind, l
 
 def find_pair(root: Path) -> tuple[FileKind, FileKind, list[FileKind]]:
     """The images and the masks that belong together, and all kinds; kinds are split further until some of them pair."""
-    for by_start, by_folder in ((False, False), (True, False), (False, True)):
+    for by_start, by_folder, by_ending in (
+        (False, False, False),
+        (True, False, False),
+        (False, True, False),
+        (False, True, True),
+    ):
         kinds = find_kinds(root, by_start, by_folder)
+        kinds = [kind.without_ending() for kind in kinds] if by_ending else kinds
         if len(kinds) < 100 and (pair := best_pair(root, kinds)):  # more folders are areas
             return *pair, kinds
     there = "; ".join(f"{len(kind.files)} {kind.path}" for kind in kinds[:LISTED])
@@ -318,8 +342,8 @@ def find_pair(root: Path) -> tuple[FileKind, FileKind, list[FileKind]]:
 def best_pair(root: Path, kinds: Sequence[FileKind]) -> tuple[FileKind, FileKind] | None:
     """The kinds of images and masks that belong together; None if there are none.
 
-    Words and values tell masks from images. Among several datasets in the folder the one with the most pairs is taken; in a
-    tie, the one with the fewest files without a partner.
+    Words and values tell masks from images; what has few colours is no image if there are others. Among several datasets in the
+    folder the one with the most pairs is taken; in a tie, the one with the fewest files without a partner.
     """
     pairs = []
     for image, mask in permutations(kinds, 2):
@@ -334,7 +358,7 @@ def best_pair(root: Path, kinds: Sequence[FileKind]) -> tuple[FileKind, FileKind
     if not pairs:
         return None
     most = max(likely[2] for likely, *_ in pairs)
-    _, image, mask = max(pairs, key=lambda pair: (2 * pair[0][2] >= most, *pair[0]))
+    _, image, mask = max(pairs, key=lambda pair: (2 * pair[0][2] >= most, not pair[1].drawn, *pair[0]))
     return image, mask
 
 
@@ -403,8 +427,12 @@ def find_split(root: Path, image: FileKind, labelled: Collection[tuple[str, ...]
             belief += " No folder for validation has masks: the test folder validates."
             split["val"] = split.pop("test")
         return split, "", belief
-    lists = {part_of(path.stem): path.name for path in root.glob("*.txt") if part_of(path.stem)}
-    if {"train", "val"} <= lists.keys():
+    found = dict[Path, dict[str, str]]()
+    for path in sorted(files_below(root)):
+        if path.suffix.lower() == ".txt" and (part := part_of(path.stem)):
+            found.setdefault(path.parent, {})[part] = path.relative_to(root).as_posix()
+    lists = next((own for own in found.values() if {"train", "val"} <= own.keys()), {})
+    if lists:
         return dict(lists), only, f"The lists {', '.join(lists.values())} are the split."
     return None, only, f"No split is found: {IN_FRACTIONS}."
 

@@ -19,6 +19,7 @@ from rsseg.data.vector import texts_of
 
 MANY = 32  # an attribute with more values than this tells no classes
 SHOWN = 8  # values of an attribute in a sentence
+SHORT = 30  # letters of a value in a sentence
 TELLING = re.compile(
     r"cla|klas|kind|typ|tipo|categ|label|cover|land_?use|code|species|crop|damage|lulc|^(dn|use|art|name|nome)$", re.IGNORECASE
 )
@@ -65,10 +66,12 @@ def describe_vectors(paths: Sequence[Path]) -> tuple[dict[str, Any], dict[str, A
     elif kinds <= {"Point", "MultiPoint"}:
         beliefs.append("Features are points, a pixel each: task: centres finds objects, source.buffer makes discs of them.")
     elif shapes.crs is not None and len(shapes):
-        small, usual, large = (f"{area:.3g}" for area in np.percentile(areas_of(shapes), (5, 50, 95)))
+        small, usual, large = (
+            f"{area:.0f}" if area >= 100 else f"{area:.3g}" for area in np.percentile(areas_of(shapes), (5, 50, 95))
+        )
         beliefs.append(
             f"Polygons have {small} to {large} m2 (5 to 95 %), half of them less than {usual}. For maps of single ones, rsseg "
-            f"predict polygons=true min_area={float(small):g} leaves out smaller specks; task: centres finds and counts them."
+            f"predict polygons=true min_area={small} leaves out smaller specks; task: centres finds and counts them."
         )
     return labels, {key: value for key, value in source.items() if value is not None}, [*filter(None, beliefs)]
 
@@ -117,6 +120,7 @@ def list_attributes(texts: dict[str, Counter[str]]) -> str:
     """
     said = []
     for name, own in texts.items():
-        shown = ", ".join(f"{value}: {number}" for value, number in own.most_common(SHOWN))
-        said.append(f"{name} ({shown})" if len(own) <= SHOWN else f"{name} ({len(own)} values, {shown}, ...)")
+        values = [f"{value[:SHORT]}: {number}" for value, number in own.most_common(SHOWN) if len(own) < own.total()]
+        values = [*[f"{len(own)} values"] * (len(own) > SHOWN or not values), *values]
+        said.append(f"{name} ({', '.join(values)})")
     return f"the attributes {', '.join(said)}" if said else "no attributes"

@@ -112,6 +112,22 @@ LAYOUTS = {
         "b/{name}_RGB_mask.png",
         None,
     ),
+    "endings that are no words": (
+        [
+            (f"{part}/{part}-org/{part}{n}.jpg", f"{part}/{part}-lab/{part}{n}_lab.png")
+            for part in ("train", "val")
+            for n in "ab"
+        ],
+        "{part}/{part}-org/{name}.jpg",
+        "{part}/{part}-lab/{name}_lab.png",
+        {"train": ["train/train-org/*"], "val": ["val/val-org/*"]},
+    ),
+    "endings within names": (
+        [(f"ds0/img/{n}.jpg", f"ds0/masks_machine/{n}.jpg.png") for n in "abcd"],
+        "ds0/img/{name}.jpg",
+        "ds0/masks_machine/{name}.jpg.png",
+        None,
+    ),
     "words last in areas": (
         [(f"{area}/{n}.png", f"{area}/{n}_label.png") for area in ("porto", "vigo", "faro") for n in "xy"],
         "{area}/{name}.png",
@@ -313,6 +329,33 @@ def test_masks_of_one_label(tmp_path, value, expected):
 def test_grey_masks_have_a_threshold(tmp_path):
     fill(tmp_path / "grey", LAYOUTS["folders"][0], lambda: RNG.integers(0, 256, (32, 32), dtype=np.uint8))
     assert discover(tmp_path / "grey").config["source"]["threshold"] == 127
+
+
+def test_masks_of_classes_are_taken_before_pictures_of_them_and_single_objects(tmp_path):
+    """As annotation tools export them, and as contests hand them out."""
+    for name in "abcd":
+        png(tmp_path / f"tool/JPEGImages/{name}.jpg", picture())
+        png(tmp_path / f"contest/photos/{name}.jpg", picture())
+        png(tmp_path / f"contest/RGB_image_masks/{name}.png", PALETTE[labels(0, 1, 2)])
+        png(tmp_path / f"contest/label_images/{name}.png", labels(0, 1, 2))
+        for kind in ("Class", "Object"):
+            png(tmp_path / f"tool/Segmentation{kind}/{name}.png", PALETTE[labels(0, 1, 2)])
+    source = discover(tmp_path / "tool").config["source"]
+    assert (source["image"], source["mask"]) == ("JPEGImages/{name}.jpg", "SegmentationClass/{name}.png")
+    source = discover(tmp_path / "contest").config["source"]
+    assert (source["image"], source["mask"]) == ("photos/{name}.jpg", "label_images/{name}.png")
+
+
+def test_lists_below_the_folder_are_seen_and_those_of_other_files_are_told(tmp_path):
+    fill(tmp_path, [(f"set/images/{n}.png", f"set/masks/{n}.png") for n in "abcd"], lambda: labels(0, 1))
+    (tmp_path / "set/lists").mkdir()
+    for part, names in (("train", "abc"), ("val", "d")):
+        (tmp_path / f"set/lists/{part}.txt").write_text("\n".join(names))
+    assert discover(tmp_path).config["source"]["split"] == {"train": "set/lists/train.txt", "val": "set/lists/val.txt"}
+    (tmp_path / "set/lists/train.txt").write_text("a\nq\n")
+    found = discover(tmp_path)
+    assert found.config["source"]["split"] is None
+    assert any("No split is found" in line and "lists 1 names without an image: q" in line for line in found.beliefs)
 
 
 def test_lists_and_areas_are_seen(tmp_path):
