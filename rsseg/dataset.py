@@ -291,9 +291,10 @@ def describe_scales(store: Store) -> str:
 
 def _check_absent(store: Store, split: str, train: Store | None) -> None:
     """Report the classes that a split lacks; those that train lacks too are reported only once."""
-    for name, task in store.tasks.items():
+    for place, (name, task) in enumerate(store.tasks.items()):
         named = absent_classes(train.censuses[name], task) if train else ()
-        check_absent(store.censuses[name], task, split, named)
+        vectors = any(mask.vector for scene in store.scenes if (mask := scene.mask_of(place)))
+        check_absent(store.censuses[name], task, split, named, vectors)
 
 
 def _warn_of_radiometry(train: Store, numbers: TrainStatistics, other: Store, what: str) -> None:

@@ -195,16 +195,29 @@ def read_text(path: Path) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}") from None
-    encodings, zeros = ["utf-8-sig", "cp1252"], [content[side::2].count(0) for side in (0, 1)]
+    encodings = ["utf-8-sig", "cp1252"]
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encodings = ["utf-16"]
-    elif any(zeros):  # only UTF-16 has zeros, all in the same byte of Latin letters
-        sure = not all(zeros) and max(zeros) >= len(content) / 20
-        encodings = ["utf-16-be" if zeros[0] else "utf-16-le"] if sure else []
+    elif b"\0" in content:  # of these encodings only UTF-16 has zeros
+        encodings = [encoding for encoding in ("utf-16-le", "utf-16-be") if _letters(content, encoding)]
+        encodings.sort(key=lambda encoding: _letters(content, encoding), reverse=True)
     for encoding in encodings:
         with suppress(UnicodeDecodeError):
             return normal(content.decode(encoding))
     raise InputError(f"{path} can't be read: it is no text in UTF-8, UTF-16 or cp1252; write it in UTF-8")
+
+
+def _letters(content: bytes, encoding: str) -> int:
+    """The number of ASCII characters in a text; 0 if it is no text in this encoding.
+
+    In the wrong byte order, line ends and most digits of UTF-16 are no characters.
+    """
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        return 0
+    printable = all(line.replace("\t", "").isprintable() for line in text.replace("\r", "").split("\n"))
+    return sum(letter.isascii() for letter in text) * printable
 
 
 def write_json(path: Path, content: Any) -> None:

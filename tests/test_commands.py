@@ -109,6 +109,14 @@ def test_folders_that_a_shell_writes_behind_a_runs_are_answered_with_commas(name
         call(monkeypatch, name, f"{'runs' if name == 'compare' else 'run'}=a", "b")
 
 
+@pytest.mark.parametrize(("word", "written"), [("overlap=8", "margin=8"), ("tile_size=512", "window=512")])
+def test_a_setting_that_has_another_name_here_is_answered_with_it(word, written, monkeypatch):
+    with pytest.raises(SystemExit, match=rf"^error: {word}: write {written}$"):
+        call(monkeypatch, "predict", "run=a", "scene=b", word)
+    with pytest.raises(SystemExit, match=rf"^error: {word}: there is no such setting"):  # an export has no windows to set
+        call(monkeypatch, "export", "run=a", word)
+
+
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["predict", "--help"]])
 def test_help_that_nobody_reads_to_the_end_ends_quietly(words):
     with subprocess.Popen([*ENTRY, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

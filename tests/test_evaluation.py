@@ -35,7 +35,7 @@ from rsseg.inference.ensemble import pooled_logits
 from rsseg.metrics import Scores, metrics
 from rsseg.run import train
 from rsseg.task import Binary, Centres, Multiclass, Multilabel, Regression
-from rsseg.training.scoring import feed, load_checkpoint, name_means, score, score_rows, scoring_trainer
+from rsseg.training.scoring import feed, load_checkpoint, name_means, print_scores, score, score_rows, scoring_trainer
 
 pytestmark = pytest.mark.usefixtures("no_charts")
 
@@ -129,6 +129,18 @@ def test_every_kind_of_head_is_scored_as_in_training(tmp_path, kind, request):
 def read(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_tuned_scores_stand_beside_fixed_ones_where_they_differ(capsys, caplog):
+    caplog.set_level("INFO")
+    task = Binary(("road",))
+    one, other = (Scores(np.array([[[[5, hits], [2, 7]]]]), task) for hits in (1, 3))
+    print_scores({"mask": one}, "title", {"mask": other})
+    assert "tuned" in capsys.readouterr().out
+    assert not caplog.text
+    print_scores({"mask": one}, "title", {"mask": one})
+    assert "tuned" not in capsys.readouterr().out
+    assert "At tuned thresholds the scores are the same: no label changes." in caplog.text
 
 
 def test_one_command_writes_both_points_and_the_calibration(runs, capsys):

@@ -1,7 +1,11 @@
 """Describe a dataset, or the label noise that a run finds: rsseg describe FOLDER | dataset=NAME | run=FOLDER"""
 
+import shlex
+from argparse import ArgumentParser
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from rsseg.config.cli import check_early, compose, own_part
 from rsseg.config.entry import CONFIGS, invocation, own_configs, search_path
@@ -15,6 +19,7 @@ class Arguments:
 
     rsseg describe /data/mine     a folder: finds images, masks, values, bands and areas, writes their config into
                                   configs/dataset, and describes the dataset
+                                  Settings of the dataset beside it are written into the config: dataset.source.on_missing=skip
     rsseg describe dataset=inria dataset.source.root=/data/inria
                                   a known dataset, with the overrides of rsseg train: class shares, object sizes, hints of label
                                   noise, and the three losses to compare first
@@ -24,6 +29,7 @@ class Arguments:
     image=PATTERN mask=PATTERN    of a folder whose files are not found or not paired rightly: both patterns, as in its config,
                                   such as image='photos/{name}.tif' mask='drawn/{name}_v2.png'
     into=FOLDER                   of a folder: where its config is written, a folder called dataset; default: configs/dataset
+    --config-dir FOLDER           a folder of configs of your own, as of rsseg train; the config is written into its dataset
     split=NAME                    of a run: val (default), test or train, whose labels the model has learnt
     trust=PACKAGE[,PACKAGE...]    packages of your own that configs name: their code runs
 
@@ -32,7 +38,7 @@ class Arguments:
     """
 
     overrides: list[str]
-    into: str = "configs/dataset"
+    into: str = ""
     run: str = ""
     split: str = "val"
     trust: list[str] = field(default_factory=list)
@@ -47,18 +53,27 @@ def run(arguments: Arguments) -> None:
         return
     if arguments.split != "val":
         raise InputError(f"split={arguments.split} is for run=...: a dataset is described with all its splits")
-    folders = [word for word in arguments.overrides if "=" not in word and not word.startswith(("~", "+", "-"))]
-    overrides = [word for word in arguments.overrides if word not in folders]
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd", type=lambda text: Path(text).resolve(), default=own_configs())
+    flags, words = parser.parse_known_args(arguments.overrides)
+    folders = [word for word in words if "=" not in word and not word.startswith(("~", "+", "-"))]
+    overrides = [word for word in words if word not in folders]
     overrides += [f"trust=[{','.join(arguments.trust)}]"] if arguments.trust else []
     if not folders and (arguments.image or arguments.mask):
         raise InputError("image=... and mask=... are for a folder; of a dataset write dataset.source.image=...")
-    chosen = overrides_of_folder(folders, arguments) if folders else search_path(own_configs())
-    config = own_part(compose(CONFIGS, [*chosen, *overrides]))
-    overrides = [*(word for word in chosen if word.startswith("dataset=")), *overrides]
+    configs = flags.config_dir
+    if folders:
+        into = Path(arguments.into or (configs or Path("configs")) / "dataset")
+        name, configs = write_config(folders, into, arguments, overrides), into.resolve().parent
+        overrides = [f"dataset={name}", *overrides]
+    command = overrides if configs in (None, CONFIGS, own_configs()) else ["--config-dir", str(configs), *overrides]
+    if folders:
+        print(f"Train: {invocation('train')} {shlex.join(command)}\n")
+    config = own_part(compose(CONFIGS, [*overrides, *search_path(configs)]))
     check_early(config)
     from rsseg.describe.report import describe  # torch takes seconds to import: report mistakes in the command first
 
-    describe(config, overrides=overrides)
+    describe(config, overrides=command)
 
 
 def describe_run(arguments: Arguments) -> None:
@@ -75,20 +90,23 @@ def describe_run(arguments: Arguments) -> None:
     describe_noise(Path(arguments.run), arguments.split, arguments.trust)
 
 
-def overrides_of_folder(folders: list[str], arguments: Arguments) -> list[str]:
-    """The overrides that choose the dataset of a folder, whose config is written.
+def write_config(folders: list[str], into: Path, arguments: Arguments, overrides: list[str]) -> str:
+    """Write the config of a folder, with the settings of the dataset on the command line; returns the dataset's name.
 
     Raises:
-        InputError: If several folders are given, or one that holds nothing that can be trained on.
+        InputError: If several folders are given, or one that holds nothing that can be trained on, or a setting is unknown.
     """
     from rsseg.describe.discovery import add_dataset
 
-    into = Path(arguments.into)
     if len(folders) > 1:
         raise InputError(f"{' '.join(folders)}: one folder is described at a time; quote a path that has blanks in it")
     if into.name != "dataset":
         raise InputError(f"into={into}: a folder called dataset is expected, which rsseg train finds by --config-dir")
-    name, configs = add_dataset(Path(folders[0]), into, "", arguments.image, arguments.mask), into.resolve().parent
-    found = configs in (CONFIGS, own_configs())
-    print(f"Train: {invocation('train')} {'' if found else f'--config-dir {configs} '}dataset={name}\n")
-    return [f"dataset={name}", *search_path(configs)]
+    there = into.parent if into.parent.is_dir() else None
+    compose(CONFIGS, ["dataset=geotiff", *overrides, *search_path(there)])  # faults are told before a file holds them
+    settings = {}
+    for word in OverridesParser.create().parse_overrides(overrides):
+        key = word.key_or_group.removeprefix("dataset.")
+        if not word.is_delete() and (key != word.key_or_group or key in ("window", "steps")):
+            settings[key] = word.value()
+    return add_dataset(Path(folders[0]), into, "", arguments.image, arguments.mask, settings)

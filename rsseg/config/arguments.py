@@ -13,6 +13,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rsseg.config.entry import one_line_errors
+from rsseg.config.words import SYNONYMS
 from rsseg.contract import InputError, first_line, nearest
 
 
@@ -61,9 +62,13 @@ def parse(kind: type[Any], words: Sequence[str]) -> Any:
     if "overrides" in known:
         given["overrides"] = others
     elif others:
-        near = nearest(others[0].partition("=")[0], known)
+        key, equals, text = others[0].partition("=")
+        name, takes, _ = SYNONYMS.get(key, "").partition("=")
+        if equals and takes and name in known:
+            raise InputError(f"{others[0]}: write {name}={text}")
+        near = nearest(key, known)
         several = ", several folders as one word with commas" if {"run", "runs"} & known.keys() else ""
-        fault = "there is no such setting" if "=" in others[0] else "it is not understood"
+        fault = "there is no such setting" if equals else "it is not understood"
         raise InputError(f"{others[0]}: {fault}{near}: write key=value with {', '.join(known)}{several}")
     return typed(kind, given)
 

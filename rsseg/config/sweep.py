@@ -26,10 +26,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from rsseg.config.build import plain
 from rsseg.config.cli import check_early, own_part, refuse_foreign, refusing
-from rsseg.config.entry import invocation
+from rsseg.config.entry import CONFIGS, invocation
 from rsseg.config.folder import ANOTHER_FOLDER, RunFolder
 from rsseg.config.naming import quoted
 from rsseg.config.plan import EXPERIMENT, LOSS, SEED, Plan, as_text, common, read_plan, settings, within
+from rsseg.config.words import word_faults
 from rsseg.contract import InputError
 from rsseg.files import lock, say_space
 from rsseg.quiet import quiet
@@ -78,7 +79,10 @@ class Sweep(Callback):
         if launcher.endswith(".SlurmLauncher") and shutil.which("srun") is None:
             raise InputError("hydra/launcher=submitit_slurm: this machine has no srun; start it where SLURM is, or take joblib")
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-        params = parser.parse_overrides([f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()])
+        of_files = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+        if faults := word_faults(CONFIGS, of_files, multirun=True):
+            raise InputError(f"hydra.sweeper.params: {'; '.join(faults.values())}")
+        params = parser.parse_overrides(of_files)
         typed: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # ${loss} of a head differs by run
         given = parser.parse_overrides(typed)
         named = {*NAMED, *(o.key_or_group for o in params), *(o.key_or_group for o in given if o.is_sweep_override())}

@@ -119,13 +119,22 @@ def absent_classes(census: Census, task: Task) -> list[str]:
     return [name for name, n in zip(task.classes, census.positives.sum(axis=0), strict=True) if n == 0]
 
 
-def check_absent(census: Census, task: Task, split: str, named: Collection[str] = ()) -> None:
-    """Warn of classes that never occur in a split, except `named` ones; refuse a split with nothing to learn or to score."""
+def check_absent(census: Census, task: Task, split: str, named: Collection[str] = (), vectors: bool = False) -> None:
+    """Warn of classes that never occur in a split, except `named` ones; refuse a split with nothing to learn or to score.
+
+    With `vectors`, the advice is for masks that are vector files.
+    """
     of = "" if task.target == ONE_TARGET else f" for target {task.target}"
     absent, labelled = absent_classes(census, task), int(census.valid.sum())
     ignored = census.bands.count - int(census.valid[:, 0].sum())
     nothing, only_one = len(absent) == task.channels, len(absent) == task.channels - 1
-    zero_and_255, fault = "if the masks hold 0 and 255, set dataset.mask_values=[0,255] dataset.ignore_values=[]", ""
+    look = "if the masks hold 0 and 255, set dataset.mask_values=[0,255] dataset.ignore_values=[]"
+    if vectors:
+        look = (
+            "no feature in these scenes has such a mask value: look at dataset.source.layer, attribute and values, and whether "
+            "features cover these scenes"
+        )
+    fault = ""
     if not labelled:
         fault = (
             f"no pixel of the {split} split is labelled{of} in {len(census.valid)} scenes, all are ignored: "
@@ -138,7 +147,7 @@ def check_absent(census: Census, task: Task, split: str, named: Collection[str] 
         )
     elif nothing:
         shares = "none has a share above a half: is dataset.fractions the value of a whole pixel in the masks?"
-        fault = f"no pixel of the {split} split is labelled {' or '.join(absent)}: {shares if task.soft else zero_and_255}"
+        fault = f"no pixel of the {split} split is labelled {' or '.join(absent)}: {shares if task.soft else look}"
     elif split == "train" and task.kind == "binary" and int(census.positives.sum()) == labelled:
         fault = (
             f"every labelled pixel of the train split is {task.classes[0]}{of}, and there is no background to tell it "
@@ -146,7 +155,7 @@ def check_absent(census: Census, task: Task, split: str, named: Collection[str] 
         )
     elif split == "train" and task.exclusive and not task.soft and only_one and ignored > 0:
         only = next(name for name in task.classes if name not in absent)
-        fault = f"the train split holds {only} alone{of}, and {ignored} pixels that are ignored: {zero_and_255}"
+        fault = f"the train split holds {only} alone{of}, and {ignored} pixels that are ignored: {look}"
     if fault:
         raise InputError(fault)
     _warn_of_mixed(census, task, split)

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from rsseg.contract import InputError, check_number, counted
+from rsseg.contract import InputError, check_number, counted, nearest
 from rsseg.data.groups import find_groups, group_names
 from rsseg.data.masks import VECTORS, Mask, text_of
 from rsseg.data.paths import IMAGES, files_below, find_files, fits_any, path_pattern, unique_names
@@ -170,10 +170,11 @@ class Files(Source):
     def _partners(self, setting: str, pattern: str, endings: frozenset[str] = IMAGES) -> dict[Fields, Path]:
         """The existing files that fit another pattern with the field values of an image, by the field values of the image."""
         own = list(path_pattern(pattern).groupindex)
-        if set(own) - set(self.fields):
+        if unknown := sorted(set(own) - set(self.fields)):
             raise InputError(
-                f"dataset.source.image={self.image} and dataset.{setting}={pattern} pair files by their fields, such "
-                f"as {{name}}: the first must have all fields of the second; found {sorted(self.fields)} and {sorted(own)}"
+                f"dataset.{setting}={pattern} has the field {unknown[0]}{nearest(unknown[0], self.fields)}, which "
+                f"dataset.source.image={self.image} lacks: files are paired by equal fields, so the image has to have all of "
+                f"them; its fields are {', '.join(self.fields) or 'none'}"
             )
         there, places = find_files(self.root, pattern, endings), [self.fields.index(field) for field in own]
         wanted = {fields: tuple(fields[place] for place in places) for fields in self.images}

@@ -12,7 +12,7 @@ from rsseg.files import normal
 
 IMAGES = frozenset({".tif", ".tiff", ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".jp2", ".vrt", ".img", ".bmp"})
 
-FIELD = re.compile(r"\{(\w+)\}|(\*\*/)|(\*)")
+FIELD = re.compile(r"\{([^\W\d]\w*)\}|(\*\*/)|(\*)")
 
 
 def path_pattern(pattern: str) -> re.Pattern[str]:
@@ -69,6 +69,11 @@ def find_files(root: Path, pattern: str, endings: frozenset[str] = IMAGES) -> di
             other = found[match.groups()]
             raise InputError(f"{other} and {path} share a name: write a field such as {{name}} where paths of scenes differ")
         found[match.groups()] = path
+    if not found and (braces := re.search(r"[{}].*", FIELD.sub("", pattern))):
+        raise InputError(
+            f"the pattern {pattern} fits no file below {root}: {braces[0]} is no field. A field is a name in braces, of "
+            "letters, digits and _, such as {name}; * stands for any text"
+        )
     return dict(sorted(found.items()))
 
 

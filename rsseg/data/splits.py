@@ -250,7 +250,7 @@ def _rows_of_parquet(path: Path) -> list[list[str]]:
 def propose_blocks(shape: tuple[int, int]) -> dict[str, Any]:
     """A proposed split of an image of this height and width into blocks of about a quarter of its shorter side."""
     side = max(64, min(1024, min(shape) // 128 * 32))
-    return {"blocks": side, "buffer": side // 16, "train": 0.7, "val": 0.3}
+    return {"blocks": side, "buffer": side // 16, **FRACTIONS}
 
 
 def cut(length: int, side: int) -> list[int]:

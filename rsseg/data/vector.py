@@ -46,7 +46,7 @@ def _mask_values(frame: Any, mask: Mask) -> NDArray[np.int32]:
     column = frame[name]
     if mask.values:
         table = dict(mask.values)
-        values = np.array([table.get(text, np.nan) for text in _texts(column)])
+        values = np.array([table.get(text, np.nan) for text in texts_of(column)])
         expected = f"which dataset.source.values does not know: {{{', '.join(f'{k}: {v}' for k, v in mask.values)}}}"
     else:
         numeric = column.dtype.kind in "iufb"
@@ -54,7 +54,7 @@ def _mask_values(frame: Any, mask: Mask) -> NDArray[np.int32]:
         expected = "but integers are expected, or dataset.source.values"
     wrong = (values != np.round(values)) | ~(abs(values) < 2**31)
     if wrong.any():
-        found = sorted(set(_texts(column[wrong])))
+        found = sorted(set(texts_of(column[wrong])))
         listed = ", ".join(found[:SHOWN]) + ", ..." * (len(found) > SHOWN)
         raise InputError(
             f"{path}: the attribute {name} holds {listed}, {expected}. Give each a mask value, as in {{{found[0]}: 1}}"
@@ -62,7 +62,7 @@ def _mask_values(frame: Any, mask: Mask) -> NDArray[np.int32]:
     return values.astype(np.int32)
 
 
-def _texts(column: Any) -> list[str]:
+def texts_of(column: Any) -> list[str]:
     """The values of an attribute as they are written in a config."""
     return [text_of(None if lacks else value) for value, lacks in zip(column, column.isna(), strict=True)]
 
@@ -78,7 +78,9 @@ def chosen_layer(path: Path, layer: str | None) -> str:
         raise InputError(f"{path} can't be read as a vector file: it is no {path.suffix} file; write it in that format")
     import geopandas  # with pandas it takes 70 MB, which only readers of vectors need
 
-    names = [str(name) for name in geopandas.list_layers(path)["name"]]
+    layers = geopandas.list_layers(path)
+    shaped = layers["geometry_type"].notna()  # QGIS keeps the styles of layers in one without geometries
+    names = [str(name) for name in layers["name"][shaped if shaped.any() else ~shaped]]
     if layer not in names and (layer is not None or len(names) > 1):
         found = "none is chosen" if layer is None else f"dataset.source.layer={layer}{nearest(layer, names)}"
         raise InputError(

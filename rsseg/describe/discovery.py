@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, permutations
+from itertools import chain, permutations, takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-import numpy as np
 from omegaconf import OmegaConf
 
 from rsseg.config.entry import CONFIGS
@@ -21,16 +20,17 @@ from rsseg.data.files import Files
 from rsseg.data.grids import brief_crs
 from rsseg.data.masks import VECTORS
 from rsseg.data.paths import IMAGES, files_below, path_pattern
-from rsseg.data.raster import Raster, open_raster
+from rsseg.data.raster import alpha_band, colour_bands, open_raster
 from rsseg.data.splits import FRACTIONS, SPLITS, cut, propose_blocks
 from rsseg.dataset import WINDOW_STEP
-from rsseg.describe.mask_values import MANY, describe_masks, middle, spread_out
+from rsseg.describe.mask_values import MANY, count_values, describe_masks, spread_out
 from rsseg.files import write_text
 
 log = logging.getLogger(__name__)
 
-MASK_WORDS = ("mask", "label", "annot", "ann_", "truth", "gt", "seg", "target", "reference", "lbl")
+MASK_WORDS = ("mask", "label", "semantic", "annot", "ann_", "truth", "gt", "seg", "target", "reference", "lbl")
 IMAGE_WORDS = ("image", "img", "rgb", "ortho", "sat", "tile", "scene", "top", "s2", "s1", "input")
+INSTANCE_WORDS = ("instance", "object")  # in names of masks that number single objects, beside those of classes
 WORDS = (*MASK_WORDS, *IMAGE_WORDS)
 """Words in the names of folders and files that hold masks, and images."""
 
@@ -44,6 +44,11 @@ FOLDER_WORDS = (*MASK_WORDS, "image", "img", "ortho", "rgb")
 
 PART = re.compile(r"(train|val|test)(?:ing|id|idation)?(?:[_-]?(?:data|set|images|scenes))?", re.IGNORECASE)
 """The names of folders, and of lists of names, that hold a part of a split."""
+
+PART_WORD = re.compile(rf"(?<![a-z])(?:train|val|test)(?:ing|id|idation)?(?=[^a-z]|$|{'|'.join(FOLDER_WORDS)})", re.IGNORECASE)
+"""A word for a part of a split in the name of a folder, as in train_images, masks-val and TestImages."""
+
+SENTINEL_2 = (12, 13)  # bands of its scenes, without and with band 10; blue, green and red are 2, 3 and 4
 
 ANY = ".*"  # the ending in a pattern of images with several endings
 
@@ -79,14 +84,26 @@ class FileKind:
 
     @cached_property
     def drawn(self) -> bool:
-        """Whether the first and the last file are vectors, or have one band with few values or a palette."""
+        """Whether the first and the last file are vectors, or have few values, or few colours."""
         some = [path for path in (min(self.files.values()), max(self.files.values())) if not self.vectors]
-        return all(open_raster(p).count == 1 and len(np.unique(Raster(p).read([1], middle(p)))) <= MANY for p in some)
+        return all(open_raster(p).count in (1, 3, 4) and len(count_values(p, open_raster(p).count > 1)) <= MANY for p in some)
 
     @property
     def worded(self) -> int:
-        """The number of mask words minus that of image words in the path pattern."""
-        return sum(says(self.path, [word]) for word in MASK_WORDS) - sum(says(self.path, [word]) for word in IMAGE_WORDS)
+        """The number of mask words minus that of image words, and of words for single objects, in the path pattern."""
+        others = (*IMAGE_WORDS, *INSTANCE_WORDS)
+        return sum(says(self.path, [word]) for word in MASK_WORDS) - sum(says(self.path, [word]) for word in others)
+
+    def without_ending(self) -> FileKind:
+        """The same files, by their names without the ending that all names share, such as ``_lab`` or ``.jpg``."""
+        names = [key[-1] for key in self.files]
+        letters = takewhile(lambda own: len({*own}) == 1, zip(*(name[::-1] for name in names), strict=False))
+        shared = "".join(own[0] for own in letters)[::-1]
+        ending = re.search(r"[^a-z0-9].*", shared) if len(names) > 1 else None
+        if ending is None:
+            return self
+        files = {(*key[:-1], key[-1].removesuffix(ending[0])): path for key, path in self.files.items()}
+        return FileKind(self.path.replace("{name}", f"{{name}}{ending[0]}"), files)
 
 
 class Discovery(NamedTuple):
@@ -114,9 +131,16 @@ def discover(root: Path, image_pattern: str = "", mask_pattern: str = "") -> Dis
             FileKind(files[0].relative_to(root).as_posix(), kind.files) for kind, files in ((image, images), (mask, masks))
         )
         pairs = f"One image has a mask: {image.path}, {mask.path}."
-    labels, of_masks = describe_masks(masks)
+    of_source: dict[str, Any] = {}
+    if masks[0].suffix.lower() in VECTORS:
+        from rsseg.describe.vector_labels import describe_vectors  # its libraries take 70 MB
+
+        labels, of_source, of_masks = describe_vectors(spread_out(list(dict.fromkeys(masks))))
+    else:
+        labels, of_masks = describe_masks(masks)
     smallest = min(min(open_raster(path).shape) for path in spread_out(images))
     split: dict[str, Any] | None
+    untested = ""
     if len(shared) == 1:
         split, of_split = find_blocks(images[0])
         smallest, only, group, of_group = split["blocks"] - split["buffer"], "", None, ""
@@ -124,26 +148,38 @@ def discover(root: Path, image_pattern: str = "", mask_pattern: str = "") -> Dis
         split, only, of_split = find_split(root, image, shared)
         read = [path.relative_to(root).as_posix() for key, path in image.files.items() if not only or only in key[:-1]]
         group, of_group = find_group(read, 2 if split else len(FRACTIONS), image.path)
+        if "test" not in split if split else len(shared) < len(FRACTIONS):
+            untested = "There is no test part: rsseg evaluate takes split=val, or name scenes in source.split.test."
     source = {
         "root": str(root),
         "image": image.path.replace("{part}", only or "{part}"),
         "mask": mask.path.replace("{part}", only or "{part}"),
         **({"threshold": labels.pop("threshold")} if "threshold" in labels else {}),
+        **of_source,
         "group": group,
         "split": split,
     }
-    Files(**source)
+    try:
+        scenes = Files(**source)
+        scenes.split.of("train", scenes.every)
+    except InputError as error:
+        if not split or "blocks" in split:
+            raise
+        source["split"], of_split, untested = None, f"No split is found: {IN_FRACTIONS}. {error}", ""
     plain = unicodedata.normalize("NFKD", root.name).encode("ascii", "ignore").decode()  # a command line takes it as it stands
     name = re.sub(r"\W+", "_", plain.lower()).strip("_") or "mine"
     if is_shipped(name) or not name[0].isalpha() or name in ("null", "true", "false", "yes", "no", "on", "off"):
         name = f"my_{name}"
     node = {"_target_": "rsseg.data.files.Files", **source}
+    rgb, of_images = describe_images(images)
     window = max(WINDOW_STEP, min(WINDOW, smallest // WINDOW_STEP * WINDOW_STEP))
-    config = {"name": name, **labels, "bands": None, "rgb": None, "window": window, "steps": 2000, "source": node}
-    return Discovery(config, [*filter(None, [pairs, *of_masks, describe_images(images), of_split, of_group])])
+    config = {"name": name, **labels, "bands": None, "rgb": rgb, "window": window, "steps": 2000, "source": node}
+    return Discovery(config, [*filter(None, [pairs, *of_masks, *of_images, of_split, untested, of_group])])
 
 
-def add_dataset(folder: Path, into: Path, name: str = "", image: str = "", mask: str = "") -> str:
+def add_dataset(
+    folder: Path, into: Path, name: str = "", image: str = "", mask: str = "", settings: Mapping[str, Any] | None = None
+) -> str:
     """Write the config of a folder of images and masks, unless one of this name exists, and log the conclusions.
 
     Args:
@@ -152,6 +188,7 @@ def add_dataset(folder: Path, into: Path, name: str = "", image: str = "", mask:
         name: The dataset's name; empty: the folder's name.
         image: The pattern of the images' paths, as in a config; empty: it is inferred.
         mask: The pattern of the masks' paths; empty: it is inferred.
+        settings: Settings of the config by their dotted keys, which replace those that are found.
 
     Returns:
         The dataset's name.
@@ -167,13 +204,16 @@ def add_dataset(folder: Path, into: Path, name: str = "", image: str = "", mask:
     path = into / f"{name}.yaml"
     if image and path.exists():
         raise InputError(f"{path} is there already: remove it to have it written anew; dataset={name} describes it as it is")
+    written = OmegaConf.create(config)
+    for key, value in (settings or {}).items():
+        OmegaConf.update(written, key, value, merge=False)
     log.info("\n".join(beliefs))
     if path.exists():
         log.info("%s is there already and is used as it is: remove it to have it written again.", path)
     else:
         found = "".join(f"# - {belief}\n" for belief in beliefs)
         head = f"# Found in {config['source']['root']} by rsseg describe; correct it where it is wrong:\n{found}"
-        write_text(path, head + OmegaConf.to_yaml(config))
+        write_text(path, head + OmegaConf.to_yaml(written))
         log.info("Config: %s. Look whether this is right, and give the classes their names.", path)
     return name
 
@@ -193,7 +233,7 @@ def find_kinds(root: Path, by_start: bool = False, by_folder: bool = False) -> l
     for path in files_below(root):
         if path.suffix.lower() in IMAGES | VECTORS:
             place = PurePosixPath(path.relative_to(root).as_posix())
-            folders = [name.lower() for name in place.parts[:-1]]
+            folders = [parted(name).lower() for name in place.parts[:-1]]
             worded = [(level, name) for level, name in enumerate(folders) if says(name, FOLDER_WORDS)]
             head, last = map(str.lower, find_affixes(place.stem, by_start))
             endings = kinds.setdefault((len(folders), *(worded or folders[-1:] * by_folder), head, last), {})
@@ -222,6 +262,16 @@ def part_of(name: str) -> str:
     return found[1].lower() if found else ""
 
 
+def parted(folder: str) -> str:
+    """The name of a folder with the field `part` in place of its word for a part of a split.
+
+    Example:
+        >>> parted("Training"), parted("train_images"), parted("masks-val"), parted("valley"), parted("test_data")
+        ('{part}', '{part}_images', 'masks-{part}', 'valley', '{part}_data')
+    """
+    return PART_WORD.sub("{part}", folder, count=1)
+
+
 def says(name: str, words: Iterable[str]) -> bool:
     """Whether a name contains one of some words; words of fewer than three letters have to be separate."""
     tokens = re.split(r"[^a-z0-9]+", name.lower())
@@ -239,18 +289,20 @@ def find_affixes(stem: str, by_start: bool) -> tuple[str, str]:
 
 def _kind(root: Path, places: Sequence[PurePosixPath], by_start: bool) -> FileKind:
     """The kind of files that lie in folders of one depth."""
-    pattern, fields = list[str](), list[int]()
-    for level, names in enumerate(zip(*(place.parts[:-1] for place in places), strict=True)):
-        if len({name.lower() for name in names}) == 1 and not part_of(names[0]):
-            pattern.append(names[0])
+    pattern = list[str]()
+    for names in zip(*(place.parts[:-1] for place in places), strict=True):
+        shared = {parted(name).lower(): parted(name) for name in names}
+        if len(shared) == 1:
+            pattern += shared.values()
             continue
-        fields.append(level)
-        area = f"{{area{len(fields) if '{area}' in pattern else ''}}}"
-        pattern.append("{part}" if all(map(part_of, names)) else area)
+        areas = sum("{area" in name for name in pattern)
+        pattern.append(f"{{area{areas + 1 if areas else ''}}}")
+    folder = path_pattern("/".join(pattern))
     (head, last), endings, files = find_affixes(places[0].stem, by_start), {place.suffix for place in places}, {}
     for place in places:
         name = place.stem[len(head) : len(place.stem) - len(last)]
-        files[*(place.parts[level] for level in fields), name.lower()] = root / place
+        if found := folder.fullmatch(place.parent.as_posix() if pattern else ""):  # else the parts of its folders differ
+            files[*found.groups(), name.lower()] = root / place
     pattern.append(f"{head}{'{name}' * bool(name)}{last}{ANY if len(endings) > 1 else places[0].suffix}")
     return FileKind("/".join(pattern), files)
 
@@ -270,8 +322,14 @@ def given_pair(root: Path, image: str, mask: str) -> tuple[FileKind, FileKind, l
 
 def find_pair(root: Path) -> tuple[FileKind, FileKind, list[FileKind]]:
     """The images and the masks that belong together, and all kinds; kinds are split further until some of them pair."""
-    for by_start, by_folder in ((False, False), (True, False), (False, True)):
+    for by_start, by_folder, by_ending in (
+        (False, False, False),
+        (True, False, False),
+        (False, True, False),
+        (False, True, True),
+    ):
         kinds = find_kinds(root, by_start, by_folder)
+        kinds = [kind.without_ending() for kind in kinds] if by_ending else kinds
         if len(kinds) < 100 and (pair := best_pair(root, kinds)):  # more folders are areas
             return *pair, kinds
     there = "; ".join(f"{len(kind.files)} {kind.path}" for kind in kinds[:LISTED])
@@ -284,8 +342,8 @@ def find_pair(root: Path) -> tuple[FileKind, FileKind, list[FileKind]]:
 def best_pair(root: Path, kinds: Sequence[FileKind]) -> tuple[FileKind, FileKind] | None:
     """The kinds of images and masks that belong together; None if there are none.
 
-    Words and values tell masks from images. Among several datasets in the folder the one with the most pairs is taken; in a
-    tie, the one with the fewest files without a partner.
+    Words and values tell masks from images; what has few colours is no image if there are others. Among several datasets in the
+    folder the one with the most pairs is taken; in a tie, the one with the fewest files without a partner.
     """
     pairs = []
     for image, mask in permutations(kinds, 2):
@@ -300,12 +358,12 @@ def best_pair(root: Path, kinds: Sequence[FileKind]) -> tuple[FileKind, FileKind
     if not pairs:
         return None
     most = max(likely[2] for likely, *_ in pairs)
-    _, image, mask = max(pairs, key=lambda pair: (2 * pair[0][2] >= most, *pair[0]))
+    _, image, mask = max(pairs, key=lambda pair: (2 * pair[0][2] >= most, not pair[1].drawn, *pair[0]))
     return image, mask
 
 
-def describe_images(paths: Sequence[Path]) -> str:
-    """The bands, sizes and coordinate systems of images, in a sentence."""
+def describe_images(paths: Sequence[Path]) -> tuple[list[int] | None, list[str]]:
+    """The bands to show as red, green and blue (None: as they are called), and the conclusions on images, a sentence each."""
     rasters = [open_raster(path) for path in spread_out(paths)]
     first = rasters[0]
     sizes = sorted({raster.shape for raster in rasters})
@@ -315,7 +373,17 @@ def describe_images(paths: Sequence[Path]) -> str:
     sides = small if small == large else f"{small} to {large}"
     names = [name for name in first.descriptions if name]
     called = f", called {', '.join(names)}" if names else ""
-    return f"Images have {kinds}{called}, {sides} px, {', '.join(systems[:3])}."
+    beliefs = [f"Images have {kinds}{called}, {sides} px, {', '.join(systems[:3])}."]
+    number = first.count - (alpha_band(first) > 0)
+    if number <= 3 or colour_bands({i: name or "" for i, name in enumerate(first.descriptions, start=1)}):
+        return None, beliefs
+    if number in SENTINEL_2:
+        shown = "Bands are taken for those of Sentinel-2: pictures show 4, 3, 2 as red, green and blue"
+        return [4, 3, 2], [*beliefs, f"{shown}; rgb in the config changes it."]
+    said = (
+        "Bands have no names of colours: pictures show 1, 2, 3 as red, green and blue; if blue comes first, set rgb: [3, 2, 1]."
+    )
+    return None, [*beliefs, said]
 
 
 def find_blocks(image: Path) -> tuple[dict[str, Any], str]:
@@ -329,9 +397,9 @@ def find_blocks(image: Path) -> tuple[dict[str, Any], str]:
             "others that validate: label a larger image, or more of them, " + PATTERNS
         )
     belief = (
-        f"It is cut into blocks of about {side} px, with {buffer} px between those of different splits: 70 % train, 30 % "
-        "validate. Blocks of one image are not other places: scores say how well the rest of this image is mapped, not how "
-        "well another one. Label a second image to learn that."
+        f"It is cut into blocks of about {side} px, with {buffer} px between those of different splits: 70 % train, 15 % "
+        "validate, 15 % test. Blocks of one image are not other places: scores say how well the rest of this image is mapped, "
+        "not how well another one. Label a second image to learn that."
     )
     return split, belief
 
@@ -346,9 +414,10 @@ def find_split(root: Path, image: FileKind, labelled: Collection[tuple[str, ...]
     at = image.fields.index("part") if "{part}" in folder else None
     folders = {} if at is None else {part_of(key[at]): key[at] for key in image.files}
     masked = set() if at is None else {part_of(key[at]) for key in labelled}
-    if "train" in folders and len(folders) > 1:
-        before, _, after = (re.sub(r"\{\w+\}", "*", text) for text in folder.partition("{part}"))
-        split = {part: [f"{before}{folders[part]}{after}/*"] for part in SPLITS if part in masked}
+    only = next(iter(folders.values())) if len(folders) == 1 else ""
+    if "train" in folders and not only:
+        places = {part: re.sub(r"\{\w+\}", "*", folder.replace("{part}", name)) for part, name in folders.items()}
+        split = {part: [f"{places[part]}/*"] for part in SPLITS if part in masked}
         if len(split) == 1:
             return None, folders["train"], f"Only {folders['train']} has masks, of it {IN_FRACTIONS}."
         belief = f"The folders {', '.join(folders[part] for part in split)} are the split."
@@ -358,10 +427,14 @@ def find_split(root: Path, image: FileKind, labelled: Collection[tuple[str, ...]
             belief += " No folder for validation has masks: the test folder validates."
             split["val"] = split.pop("test")
         return split, "", belief
-    lists = {part_of(path.stem): path.name for path in root.glob("*.txt") if part_of(path.stem)}
-    if {"train", "val"} <= lists.keys():
-        return dict(lists), "", f"The lists {', '.join(lists.values())} are the split."
-    return None, "", f"No split is found: {IN_FRACTIONS}."
+    found = dict[Path, dict[str, str]]()
+    for path in sorted(files_below(root)):
+        if path.suffix.lower() == ".txt" and (part := part_of(path.stem)):
+            found.setdefault(path.parent, {})[part] = path.relative_to(root).as_posix()
+    lists = next((own for own in found.values() if {"train", "val"} <= own.keys()), {})
+    if lists:
+        return dict(lists), only, f"The lists {', '.join(lists.values())} are the split."
+    return None, only, f"No split is found: {IN_FRACTIONS}."
 
 
 def find_group(paths: Sequence[str], least: int, pattern: str = "") -> tuple[str | None, str]:

@@ -32,6 +32,8 @@ from rsseg.task import Regression
 log = logging.getLogger(__name__)
 
 SPECKLED = 0.05  # from this share of specks among regions on, they are reported as a hint of label noise
+APART = 4  # a class whose share is this many times larger in one split than in another is reported
+FREQUENT = 0.01  # unless its share is smaller in all splits
 SEEDS = "seed=1,2,3,4,5"  # fewer than five seeds per loss are exploratory
 
 
@@ -84,6 +86,7 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
         "task": task.kind,
         "splits": splits,
         "few_groups": describe_few_groups(**groups, in_folds=in_folds),
+        "uneven_splits": "" if task.directed else describe_uneven_splits(splits),
         "facts": asdict(facts),
         "objects": {name: asdict(sizes) for name, sizes in objects.items()},
         "limits": {"thin": THIN, "small": SMALL, "speck": SPECK},
@@ -150,6 +153,27 @@ def split_facts(store: Store, names: Mapping[int, str]) -> dict[str, Any]:
     }
 
 
+def describe_uneven_splits(splits: Mapping[str, Any]) -> str:
+    """One line if the share of a class differs much between splits; else empty.
+
+    Example:
+        >>> splits = {split: {"classes": {"water": {"share": share}}} for split, share in {"train": 0.4, "val": 0.02}.items()}
+        >>> describe_uneven_splits(splits).partition(":")[0]
+        'Shares of water differ much between splits (train 40.0%, val 2.0%)'
+    """
+    found = []
+    for name in splits["train"]["classes"]:
+        shares = {split: part["classes"][name]["share"] for split, part in splits.items()}
+        if max(shares.values()) >= max(FREQUENT, APART * min(shares.values())):
+            found.append(f"{name} differ much between splits ({', '.join(f'{key} {s:.1%}' for key, s in shares.items())})")
+    return (
+        f"Shares of {'; of '.join(found)}: scores of one split say little of the other. Choose the scenes of each in "
+        "dataset.source.split, or take dataset.folds"
+        if found
+        else ""
+    )
+
+
 def hints_of_noise(splits: Mapping[str, Any], objects: Mapping[str, ObjectSizes]) -> list[str]:
     """Hints of label noise, one sentence each; opening a split has already reported the classes that it lacks."""
     hints = [
@@ -213,8 +237,8 @@ def print_description(description: Mapping[str, Any], present: Sequence[str], ad
         part = "all of train" if share == 1 else f"a sample of {share:.1%} of train"
         title = f"Objects (regions of {SPECK} pixels and more) in {part}; width: 4 x the mean distance to the edge"
         print_table(rows, "Areas of bounding boxes in train; width: the shorter side" if centres else title)
-    if description["few_groups"]:
-        log.info("%s", description["few_groups"])
+    for line in filter(None, (description["few_groups"], description["uneven_splits"])):
+        log.info("%s", line)
     bands = [{key: value or "-" if key == "name" else short(value) for key, value in band.items()} for band in first["bands"]]
     print_table(bands, f"Bands of train, as read; {first['missing']:.2%} of the pixels have no data")
     print_list("Hints of label noise", description["noise"] or ["none found"])

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rsseg.contract import IGNORE, known
 from rsseg.metrics.objects import boxes
-from rsseg.pictures.colours import FOUND, GREY, MISSED, WRONG, colours, paint
+from rsseg.pictures.colours import FOUND, GREY, MISSED, WRONG, as_rgb, colours, paint
 from rsseg.pictures.windows import Row, by_match, window_score
 from rsseg.savefig import save
 from rsseg.task import Centres, Regression, Task
@@ -30,6 +30,12 @@ WIDTH, SIDE = 12.8, 2.5
 
 COLUMNS = range(5, 9)
 """The candidate numbers of columns: the one with the fewest empty places in the grid is taken."""
+
+UNLABELLED = "not labelled"
+"""The name of unknown pixels in the legend."""
+
+STRIPES = 32
+"""The number of stripes along a side of what is not labelled."""
 
 SIZE = 8
 """The font size of panels, in points."""
@@ -112,10 +118,14 @@ def fill_panels(
         return
     entries = [*zip(shades, task.drawn_names, strict=True)]
     if not isinstance(task, Centres) and not all(known(row.target).all() for row in rows):
-        entries.append((GREY, "not labelled"))
+        entries.append((GREY, UNLABELLED))
     if rows[0].predictions and len(task.error_names) > 2:
         entries += [*zip((FOUND, WRONG, MISSED), task.error_names, strict=True)][0 if isinstance(task, Centres) else 1 :]
-    legend(figure, [Patch(facecolor=colour, edgecolor="#888888", label=name) for colour, name in entries])
+    patches = [Patch(facecolor=colour, edgecolor="#888888", label=name) for colour, name in entries]
+    for patch in patches:
+        if patch.get_label() == UNLABELLED:
+            patch.set(hatch="////", edgecolor="#ffffff")
+    legend(figure, patches)
 
 
 def _show(
@@ -132,15 +142,23 @@ def _show(
         return _outline(axis, truth[left], [MISSED] * len(left))
     if isinstance(task, Regression):
         return axis.imshow(labels[0] if truth is None else labels[0] - truth[0], **scales[truth is not None])
-    painted = paint(task.flatten(labels), shades)
+    shown = task.flatten(labels)
+    painted, unknown = paint(shown, shades) / 255, shown == IGNORE
     if truth is not None:
         errors = task.errors(truth, labels)
         if len(task.error_names) > 2:
-            painted = paint(errors, ("#ffffff", WRONG, MISSED))
-        painted[errors == IGNORE] = paint(np.full(1, IGNORE, np.uint8), ())[0]
-        faint = 0.6 * image + 0.4
-        painted = np.where((errors == 0)[..., None], faint, 0.2 * faint + 0.8 * painted / 255)
+            painted = paint(errors, ("#ffffff", WRONG, MISSED)) / 255
+        faint, unknown = 0.6 * image + 0.4, errors == IGNORE
+        painted = np.where((errors == 0)[..., None], faint, 0.2 * faint + 0.8 * painted)
+    painted[unknown] = stripes(unknown.shape)[unknown]
     return axis.imshow(painted)
+
+
+def stripes(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Grey and white diagonal stripes ``[H, W, 3]``, which mark what is not labelled: no image looks like them."""
+    row, column = np.indices(shape)
+    white = (row + column) // max(1, max(shape) // STRIPES) % 2
+    return np.where(white[..., None], 1.0, as_rgb([GREY])[0] / 255)
 
 
 def _outline(axis: Axes, objects: NDArray[Any], colours: Sequence[str]) -> None:

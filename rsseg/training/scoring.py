@@ -211,17 +211,25 @@ TUNED = ("iou", "dice", "precision", "recall")  # the scores at tuned thresholds
 
 
 def print_scores(result: Mapping[str, Scores], title: str, tuned: Mapping[str, Scores] | None = None) -> None:
-    """Print scores by head under a title, one table for heads with the same scores, with `tuned` scores beside fixed ones."""
+    """Print scores by head under a title, one table for heads with the same scores, with `tuned` scores beside fixed ones.
+
+    Where no tuned score differs, a line says so instead of columns.
+    """
     alike: dict[str, dict[str, Scores]] = {}
     for head, scores in result.items():
         alike.setdefault(scores.task.counted, {})[head] = scores
     several = len(result) > 1
     for heads in alike.values():
         rows = name_means(score_rows(heads), several)
-        if tuned and any(not scores.task.real for scores in heads.values()):
-            beside = name_means(score_rows({head: tuned[head] for head in heads}), several)
+        labelled = [scores.task for scores in heads.values() if not scores.task.real]
+        others = {head: tuned[head] for head in heads} if tuned and labelled else {}
+        differ = any(not np.array_equal(own.counts, heads[head].counts, equal_nan=True) for head, own in others.items())
+        if differ:
+            beside = name_means(score_rows(others), several)
             rows = [_side_by_side(*pair) for pair in zip(rows, beside, strict=True)]
         print_table(rows, title)
+        if others and not differ:
+            log.info("At tuned %s the scores are the same: no label changes.", labelled[0].all_tuned)
 
 
 def _side_by_side(fixed: Mapping[str, Any], tuned: Mapping[str, Any]) -> dict[str, Any]:

@@ -207,6 +207,15 @@ def begun(folder: Path, tmp_path, *words) -> None:
     write_json(folder / "run.json", provenance(Chosen(tiny(tmp_path, *words), "", {})))
 
 
+def test_the_params_of_a_file_are_checked_like_words(tmp_path):
+    configs = tmp_path / "own"
+    (configs / "sweep").mkdir(parents=True)
+    params = "  sweeper:\n    params:\n      overlap: 8,16\n      loss.weigth: 2\n      seed: 1,2\n"
+    (configs / "sweep/mine.yaml").write_text(f"# @package _global_\nhydra:\n{params}")
+    said = refused(tmp_path, "sweep=mine", f"hydra.searchpath=[file://{configs}]")
+    assert said.startswith("error: hydra.sweeper.params: overlap=8,16: write margin=8,16; loss.weigth=2: ")
+
+
 @pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
 def test_a_sweep_without_data_fails_once(tmp_path, launcher):
     if launcher != "basic":

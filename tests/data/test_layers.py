@@ -182,7 +182,7 @@ def test_files_pairs_weights_as_masks(tmp_path, caplog):
     assert "1 of 3 images have a weight; all pixels of the others count 1." in caplog.text
     with pytest.raises(InputError, match=r"no file below .* fits dataset\.source\.weight=shure/\{name\}\.tif for any image"):
         Files(*given, weight="shure/{name}.tif")
-    with pytest.raises(InputError, match=r"weight=sure/\{tile\}\.tif pair files by their fields"):
+    with pytest.raises(InputError, match=r"weight=sure/\{tile\}\.tif has the field tile, which"):
         Files(*given, weight="sure/{tile}.tif")
 
 

@@ -96,8 +96,13 @@ def test_folder_faults(tmp_path):
 
 
 def test_fields_must_agree(folder_root):
-    with pytest.raises(InputError, match=r"found \['name'\] and \['tile'\]"):
+    with pytest.raises(InputError, match=r"mask=masks/\{tile\}\.\* has the field tile, which .*; its fields are name$"):
         Files(str(folder_root), "images/{name}.*", "masks/{tile}.*")
+    with pytest.raises(InputError, match=r"has the field nane \(did you mean 'name'\?\), which dataset\.source\.image="):
+        Files(str(folder_root), "images/{name}.*", "masks/{nane}.*")
+    for pattern, wrong in (("images/{na-me}.tif", r"\{na-me\}"), ("images/{1}.tif", r"\{1\}"), ("images/{name", r"\{name")):
+        with pytest.raises(InputError, match=rf"{wrong}.* is no field\. A field is a name in braces"):
+            Files(str(folder_root), pattern, "masks/{name}.*")
     with pytest.raises(InputError, match="share a name"):
         Files(str(folder_root), "images/*.tif", "masks/*.tif")
 
@@ -154,7 +159,16 @@ def test_a_list_of_names_from_another_system(tmp_path):
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize(
-    "text", ["1\n2\n", "tile_1.tif\r\n", "Нижний_Новгород_1.tif\r\nŁódź.tif\r\n", "東京,train\n大阪,val\n"]
+    "text",
+    [
+        "1\n2\n",
+        "tile_1.tif\r\n",
+        "Нижний_Новгород_1.tif\r\nŁódź.tif\r\n",
+        "東京,train\n大阪,val\n",
+        # 一 is the bytes 4e 00, 上 is 4e 0a
+        "北京市海淀区中关村大街建筑物影像甲乙丙丁\r\n上海市浦东新区世纪大道一百号影像\r\n",
+        "第一图\n",
+    ],
 )
 def test_utf_16_without_a_mark(tmp_path, text, encoding):
     (tmp_path / "list.txt").write_bytes(text.encode(encoding))

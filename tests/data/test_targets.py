@@ -139,7 +139,7 @@ def test_vectors_and_values_of_a_target(tmp_path, truth):
         files(tmp_path, cover={"attribute": "kind"})
     with pytest.raises(InputError, match=r"dataset\.targets\.cover\.values=3: a mapping"):
         files(tmp_path, cover={"mask": "masks/{name}.tif", "values": 3})
-    with pytest.raises(InputError, match=r"dataset\.targets\.cover\.mask=masks/\{tile\}\.tif pair files by their fields"):
+    with pytest.raises(InputError, match=r"dataset\.targets\.cover\.mask=masks/\{tile\}\.tif has the field tile, which"):
         files(tmp_path, cover={"mask": "masks/{tile}.tif"})
     with pytest.raises(InputError, match=r"no mask that fits dataset\.targets\.cover\.mask=mask/"):
         files(tmp_path, cover={"mask": "mask/{name}.tif"}).scenes("train")

@@ -11,13 +11,15 @@ from rasterio.windows import Window
 from readers import read_window
 from shapely.geometry import Point, Polygon, box
 from stores import store_of
-from tiny import make_scene, mask_file, write_tif
+from tiny import compose, make_scene, mask_file, write_tif
 
+from rsseg.assembly import make_setup, with_bands
 from rsseg.contract import IGNORE, InputError
 from rsseg.data import vector
 from rsseg.data.files import Files, mask_settings
 from rsseg.data.labels import Labels
 from rsseg.data.scene import SceneReader
+from rsseg.dataset import open_data
 from rsseg.task import Multiclass, Multilabel
 
 LABELS = Labels(Multiclass(("land", "house", "road")), None, [255])
@@ -285,3 +287,17 @@ def test_values_as_a_list_are_those_of_a_mapping():
         ["Gebäude:1", " Wohn:weg : 2", "null:255"],
     ):
         assert mask_settings("source", "{n}.gpkg", "kind", values).values == tuple(mapping.items())
+
+
+def test_features_that_lie_in_no_scene_of_a_split(tmp_path):
+    """Vectors have no 0 and 255: the advice is theirs."""
+    for i, name in enumerate("ab"):
+        write_tif(tmp_path / f"images/{name}.tif", np.ones((3, 32, 32), np.uint8), transform=from_origin(1000 * i, 320, 10, 10))
+    places = [box(0, 0, 100, 100), box(1000, 0, 1100, 100)]
+    geopandas.GeoDataFrame({"code": [1, 0]}, geometry=places, crs="EPSG:32633").to_file(tmp_path / "m.gpkg")
+    words = ["dataset=geotiff", f"dataset.source.root={tmp_path}", "dataset.source.mask=m.gpkg", f"output={tmp_path}"]
+    words += ["dataset.source.attribute=code"]
+    words += ["dataset.task=binary", "dataset.classes=[house]", "dataset.source.split={train: [a], val: [b]}"]
+    setup, source = with_bands(make_setup(compose(words)))
+    with pytest.raises(InputError, match=r"no pixel of the val split is labelled house: no feature in these scenes has such"):
+        open_data(setup.dataset, source, 32)

@@ -1,25 +1,32 @@
 """What a folder holds, found by looking: layouts of known structure, and that the config which is written trains."""
 
+import json
 from itertools import product
 from pathlib import Path, PureWindowsPath
 
 import geopandas
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 import tiny
 from omegaconf import OmegaConf
 from PIL import Image
-from shapely.geometry import box
+from pyogrio import write_dataframe
+from shapely.geometry import LineString, box
 from tiny import CONFIGS, mask_file, write_tif
 
 from rsseg.assembly import make_setup, with_bands
-from rsseg.config.cli import compose
+from rsseg.config.cli import compose, own_part
 from rsseg.config.entry import invocation
 from rsseg.contract import InputError
 from rsseg.data.files import Files
+from rsseg.data.labels import Labels
+from rsseg.data.vector import chosen_layer
+from rsseg.dataset import open_data
 from rsseg.describe import discovery
 from rsseg.describe.discovery import add_dataset, discover, find_group, part_of
+from rsseg.task import Multiclass
 
 RNG = np.random.default_rng(0)
 
@@ -59,6 +66,24 @@ LAYOUTS = {
         "ann_dir/{part}/{name}_label.png",
         {"train": ["img_dir/Train/*"], "val": ["img_dir/Validation/*"]},
     ),
+    "parts in folders' names": (
+        [(f"{part}_images/{part}{n}.png", f"{part}_masks/{part}{n}.png") for part in ("train", "val", "test") for n in "ab"],
+        "{part}_images/{name}.png",
+        "{part}_masks/{name}.png",
+        {part: [f"{part}_images/*"] for part in ("train", "val", "test")},
+    ),
+    "parts at the end of folders' names": (
+        [(f"data/Images-{p}/{p}{n}.png", f"data/Masks-{p}/{p}{n}.png") for p in ("Train", "Val") for n in "ab"],
+        "data/Images-{part}/{name}.png",
+        "data/Masks-{part}/{name}.png",
+        {"train": ["data/Images-Train/*"], "val": ["data/Images-Val/*"]},
+    ),
+    "parts twice": (
+        [(f"{p}/{p}_img/{p}{n}.png", f"{p}/{p}_gt/{p}{n}.png") for p in ("train", "val") for n in "ab"],
+        "{part}/{part}_img/{name}.png",
+        "{part}/{part}_gt/{name}.png",
+        {"train": ["train/train_img/*"], "val": ["val/val_img/*"]},
+    ),
     "areas": (
         [(f"{area}/rgb/{n}.png", f"{area}/labels/{n}.png") for area in ("north", "south") for n in "ab"],
         "{area}/rgb/{name}.png",
@@ -85,6 +110,22 @@ LAYOUTS = {
         [(f"a/{n}.png", f"b/{n}_RGB_mask.png") for n in "xyz"],
         "a/{name}.png",
         "b/{name}_RGB_mask.png",
+        None,
+    ),
+    "endings that are no words": (
+        [
+            (f"{part}/{part}-org/{part}{n}.jpg", f"{part}/{part}-lab/{part}{n}_lab.png")
+            for part in ("train", "val")
+            for n in "ab"
+        ],
+        "{part}/{part}-org/{name}.jpg",
+        "{part}/{part}-lab/{name}_lab.png",
+        {"train": ["train/train-org/*"], "val": ["val/val-org/*"]},
+    ),
+    "endings within names": (
+        [(f"ds0/img/{n}.jpg", f"ds0/masks_machine/{n}.jpg.png") for n in "abcd"],
+        "ds0/img/{name}.jpg",
+        "ds0/masks_machine/{name}.jpg.png",
         None,
     ),
     "words last in areas": (
@@ -168,6 +209,50 @@ def test_colours_that_are_hidden(tmp_path, below, expected):
     assert (found["mask_values"], found["colour_tolerance"]) == (expected, None)
 
 
+PALETTE = np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (128, 128, 128)], np.uint8)
+
+
+def blurred(root, palette, quality, side=20):
+    """Images, and masks of squares in these colours as JPEG; the true labels by name."""
+    truth = {}
+    for name in "abcd":
+        truth[name] = RNG.integers(0, len(palette), (12, 12)).repeat(side, 0).repeat(side, 1)
+        png(root / f"images/{name}.png", RNG.integers(0, 256, (*truth[name].shape, 3), dtype=np.uint8))
+        (root / "masks").mkdir(exist_ok=True)
+        Image.fromarray(palette[truth[name]]).save(root / f"masks/{name}.jpg", quality=quality)
+    return truth
+
+
+@pytest.mark.parametrize("quality", [95, 75, 40])
+@pytest.mark.parametrize("palette", [PALETTE, np.array([0, 60, 120, 200], np.uint8)], ids=["colours", "greys"])
+def test_colours_of_jpeg_masks_are_those_of_flat_areas(tmp_path, palette, quality):
+    truth = blurred(tmp_path, palette, quality)
+    found = discover(tmp_path)
+    colours = np.array([list(bytes.fromhex(colour[1:])) for colour in found.config["mask_values"]])
+    apart = abs(np.resize(palette.T, (3, len(palette))).T[:, None].astype(int) - colours).max(axis=-1)
+    assert len(colours) == len(palette)
+    assert apart.min(axis=1).max() <= 8
+    reader = Labels(Multiclass(found.config["classes"]), found.config["mask_values"], [], found.config["colour_tolerance"])
+    for name, labels in truth.items():
+        pixels = np.asarray(Image.open(tmp_path / f"masks/{name}.jpg").convert("RGB"))
+        decoded = reader.decode(pixels.transpose(2, 0, 1))
+        assert (decoded == apart.argmin(axis=1)[labels]).mean() > 0.9
+    assert "blurred as by JPEG" in found.beliefs[1]
+
+
+def test_what_cannot_be_told_of_jpeg_masks_is_said(tmp_path):
+    blurred(tmp_path / "two", np.array([0, 60], np.uint8), 75)
+    found = discover(tmp_path / "two")
+    assert (found.config["task"], found.config["source"]["threshold"]) == ("binary", 30)
+    blurred(tmp_path / "small", np.array([0, 1, 2, 3], np.uint8), 75)
+    assert any("JPEG, which changes such values at edges" in belief for belief in discover(tmp_path / "small").beliefs)
+    for name in "abcd":
+        png(tmp_path / f"photos/images/{name}.png", picture())
+        png(tmp_path / f"photos/masks/{name}.png", picture())
+    with pytest.raises(InputError, match=r"colours in 4 of 4 masks, of which \d+ fill flat areas: from 2 to 32 are expected"):
+        discover(tmp_path / "photos")
+
+
 def test_a_word_that_begins_some_names_alone_parts_nothing(tmp_path):
     """Segovia is a town."""
     names = ["segovia_1", "segovia_2", "topeka_1", "avila_1", "avila_2"]
@@ -244,6 +329,33 @@ def test_masks_of_one_label(tmp_path, value, expected):
 def test_grey_masks_have_a_threshold(tmp_path):
     fill(tmp_path / "grey", LAYOUTS["folders"][0], lambda: RNG.integers(0, 256, (32, 32), dtype=np.uint8))
     assert discover(tmp_path / "grey").config["source"]["threshold"] == 127
+
+
+def test_masks_of_classes_are_taken_before_pictures_of_them_and_single_objects(tmp_path):
+    """As annotation tools export them, and as contests hand them out."""
+    for name in "abcd":
+        png(tmp_path / f"tool/JPEGImages/{name}.jpg", picture())
+        png(tmp_path / f"contest/photos/{name}.jpg", picture())
+        png(tmp_path / f"contest/RGB_image_masks/{name}.png", PALETTE[labels(0, 1, 2)])
+        png(tmp_path / f"contest/label_images/{name}.png", labels(0, 1, 2))
+        for kind in ("Class", "Object"):
+            png(tmp_path / f"tool/Segmentation{kind}/{name}.png", PALETTE[labels(0, 1, 2)])
+    source = discover(tmp_path / "tool").config["source"]
+    assert (source["image"], source["mask"]) == ("JPEGImages/{name}.jpg", "SegmentationClass/{name}.png")
+    source = discover(tmp_path / "contest").config["source"]
+    assert (source["image"], source["mask"]) == ("photos/{name}.jpg", "label_images/{name}.png")
+
+
+def test_lists_below_the_folder_are_seen_and_those_of_other_files_are_told(tmp_path):
+    fill(tmp_path, [(f"set/images/{n}.png", f"set/masks/{n}.png") for n in "abcd"], lambda: labels(0, 1))
+    (tmp_path / "set/lists").mkdir()
+    for part, names in (("train", "abc"), ("val", "d")):
+        (tmp_path / f"set/lists/{part}.txt").write_text("\n".join(names))
+    assert discover(tmp_path).config["source"]["split"] == {"train": "set/lists/train.txt", "val": "set/lists/val.txt"}
+    (tmp_path / "set/lists/train.txt").write_text("a\nq\n")
+    found = discover(tmp_path)
+    assert found.config["source"]["split"] is None
+    assert any("No split is found" in line and "lists 1 names without an image: q" in line for line in found.beliefs)
 
 
 def test_lists_and_areas_are_seen(tmp_path):
@@ -324,6 +436,40 @@ def test_a_part_without_masks_is_no_part_of_the_split(tmp_path):
     assert "The folders train, val are the split. test has no masks and is not used." in found.beliefs
 
 
+def test_images_to_predict_beside_folders_of_one_part(tmp_path):
+    """As contests hand them out."""
+    fill(tmp_path, [(f"train_images/{n}.png", f"train_masks/{n}.png") for n in "abcd"], lambda: labels(0, 1))
+    png(tmp_path / "test_images/t.png", picture())
+    found = discover(tmp_path)
+    source = found.config["source"]
+    assert (source["image"], source["mask"]) == ("train_images/{name}.png", "train_masks/{name}.png")
+    assert source["split"] is None
+    assert "Only train has masks, of it 70 % train, 15 % validate, 15 % test, by groups." in found.beliefs
+
+
+def test_a_split_without_a_test_part_is_told(tmp_path):
+    parts = ("train", "val")
+    fill(tmp_path / "a", [(f"{p}/images/{p}{n}.png", f"{p}/gt/{p}{n}.png") for p in parts for n in "ab"], lambda: labels(0, 1))
+    fill(tmp_path / "b", [(f"images/{n}.png", f"masks/{n}.png") for n in "ab"], lambda: labels(0, 1))
+    fill(tmp_path / "c", [(f"images/{n}.png", f"masks/{n}.png") for n in "abc"], lambda: labels(0, 1))
+    for name, parts in (("a", {"train", "val"}), ("b", {"train", "val"}), ("c", {"train", "val", "test"})):
+        found = discover(tmp_path / name)
+        source = Files(**{key: value for key, value in found.config["source"].items() if key != "_target_"})
+        assert set(source.split.owners(source.every).values()) == parts
+        told = any("There is no test part: rsseg evaluate takes split=val" in belief for belief in found.beliefs)
+        assert told == ("test" not in parts)
+
+
+@pytest.mark.parametrize(("bands", "rgb"), [(13, [4, 3, 2]), (12, [4, 3, 2]), (8, None), (4, None), (3, None)])
+def test_bands_without_names(tmp_path, bands, rgb):
+    for name in "abcd":
+        write_tif(tmp_path / "s2" / f"{name}.tif", np.ones((bands, 32, 32), np.uint16))
+        write_tif(tmp_path / "masks" / f"{name}.tif", labels(0, 1, 2)[None])
+    found = discover(tmp_path)
+    assert found.config["rgb"] == rgb
+    assert any("pictures show" in belief for belief in found.beliefs) == (bands > 3)
+
+
 def test_bands_and_places_are_told(tmp_path):
     for name in "abcd":
         path = write_tif(tmp_path / "s2" / f"{name}.tif", np.ones((4, 32, 32), np.uint16))
@@ -372,11 +518,16 @@ def test_the_config_that_is_written_is_used(tmp_path, capsys, caplog):
 
     fill(tmp_path / "My Data", LAYOUTS["folders"][0], lambda: labels(0, 1, 2))
     into = tmp_path / "dataset"
-    words = [str(tmp_path / "My Data"), f"output={tmp_path}", "window=32"]
+    settings = ["window=32", "dataset.source.on_missing=skip", "dataset.rgb=[3,2,1]"]
+    words = [str(tmp_path / "My Data"), f"output={tmp_path}", *settings]
     run(Arguments(words, str(into)))
     written = OmegaConf.load(into / "my_data.yaml")
     assert written.source.root == str(tmp_path / "My Data")
-    assert f"Train: {invocation('train')} --config-dir {tmp_path} dataset=my_data" in capsys.readouterr().out
+    assert (written.window, written.source.on_missing, written.rgb) == (32, "skip", [3, 2, 1])
+    assert "output" not in written
+    assert f"Train: {invocation('train')} --config-dir {tmp_path} dataset=my_data output={tmp_path}" in capsys.readouterr().out
+    sweep = json.loads((tmp_path / "describe/my_data/description.json").read_text())["sweep"]
+    assert sweep.startswith(f"{invocation('train')} -m --config-dir {tmp_path} dataset=my_data")
     assert (tmp_path / "describe/my_data/description.json").is_file()
     (into / "my_data.yaml").write_text((into / "my_data.yaml").read_text().replace("class_0", "land"))
     run(Arguments(words, str(into)))
@@ -393,6 +544,19 @@ def test_the_config_that_is_written_is_used(tmp_path, capsys, caplog):
     (into / "my_data.yaml").unlink()
     run(Arguments(words, str(into), **given))
     assert OmegaConf.load(into / "my_data.yaml").source.mask == given["mask"]
+
+
+@pytest.mark.parametrize("form", [["--config-dir", "{}"], ["--config-dir={}"], ["-cd", "{}"]])
+def test_a_folder_of_configs_is_not_the_one_to_describe(tmp_path, capsys, form):
+    from rsseg.commands.describe import Arguments, run
+
+    fill(tmp_path / "mine", LAYOUTS["folders"][0], lambda: labels(0, 1, 2))
+    words = [*(word.format(tmp_path / "own") for word in form), f"output={tmp_path}", "window=32"]
+    run(Arguments([str(tmp_path / "mine"), *words]))
+    assert (tmp_path / "own/dataset/mine.yaml").is_file()
+    (tmp_path / "describe/mine/description.json").unlink()
+    run(Arguments([*words, "dataset=mine"]))
+    assert (tmp_path / "describe/mine/description.json").is_file()
 
 
 def pictured(path, names, size=640):
@@ -413,10 +577,10 @@ def test_one_image_is_cut_into_blocks(tmp_path, names):
         geopandas.GeoDataFrame({"kind": [1]}, geometry=[place], crs="EPSG:32633").to_file(tmp_path / names[1])
     found = discover(tmp_path)
     assert (found.config["source"]["image"], found.config["source"]["mask"]) == names
-    assert found.config["source"]["split"] == {"blocks": 160, "buffer": 10, "train": 0.7, "val": 0.3}
+    assert found.config["source"]["split"] == {"blocks": 160, "buffer": 10, "train": 0.7, "val": 0.15, "test": 0.15}
     assert any("Blocks of one image are not other places" in belief for belief in found.beliefs)
     own = {key: value for key, value in found.config["source"].items() if key != "_target_"}
-    regions = {part: [scene.region for scene in Files(**own).scenes(part)] for part in ("train", "val")}
+    regions = {part: [scene.region for scene in Files(**own).scenes(part)] for part in ("train", "val", "test")}
     whole = np.zeros((640, 640), int)
     for part in regions.values():
         assert min(min(region.width, region.height) for region in part) >= found.config["window"]
@@ -432,6 +596,69 @@ def test_an_image_too_small_for_blocks(tmp_path):
     with pytest.raises(InputError, match=r"only .*images/x.png has a mask, and its 32 x 32 px are too few") as caught:
         discover(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def squares(n, side=20):
+    """Squares of this side in metres in the images of `located`."""
+    corners = [(500000 + 100 * (i % 4) + 5, 3999900 + 20 * (i // 4)) for i in range(n)]
+    return [box(x, y, x + side, y + side) for x, y in corners]
+
+
+def located(root):
+    """Four images of 32 pixels of 3 m that touch."""
+    for i, name in enumerate("abcd"):
+        place = rasterio.transform.from_origin(500000 + 100 * i, 4000000, 100 / 32, 100 / 32)
+        write_tif(root / f"images/{name}.tif", RNG.integers(0, 255, (3, 32, 32), dtype=np.uint8), transform=place)
+
+
+def test_the_layer_and_attribute_of_a_geopackage_are_proposed_and_others_listed(tmp_path):
+    located(tmp_path)
+    path = tmp_path / "map.gpkg"
+    kinds, crs = [("house", "road", "house", None)[(i + i // 4) % 4] for i in range(16)], "EPSG:32633"
+    lines = geopandas.GeoDataFrame({"n": [1]}, geometry=[LineString([(0, 0), (1, 1)])], crs=crs)
+    lines.to_file(path, layer="axes")
+    geopandas.GeoDataFrame({"id": range(2)}, geometry=squares(2), crs=crs).to_file(path, layer="areas")
+    columns = {"id": range(16), "class": kinds, "editor": ["x", "y"] * 8}
+    geopandas.GeoDataFrame(columns, geometry=squares(16), crs=crs).to_file(path, layer="landuse")
+    found = discover(tmp_path)
+    source, said = found.config["source"], " ".join(found.beliefs)
+    assert (source["layer"], source["attribute"]) == ("landuse", "class")
+    assert source["values"] == {"house": 1, "road": 2, "null": 255}
+    assert (found.config["classes"], found.config["mask_values"]) == (["background", "house", "road"], [0, 1, 2])
+    assert "map.gpkg has the layers axes (1 x LineString), areas (2 x Polygon), landuse (16 x Polygon): landuse is read" in said
+    assert "source.layer takes another" in said
+    assert "class (house: 8, road: 4, null: 4), editor (x: 8, y: 8)" in said
+    assert "Polygons have 400 to 400 m2 (5 to 95 %)" in said
+    assert "min_area=400 leaves out smaller specks" in said
+    add_dataset(tmp_path, tmp_path / "configs/dataset", "mine")
+    words = [f"hydra.searchpath=[file://{tmp_path}/configs]", "dataset=mine", f"output={tmp_path}"]
+    setup, files = with_bands(make_setup(own_part(compose(CONFIGS, words))))
+    counted = sum(store.census.positives for store in open_data(setup.dataset, files, 32).stores.values()).sum(axis=0)
+    assert (counted[1:] > 0).all()
+
+
+def test_vectors_without_classes_and_lines(tmp_path):
+    located(tmp_path)
+    path, crs = tmp_path / "map.shp", "EPSG:32633"
+    columns = {"height": [3.5, 4.5] * 4, "floors": [1, 2] * 4}
+    geopandas.GeoDataFrame(columns, geometry=squares(8), crs=crs).to_file(path)
+    found = discover(tmp_path)
+    assert found.config["task"] == "binary"
+    assert not {"layer", "attribute", "values", "buffer"} & found.config["source"].keys()
+    assert "8 features with the attributes height (3.5: 4, 4.5: 4), floors (1: 4, 2: 4)." in found.beliefs
+    shapes = [LineString(shape.exterior.coords) for shape in squares(8)]
+    geopandas.GeoDataFrame(columns, geometry=shapes, crs=crs).to_file(path)
+    assert discover(tmp_path).config["source"]["buffer"] == 2
+
+
+def test_the_styles_of_layers_are_no_layer(tmp_path):
+    """QGIS writes them into the file, as a table without geometries."""
+    located(tmp_path)
+    geopandas.GeoDataFrame(geometry=squares(8), crs="EPSG:32633").to_file(tmp_path / "map.gpkg", layer="houses")
+    write_dataframe(pd.DataFrame({"styleName": ["x"]}), tmp_path / "map.gpkg", layer="layer_styles")
+    found = discover(tmp_path)
+    assert "layer" not in found.config["source"]
+    assert chosen_layer(tmp_path / "map.gpkg", None) == "houses"
 
 
 def test_one_vector_file_is_for_all_images(tmp_path):

@@ -192,3 +192,21 @@ def test_a_mistake_is_one_line(word, said):
     assert ran.returncode == 1
     assert said in ran.stderr
     assert ran.stderr.count("\n") == 1
+
+
+def test_shares_that_differ_between_splits_are_told(tmp_path, caplog):
+    """Half of a scene that trains is the class, a sixteenth of the one that validates."""
+    caplog.set_level("INFO")
+    rng = np.random.default_rng(0)
+    for name, rows in (("a", 32), ("b", 4)):
+        write_tif(tmp_path / f"images/{name}.tif", rng.integers(1, 200, (3, 64, 64), dtype=np.uint8))
+        write_tif(tmp_path / f"masks/{name}.tif", (np.arange(64) < rows)[None, :, None].repeat(64, axis=2).astype(np.uint8))
+    words = ["dataset=folder", f"dataset.source.root={tmp_path}", "dataset.classes=[land,water]", "window=32"]
+    split = "dataset.source.split={train: [%s], val: [%s]}"
+    describe(settings(tmp_path, *words, split % ("a", "b")), tmp_path / "out")
+    said = "Shares of water differ much between splits (train 50.0%, val 6.2%): scores of one split say little of the other."
+    assert said in caplog.text
+    write_tif(tmp_path / "masks/b.tif", (np.arange(64) < 12)[None, :, None].repeat(64, axis=2).astype(np.uint8))
+    caplog.clear()
+    describe(settings(tmp_path, *words, split % ("a", "b")), tmp_path / "again")
+    assert "differ much" not in caplog.text

@@ -70,6 +70,25 @@ def test_errors_are_drawn_as_is_said():
     assert "the colour of the predicted class" in errors_shown(THREE)
 
 
+@pytest.mark.parametrize("task", [BINARY, THREE])
+def test_what_is_not_labelled_is_told_from_dark_pixels_that_are_right(task):
+    """Faded towards white they are grey: what is not labelled has stripes, in the target, the errors and the legend."""
+    row = Row(np.zeros((3, 64, 64), np.uint8), np.zeros((64, 64), np.uint8), "s", [np.zeros((64, 64), np.uint8)])
+    row.image[:, :8] = 255
+    row.target[32:] = 255
+    figure = Figure()
+    axes = figure.subplots(1, 4, squeeze=False)
+    fill_panels(figure, axes, task, None, [row])
+    for panel in (1, 3):
+        drawn = np.asarray(axes[0, panel].images[0].get_array(), dtype=float)
+        assert len(np.unique(drawn[10:32].reshape(-1, 3), axis=0)) == 1
+        assert {float(value.max()) for value in np.unique(drawn[32:].reshape(-1, 3), axis=0)} == {128 / 255, 1.0}
+        assert np.ptp(drawn[40, :, 0]) > 0.4
+        assert np.ptp(drawn[32:, 20, 0]) > 0.4
+    hatches = {patch.get_label(): patch.get_hatch() for patch in figure.legends[0].get_patches()}
+    assert [name for name, hatch in hatches.items() if hatch] == ["not labelled"]
+
+
 def test_the_bands_that_are_shown():
     image = np.stack([np.full((4, 4), i, np.uint16) for i in range(5)])
     image[:, 0, 0] = 0
