@@ -168,7 +168,7 @@ def describe_uneven_splits(splits: Mapping[str, Any]) -> str:
             found.append(f"{name} differ much between splits ({', '.join(f'{key} {s:.1%}' for key, s in shares.items())})")
     return (
         f"Shares of {'; of '.join(found)}: scores of one split say little of the other. Choose the scenes of each in "
-        "dataset.source.split, or take dataset.folds"
+        "dataset.source.split, or validate on every area in turn (sweep=kfold)"
         if found
         else ""
     )
