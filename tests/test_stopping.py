@@ -24,7 +24,7 @@ from rsseg.evaluation.scores import evaluate
 from rsseg.loggers import MetricsFile
 from rsseg.module import SegmentationModule
 from rsseg.run import train
-from rsseg.training.operating_points import PointCounts
+from rsseg.training.crossing import Crossing
 from rsseg.training.signals import Interrupts, StoppedError
 
 pytestmark = pytest.mark.usefixtures("no_charts")
@@ -244,7 +244,7 @@ KILLS = {
     "between the best checkpoint and that of a half": lambda: at_replace("first.ckpt", 1),
     "between the checkpoints of the halves": lambda: at_replace("first.ckpt", 1, after=True),
     "before the halves are counted": lambda: replaced(scoring, "Crossing"),
-    "while the halves are counted": lambda: replaced(PointCounts, "count", 2),
+    "while the halves are counted": lambda: replaced(Crossing, "_count", 2),
     "before what was counted is written": lambda: at_replace("crossed.npz", 1),
     "before thresholds are tuned": lambda: replaced(scoring, "keep_tuned"),
     "before the summary is in place": lambda: at_replace("summary.json", 1),

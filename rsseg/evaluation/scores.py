@@ -97,7 +97,7 @@ def evaluate(
         store = open_split(dataset, scenes, name)
         store.fill = np.array(models[0].spec.mean)
         every = count_ensemble(setup, ensemble, store)
-    scores = {point: every[0].scores(point) for point in every[0].points}
+    scores = every[0].scores()
     calibrated, gains = calibration_rows(every), gain_rows(every, group_names(store.scenes))
     title = f"{len(models)} runs, scaling={scaling}, weights={weights}" if several else f"{first}"
     title += f": {name}, best checkpoint{'s' * several}, pooled over whole scenes"
