@@ -57,7 +57,7 @@ def test_a_bit_that_zip_archives_have_no_sum_of_is_seen(path):
     place = whole.rfind(b"PK\x01\x02", 0, whole.rfind(b"data/0")) + 38
     whole[place] ^= 16
     path.write_bytes(whole)
-    with pytest.raises(DamagedError, match="its record a/data/0 is called a folder"):
+    with pytest.raises(DamagedError, match="its record archive/data/0 is called a folder"):
         read_checkpoint(path)
 
 
