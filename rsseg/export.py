@@ -23,11 +23,10 @@ from rsseg.dataset import scenes_of
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation.loading import known_head, load_trained
 from rsseg.files import read_json, write_json, write_text
-from rsseg.inference.card import CardFacts, model_card
+from rsseg.inference.card import ARTIFACTS, CardFacts, item_id, model_card, stac_item
 from rsseg.inference.ensemble import Ensemble
 from rsseg.inference.export import ABOUT, ITEM, SMP, check_folder, export_folder
 from rsseg.inference.graphs import check_packages, export_onnx, export_torch
-from rsseg.inference.stac import ARTIFACTS, item_id, stac_item
 from rsseg.inference.trained import Spec, TrainedModel
 from rsseg.models import Architecture
 from rsseg.quiet import quiet

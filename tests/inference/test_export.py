@@ -25,11 +25,10 @@ from rsseg.config.schema import ModelConfig
 from rsseg.contract import InputError
 from rsseg.export import export
 from rsseg.inference import graphs
-from rsseg.inference.card import CardFacts, interval, model_card
+from rsseg.inference.card import CardFacts, interval, model_card, stac_item
 from rsseg.inference.ensemble import Ensemble
 from rsseg.inference.export import ABOUT, SMP, WEIGHTS, check_folder, export_folder, load_exported
 from rsseg.inference.graphs import deepness, export_onnx, export_torch, largest_difference
-from rsseg.inference.stac import stac_item
 from rsseg.inference.trained import Head, Spec, TrainedModel
 from rsseg.models import Architecture, build_network
 from rsseg.module import normalise
