@@ -313,7 +313,7 @@ def test_damaged_checkpoints_say_how_to_make_them_again(tmp_path, folder_root, w
     damage(run / "checkpoints" / "best.ckpt", "flipped")
     remedy = rf"best\.ckpt is damaged.*remove {run}/checkpoints and {run}/summary\.json, then python train\.py resume={run}"
     with pytest.raises(InputError, match=remedy):
-        evaluate(run, "val")
+        evaluate(run)
     with pytest.raises(InputError, match=remedy):
         map_scene(run, next((folder_root / "images").iterdir()), tmp_path / "map.tif")
     (run / "summary.json").unlink()
@@ -338,7 +338,7 @@ def test_code_in_a_checkpoint_is_refused_everywhere(tmp_path, folder_root, whole
     for name in ("last", "best"):
         path = run / "checkpoints" / f"{name}.ckpt"
         torch.save({**torch.load(path, weights_only=True), "more": Payload(mark)}, path)
-    for attempt in (lambda: resume(run), lambda: evaluate(run, "val"), lambda: RunFolder(run).last_good()):
+    for attempt in (lambda: resume(run), lambda: evaluate(run), lambda: RunFolder(run).last_good()):
         with pytest.raises(InputError, match="might run code when it is read"):
             attempt()
     assert not mark.exists()
