@@ -205,11 +205,11 @@ def race(words: Sequence[str]) -> None:
         raise InputError("race=true is many runs: add -m")
     if flags.cfg or flags.info:
         raise InputError("race=true trains: leave out --cfg and --info, or race=true")
-    own = [word for word in flags.overrides if word.startswith(("race=", "equal_within="))]
-    question = typed(Question, dict(word.split("=", 1) for word in own if word.startswith("equal_within=")))
-    equal_within = check_number("equal_within", question.equal_within)
-    given = [word for word in flags.overrides if word not in own]
+    own = dict(word.split("=", 1) for word in flags.overrides if word.startswith(("race=", "equal_within=")))
+    given = [word for word in flags.overrides if word.partition("=")[0] not in own]
     given += search_path(Path(flags.config_dir) if flags.config_dir else None)
+    del own["race"]
+    equal_within = check_number("equal_within", typed(Question, own).equal_within)
     config = compose(CONFIGS, given, multirun=True)
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     with refusing():
