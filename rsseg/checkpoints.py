@@ -1,8 +1,8 @@
-"""Checkpoint files, which are written atomically, and read with a checksum and without running code."""
+"""Checkpoint files, which are written atomically, and read with their checksums and without running code."""
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import os
 import pickle
 import struct
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from rsseg.contract import InputError
 from rsseg.files import atomic_write
 
-SUM = 16
-"""The bytes of the checksum, which is stored as the comment of the zip archive that `torch.save` writes."""
+FOLDER = 16
+"""The attribute by which a zip archive calls a record a folder."""
 
 PLAIN: tuple[Any, ...] = (bool, int, float, complex, str, bytes)
 
@@ -30,20 +30,12 @@ class DamagedError(InputError):
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any], previous: Path | None = None) -> None:
-    """Write a checkpoint of tensors and plain values atomically, with a checksum of all its bytes.
-
-    Zip archives have a checksum per record, but none of their directory, where a flipped bit can change weights silently. The
-    file that is replaced is kept as `previous`, if given.
-    """
+    """Write a checkpoint of tensors and plain values atomically; the file that is replaced is kept as `previous`, if given."""
     content = plain_values(content)
     with atomic_write(path) as part:
         try:
-            with part.open("w+b") as file:
+            with part.open("wb") as file:
                 torch.save(content, file)
-                file.flush()
-                digest = _digest(file, os.path.getsize(part))
-                file.seek(-2, os.SEEK_END)  # the length of the archive's comment
-                file.write(struct.pack("<H", SUM) + digest)
         except RuntimeError as error:  # torch raises this when the disk is full
             if not isinstance(error.__context__, OSError):
                 raise
@@ -60,8 +52,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         InputError: If the file does not exist, or holds anything but tensors and plain values.
     """
     try:
-        if not is_sealed(path):
-            _check_records(path)
+        check_records(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"there is no {path}") from None
@@ -71,6 +62,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "Take the file from where the run was trained"
         ) from None
     except OSError as error:
+        if error.errno == errno.EINVAL:  # the archive's directory would lie before the file's begin
+            raise DamagedError(f"{path} is damaged (cut)") from None
         raise InputError(f"{path} can't be read ({error.strerror or error})") from None
     except (ValueError, RuntimeError, LookupError, EOFError, zipfile.BadZipFile, zlib.error, struct.error) as error:
         raise DamagedError(f"{path} is damaged ({str(error).splitlines()[0][:80] if str(error) else 'cut'})") from None
@@ -88,37 +81,20 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], of: str) -> None:
         raise InputError(f"{of} does not fit its config.yaml: {found}") from None
 
 
-def is_sealed(path: Path) -> bool:
-    """Whether a file has a checksum; files of other programs and of earlier versions have none."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 22 - SUM))
-        tail = file.read()
-        if tail[:4] != b"PK\5\6" or tail[20:22] != struct.pack("<H", SUM):
-            return False
-        if _digest(file, size - SUM) != tail[22:]:
-            raise ValueError("its check sum is wrong")
-    return True
+def check_records(path: Path) -> None:
+    """Check the records of a file of `torch.save` by the checksums of the zip archive that it is.
 
-
-def _digest(file: Any, size: int) -> bytes:
-    """The checksum of an archive without its comment and the comment's length."""
-    total, left = hashlib.blake2b(digest_size=SUM), size - 2
-    file.seek(0)
-    while left:
-        data = file.read(min(left, 1 << 20))
-        if not data:
-            raise EOFError("cut")
-        total.update(data)
-        left -= len(data)
-    return total.digest()
-
-
-def _check_records(path: Path) -> None:
+    Raises:
+        ValueError: If one is wrong, or the archive calls a record a folder, of which torch would read other bytes silently.
+        BadZipFile: If the file is no archive, or its directory is damaged.
+    """
     with zipfile.ZipFile(path) as archive:
         broken = archive.testzip()
+        folders = [record.filename for record in archive.infolist() if record.external_attr & FOLDER]
     if broken:
         raise ValueError(f"the check sum of its record {broken} is wrong")
+    if folders:
+        raise ValueError(f"its record {folders[0]} is called a folder")
 
 
 def plain_values(value: Any, where: str = "the checkpoint") -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,11 +23,11 @@ from rsseg.dataset import scenes_of
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation.loading import known_head, load_trained
 from rsseg.files import read_json, write_json, write_text
-from rsseg.inference.card import CardFacts, model_card
+from rsseg.inference.card import ARTIFACTS, CardFacts, item_id, model_card, stac_item
 from rsseg.inference.ensemble import Ensemble
 from rsseg.inference.export import ABOUT, ITEM, SMP, check_folder, export_folder
 from rsseg.inference.graphs import check_packages, export_onnx, export_torch
-from rsseg.inference.stac import ARTIFACTS, item_id, stac_item
+from rsseg.inference.options import ExportOptions
 from rsseg.inference.trained import Spec, TrainedModel
 from rsseg.models import Architecture
 from rsseg.quiet import quiet
@@ -41,29 +41,10 @@ WINDOWS = 4
 CARD = "README.md"
 
 
-def export(
-    run: Path,
-    to: str = "folder",
-    out: Path | None = None,
-    head: str = "",
-    threshold: str = "fixed",
-    labels: bool = False,
-    licence: str = "",
-    trust: Sequence[str] = (),
-) -> Path:
+def export(run: Path, options: ExportOptions | None = None) -> Path:
     """Write a run's best checkpoint for use without the run: as a folder of weights, as ONNX, or as a program of torch.export.
 
     A model card (``README.md``) and a STAC item (``stac.json``) in the same folder describe all exports in it.
-
-    Args:
-        run: The run folder.
-        to: folder, onnx or torch.
-        out: The folder to write into; None: ``export`` in the run folder.
-        head: For ONNX, the head; empty: the first.
-        threshold: For ONNX, the operating point of labels, ``fixed`` or ``tuned``.
-        labels: For ONNX, whether labels are a second output.
-        licence: An SPDX identifier for card and item.
-        trust: Packages whose classes the run's config may name.
 
     Returns:
         The folder.
@@ -71,37 +52,40 @@ def export(
     Raises:
         InputError: If the run can't be used, a graph differs from the model, or files can't be written.
     """
+    options = options or ExportOptions()
     quiet()
-    check_choice("to", to, ("folder", "onnx", "torch"))
-    check_choice("threshold", threshold, ("fixed", "tuned"))
-    if to != "onnx" and (head or labels or threshold == "tuned"):
-        raise InputError(f"head, threshold and labels are for to=onnx alone: to={to} holds all heads and thresholds")
-    if to == "onnx":
+    check_choice("to", options.to, ("folder", "onnx", "torch"))
+    check_choice("threshold", options.threshold, ("fixed", "tuned"))
+    tuned = options.threshold == "tuned"
+    if options.to != "onnx" and (options.head or options.labels or tuned):
+        raise InputError(f"head, threshold and labels are for to=onnx alone: to={options.to} holds all heads and thresholds")
+    if options.to == "onnx":
         check_packages()
-    folder, out = RunFolder(run), out or run / "export"
-    setup = make_setup(folder.config(), trust)
-    chosen = known_head(head, setup.tasks)
+    folder, out = RunFolder(run), options.out or run / "export"
+    setup = make_setup(folder.config(), options.trust)
+    chosen = known_head(options.head, setup.tasks)
     check_folder(out, item_id(run.resolve().name))
-    if labels and setup.tasks[chosen].real:
+    if options.labels and setup.tasks[chosen].real:
         raise InputError(f"labels=true: head {chosen} holds real values, which have no labels; leave it out")
-    if threshold == "tuned" and not labels and setup.tasks[chosen].channels > 1:
+    if tuned and not options.labels and setup.tasks[chosen].channels > 1:
         raise InputError("threshold=tuned: the thresholds or biases of several classes go into labels alone: add labels=true")
     with in_one_line(out, setup.batch_size, setup.window, memory=SCORING):
         model = load_trained(folder, setup)
-        if to == "folder":
+        if options.to == "folder":
             network: Any = model.network
             architecture = Architecture.of(network, setup.model, setup.plain["model"]["net"], len(model.spec.bands))
             export_folder(model, architecture, out)
         else:
             scaled, windows = Ensemble([model], scaling="temperature"), example_windows(setup, model.spec)
-            if to == "torch":
+            if options.to == "torch":
                 path = out / "model.pt2"
                 difference = export_torch(scaled, path, windows)
             else:
                 path = out / f"{'model' if chosen == setup.head else chosen}.onnx"
-                tuned = scaled.tuned_threshold(chosen) if threshold == "tuned" else None
-                difference = export_onnx(scaled, chosen, path, windows, tuned, labels)
+                threshold = scaled.tuned_threshold(chosen) if tuned else None
+                difference = export_onnx(scaled, chosen, path, windows, threshold, options.labels)
             log.info("%s: differs from PyTorch by %.1e at most, on %d validation windows", path, difference, WINDOWS)
+        licence = options.licence
         if not licence and (out / ITEM).is_file():  # keep the licence of an earlier export
             licence = str(read_json(out / ITEM).get("properties", {}).get("license", ""))
         _describe(folder, setup, model, out, licence)

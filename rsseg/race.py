@@ -11,23 +11,22 @@ import logging
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from scipy.stats import norm
 
 from rsseg.comparison.findings import Findings
 from rsseg.comparison.intervals import Interval
-from rsseg.comparison.question import EQUAL
+from rsseg.comparison.question import EQUAL, Question
 from rsseg.comparison.selection import gather
 from rsseg.config.arguments import typed
-from rsseg.config.cli import compose
+from rsseg.config.cli import compose, refusing
 from rsseg.config.entry import CONFIGS, ENTRY, invocation, search_path
 from rsseg.config.folder import RunFolder
 from rsseg.config.naming import quoted
@@ -45,14 +44,6 @@ FIRST_LOOK = 3
 """The number of seeds before the first look; two say too little about the variance."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class RaceOptions:
-    """The settings of a race that rsseg train does not have."""
-
-    race: bool = True
-    equal_within: float = EQUAL
 
 
 class Decision(NamedTuple):
@@ -106,7 +97,9 @@ class Race:
             raise InputError(f"a race has no seeds that choose a learning rate: give seeds below {SEARCH_SEED}")
         self.folder, self.words = folder, [*words, f"hydra.sweep.dir={quoted(str(folder))}"]
         self.rows, self.seeds, self.metric = rows, list(seeds), metric
-        self.keys = list(next(iter(rows.values())))  # the keys that are varied beside the seed
+        parse = OverridesParser.create().parse_override
+        each = {name: [parse(f"{key}={value}") for key, value in row.items()] for name, row in rows.items()}
+        self.planned = {name: {o.get_key_element(): value_text(o) for o in row} for name, row in each.items()}
         self.equal_within = equal_within
 
     def run(self) -> None:
@@ -141,7 +134,7 @@ class Race:
 
     def sweeps(self, names: Sequence[str], seed: int) -> list[list[str]]:
         """The words of the sweeps that train the rows on a seed: one sweep for all rows that differ only in the last key."""
-        *others, last = self.keys
+        *others, last = next(iter(self.rows.values()))
         together: dict[tuple[str, ...], list[str]] = {}
         for name in names:
             fixed = tuple(f"{key}=choice({self.rows[name][key]})" for key in others)
@@ -175,8 +168,7 @@ class Race:
 
     def identity(self) -> dict[str, Any]:
         """The facts that have to be equal for another call to continue this race."""
-        varied = {"varied": ", ".join(self.keys), "values": list(self.rows), "seeds": self.seeds}
-        return varied | {"equal_within": self.equal_within, "alpha": ALPHA}
+        return {"rows": self.rows, "seeds": self.seeds, "equal_within": self.equal_within}
 
     def begun(self) -> list[dict[str, Any]]:
         """The looks of an earlier call of this race; an `InputError` if the folder holds another race."""
@@ -191,16 +183,11 @@ class Race:
 
     def runs(self, names: Sequence[str], seeds: Sequence[int]) -> dict[Path, str]:
         """The run folders of the given rows and seeds, with the name of each run's row."""
-        plan, parser = read_plan(self.folder), OverridesParser.create()
-        row_of = {}
-        for name in names:
-            given = [parser.parse_override(f"{key}={value}") for key, value in self.rows[name].items()]
-            row_of[tuple(value_text(override) for override in given)] = name
-        found = {}
-        for folder, planned in plan.runs.items() if plan else ():
-            values = tuple(planned.get(key, "") for key in self.keys)
-            if values in row_of and int(planned[SEED]) in seeds:
-                found[folder] = row_of[values]
+        plan, found = read_plan(self.folder), {}
+        for folder, values in plan.runs.items() if plan else ():
+            for name in names:
+                if self.planned[name].items() <= values.items() and int(values[SEED]) in seeds:
+                    found[folder] = name
         return found
 
 
@@ -214,34 +201,32 @@ def race(words: Sequence[str]) -> None:
         InputError: If the settings can't be raced, or a run fails.
     """
     flags = get_args_parser().parse_args(list(words))
-    own = dict(word.split("=", 1) for word in flags.overrides if word.startswith(("race=", "equal_within=")))
     if not flags.multirun:
         raise InputError("race=true is many runs: add -m")
     if flags.cfg or flags.info:
         raise InputError("race=true trains: leave out --cfg and --info, or race=true")
+    own = dict(word.split("=", 1) for word in flags.overrides if word.startswith(("race=", "equal_within=")))
     given = [word for word in flags.overrides if word.partition("=")[0] not in own]
     given += search_path(Path(flags.config_dir) if flags.config_dir else None)
-    equal_within = check_number("equal_within", typed(RaceOptions, own).equal_within)
+    del own["race"]
+    equal_within = check_number("equal_within", typed(Question, own).equal_within)
     config = compose(CONFIGS, given, multirun=True)
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-    parsed = OverridesParser.create().parse_overrides([*params, *given])
-    swept = {o.get_key_element(): list(o.sweep_string_iterator()) for o in parsed if o.is_sweep_override()}
-    for override in parsed[len(params) :]:
-        if not override.is_sweep_override():
-            swept.pop(override.get_key_element(), None)  # the command line fixes a key that the sweep's file varies
-    seeds = swept.pop(SEED, [])
+    with refusing():
+        (jobs,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides([*params, *given]), None)
+    runs = [dict(word.split("=", 1) for word in job) for job in jobs]
+    seeds = list(dict.fromkeys(run[SEED] for run in runs if SEED in run))
     if not all(seed.isdecimal() for seed in seeds):
         raise InputError(f"seed={','.join(seeds)}: whole numbers are expected")
-    if FOLD in swept:
+    several = [key for key in runs[0] if key != SEED and len({run[key] for run in runs}) > 1]
+    if FOLD in several:
         raise InputError(f"race=true races settings over seeds: {FOLD} can't be varied beside them")
-    several = {key: values for key, values in swept.items() if len(values) > 1}
     if not several:
         raise InputError("race=true races the values of a setting; this sweep varies none but the seed")
     rows = {}
-    for values in product(*several.values()):
-        row = dict(zip(several, values, strict=True))
-        name = values[0] if len(row) == 1 else ",".join(f"{key}={value}" for key, value in row.items())
-        rows[name] = row
+    for run in runs:
+        row = {key: run[key] for key in several}
+        rows[row[several[0]] if len(row) == 1 else ",".join(f"{key}={value}" for key, value in row.items())] = row
     apart = (*several, SEED, "hydra.sweep.dir")
     common = [word for word in given if word.partition("=")[0] not in apart]
     Race(Path(config.hydra.sweep.dir), common, rows, list(map(int, seeds)), equal_within=equal_within).run()

@@ -34,28 +34,23 @@ FINALS = 8  # the number of seeds, after the search's own, on which the best tri
 log = logging.getLogger(__name__)
 
 
-def search(wanted: Search, processes: int, finalists: int = 0) -> None:
+def search(wanted: Search) -> None:
     """Search until a study has its number of trials; print the best, and write ``trials.csv`` into its folder.
 
     Each trial is a run (`rsseg.run.train`) in its own folder. A trial that a killed search left is proposed again, and resumes
     from its last checkpoint. The same call on another machine, with the same storage and folder, takes part in the search.
 
-    Args:
-        wanted: The settings of the search.
-        processes: The number of trials that run at once on this machine.
-        finalists: The number of best trials that are raced afterwards on seeds that the search has not used; 0: no race.
-
     Raises:
         InputError: If settings can't be used, or a trial raises it.
     """
-    check_search(wanted, processes)
-    if finalists and (finalists < 2 or len(wanted.objectives) > 1):
-        raise InputError(f"race={finalists}: two trials or more are raced, by one objective")
+    check_search(wanted)
+    if wanted.race and (wanted.race < 2 or len(wanted.objectives) > 1):
+        raise InputError(f"race={wanted.race}: two trials or more are raced, by one objective")
     study = open_study(wanted)
     release_dead_trials(study, wanted)
     spawn = multiprocessing.get_context("spawn")  # a forked process can't use CUDA after its parent
     lock, faults = spawn.Lock(), spawn.SimpleQueue()
-    workers = [spawn.Process(target=work, args=(wanted, processes, lock, faults)) for _ in range(processes)]
+    workers = [spawn.Process(target=work, args=(wanted, lock, faults)) for _ in range(wanted.processes)]
     for worker in workers:
         worker.start()
     try:
@@ -69,18 +64,18 @@ def search(wanted: Search, processes: int, finalists: int = 0) -> None:
     if not faults.empty():
         raise InputError(faults.get())
     report(study, wanted)
-    if finalists:
-        race_best(study, wanted, finalists)
+    if wanted.race:
+        race_best(study, wanted)
 
 
-def race_best(study: Any, wanted: Search, finalists: int) -> None:
+def race_best(study: Any, wanted: Search) -> None:
     """Race the best trials on further seeds: the best score of many trials is biased upwards, and its lead may be chance."""
     from optuna.trial import TrialState
 
     tried = {wanted.run_folder(t.params).name: t for t in study.get_trials(states=(TrialState.COMPLETE,))}
-    best = sorted(tried, key=lambda name: -tried[name].value)[:finalists]
+    best = sorted(tried, key=lambda name: -tried[name].value)[: wanted.race]
     if len(best) < 2:
-        raise InputError(f"race={finalists}: only {len(best)} of the trials can be raced; a higher trials=... tries on")
+        raise InputError(f"race={wanted.race}: only {len(best)} of the trials can be raced; a higher trials=... tries on")
     config, _ = wanted.config(wanted.first())
     folder = Path(config.output) / "sweep" / f"{wanted.study}_race"
     fixed = [word for word in wanted.fixed() if not word.startswith("seed=")]
@@ -89,7 +84,7 @@ def race_best(study: Any, wanted: Search, finalists: int) -> None:
     Race(folder, fixed, rows, seeds, wanted.objectives[0]).run()
 
 
-def check_search(wanted: Search, processes: int) -> None:
+def check_search(wanted: Search) -> None:
     """Check a search before it starts."""
     config, _ = wanted.config(wanted.first())
     setup = make_setup(config, config.trust)
@@ -100,8 +95,8 @@ def check_search(wanted: Search, processes: int) -> None:
         )
     for name in wanted.objectives:
         check_choice("objectives", name, [*Task.scores, "boundary_iou"])
-    if min(wanted.trials, processes) < 1:
-        raise InputError(f"trials={wanted.trials} and processes={processes} must be at least 1")
+    if min(wanted.trials, wanted.processes) < 1:
+        raise InputError(f"trials={wanted.trials} and processes={wanted.processes} must be at least 1")
     devices = setup.plain["trainer"].get("devices", 1)
     if devices not in (1, "1"):
         raise InputError(f"trainer.devices={devices}: each trial trains on one device; start more processes")
@@ -153,10 +148,10 @@ def release_dead_trials(study: Any, wanted: Search) -> None:
             log.info("Going on with trial %d, which was stopped: %s", trial.number, folder)
 
 
-def work(wanted: Search, processes: int, lock: Any, faults: Any) -> None:
+def work(wanted: Search, lock: Any, faults: Any) -> None:
     """The loop of a worker process: run trials until the study has enough; a fault ends it and is passed to the search."""
     end_with_parent()
-    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+    torch.set_num_threads(max(1, torch.get_num_threads() // wanted.processes))
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     study = open_study(wanted)
     try:

@@ -36,7 +36,7 @@ def test_what_is_read_is_what_was_written(path):
 
 
 def test_a_flipped_bit_is_seen_or_changes_nothing(path):
-    """In every part of the file: records, their headers, the directory, its end, the check sum."""
+    """In every part of the file: records, their headers, the directory, its end."""
     whole, rng = path.read_bytes(), random.Random(0)
     tail = range(len(whole) - 80, len(whole))
     refused = 0
@@ -48,7 +48,7 @@ def test_a_flipped_bit_is_seen_or_changes_nothing(path):
             assert same(read_checkpoint(path)), place
         except DamagedError:
             refused += 1
-    assert refused >= 270
+    assert refused >= 220  # the rest is padding
 
 
 def test_a_bit_that_zip_archives_have_no_sum_of_is_seen(path):
@@ -57,7 +57,7 @@ def test_a_bit_that_zip_archives_have_no_sum_of_is_seen(path):
     place = whole.rfind(b"PK\x01\x02", 0, whole.rfind(b"data/0")) + 38
     whole[place] ^= 16
     path.write_bytes(whole)
-    with pytest.raises(DamagedError, match="its check sum is wrong"):
+    with pytest.raises(DamagedError, match="its record archive/data/0 is called a folder"):
         read_checkpoint(path)
 
 
@@ -68,14 +68,10 @@ def test_a_cut_file_is_damaged(path, size):
         read_checkpoint(path)
 
 
-def test_a_file_without_a_check_sum_is_read_by_those_of_its_records(path):
-    torch.save(CONTENT, path)
+def test_a_file_with_the_check_sum_of_earlier_versions_is_read(path):
+    """It was the comment of the zip archive, whose length is in its last two bytes."""
+    path.write_bytes(path.read_bytes()[:-2] + bytes([16, 0]) + bytes(range(16)))
     assert same(read_checkpoint(path))
-    whole = bytearray(path.read_bytes())
-    whole[whole.find(WEIGHTS["layer1.weight"].numpy().tobytes()) + 5] ^= 1
-    path.write_bytes(whole)
-    with pytest.raises(DamagedError):
-        read_checkpoint(path)
 
 
 class Payload:
@@ -100,7 +96,7 @@ def test_damaged_weights_are_not_taken_for_pretrained_ones(path):
     whole = bytearray(path.read_bytes())
     whole[whole.find(WEIGHTS["layer1.weight"].numpy().tobytes()) + 5] ^= 1
     path.write_bytes(whole)
-    with pytest.raises(InputError, match=r"a\.ckpt can't be read as weights: its check sum is wrong"):
+    with pytest.raises(InputError, match=r"a\.ckpt can't be read as weights: the check sum of its record"):
         load_weights(torch.nn.Identity(), str(path))
 
 

@@ -12,7 +12,7 @@ from rsseg.data.windows import grid
 from rsseg.metrics.counters import ScoreHistogram
 from rsseg.metrics.counters.boundary import boundary_counts
 from rsseg.task import make_task
-from rsseg.training.operating_points import PointCounts
+from rsseg.training.counting import SceneCounter
 
 SIZES = np.array([[40, 50], [20, 64], [33, 32]])  # the second is lower than a window
 
@@ -43,15 +43,17 @@ def test_whole_scenes(task):
 
     moved = rng.normal(size=channels)
     by_scene = np.stack([moved, moved, 2 * moved])
-    counts = PointCounts({"mask": task}, SIZES, {"mask": {"iou": by_scene}})
+    counter = SceneCounter(task, SIZES, {"iou": by_scene})
     passes = [np.array([True, False, True]), np.array([False, True, False])]
     with torch.inference_mode():
         for wanted, start in itertools.product(passes, range(0, len(cores), 3)):
             numbers = torch.arange(start, min(start + 3, len(cores)))
             logits, mask = (torch.stack([windows[k][i] for k in numbers]) for i in (0, 1))
             scene = torch.tensor([cores[k].scene for k in numbers])
-            counts.count({"mask": logits}, {"mask": mask, "scene": scene, "k": numbers}, cores, wanted)
-    found = counts.arrays("mask")
+            here = torch.from_numpy(wanted)[scene]
+            if here.any():
+                counter.update(logits[here], {"mask": mask[here], "scene": scene[here], "k": numbers[here]}, cores)
+    found = counter.arrays()
     for s, whole in enumerate(truth):
         sign = 1 if task.exclusive else -1  # a bias is added, a threshold exceeded
         for point, at in (("fixed", 0 * moved), ("iou", sign * by_scene[s])):

@@ -30,13 +30,16 @@ from rsseg.assembly import check_run
 from rsseg.commands import COMMANDS
 from rsseg.commands.describe import Arguments as DescribeArguments
 from rsseg.commands.describe import run as describe_folder
+from rsseg.config.arguments import parse
 from rsseg.config.entry import ENTRY, search_path
 from rsseg.config.schema import Config
 from rsseg.config.search import Search
 from rsseg.describe.noise import describe_noise
 from rsseg.describe.report import describe
+from rsseg.evaluation.options import EvaluationOptions
 from rsseg.evaluation.scores import evaluate
 from rsseg.export import export
+from rsseg.inference.options import ExportOptions
 from rsseg.losses import Focal
 from rsseg.run import train
 from rsseg.search import check_search
@@ -183,10 +186,10 @@ def finished(tmp_path_factory, folder_root):
 def test_the_other_commands(page, line, data, own_configs, finished, folder_root, tmp_path):
     name, *words = shlex.split(line, comments=True)[1:]
     if name == "search":
-        return check_search(searched(tmp_path, words), 1)
+        return check_search(searched(tmp_path, words))
     given = dict(word.split("=", 1) for word in words if "=" in word)
     if name == "evaluate":
-        evaluate(finished, given.get("split", "val"))
+        evaluate(finished, EvaluationOptions(given.get("split", "val")))
     elif name == "predict":
         assert {"run", "scene"} <= set(given)
         map_scene(finished, next((folder_root / "images").iterdir()), tmp_path / "map.tif")
@@ -194,7 +197,8 @@ def test_the_other_commands(page, line, data, own_configs, finished, folder_root
         if given.get("to") == "onnx":
             pytest.importorskip("onnxscript"), pytest.importorskip("onnxruntime")
         labels = given.get("labels") == "true"
-        export(finished, given.get("to", "folder"), tmp_path / "out", "", given.get("threshold", "fixed"), labels)
+        threshold = given.get("threshold", "fixed")
+        export(finished, ExportOptions(given.get("to", "folder"), tmp_path / "out", threshold=threshold, labels=labels))
     elif name == "describe":
         own = [word.replace("/data/", f"{data}/") for word in words]
         if "run" in given:
@@ -218,11 +222,9 @@ def test_the_other_commands(page, line, data, own_configs, finished, folder_root
 
 def searched(tmp_path: Path, words: list[str]) -> Search:
     """What a documented search looks for."""
-    keys = ("trials", "processes", "objectives", "study", "storage")
-    given = dict(word.split("=", 1) for word in words if word.startswith(tuple(f"{key}=" for key in keys)))
-    overrides = [word for word in words if word.partition("=")[0] not in keys]
-    objectives = tuple(given.get("objectives", "iou").split(","))
-    return Search(CONFIGS, (*overrides, f"output={tmp_path}"), objectives, "study", None, int(given.get("trials", "20")))
+    found = parse(Search, words)
+    found.overrides.append(f"output={tmp_path}")
+    return found
 
 
 def test_the_reference_is_up_to_date():

@@ -30,6 +30,7 @@ from rsseg.dataset import TrainStatistics
 from rsseg.evaluation.counts import ensemble_gain
 from rsseg.evaluation.labelled import open_labelled
 from rsseg.evaluation.loading import load_trained
+from rsseg.evaluation.options import EvaluationOptions
 from rsseg.evaluation.scores import evaluate, evaluate_map
 from rsseg.inference.ensemble import pooled_logits
 from rsseg.metrics import Scores, metrics
@@ -93,11 +94,12 @@ def as_training_scores(run, split, threshold):
 def test_one_run_is_scored_bit_by_bit_as_in_training(runs):
     for threshold in ("fixed", "tuned"):
         for split in ("val", "test"):
-            ours, theirs = (
-                found["mask"] for found in (evaluate(runs[0], split, threshold), as_training_scores(runs[0], split, threshold))
-            )
+            ours = evaluate(runs[0], EvaluationOptions(split, threshold))["mask"]
+            theirs = as_training_scores(runs[0], split, threshold)["mask"]
             assert np.array_equal(ours.sums, theirs.sums)
-    assert not np.array_equal(ours.sums, evaluate(runs[0], "test")["mask"].sums), "tuned points differ from fixed ones"
+    assert not np.array_equal(ours.sums, evaluate(runs[0], EvaluationOptions("test"))["mask"].sums), (
+        "tuned points differ from fixed ones"
+    )
 
 
 @pytest.mark.parametrize("kind", ["heads", "multilabel", "binary"])
@@ -110,11 +112,11 @@ def test_every_kind_of_head_is_scored_as_in_training(tmp_path, kind, request):
     else:
         data = folder_data(request.getfixturevalue("multilabel_root"))
         train(settings(tmp_path, *data, "dataset.task=multilabel", "dataset.classes=[x,y]", "loss=bce", *QUICK), run)
-    ours, theirs = evaluate(run, "val", "tuned"), as_training_scores(run, "val", "tuned")
+    ours, theirs = evaluate(run, EvaluationOptions(threshold="tuned")), as_training_scores(run, "val", "tuned")
     assert ours.keys() == theirs.keys()
     for head in ours:
         np.testing.assert_array_equal(ours[head].counts, theirs[head].counts)
-    fixed, setup = evaluate(run, "val"), make_setup(RunFolder(run).config())
+    fixed, setup = evaluate(run), make_setup(RunFolder(run).config())
     model, store = open_labelled(RunFolder(run), setup, "val")
     for head, scores in score(setup, model, GridWindows(store, setup.window, setup.margin)).items():
         np.testing.assert_array_equal(scores.counts, fixed[head].counts)
@@ -123,7 +125,7 @@ def test_every_kind_of_head_is_scored_as_in_training(tmp_path, kind, request):
         (head, scaling) for head in ours if head != "height" for scaling in ("none", "temperature", "vector")
     }
     summary = json.loads((run / "summary.json").read_text())
-    assert evaluate(run, "val")[next(iter(ours))]["iou"] == pytest.approx(summary["iou"], rel=1e-5)
+    assert evaluate(run)[next(iter(ours))]["iou"] == pytest.approx(summary["iou"], rel=1e-5)
 
 
 def read(path):
@@ -144,10 +146,10 @@ def test_tuned_scores_stand_beside_fixed_ones_where_they_differ(capsys, caplog):
 
 
 def test_one_command_writes_both_points_and_the_calibration(runs, capsys):
-    fixed = evaluate(runs[0], "test")["mask"]
+    fixed = evaluate(runs[0], EvaluationOptions("test"))["mask"]
     printed = capsys.readouterr().out
     assert "tuned" in printed
-    tuned = evaluate(runs[0], "test", "tuned")["mask"]
+    tuned = evaluate(runs[0], EvaluationOptions("test", "tuned"))["mask"]
     for name, scores in (("evaluation-test", fixed), ("evaluation-test-tuned", tuned)):
         (mean,) = (row for row in read(runs[0] / f"{name}.csv") if row["average"] == "macro")
         assert float(mean["iou"]) == pytest.approx(scores["iou"])
@@ -171,7 +173,7 @@ def test_a_scaling_is_fitted_at_the_end_of_training(runs):
 
 
 def read_calibration(run, split):
-    evaluate(run, split)
+    evaluate(run, EvaluationOptions(split))
     return read(run / f"evaluation-{split}-calibration.csv")
 
 
@@ -202,7 +204,7 @@ def probabilities(runs, kind, split="test"):
 
 @pytest.mark.parametrize("kind", ["none", "temperature", "vector"])
 def test_an_ensemble_is_the_mean_of_scaled_probabilities(runs, tmp_path, kind):
-    scores = evaluate(runs, "test", scaling=kind, out=tmp_path)["mask"]
+    scores = evaluate(runs, EvaluationOptions("test", scaling=kind, out=tmp_path))["mask"]
     found, truth = probabilities(runs, kind)
     for scene, p in found.items():
         labelled = truth[scene] != 255
@@ -217,8 +219,8 @@ def test_an_ensemble_is_the_mean_of_scaled_probabilities(runs, tmp_path, kind):
 
 def test_what_an_ensemble_gains_is_written_and_said(runs, tmp_path, caplog, capsys):
     caplog.set_level(logging.INFO)
-    scores = evaluate(runs, "test", out=tmp_path)["mask"]
-    alone = [evaluate(run, "test")["mask"] for run in runs]
+    scores = evaluate(runs, EvaluationOptions("test", out=tmp_path))["mask"]
+    alone = [evaluate(run, EvaluationOptions("test"))["mask"] for run in runs]
     facts = json.loads((tmp_path / "ensemble-test.json").read_text())
     assert list(facts["members"]) == [str(run) for run in runs]
     assert sum(facts["members"].values()) == pytest.approx(1)
@@ -240,9 +242,9 @@ def test_what_an_ensemble_gains_is_written_and_said(runs, tmp_path, caplog, caps
 
 
 def test_an_ensemble_of_one_gains_nothing_and_goes_beside_the_runs(runs):
-    scores = evaluate([runs[0], runs[0]], "test")["mask"]  # one folder twice is one run
-    assert np.array_equal(scores.sums, evaluate(runs[0], "test")["mask"].sums)
-    evaluate(runs[:2], "val", weights="quality")
+    scores = evaluate([runs[0], runs[0]], EvaluationOptions("test"))["mask"]  # one folder twice is one run
+    assert np.array_equal(scores.sums, evaluate(runs[0], EvaluationOptions("test"))["mask"].sums)
+    evaluate(runs[:2], EvaluationOptions(weights="quality"))
     facts = json.loads((runs[0].parent / "ensemble-val.json").read_text())
     quality = [json.loads((run / "summary.json").read_text())["iou"] for run in runs[:2]]
     assert list(facts["members"].values()) == pytest.approx(np.array(quality) / sum(quality))
@@ -254,14 +256,14 @@ def test_a_folder_of_runs_stands_for_its_finished_ones(runs, tmp_path, caplog):
     for i, run in enumerate(runs):
         shutil.copytree(run, sweep / f"seed={i}")
     (sweep / "seed=2" / "summary.json").unlink()
-    evaluate(sweep, "test", out=tmp_path)
+    evaluate(sweep, EvaluationOptions("test", out=tmp_path))
     facts = json.loads((tmp_path / "ensemble-test.json").read_text())
     assert list(facts["members"]) == [str(sweep / "seed=0"), str(sweep / "seed=1")]
     assert "1 of 3 runs" in caplog.text
     for name in ("seed=0", "seed=1"):
         (sweep / name / "summary.json").unlink()
     with pytest.raises(InputError, match="none of its 3 runs is finished"):
-        evaluate(sweep, "test")
+        evaluate(sweep, EvaluationOptions("test"))
 
 
 def test_folds_are_scored_on_test_scenes_alone(runs, tmp_path):
@@ -272,8 +274,8 @@ def test_folds_are_scored_on_test_scenes_alone(runs, tmp_path):
     data["scenes"]["train"] = data["scenes"]["val"][:1]
     (other / "data.json").write_text(json.dumps(data))
     with pytest.raises(InputError, match=rf"split=val: {other} was trained on 1 of the 2 scenes, such as .*; take split=test"):
-        evaluate([runs[0], other], "val")
-    evaluate([runs[0], other], "train", out=tmp_path)  # all were trained on them: it is asked for
+        evaluate([runs[0], other])
+    evaluate([runs[0], other], EvaluationOptions("train", out=tmp_path))  # all were trained on them: it is asked for
 
 
 def test_members_that_do_not_go_together_are_refused(runs, tmp_path, folder_root):
@@ -289,23 +291,23 @@ def test_members_that_do_not_go_together_are_refused(runs, tmp_path, folder_root
     with pytest.raises(
         InputError, match=r"run1 and .*classes can't be averaged: their classes of mask are multiclass \['a', 'b', 'c'\] and"
     ):
-        evaluate([runs[0], classes], "test")
+        evaluate([runs[0], classes], EvaluationOptions("test"))
     bands = changed("bands", "  bands:\n  - 1\n  - 2\n  - 3", "  bands:\n  - 3\n  - 2\n  - 1")
     with pytest.raises(InputError, match=r"their bands are \[1, 2, 3\] and \[3, 2, 1\]"):
-        evaluate([runs[0], bands], "test")
+        evaluate([runs[0], bands], EvaluationOptions("test"))
     for given, said in (
         ({"weights": "best"}, "weights=best: equal or quality"),
         ({"scaling": "platt"}, "scaling=platt: none, temp"),
     ):
         with pytest.raises(InputError, match=said):
-            evaluate(runs, "test", **given)
+            evaluate(runs, EvaluationOptions("test", **given))
 
 
 def test_a_run_without_scaling_is_scored(runs, tmp_path):
     old = tmp_path / "old"
     shutil.copytree(runs[0], old)
     (old / "scaling.json").unlink()
-    before, after = evaluate(runs[0], "test")["mask"], evaluate(old, "test")["mask"]
+    before, after = evaluate(runs[0], EvaluationOptions("test"))["mask"], evaluate(old, EvaluationOptions("test"))["mask"]
     assert np.array_equal(before.sums, after.sums)
     assert [row["scaling"] for row in read(old / "evaluation-test-calibration.csv")] == ["none"]
 
@@ -325,7 +327,7 @@ def test_a_damaged_scaling_is_told_in_one_line(runs, tmp_path, content, said):
     shutil.copytree(runs[0], run)
     (run / "scaling.json").write_text(content)
     with pytest.raises(InputError, match=rf"scaling\.json.*{said}.*Remove summary\.json") as told:
-        evaluate(run, "test")
+        evaluate(run, EvaluationOptions("test"))
     assert "\n" not in str(told.value)
 
 
@@ -388,17 +390,17 @@ def test_intervals_of_gains_hold_for_other_scenes():
 
 
 def test_a_scene_of_one_s_own_is_scored_as_the_split_s(runs, folder_root, tmp_path):
-    whole = evaluate(runs[0], "test")["mask"]
+    whole = evaluate(runs[0], EvaluationOptions("test"))["mask"]
     for i, row in enumerate(read(runs[0] / "evaluation-test-scenes.csv")):
         image, mask = (folder_root / kind / f"{row['scene']}.tif" for kind in ("images", "masks"))
-        found = evaluate(runs[0], scene=image, mask=mask, out=tmp_path)["mask"]
+        found = evaluate(runs[0], EvaluationOptions(scene=image, mask=mask, out=tmp_path))["mask"]
         assert np.array_equal(found.sums[0], whole.sums[i])
         assert (tmp_path / f"evaluation-scene-{row['scene']}.csv").is_file()
     turned = warped(mask, tmp_path / "turned.tif", "EPSG:4326")
-    other = evaluate(runs[0], scene=image, mask=turned, out=tmp_path)["mask"]
+    other = evaluate(runs[0], EvaluationOptions(scene=image, mask=turned, out=tmp_path))["mask"]
     assert abs(other["iou"] - found["iou"]) < 0.05
     assert 0.9 < other.sums.sum() / found.sums.sum() <= 1.01
-    together = evaluate(runs, scene=image, mask=mask, out=tmp_path)["mask"]
+    together = evaluate(runs, EvaluationOptions(scene=image, mask=mask, out=tmp_path))["mask"]
     assert together.sums.sum() == found.sums.sum()
     facts = json.loads((tmp_path / f"ensemble-scene-{image.stem}.json").read_text())
     assert facts["gains"][0]["over_members_low"] is None  # one scene has no interval
@@ -426,12 +428,12 @@ def test_a_vector_mask_in_another_crs_scores_a_run_of_rasters(tmp_path, inria_ru
     setup = make_setup(RunFolder(run).config())
     scene = setup.source().scenes("val")[0]
     mask = scene.mask_of(0).path
-    expected = evaluate(run, scene=scene.image, mask=mask)["mask"]
+    expected = evaluate(run, EvaluationOptions(scene=scene.image, mask=mask))["mask"]
     with rasterio.open(mask) as file:
         found = [shape(own) for own, value in shapes(file.read(1), transform=file.transform) if value == 255]
         frame = geopandas.GeoDataFrame(geometry=found, crs=file.crs)
     frame.to_crs("EPSG:3857").to_file(tmp_path / "buildings.gpkg")
-    ours = evaluate(run, scene=scene.image, mask=tmp_path / "buildings.gpkg")["mask"]
+    ours = evaluate(run, EvaluationOptions(scene=scene.image, mask=tmp_path / "buildings.gpkg"))["mask"]
     assert abs(ours.sums - expected.sums).sum() < 0.02 * expected.sums.sum()
     for words, said in (
         ({"scene": scene.image}, "scene=... needs mask=... beside it"),
@@ -439,7 +441,7 @@ def test_a_vector_mask_in_another_crs_scores_a_run_of_rasters(tmp_path, inria_ru
         ({"scene": scene.image, "mask": tmp_path / "none.tif"}, "none.tif: there is no such file"),
     ):
         with pytest.raises(InputError, match=said):
-            evaluate(run, **words)
+            evaluate(run, EvaluationOptions(**words))
 
 
 def test_a_finished_map_is_scored_by_a_mask(runs, folder_root, tmp_path, caplog):
@@ -451,20 +453,22 @@ def test_a_finished_map_is_scored_by_a_mask(runs, folder_root, tmp_path, caplog)
         labels, true = file.read(1), truth.read(1)
     expected = np.zeros((3, 3), int)
     np.add.at(expected, (true[true != 255], labels[true != 255]), 1)
-    found = evaluate_map(runs[0], made, mask, out=tmp_path)
+    found = evaluate_map(runs[0], made, EvaluationOptions(mask=mask, out=tmp_path))
     np.testing.assert_array_equal(found.sums[0, 0], expected)
     assert (tmp_path / "evaluation-map-map.csv").is_file()
-    other = evaluate_map(runs[0], made, warped(mask, tmp_path / "turned.tif", "EPSG:3857"), out=tmp_path)
+    other = evaluate_map(
+        runs[0], made, EvaluationOptions(mask=warped(mask, tmp_path / "turned.tif", "EPSG:3857"), out=tmp_path)
+    )
     assert abs(other["iou"] - found["iou"]) < 0.05
     labels[:40] = 255  # nothing is known there
     half = write_tif(tmp_path / "half.tif", labels[None], nodata=255)
-    assert evaluate_map(runs[0], half, mask, out=tmp_path).sums.sum() == (true[40:] != 255).sum()
+    assert evaluate_map(runs[0], half, EvaluationOptions(mask=mask, out=tmp_path)).sums.sum() == (true[40:] != 255).sum()
     assert f"{(true[:40] != 255).sum()} labelled pixels have no value" in caplog.text
     labels[:] = 7
     with pytest.raises(InputError, match=r"map=.*seven"):
-        evaluate_map(runs[0], write_tif(tmp_path / "seven.tif", labels[None]), mask)
+        evaluate_map(runs[0], write_tif(tmp_path / "seven.tif", labels[None]), EvaluationOptions(mask=mask))
 
 
 def read_scene(run):
-    evaluate(run, "test")
+    evaluate(run, EvaluationOptions("test"))
     return read(run / "evaluation-test-scenes.csv")[0]["scene"]

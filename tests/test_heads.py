@@ -20,6 +20,7 @@ from rsseg.comparison.runs import Run
 from rsseg.config.cli import check_early
 from rsseg.contract import InputError, layers_of
 from rsseg.dataset import TargetStatistics, TrainStatistics
+from rsseg.evaluation.options import EvaluationOptions
 from rsseg.evaluation.scores import evaluate
 from rsseg.run import train
 
@@ -76,7 +77,7 @@ def test_a_run_of_two_heads_is_scored_mapped_recorded_and_compared(tmp_path, roo
     assert [row["class"] for row in table if row["head"] == "cover"] == ["land", "road", "water"]
     (height,) = (row for row in table if row["head"] == "height")
     assert float(height["rmse"]) == pytest.approx(summary["heads"]["height"]["rmse"])
-    found = evaluate(run, "val", threshold="tuned")
+    found = evaluate(run, EvaluationOptions(threshold="tuned"))
     assert set(found) == {"cover", "height"}
     assert found["height"]["rmse"] == pytest.approx(summary["heads"]["height"]["rmse"], rel=1e-5)  # it has no threshold
     with rasterio.open(map_scene(run, root / "images" / "tile0.tif", tmp_path / "h.tif", head="height")) as file:
@@ -148,7 +149,7 @@ def test_scenes_without_a_target_are_not_scored_by_it(tmp_path, root, caplog):
     train(settings(tmp_path, *words(root, "pictures=0", "record.enabled=false", "steps=2", misspelt)), run)
     assert "dataset.unlabelled.tiel1 fits no training or validation scene (did you mean 'tile1'?)." in caplog.text
     assert "dataset.unlabelled.tile0" not in caplog.text
-    found = evaluate(run, "val")
+    found = evaluate(run)
     rows = list(csv.DictReader((run / "evaluation-val-scenes.csv").open()))
     scored = {row["scene"]: row["rmse"] for row in rows if row["head"] == "height"}
     lacking = {name for name in scored if not (root / "heights" / f"{name}.tif").is_file()}

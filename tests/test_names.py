@@ -11,6 +11,7 @@ from tiny import logged
 from rsseg.answer import compare
 from rsseg.config.folder import RunFolder
 from rsseg.describe.report import describe
+from rsseg.evaluation.options import EvaluationOptions
 from rsseg.evaluation.scores import evaluate
 from rsseg.run import train
 from rsseg.savefig import save
@@ -34,7 +35,7 @@ def test_classes_of_any_name(tmp_path, folder_root, capsys, names):
         rows = [row for row in csv.DictReader(file) if not row["average"]]
     assert [row["class"].removeprefix("'") for row in rows] == names
     assert all(f"val/iou/{name}" in logged(run.path)[0] for name in names)
-    evaluate(run.path, "val", "tuned")
+    evaluate(run.path, EvaluationOptions(threshold="tuned"))
     out = compare([tmp_path / "sweep"])
     describe(named(), tmp_path / "described")
     printed = capsys.readouterr().out

@@ -15,6 +15,7 @@ from rsseg.assembly import make_setup
 from rsseg.comparison.records import load_records
 from rsseg.contract import InputError
 from rsseg.describe.report import describe
+from rsseg.evaluation.options import EvaluationOptions
 from rsseg.evaluation.scores import evaluate
 from rsseg.metrics import metrics
 from rsseg.run import train
@@ -73,7 +74,7 @@ def test_a_run_learns_and_is_scored(trained):
     assert 0 < summary["ap50"] <= 1
     rows = list(csv.DictReader((run / "classes.csv").open()))
     assert [row["class"] for row in rows[:2]] == ["small", "large"]
-    assert evaluate(run, "val")["mask"].means() == pytest.approx({k: summary[k] for k in evaluate(run, "val")["mask"].means()})
+    assert evaluate(run)["mask"].means() == pytest.approx({k: summary[k] for k in evaluate(run)["mask"].means()})
     for name in ("picture.png", "curves.png", "evaluation-val.csv", "evaluation-val-scenes.csv", "evaluation-val-picture.png"):
         assert (run / name).is_file()
     assert not (run / "confusion.png").exists()
@@ -185,4 +186,4 @@ def test_other_files_and_thresholds_are_refused(trained, squares_root, tmp_path)
     with pytest.raises(InputError, match=r"map\.tif: \.gpkg is written"):
         map_scene(run, squares_root / "images" / "tile0.tif", tmp_path / "map.tif")
     with pytest.raises(InputError, match="holds real values"):
-        evaluate(run, "val", threshold="tuned")
+        evaluate(run, EvaluationOptions(threshold="tuned"))

@@ -30,6 +30,7 @@ from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.scene import Scene
 from rsseg.dataset_source import trained_on
+from rsseg.evaluation.options import EvaluationOptions
 from rsseg.evaluation.scores import evaluate, evaluate_map
 from rsseg.inference.inputs import find_scenes, fit_resolution
 from rsseg.inference.options import MapOptions
@@ -385,12 +386,12 @@ def test_scores_of_what_the_run_was_trained_on_come_with_a_warning(split, tmp_pa
     caplog.set_level(logging.INFO)
     name = RunFolder(runs[0]).data()["scenes"][split][0]
     image, mask = (folder_root / kind / f"{name}.tif" for kind in ("images", "masks"))
-    command.run(command.Arguments(run=str(runs[0]), scene=str(image), out=str(tmp_path / "map.tif")))
+    command.run(command.Arguments(run=str(runs[0]), scene=str(image), out=tmp_path / "map.tif"))
     said = f"{runs[0]} was trained on {image}"
     assert caplog.messages[-1].startswith("Next: ")
     for scored in (
-        lambda: evaluate_map(runs[0], tmp_path / "map.tif", mask, out=tmp_path),
-        lambda: evaluate(runs[0], scene=image, mask=mask, out=tmp_path),
+        lambda: evaluate_map(runs[0], tmp_path / "map.tif", EvaluationOptions(mask=mask, out=tmp_path)),
+        lambda: evaluate(runs[0], EvaluationOptions(scene=image, mask=mask, out=tmp_path)),
     ):
         caplog.clear()
         scored()

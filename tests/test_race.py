@@ -133,6 +133,10 @@ def test_a_race_drops_what_is_behind_and_goes_on_after_a_kill(tmp_path, rounds):
     assert told["seeds"] == [1, 2, 3, 4, 5]
     with pytest.raises(InputError, match=r"race.json is of another race \(equal_within differ\)"):
         start(tmp_path, "equal_within=0.5")
+    earlier = {"varied": "loss", "values": ["ce", "dice", "focal"], "seeds": told["seeds"], "equal_within": 0.0001}
+    (tmp_path / "sweep/synthetic_loss/race.json").write_text(json.dumps(earlier | {"alpha": ALPHA, "looks": told["looks"]}))
+    with pytest.raises(InputError, match=r"race.json is of another race \(rows differ\)"):
+        start(tmp_path, "equal_within=0.0001")
 
 
 def test_a_race_ends_when_the_rest_is_practically_equal(tmp_path, rounds):
@@ -159,6 +163,7 @@ def test_a_row_that_diverged_is_out_and_named(tmp_path, rounds):
         (["equal_within=-1"], "equal_within has to be a number of 0 or more"),
         (["seed=a,b,c,d"], "seed=a,b,c,d: whole numbers are expected"),
         (["--cfg", "job"], "leave out --cfg"),
+        (["optimizer.lr=interval(0,1)"], "does not support sweep type"),
     ],
 )
 def test_what_can_not_be_raced_is_refused(tmp_path, words, message):

@@ -23,6 +23,7 @@ from rsseg.comparison.tuning import tune
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.dataset import TargetStatistics, TrainStatistics
+from rsseg.evaluation.options import EvaluationOptions
 from rsseg.evaluation.scores import evaluate, record_splits
 from rsseg.metrics.scores import overlap, pooled
 from rsseg.run import train
@@ -178,21 +179,23 @@ def test_the_tuned_threshold_is_used(tmp_path, inria_root):
     """It is tuned on a sample: scored at thresholds about it, all pixels have none that is much better."""
     run = tmp_path / "run"
     train(settings(tmp_path, "dataset=inria", f"dataset.source.root={inria_root}", *QUICK), run)
-    tuned = evaluate(run, "val", "tuned")["mask"]["iou"]
+    tuned = evaluate(run, EvaluationOptions(threshold="tuned"))["mask"]["iou"]
     stored = json.loads((run / "threshold.json").read_text())
     facts = stored["mask"]
     (value,), (probability,) = facts["values"].values(), facts["probabilities"].values()
     assert probability == pytest.approx(1 / (1 + np.exp(-value)), abs=1e-6)
     for other in np.append(value + np.linspace(-1, 1, 9), 0):
         (run / "threshold.json").write_text(json.dumps({"mask": facts | {"values": dict.fromkeys(facts["values"], other)}}))
-        assert evaluate(run, "val", "tuned")["mask"]["iou"] < tuned + 0.01
-    assert evaluate(run, "val", "tuned")["mask"]["iou"] == pytest.approx(evaluate(run, "val")["mask"]["iou"])  # at 0
+        assert evaluate(run, EvaluationOptions(threshold="tuned"))["mask"]["iou"] < tuned + 0.01
+    assert evaluate(run, EvaluationOptions(threshold="tuned"))["mask"]["iou"] == pytest.approx(
+        evaluate(run)["mask"]["iou"]
+    )  # at 0
     assert (run / "evaluation-val-tuned.csv").is_file()
     (run / "threshold.json").unlink()
     with pytest.raises(InputError, match=r"no threshold\.json"):
-        evaluate(run, "val", "tuned")
+        evaluate(run, EvaluationOptions(threshold="tuned"))
     with pytest.raises(InputError, match="fixed or tuned is expected"):
-        evaluate(run, "val", "best")
+        evaluate(run, EvaluationOptions("val", "best"))
 
 
 def test_a_map_at_the_tuned_bias_equals_scoring(tmp_path, folder_root):
@@ -212,7 +215,7 @@ def test_a_map_at_the_tuned_bias_equals_scoring(tmp_path, folder_root):
             with rasterio.open(out) as made, rasterio.open(folder_root / "masks" / f"{scene}.tif") as mask:
                 labels, truth = made.read(1), mask.read(1)
             np.add.at(counts[i], (truth[truth != 255], labels[truth != 255]), 1)
-    scored = evaluate(run, "val", "tuned")["mask"].sums.sum(0)[0]
+    scored = evaluate(run, EvaluationOptions(threshold="tuned"))["mask"].sums.sum(0)[0]
     assert np.abs(counts[1] - scored).sum() <= 4  # windows come in other batches: sums are rounded otherwise
     assert np.abs(counts[0] - counts[1]).sum() > 100
 
@@ -229,7 +232,7 @@ def test_the_test_split_is_counted_on_demand(tmp_path, folder_root, caplog, monk
     records = load_records(run, split="test")
     assert records.scenes == [scene.name for scene in make_setup(RunFolder(run).config()).source().scenes("test")]
     for threshold, point in (("fixed", "fixed"), ("tuned", "iou"), ("tuned", "dice")):
-        np.testing.assert_array_equal(records.at(point), evaluate(run, "test", threshold)["mask"].counts)
+        np.testing.assert_array_equal(records.at(point), evaluate(run, EvaluationOptions("test", threshold))["mask"].counts)
     assert crossed_steps(run, "test") == [records.steps[records.best_index]] * 2
     question = Question(split="test")
     assert is_counted(Run(run), question)
@@ -240,7 +243,7 @@ def test_the_test_split_is_counted_on_demand(tmp_path, folder_root, caplog, monk
         assert is_counted(Run(run), question)  # nobody can count it again
     facts = json.loads((run / "threshold.json").read_text())
     (run / "threshold.json").write_text(json.dumps({"mask": facts["mask"] | {"gain": -0.0123}}))
-    evaluate(run, "test", "tuned")
+    evaluate(run, EvaluationOptions("test", "tuned"))
     assert "threshold=tuned lowers IoU of head mask by 0.0123 on held-out scenes" in caplog.text
 
 

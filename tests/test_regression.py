@@ -13,6 +13,7 @@ from tiny import map_scene, write_tif
 from rsseg.assembly import make_setup
 from rsseg.contract import InputError
 from rsseg.describe.report import describe
+from rsseg.evaluation.options import EvaluationOptions
 from rsseg.evaluation.scores import evaluate
 from rsseg.run import train
 
@@ -63,7 +64,7 @@ def test_a_run_learns_is_scored_mapped_drawn_and_resumed(tmp_path, dem_root):
     assert {"picture.png", "curves.png"} <= {path.name for path in run.iterdir()}
     rows = list(csv.DictReader((run / "classes.csv").open()))
     assert float(rows[0]["rmse"]) == pytest.approx(-score)
-    found = evaluate(run, "val")["mask"]
+    found = evaluate(run)["mask"]
     assert found["rmse"] == pytest.approx(-score, rel=1e-5)
     out = map_scene(run, dem_root / "images" / "tile0.tif", tmp_path / "map.tif")
     with rasterio.open(out) as file, rasterio.open(dem_root / "masks" / "tile0.tif") as truth:
@@ -74,7 +75,7 @@ def test_a_run_learns_is_scored_mapped_drawn_and_resumed(tmp_path, dem_root):
         assert np.sqrt(np.mean((values - truth.read(1))[known] ** 2)) < 20
     assert train(settings(tmp_path, *of_heights(dem_root), *more, f"resume={run}"), run) == pytest.approx(score)
     with pytest.raises(InputError, match="holds real values"):
-        evaluate(run, "val", threshold="tuned")
+        evaluate(run, EvaluationOptions(threshold="tuned"))
 
 
 def test_the_first_loss_is_that_of_standardised_values(tmp_path, dem_root):

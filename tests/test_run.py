@@ -24,6 +24,7 @@ from rsseg.comparison.question import Question
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import load_scenes
+from rsseg.evaluation.options import EvaluationOptions
 from rsseg.evaluation.scores import evaluate
 from rsseg.metrics import Scores
 from rsseg.module import SegmentationModule
@@ -150,7 +151,7 @@ def test_several_decoders_train_are_scored_mapped_and_resumed(tmp_path, folder_r
     for name in ("train/mask/loss/aux", "train/fine/loss/aux", "train/mask/loss/classifier", "train/fine/loss/classifier"):
         assert sum(bool(row[name]) for row in rows) == 2
     assert not any(name.startswith("val/") and name.endswith(("aux", "classifier")) for name in rows[0])
-    assert set(evaluate(whole, "val")) == {"mask", "fine"}
+    assert set(evaluate(whole)) == {"mask", "fine"}
     assert map_scene(whole, next((folder_root / "images").iterdir()), tmp_path / "map.tif").is_file()
 
 
@@ -176,7 +177,7 @@ def test_any_torchgeo_dataset_trains_and_is_found_finished(tmp_path):
     iou = train(settings(tmp_path, *data), tmp_path / "run")
     assert RunFolder(tmp_path / "run").config().dataset.bands == [1, 2, 3]  # found in the data
     assert train(settings(tmp_path, *data), tmp_path / "run") == pytest.approx(iou)
-    assert evaluate(tmp_path / "run", "val")["mask"]["iou"] == pytest.approx(iou)
+    assert evaluate(tmp_path / "run")["mask"]["iou"] == pytest.approx(iou)
 
 
 @pytest.mark.parametrize("name", options("experiment"))
@@ -216,7 +217,7 @@ def test_synthetic_end_to_end(tmp_path):
     ]
     config = settings(tmp_path, *[f"+{d}" if "recipe.size" in d else d for d in data])
     train(config, tmp_path / "run")
-    assert evaluate(tmp_path / "run", "test")["mask"].sums.sum() == 96 * 96
+    assert evaluate(tmp_path / "run", EvaluationOptions("test"))["mask"].sums.sum() == 96 * 96
 
 
 def test_run_folder_is_complete(tmp_path, folder_root, caplog):
@@ -334,7 +335,7 @@ def test_a_loss_of_ones_own_trains_goes_on_and_is_compared(tmp_path, folder_root
             train(settings(tmp_path, f"resume={run}", *words), run, [f"resume={run}"])
     train(settings(tmp_path, f"resume={run}", trust), run, [f"resume={run}"])
     train(settings(tmp_path, *common, torchs), tmp_path / "sweep" / "torch", [torchs], "torch")
-    scores = evaluate(run, "val", trust=["tried_losses"])
+    scores = evaluate(run, EvaluationOptions(trust=["tried_losses"]))
     assert scores["mask"]["iou"] == pytest.approx(float(RunFolder(run).summary()["iou"]))
     out = compare([tmp_path / "sweep"], Question(trust=("tried_losses",)))
     assert (out / "report.html").is_file()
@@ -521,10 +522,10 @@ def test_a_batch_too_small_for_batch_norm_is_said(tmp_path, folder_root):
 def test_evaluate_refuses_a_split_without_labels(tmp_path, inria_root):
     train(settings(tmp_path, "dataset=inria", f"dataset.source.root={inria_root}"), tmp_path / "run")
     with pytest.raises(InputError, match="1 of its 1 scenes have no labels"):
-        evaluate(tmp_path / "run", "test")
+        evaluate(tmp_path / "run", EvaluationOptions("test"))
     with pytest.raises(InputError, match="did you mean 'test'"):
-        evaluate(tmp_path / "run", "tset")
-    result = evaluate(tmp_path / "run", "val")["mask"]
+        evaluate(tmp_path / "run", EvaluationOptions("tset"))
+    result = evaluate(tmp_path / "run")["mask"]
     assert (tmp_path / "run" / "evaluation-val.csv").is_file()
     assert result["iou"] == pytest.approx(json.loads((tmp_path / "run" / "summary.json").read_text())["iou"])
 
@@ -670,7 +671,7 @@ def test_what_is_monitored_is_logged_and_classes_left_out_of_means(tmp_path, fol
     train(settings(tmp_path, *folder_data(folder_root), *words, *stop), run)
     row = next(row for row in logged(run) if "val/iou" in row)
     assert row["val/iou"] == pytest.approx((row["val/iou/b"] + row["val/iou/c"]) / 2)
-    found = evaluate(run, "val", without=["b"])["mask"]
+    found = evaluate(run, EvaluationOptions(without=["b"]))["mask"]
     assert found["recall/c"] == pytest.approx(row[monitor], abs=1e-3)
     assert found["iou"] == pytest.approx((found["iou/a"] + found["iou/c"]) / 2)
     for name in (".csv", "-scenes.csv", "-confusion.csv", "-confusion.png", "-picture.png"):

@@ -29,12 +29,12 @@ WEIGHT = "loss.terms.dice.weight"
 @pytest.fixture
 def wanted(tmp_path, folder_root):
     words = [*TINY, *folder_data(folder_root), "pictures=0", f"output={tmp_path}", "loss=ce_dice", f"{WEIGHT}=interval(0,1)"]
-    return Search(CONFIGS, tuple(words), ("iou",), "study", None, 3)
+    return Search(words, study="study", trials=3)
 
 
 def test_the_space_is_read_as_hydra_writes_it(wanted):
     distributions = pytest.importorskip("optuna").distributions
-    words = ("a=interval(0,4)", "b=tag(log,interval(0.01,10))", "loss=ce,dice", "c=range(1,4)", "steps=3")
+    words = ["a=interval(0,4)", "b=tag(log,interval(0.01,10))", "loss=ce,dice", "c=range(1,4)", "steps=3"]
     assert replace(wanted, overrides=words).space() == {
         "a": distributions.FloatDistribution(0.0, 4.0),
         "b": distributions.FloatDistribution(0.01, 10.0, log=True),
@@ -53,22 +53,22 @@ def test_a_trial_is_the_run_that_train_makes_of_its_overrides(wanted):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"objectives": ("iuo",)}, "objectives=iuo.*did you mean 'iou'"),
-        ({"objectives": ("iou", "boundary_io")}, "did you mean 'boundary_iou'"),
+        ({"objectives": ["iuo"]}, "objectives=iuo.*did you mean 'iou'"),
+        ({"objectives": ["iou", "boundary_io"]}, "did you mean 'boundary_iou'"),
         ({"trials": 0}, "at least 1"),
-        ({"overrides": ("loss=ce",)}, "nothing is searched"),
-        ({"overrides": (f"{WEIGHT}=interval(1,0)",)}, "must be the smaller"),
-        ({"overrides": (f"{WEIGHT}=tag(log,interval(0,1))",)}, "above 0 with log"),
-        ({"overrides": (f"{WEIGHT}=interval(0,1",)}, "can't be read"),
-        ({"overrides": (f"{WEIGHT}=interval(0,1)", "trails=3")}, "trails=3: there is no such setting"),
-        ({"overrides": (f"{WEIGHT}=interval(0,1)", "loss=nope")}, "loss=nope: there is no such choice"),
-        ({"overrides": (f"{WEIGHT}=interval(0,1)", "trainer=ddp", "trainer.devices=2")}, "trains on one device"),
+        ({"overrides": ["loss=ce"]}, "nothing is searched"),
+        ({"overrides": [f"{WEIGHT}=interval(1,0)"]}, "must be the smaller"),
+        ({"overrides": [f"{WEIGHT}=tag(log,interval(0,1))"]}, "above 0 with log"),
+        ({"overrides": [f"{WEIGHT}=interval(0,1"]}, "can't be read"),
+        ({"overrides": [f"{WEIGHT}=interval(0,1)", "trails=3"]}, "trails=3: there is no such setting"),
+        ({"overrides": [f"{WEIGHT}=interval(0,1)", "loss=nope"]}, "loss=nope: there is no such choice"),
+        ({"overrides": [f"{WEIGHT}=interval(0,1)", "trainer=ddp", "trainer.devices=2"]}, "trains on one device"),
     ],
 )
 def test_mistakes_are_found_before_the_search(wanted, changes, message):
     pytest.importorskip("optuna")
     with pytest.raises(InputError, match=message):
-        check_search(replace(wanted, **changes), 1)
+        check_search(replace(wanted, **changes))
 
 
 def test_a_command_line_may_hold_overrides():
@@ -104,7 +104,7 @@ def scored(monkeypatch):
 
 def test_two_objectives_end_in_the_pareto_front(wanted, scored, capsys):
     pytest.importorskip("optuna")
-    wanted = replace(wanted, objectives=("iou", "dice"), trials=12)
+    wanted = replace(wanted, objectives=["iou", "dice"], trials=12)
     study = open_study(wanted)
     while try_one(study, wanted, NoLock()):
         pass
@@ -121,8 +121,8 @@ def test_two_objectives_end_in_the_pareto_front(wanted, scored, capsys):
 def test_boundary_iou_is_an_objective(wanted):
     """A run that is really trained and recorded; the score is that of the counts in its records."""
     pytest.importorskip("optuna")
-    wanted = replace(wanted, objectives=("iou", "boundary_iou"), trials=1)
-    check_search(wanted, 1)
+    wanted = replace(wanted, objectives=["iou", "boundary_iou"], trials=1)
+    check_search(wanted)
     study = open_study(wanted)
     assert try_one(study, wanted, NoLock())
     (trial,) = study.trials
@@ -134,7 +134,7 @@ def test_boundary_iou_is_an_objective(wanted):
 
 def test_a_run_without_a_score_is_named(wanted, scored):
     pytest.importorskip("optuna")
-    wanted = replace(wanted, objectives=("iou", "boundary_iou"))
+    wanted = replace(wanted, objectives=["iou", "boundary_iou"])
     study = open_study(wanted)
     with pytest.raises(InputError, match=r"finished without boundary_iou: remove it"):
         try_one(study, wanted, NoLock())
@@ -202,9 +202,9 @@ def test_what_a_dead_process_tried_is_proposed_again(wanted, scored):
 def test_another_search_under_the_same_name_and_a_bad_storage_are_refused(wanted):
     pytest.importorskip("optuna")
     open_study(wanted)
-    open_study(replace(wanted, overrides=(*wanted.overrides, "workers=1")))  # where it runs may differ
+    open_study(replace(wanted, overrides=[*wanted.overrides, "workers=1"]))  # where it runs may differ
     with pytest.raises(InputError, match="searches for something else"):
-        open_study(replace(wanted, overrides=(*wanted.overrides, "steps=3")))
+        open_study(replace(wanted, overrides=[*wanted.overrides, "steps=3"]))
     for storage in ("nonsense", "sqlite:////nowhere/study.db", "nosuchdatabase://host/db"):
         with pytest.raises(InputError, match=f"storage={storage} can't be opened"):
             open_study(replace(wanted, storage=storage))
@@ -242,7 +242,7 @@ def test_the_best_trials_are_raced_on_seeds_of_their_own(wanted, scored, monkeyp
         pass
     made = []
     monkeypatch.setattr(rsseg.race.Race, "run", lambda race: made.append(race))
-    race_best(study, wanted, 2)
+    race_best(study, replace(wanted, race=2))
     (raced,) = made
     best = sorted(study.trials, key=lambda trial: -trial.value)[:2]
     assert [float(row[WEIGHT]) for row in raced.rows.values()] == [trial.params[WEIGHT] for trial in best]
@@ -250,4 +250,4 @@ def test_the_best_trials_are_raced_on_seeds_of_their_own(wanted, scored, monkeyp
     assert raced.metric == "iou"
     assert not any(word.startswith("seed=") for word in raced.words)
     with pytest.raises(InputError, match="two trials or more are raced, by one objective"):
-        search(wanted, 1, 1)
+        search(replace(wanted, race=1))

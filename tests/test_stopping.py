@@ -24,7 +24,7 @@ from rsseg.evaluation.scores import evaluate
 from rsseg.loggers import MetricsFile
 from rsseg.module import SegmentationModule
 from rsseg.run import train
-from rsseg.training.operating_points import PointCounts
+from rsseg.training.crossing import Crossing
 from rsseg.training.signals import Interrupts, StoppedError
 
 pytestmark = pytest.mark.usefixtures("no_charts")
@@ -244,7 +244,7 @@ KILLS = {
     "between the best checkpoint and that of a half": lambda: at_replace("first.ckpt", 1),
     "between the checkpoints of the halves": lambda: at_replace("first.ckpt", 1, after=True),
     "before the halves are counted": lambda: replaced(scoring, "Crossing"),
-    "while the halves are counted": lambda: replaced(PointCounts, "count", 2),
+    "while the halves are counted": lambda: replaced(Crossing, "_count", 2),
     "before what was counted is written": lambda: at_replace("crossed.npz", 1),
     "before thresholds are tuned": lambda: replaced(scoring, "keep_tuned"),
     "before the summary is in place": lambda: at_replace("summary.json", 1),
@@ -313,7 +313,7 @@ def test_damaged_checkpoints_say_how_to_make_them_again(tmp_path, folder_root, w
     damage(run / "checkpoints" / "best.ckpt", "flipped")
     remedy = rf"best\.ckpt is damaged.*remove {run}/checkpoints and {run}/summary\.json, then python train\.py resume={run}"
     with pytest.raises(InputError, match=remedy):
-        evaluate(run, "val")
+        evaluate(run)
     with pytest.raises(InputError, match=remedy):
         map_scene(run, next((folder_root / "images").iterdir()), tmp_path / "map.tif")
     (run / "summary.json").unlink()
@@ -338,7 +338,7 @@ def test_code_in_a_checkpoint_is_refused_everywhere(tmp_path, folder_root, whole
     for name in ("last", "best"):
         path = run / "checkpoints" / f"{name}.ckpt"
         torch.save({**torch.load(path, weights_only=True), "more": Payload(mark)}, path)
-    for attempt in (lambda: resume(run), lambda: evaluate(run, "val"), lambda: RunFolder(run).last_good()):
+    for attempt in (lambda: resume(run), lambda: evaluate(run), lambda: RunFolder(run).last_good()):
         with pytest.raises(InputError, match="might run code when it is read"):
             attempt()
     assert not mark.exists()

@@ -25,6 +25,7 @@ from rsseg.config.contents import ABSENT
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.store import Store
+from rsseg.evaluation.options import EvaluationOptions
 from rsseg.evaluation.scores import evaluate
 from rsseg.loggers import MetricsFile
 from rsseg.metrics import Scores
@@ -358,7 +359,7 @@ def test_memory_that_runs_out_while_scoring_is_one_line(tmp_path, folder_root, m
 
     monkeypatch.setattr(Network, "forward", fail)
     for attempt in (
-        lambda: evaluate(run, "val"),
+        lambda: evaluate(run),
         lambda: map_scene(run, next((folder_root / "images").iterdir()), tmp_path / "map.tif"),
     ):
         with pytest.raises(InputError, match=r"out of memory.*both are the run's and stay: free memory") as told:
@@ -385,10 +386,10 @@ def test_what_evaluate_lacks_is_said_before_scenes_are_decoded(tmp_path, folder_
 
     monkeypatch.setattr("rsseg.evaluation.scores.open_split", fail)
     with pytest.raises(InputError, match=r"threshold=tunde .*: fixed or tuned"):
-        evaluate(run, "val", "tunde")
+        evaluate(run, EvaluationOptions("val", "tunde"))
     RunFolder(run).best.unlink()
     with pytest.raises(InputError, match=r"no checkpoints/best\.ckpt"):
-        evaluate(run, "val")
+        evaluate(run)
 
 
 def test_faults_of_the_program_keep_their_trace(tmp_path, folder_root, monkeypatch):

@@ -91,7 +91,7 @@ def test_whole_shares_train_as_the_labels_that_they_are(started, root, tmp_path)
     assert counted[0]["positives"] == counted[1]["positives"]
     assert counted[0]["fingerprint"] == counted[1]["fingerprint"]
     assert counted[0]["pixels"] != counted[1]["pixels"]
-    assert evaluate(shares, "val")["mask"]["iou"] == pytest.approx(evaluate(labels, "val")["mask"]["iou"], abs=1e-3)
+    assert evaluate(shares)["mask"]["iou"] == pytest.approx(evaluate(labels)["mask"]["iou"], abs=1e-3)
     map_scene(shares, root / "images" / "s0.tif", tmp_path / "map.tif")
 
 
@@ -119,7 +119,7 @@ def test_borders_and_softened_labels_change_the_loss_and_are_kept_in_the_run(sta
         records, val = load_records(run), losses(run, "val")
         assert records.own.shape == (1, 2)
         assert abs(records.own.mean() - val[-1]) < 0.3  # of the same loss, over halves instead of batches
-        assert evaluate(run, "val")["mask"]["iou"] >= 0
+        assert evaluate(run)["mask"]["iou"] >= 0
 
 
 def test_pasted_objects_bring_their_weights(started):

@@ -25,11 +25,11 @@ class Arguments(Question):
     """
 
     runs: str
-    out: str | None = None
+    out: Path | None = None
 
 
 def run(arguments: Arguments) -> None:
     """Compare as the command line says."""
     from rsseg.answer import compare  # SciPy takes a second to import: report wrong words first
 
-    compare(split_places(arguments.runs), arguments, Path(arguments.out) if arguments.out else None)
+    compare(split_places(arguments.runs), arguments, arguments.out)

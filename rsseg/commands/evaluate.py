@@ -1,14 +1,16 @@
 """Score a run: rsseg evaluate run=runs/... split=test"""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from rsseg.config.arguments import split_places
 from rsseg.config.folder import check_places
+from rsseg.contract import InputError
+from rsseg.evaluation.options import EvaluationOptions
 
 
-@dataclass
-class Arguments:
+@dataclass(kw_only=True)
+class Arguments(EvaluationOptions):
     """Score the best checkpoint of a run, or of several as an ensemble, on whole scenes; or a finished map by a mask.
 
     run=FOLDER[,FOLDER...]    the run folder; several, or a folder that holds runs (a sweep, a k-fold): an ensemble of the
@@ -28,47 +30,22 @@ class Arguments:
     """
 
     run: str
-    split: str = ""
-    scene: str | None = None
-    map: str | None = None
-    mask: str | None = None
-    head: str = ""
-    threshold: str = "fixed"
-    weights: str = "equal"
-    scaling: str = "temperature"
-    without: list[str] = field(default_factory=list)
-    out: str | None = None
-    trust: list[str] = field(default_factory=list)
+    map: Path | None = None
 
 
 def run(arguments: Arguments) -> None:
     """Evaluate as the command line says."""
     places = split_places(arguments.run)
     check_places(places)
-    from rsseg.contract import InputError  # torch takes seconds to import: report a wrong folder first
-    from rsseg.evaluation.scores import evaluate, evaluate_map
+    from rsseg.evaluation.scores import evaluate, evaluate_map  # torch takes seconds to import: report a wrong folder first
 
-    scene, a_map, mask, out = (
-        Path(text) if text else None for text in (arguments.scene, arguments.map, arguments.mask, arguments.out)
-    )
-    given = [f"{key}={getattr(arguments, key)}" for key in ("split", "scene", "map") if getattr(arguments, key)]
+    values = {key: getattr(arguments, key) for key in ("split", "scene", "map")}
+    given = [f"{key}={value}" for key, value in values.items() if value not in ("val", None)]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} exclude each other: name one of them")
-    if a_map:
-        if len(places) > 1 or not mask:
-            raise InputError("map=... needs mask=... beside it, and run=... of one run whose classes it has")
-        evaluate_map(places[0], a_map, mask, head=arguments.head, out=out, trust=arguments.trust, without=arguments.without)
-        return
-    evaluate(
-        places,
-        arguments.split or "val",
-        arguments.threshold,
-        arguments.trust,
-        weights=arguments.weights,
-        scaling=arguments.scaling,
-        scene=scene,
-        mask=mask,
-        head=arguments.head,
-        without=arguments.without,
-        out=out,
-    )
+    if not arguments.map:
+        evaluate(places, arguments)
+    elif len(places) > 1 or not arguments.mask:
+        raise InputError("map=... needs mask=... beside it, and run=... of one run whose classes it has")
+    else:
+        evaluate_map(places[0], arguments.map, arguments)

@@ -1,11 +1,13 @@
 """Export a run's model: rsseg export run=runs/... to=onnx"""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from rsseg.inference.options import ExportOptions
 
-@dataclass
-class Arguments:
+
+@dataclass(kw_only=True)
+class Arguments(ExportOptions):
     """Write a run's best checkpoint for use without the run, with a model card (README.md) and a STAC item (stac.json).
 
     run=FOLDER    the run folder
@@ -20,20 +22,11 @@ class Arguments:
     trust=PACKAGE[,PACKAGE...]    packages of your own that the run was trained with: their code runs
     """
 
-    run: str
-    to: str = "folder"
-    out: str | None = None
-    head: str = ""
-    threshold: str = "fixed"
-    labels: bool = False
-    licence: str = ""
-    trust: list[str] = field(default_factory=list)
+    run: Path
 
 
 def run(arguments: Arguments) -> None:
     """Export as the command line says."""
     from rsseg.export import export
 
-    out = Path(arguments.out) if arguments.out else None
-    more = arguments.head, arguments.threshold, arguments.labels, arguments.licence, arguments.trust
-    export(Path(arguments.run), arguments.to, out, *more)
+    export(arguments.run, arguments)

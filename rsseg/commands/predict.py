@@ -49,7 +49,7 @@ class Arguments(MapOptions):
 
     run: str
     scene: str
-    out: str | None = None
+    out: Path | None = None
     devices: int = 1
     trust: list[str] = field(default_factory=list)
 
@@ -62,8 +62,7 @@ def run(arguments: Arguments) -> None:
 
     options = MapOptions(**{item.name: getattr(arguments, item.name) for item in fields(MapOptions)})
     with start_others(arguments.devices, arguments.device):
-        out = Path(arguments.out) if arguments.out else None
-        maps = predict(places, arguments.scene, out, options, arguments.trust)
+        maps = predict(places, arguments.scene, arguments.out, options, arguments.trust)
     if maps and maps[0].suffix == ".tif" and "labels" in arguments.write and RunFolder(places[0]).begun:
         line = "Next: %s run='%s' map='%s' mask=<file> scores the map by labels"
         log.info(line, invocation("evaluate"), places[0], maps[0])

@@ -20,7 +20,7 @@ class Arguments:
     """
 
     run: str
-    out: str | None = None
+    out: Path | None = None
     trust: list[str] = field(default_factory=list)
 
 
@@ -30,5 +30,5 @@ def run(arguments: Arguments) -> None:
     RunFolder(folder).check_trained()
     from rsseg.reproduction import reproduce  # torch takes seconds to import: report a wrong folder first
 
-    if not reproduce(folder, Path(arguments.out) if arguments.out else None, arguments.trust):
+    if not reproduce(folder, arguments.out, arguments.trust):
         sys.exit(1)

@@ -1,12 +1,13 @@
 """Search for settings: rsseg search loss=ce_dice 'loss.terms.dice.weight=tag(log,interval(0.01,10))'"""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from rsseg.config.entry import CONFIGS, own_configs, search_path
+from rsseg.config.entry import own_configs, search_path
+from rsseg.config.search import Search
 
 
 @dataclass
-class Arguments:
+class Arguments(Search):
     """Search for the settings that score best on validation; started again, a search goes on.
 
     key=interval(0,1)                what to search, any setting of rsseg train: a number between two,
@@ -20,28 +21,11 @@ class Arguments:
     storage=URL                      default: a SQLite file in that folder; or mysql://..., postgresql+psycopg://...
     """
 
-    overrides: list[str]
-    objectives: list[str] = field(default_factory=lambda: ["iou"])
-    trials: int = 20
-    processes: int = 1
-    race: int = 0
-    study: str = "search"
-    storage: str | None = None
-
 
 def run(arguments: Arguments) -> None:
     """Search as the command line says."""
-    from rsseg.config.search import Search
-
-    wanted = Search(
-        configs=CONFIGS,
-        overrides=(*search_path(own_configs()), *arguments.overrides),
-        objectives=tuple(arguments.objectives),
-        study=arguments.study,
-        storage=arguments.storage,
-        trials=arguments.trials,
-    )
-    wanted.config(wanted.first())
+    arguments.overrides = [*search_path(own_configs()), *arguments.overrides]
+    arguments.config(arguments.first())
     from rsseg.search import search  # torch takes seconds to import: report mistakes in the command first
 
-    search(wanted, arguments.processes, arguments.race)
+    search(arguments)

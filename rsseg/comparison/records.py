@@ -58,7 +58,7 @@ class Records:
     terms: list[str]  # the T terms of the training loss
     panel: list[str]  # the names of the panel's losses, see rsseg.training.recorder.PANEL
     steps: NDArray[np.int64]  # [V], increasing
-    counts: Array  # [V, S, classes, N]: TP, FP, FN and TN; for real values rsseg.metrics.errors.SUMS; for objects no TN
+    counts: Array  # [V, S, classes, N]: TP, FP, FN and TN; for real values rsseg.metrics.scores.SUMS; for objects no TN
     quality: Array  # [V, 3], the score that chooses checkpoints, more is better: on the first half, the second, and all
     values: Array  # [V, len(panel), 2], every loss of the panel on each half of the scenes
     own: Array  # [V, 2], the training loss on each half; NaN if it is not a function of sums over pixels

@@ -21,8 +21,8 @@ def run_command(arguments: type[Any], action: Callable[[Any], object], words: li
     """Parse the command line, call an action with it, and end the process; a user's mistake gives one line, no stack trace.
 
     Args:
-        arguments: A dataclass with fields of type str, int, float, bool or list[str]: the keys; its docstring is the help.
-            A field `overrides` collects the words with other keys, which are overrides of rsseg train.
+        arguments: A dataclass with fields of type str, int, float, bool, Path or list[str]: the keys. Its docstring is the
+            help. A field `overrides` collects the words with other keys, which are overrides of rsseg train.
         action: Called with the parsed arguments.
         words: The command line, `sys.argv` if None.
     """
@@ -87,6 +87,8 @@ def typed(kind: type[Any], given: Mapping[str, Any]) -> Any:
             value = names(value)
         if types[name] is str and isinstance(value, bool):
             value = str(value).lower()
+        if types[name] == Path | None and not value:  # an empty text: no path
+            value = None
         try:
             values[name] = list(value) if isinstance(value, tuple) else value
         except OmegaConfBaseException as error:

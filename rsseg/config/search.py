@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,30 +13,32 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from rsseg.config.cli import compose, own_part
+from rsseg.config.entry import CONFIGS
 from rsseg.config.folder import PLACE_KEYS
 from rsseg.config.naming import folder_name
 from rsseg.contract import InputError, first_line
 
 
-@dataclass(frozen=True)
+@dataclass
 class Search:
-    """The settings of a search.
+    """The settings of a search; ``rsseg search --help`` explains them.
 
     Overrides with several values are searched: ``x=interval(0,1)`` draws numbers uniformly, ``x=tag(log,interval(0.01,10))``
     uniformly in their logarithm, ``x=a,b,c`` choices. The other overrides are those of train.py.
     """
 
-    configs: Path  # the folder with `train.yaml`
-    overrides: tuple[str, ...]
-    objectives: tuple[str, ...]  # the scores in `summary.json` to maximise
-    study: str  # the name of the study, and of its folder in ``<output>/search``
-    storage: str | None  # the URL of a database; None: a file ``study.db`` in the study's folder
-    trials: int  # the number of trials to reach, counting those that finished or diverged
+    overrides: list[str]
+    objectives: list[str] = field(default_factory=lambda: ["iou"])  # the scores in `summary.json` to maximise
+    trials: int = 20  # the number of trials to reach, counting those that finished or diverged
+    processes: int = 1  # the number of trials that run at once on this machine
+    race: int = 0  # the number of best trials that are raced afterwards on seeds that the search has not used; 0: no race
+    study: str = "search"  # the name of the study, and of its folder in ``<output>/search``
+    storage: str | None = None  # the URL of a database; None: a file ``study.db`` in the study's folder
 
     def parsed(self) -> list[Override]:
         """The overrides as Hydra reads them."""
         try:
-            return list(OverridesParser.create().parse_overrides(list(self.overrides)))
+            return list(OverridesParser.create().parse_overrides(self.overrides))
         except HydraException as error:
             raise InputError(f"an override can't be read: {first_line(error)}") from None
 
@@ -79,7 +81,7 @@ class Search:
         Raises:
             InputError: If the config can't be composed.
         """
-        config = compose(self.configs, self.words(params))
+        config = compose(CONFIGS, self.words(params))
         return own_part(config), str(config.hydra.runtime.choices.loss)
 
     def first(self) -> dict[str, Any]:
@@ -98,4 +100,4 @@ class Search:
     def identity(self) -> dict[str, Any]:
         """The facts that have to be equal for another call to continue this search."""
         kept = [str(o.input_line) for o in self.parsed() if o.key_or_group.split(".")[0] not in PLACE_KEYS]
-        return {"overrides": sorted(kept), "objectives": list(self.objectives)}
+        return {"overrides": sorted(kept), "objectives": self.objectives}

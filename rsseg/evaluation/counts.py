@@ -12,70 +12,46 @@ from torch import Tensor
 
 from rsseg.comparison.intervals import Interval, estimate, sum_groups
 from rsseg.comparison.measures import Measure, calibration_measure, calibration_measures, measures
-from rsseg.contract import Batch, layers_of
+from rsseg.contract import Batch
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
 from rsseg.files import write_csv
 from rsseg.inference.ensemble import Ensemble
 from rsseg.metrics import Scores
 from rsseg.metrics.average import Array, present_mean
-from rsseg.metrics.calibration import calibration, calibration_sums
-from rsseg.metrics.counters import SCENE_SUMS, Confusion, ScoreHistogram, score_scenes
+from rsseg.metrics.calibration import calibration
 from rsseg.pictures.diagnostics import draw_confusion
 from rsseg.pictures.panels import draw_windows
 from rsseg.pictures.windows import of_head, pick_windows, predict_windows
 from rsseg.setup import Setup
+from rsseg.training.counting import SceneCounter
 from rsseg.training.scoring import predict_scenes, score_rows
 
 
 class Counted:
-    """Counts of an ensemble, or of one model, which are updated while whole scenes are predicted.
+    """The counts of an ensemble, or of one model, on whole scenes.
 
-    Every head is counted at the ``fixed`` point, and at ``tuned`` if it has thresholds. Heads with labels have a histogram of
-    scores for each of their `kinds` of scaling. `without` are the classes that means leave out, by head.
+    Every head is counted at the ``fixed`` point, and at ``tuned`` if it has thresholds.
     """
 
-    def __init__(
-        self, ensemble: Ensemble, scenes: int, kinds: Mapping[str, Sequence[str]], without: Mapping[str, Sequence[str]]
-    ) -> None:
-        self.ensemble, self.tasks, self.without = ensemble, ensemble.tasks, without
+    def __init__(self, ensemble: Ensemble, setup: Setup, store: Store, kinds: Mapping[str, Sequence[str]]) -> None:
+        self.ensemble = ensemble
         self.name = ensemble.specs[0].name if len(ensemble.specs) == 1 else "ensemble"
-        tuned = ensemble.thresholds.items()
-        self.sums: dict[str, dict[str, Any]] = {
-            "fixed": {head: SCENE_SUMS[task.counted](task, scenes) for head, task in self.tasks.items()},
-            "tuned": {head: Confusion(self.tasks[head], scenes, threshold) for head, threshold in tuned},
-        }
-        self.histograms = {
-            head: {kind: ScoreHistogram(task, scenes) for kind in kinds[head]}
-            for head, task in self.tasks.items()
-            if not task.real
-        }
-
-    @property
-    def points(self) -> list[str]:
-        """The operating points at which at least one head is counted."""
-        return [point for point, sums in self.sums.items() if sums]
+        self.heads = {}
+        for head, task in ensemble.tasks.items():
+            tuned = {"tuned": ensemble.thresholds[head]} if head in ensemble.thresholds else {}
+            self.heads[head] = SceneCounter(task, store.sizes, tuned, kinds[head], setup.without_of(head))
 
     def update(self, each: Sequence[Mapping[str, Tensor]], batch: Batch) -> None:
         """Count a batch by the logits of each model."""
-        layers, device = layers_of(batch), self.ensemble.device
-        for head, task in self.tasks.items():
-            logits, target = self.ensemble.pool(each, head, self.ensemble.scaling), layers[task.target]
-            for sums in self.sums.values():
-                if head in sums:
-                    sums[head].to(device).update(logits, task.standardise(target), batch["scene"], batch.get("corner"))
-            for kind, histogram in self.histograms.get(head, {}).items():
-                scaled = self.ensemble.pool(each, head, kind)
-                histogram.to(device).update(scaled, task.hard_labels(target), batch["scene"])
+        for head, counter in self.heads.items():
+            scaled = {kind: self.ensemble.pool(each, head, kind) for kind in counter.histograms}
+            counter.update(self.ensemble.pool(each, head, self.ensemble.scaling), batch, scaled=scaled)
 
-    def scores(self, point: str) -> dict[str, Scores]:
-        """The scores of each head at a point, or at ``fixed`` if the head is not counted at that point."""
-        sums = {head: self.sums[point].get(head, fixed) for head, fixed in self.sums["fixed"].items()}
-        return {head: score_scenes(own, self.tasks[head], self.without[head]) for head, own in sums.items()}
-
-    def calibration_sums(self, head: str, kind: str) -> dict[str, Array]:
-        """The sums that the scores of a head's calibration are computed from."""
-        return calibration_sums(self.histograms[head][kind].compute().cpu().numpy(), self.tasks[head])
+    def scores(self) -> dict[str, dict[str, Scores]]:
+        """The scores by head at ``fixed``, and at ``tuned`` if a head is counted there; the others are repeated."""
+        points = dict.fromkeys(point for counter in self.heads.values() for point in counter.sums)
+        return {point: {head: counter.scores(point) for head, counter in self.heads.items()} for point in points}
 
 
 def count_ensemble(setup: Setup, ensemble: Ensemble, store: Store) -> list[Counted]:
@@ -86,9 +62,8 @@ def count_ensemble(setup: Setup, ensemble: Ensemble, store: Store) -> list[Count
     """
     models: Any = list(ensemble.models)
     kinds = {head: ensemble.kinds(head) for head in ensemble.tasks}
-    without = {head: setup.without_of(head) for head in ensemble.tasks}
     alone: Any = [Ensemble([model], heads=list(kinds)) for model in models if len(models) > 1]
-    together, *members = [Counted(each, len(store), kinds, without) for each in (ensemble, *alone)]
+    together, *members = [Counted(each, setup, store, kinds) for each in (ensemble, *alone)]
     for each, batch in predict_scenes(setup, models, GridWindows(store, setup.window, setup.margin)):
         together.update(each, batch)
         for counted, logits in zip(members, each, strict=False):
@@ -99,10 +74,10 @@ def count_ensemble(setup: Setup, ensemble: Ensemble, store: Store) -> list[Count
 def calibration_rows(every: Sequence[Counted]) -> list[dict[str, Any]]:
     """Rows of calibration scores: one per head with labels and kind of scaling, for the ensemble and each member."""
     return [
-        {"model": counted.name, "head": head, "scaling": kind} | calibration(counted.calibration_sums(head, kind))
+        {"model": counted.name, "head": head, "scaling": kind} | calibration(counter.calibration_sums(kind))
         for counted in every
-        for head, kinds in counted.histograms.items()
-        for kind in kinds
+        for head, counter in counted.heads.items()
+        for kind in counter.histograms
     ]
 
 
@@ -144,7 +119,7 @@ def ensemble_gain(sums: Sequence[Array], measure: Measure, groups: Sequence[str]
 def gain_rows(every: Sequence[Counted], groups: Sequence[str]) -> list[dict[str, Any]]:
     """Rows of the gain of an ensemble over the mean of its members, and over the member that is best on the same scenes."""
     rows, members = list[dict[str, Any]](), every[1:]
-    for head in every[0].tasks if members else ():
+    for head in every[0].heads if members else ():
         best = -1  # the first score decides
         for point, measure, sums in _scored(every, head):
             score, *others = (float(present_mean(measure.parts(own.sum(0)))) for own in sums)
@@ -161,15 +136,16 @@ def gain_rows(every: Sequence[Counted], groups: Sequence[str]) -> list[dict[str,
 
 def _scored(every: Sequence[Counted], head: str) -> Iterator[tuple[str, Measure, list[Array]]]:
     """The compared scores of a head: name, measure, and the sums of the ensemble and then of each member."""
-    together, task = every[0], every[0].tasks[head]
-    measure = measures(task, together.without[head])[task.score]
-    for point in together.sums:
-        if all(head in counted.sums[point] for counted in every):
-            yield point, measure, [counted.scores(point)[head].counts[..., measure.classes, :] for counted in every]
-    if not task.real:
-        kind = together.ensemble.scaling if together.ensemble.scaling in together.histograms[head] else "none"
-        sums = [counted.calibration_sums(head, kind) for counted in every]
-        for name, label in (("ece", calibration_measures(task)["ece"].label), ("nll", "negative log-likelihood")):
+    scaling, counters = every[0].ensemble.scaling, [counted.heads[head] for counted in every]
+    first = counters[0]
+    measure = measures(first.task, first.without)[first.task.score]
+    for point in first.sums:
+        if all(point in counter.sums for counter in counters):
+            yield point, measure, [counter.scores(point).counts[..., measure.classes, :] for counter in counters]
+    if not first.task.real:
+        kind = scaling if scaling in first.histograms else "none"
+        sums = [counter.calibration_sums(kind) for counter in counters]
+        for name, label in (("ece", calibration_measures(first.task)["ece"].label), ("nll", "negative log-likelihood")):
             yield kind, calibration_measure(name, label), [own[name] for own in sums]
 
 

@@ -29,6 +29,7 @@ from rsseg.evaluation.counts import (
 )
 from rsseg.evaluation.labelled import compare_map, labelled_scene, labelled_scenes, open_labelled
 from rsseg.evaluation.loading import finished_runs, known_head, load_trained
+from rsseg.evaluation.options import EvaluationOptions
 from rsseg.files import read_json, write_csv, write_json
 from rsseg.inference.ensemble import Ensemble
 from rsseg.inference.maps import made_by
@@ -41,65 +42,43 @@ from rsseg.training.scoring import print_scores, score_split
 log = logging.getLogger(__name__)
 
 
-def evaluate(
-    run: Path | Sequence[Path],
-    split: str = "val",
-    threshold: str = "fixed",
-    trust: Sequence[str] = (),
-    without: Sequence[str] = (),
-    *,
-    weights: str = "equal",
-    scaling: str = "temperature",
-    out: Path | None = None,
-    scene: Path | None = None,
-    mask: Path | None = None,
-    head: str = "",
-) -> dict[str, Scores]:
+def evaluate(run: Path | Sequence[Path], options: EvaluationOptions | None = None) -> dict[str, Scores]:
     """Score a run's best checkpoint, or those of several runs as an ensemble; print tables, and write them with pictures.
 
-    docs/evaluate.md names the files, ``rsseg evaluate --help`` explains the settings.
+    docs/evaluate.md names the files. A folder that holds runs stands for its finished ones.
 
-    Args:
-        run: The run folder, or several; a folder that holds runs stands for its finished ones.
-        split: train, val or test.
-        threshold: The operating point that is returned and drawn, ``fixed`` or ``tuned``.
-        trust: Packages whose classes the run's config may name.
-        without: Classes that are left out of means; empty: those that the run leaves out.
-        weights: The weights of an ensemble's members, ``equal`` or ``quality``.
-        scaling: The scaling of their logits before probabilities are averaged.
-        out: The folder of the tables; None: the run folder, for an ensemble the folder that holds the runs.
-        scene: An image to score instead of a split.
-        mask: The mask of this image.
-        head: The head that the mask is for; empty: the first. With a split, all heads are scored.
+    Returns:
+        The scores by head at the point `options.threshold`.
 
     Raises:
         InputError: If runs or scenes can't be used, scenes have no labels, or the runs can't be averaged.
     """
+    options = options or EvaluationOptions()
     quiet()
-    check_choice("threshold", threshold, ("fixed", "tuned"))
+    check_choice("threshold", options.threshold, ("fixed", "tuned"))
     folders = finished_runs([run] if isinstance(run, Path) else run)
-    setups = [_setup(folder, trust, without) for folder in folders]
+    setups = [_setup(folder, options) for folder in folders]
     first, setup, heads, several = folders[0], setups[0], list(setups[0].tasks), len(folders) > 1
-    if scene is not None or mask is not None:
-        target = setup.tasks[known_head(head, setup.tasks)].target
-        dataset, own_scene = labelled_scene(setup, target, scene, mask)
+    if options.scene is not None or options.mask is not None:
+        target = setup.tasks[known_head(options.head, setup.tasks)].target
+        dataset, own_scene = labelled_scene(setup, target, options.scene, options.mask)
         name, scenes = f"scene-{own_scene.name}", [own_scene]
         heads = [each for each in heads if setup.tasks[each].target == target]
     else:
-        name, dataset, scenes = split, setup.dataset, labelled_scenes(setup, split)
-        if several and split != "train":
-            _refuse_seen(folders, split, [each.name for each in scenes])
+        name, dataset, scenes = options.split, setup.dataset, labelled_scenes(setup, options.split)
+        if several and name != "train":
+            _refuse_seen(folders, name, [each.name for each in scenes])
     with in_one_line(first.path, setup.batch_size, setup.window, memory=SCORING):
         models = [load_trained(folder, own) for folder, own in zip(folders, setups, strict=True)]
-        ensemble = Ensemble(models, weights, scaling if several else "none", heads=heads)
-        if threshold == "tuned":
+        ensemble = Ensemble(models, options.weights, options.scaling if several else "none", heads=heads)
+        if options.threshold == "tuned":
             _check_tuned(ensemble, folders)
         store = open_split(dataset, scenes, name)
         store.fill = np.array(models[0].spec.mean)
         every = count_ensemble(setup, ensemble, store)
-    scores = {point: every[0].scores(point) for point in every[0].points}
+    scores = every[0].scores()
     calibrated, gains = calibration_rows(every), gain_rows(every, group_names(store.scenes))
-    title = f"{len(models)} runs, scaling={scaling}, weights={weights}" if several else f"{first}"
+    title = f"{len(models)} runs, scaling={options.scaling}, weights={options.weights}" if several else f"{first}"
     title += f": {name}, best checkpoint{'s' * several}, pooled over whole scenes"
     print_scores(scores["fixed"], title, scores.get("tuned"))
     if calibrated:
@@ -110,14 +89,14 @@ def evaluate(
     if name == "val" and (ensemble.thresholds or any(len(ensemble.kinds(each)) > 1 for each in heads)):
         line = "Thresholds and scalings were fitted on these scenes: threshold.json and scaling.json in %s say what to expect."
         log.info(line, first)
-    if scene is not None:
-        _say_seen(folders, [scene], trust)
-    result = scores.get(threshold, scores["fixed"])
+    if options.scene is not None:
+        _say_seen(folders, [options.scene], options.trust)
+    result = scores.get(options.threshold, scores["fixed"])
     for each, own in result.items():
         log.info("%s: %s", each, ", ".join(f"{key} {value:.4f}" for key, value in own.means().items()))
-    left = f"-without-{'-'.join(without)}".replace("/", "_") * bool(without)
+    left = f"-without-{'-'.join(options.without)}".replace("/", "_") * bool(options.without)
     beside = Path(os.path.commonpath([folder.path.absolute().parent for folder in folders])) if several else first.path
-    path = (out or beside) / f"{'ensemble' if several else 'evaluation'}-{name}{left}.csv"
+    path = (options.out or beside) / f"{'ensemble' if several else 'evaluation'}-{name}{left}.csv"
     paths = {"fixed": path, "tuned": path.with_name(f"{path.stem}-tuned.csv")}
     for point, own_scores in scores.items():
         write_tables(paths[point], own_scores, [each.name for each in store.scenes])
@@ -125,37 +104,29 @@ def evaluate(
         write_csv(path.with_name(f"{path.stem}-calibration.csv"), calibrated)
     if several:
         members = {spec.name: share for spec, share in zip(ensemble.specs, ensemble.shares, strict=True)}
-        facts = {"split": name, "weights": weights, "scaling": scaling, "members": members, "gains": gains}
+        facts = {"split": name, "weights": options.weights, "scaling": options.scaling, "members": members, "gains": gains}
         write_json(path.with_suffix(".json"), facts)
-    draw_matrices(paths[threshold], result)
-    draw_examples(paths[threshold], ensemble, setup, store, threshold == "tuned")
+    draw_matrices(paths[options.threshold], result)
+    draw_examples(paths[options.threshold], ensemble, setup, store, options.threshold == "tuned")
     log.info("Tables and pictures: %s", path.with_name(f"{path.stem}*"))
     return result
 
 
-def evaluate_map(
-    run: Path,
-    path: Path,
-    mask: Path,
-    trust: Sequence[str] = (),
-    without: Sequence[str] = (),
-    head: str = "",
-    out: Path | None = None,
-) -> Scores:
-    """Score a finished map against a mask; print the table, and write ``evaluation-map-{map}.csv`` and further tables.
+def evaluate_map(run: Path, path: Path, options: EvaluationOptions) -> Scores:
+    """Score a finished map against the mask of the options; print the table, and write ``evaluation-map-{map}.csv`` and so on.
 
-    The map has the classes of a head (empty: the first) of the run, see `compare_map`; the mask may be in any CRS. The other
-    arguments are those of `evaluate`.
+    The map has the classes of a head of the run, see `compare_map`; the mask may be in any CRS.
     """
     quiet()
-    setup = _setup(RunFolder(run), trust, without)
-    chosen = known_head(head, setup.tasks)
+    assert options.mask is not None
+    setup = _setup(RunFolder(run), options)
+    chosen = known_head(options.head, setup.tasks)
     with in_one_line(run, 1, setup.window, memory=SCORING):
-        result = {chosen: compare_map(setup, chosen, path, mask)}
-    print_scores(result, f"{path} by {mask}")
+        result = {chosen: compare_map(setup, chosen, path, options.mask)}
+    print_scores(result, f"{path} by {options.mask}")
     if files := made_by(path).get("scene"):
-        _say_seen([RunFolder(run)], split_places(files), trust)
-    place = (out or run) / f"evaluation-map-{path.stem}.csv"
+        _say_seen([RunFolder(run)], split_places(files), options.trust)
+    place = (options.out or run) / f"evaluation-map-{path.stem}.csv"
     write_tables(place, result, [path.stem])
     draw_matrices(place, result)
     log.info("Tables and pictures: %s", place.with_name(f"{place.stem}*"))
@@ -178,12 +149,12 @@ def record_splits(runs: Sequence[Path], split: str = "test", trust: Sequence[str
                 score_split(setup, folder, model, store, folder.records / f"{split}.npz", version)
 
 
-def _setup(folder: RunFolder, trust: Sequence[str], without: Sequence[str]) -> Setup:
-    """A run's setup; the classes `without`, if given, replace those that its means leave out."""
+def _setup(folder: RunFolder, options: EvaluationOptions) -> Setup:
+    """A run's setup; the options' classes `without`, if given, replace those that its means leave out."""
     config = folder.config()
-    if without:
-        config.metrics.without = list(without)
-    return make_setup(config, trust)
+    if options.without:
+        config.metrics.without = list(options.without)
+    return make_setup(config, options.trust)
 
 
 def _refuse_seen(runs: Sequence[RunFolder], split: str, scenes: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
-"""Options of maps: the settings of ``rsseg predict``. Torch is not imported."""
+"""Options of maps and of exports: the settings of ``rsseg predict`` and ``rsseg export``. Torch is not imported."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(kw_only=True)
@@ -27,3 +28,16 @@ class MapOptions:
     overwrite: bool = False
     allow_different: bool = False
     device: str = "auto"
+
+
+@dataclass
+class ExportOptions:
+    """The settings of ``rsseg export``, whose help explains them."""
+
+    to: str = "folder"
+    out: Path | None = None
+    head: str = ""
+    threshold: str = "fixed"
+    labels: bool = False
+    licence: str = ""
+    trust: list[str] = field(default_factory=list)

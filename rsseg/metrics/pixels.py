@@ -25,7 +25,7 @@ def count_pairs(predicted: Tensor, target: Tensor, scene: Tensor, scenes: int, t
 
 
 def sum_errors(predicted: Tensor, target: Tensor) -> Tensor:
-    """`rsseg.metrics.errors.SUMS` of each image of a batch ``[B, V, H, W]``, without NaN targets: float64 ``[B, V, 6]``."""
+    """`rsseg.metrics.scores.SUMS` of each image of a batch ``[B, V, H, W]``, without NaN targets: float64 ``[B, V, 6]``."""
     there = known(target)
     value = target.double().masked_fill(~there, 0)
     error = (predicted.double() - value).masked_fill(~there, 0)

@@ -11,8 +11,7 @@ import numpy as np
 
 from rsseg.metrics.average import Array, present_mean
 from rsseg.metrics.base import Metric, kept_classes
-from rsseg.metrics.errors import ERRORS, error_metrics
-from rsseg.metrics.scores import CLASS_SCORES, MATCHES, class_counts, label_metrics, match_metrics
+from rsseg.metrics.scores import CLASS_SCORES, ERRORS, MATCHES, class_counts, error_metrics, label_metrics, match_metrics
 from rsseg.task import Task
 
 METRICS: Mapping[str, tuple[Callable[[Task, Sequence[str]], dict[str, Metric]], tuple[str, ...]]] = {

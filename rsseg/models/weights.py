@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import zipfile
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from rsseg.checkpoints import is_sealed
+from rsseg.checkpoints import check_records
 from rsseg.contract import InputError, first_line
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,8 @@ def _from_file(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        is_sealed(path)  # a run's checkpoint that is damaged is not read
+        if zipfile.is_zipfile(path):  # files of early versions of torch are none
+            check_records(path)
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever the unpickler does
         raise InputError(f"model.weights={path} can't be read as weights: {first_line(error)}") from None

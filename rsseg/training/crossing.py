@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,10 +20,11 @@ from rsseg.data.store import Store
 from rsseg.data.windows import GridCell
 from rsseg.files import write_json
 from rsseg.metrics import SampledLogits
+from rsseg.metrics.average import Array
 from rsseg.metrics.scaling import scaling_facts
 from rsseg.setup import Setup
 from rsseg.task import Task
-from rsseg.training.operating_points import PointCounts, Thresholds
+from rsseg.training.counting import SceneCounter
 from rsseg.training.recorder import Recorder, labelled_tasks
 
 log = logging.getLogger(__name__)
@@ -47,11 +49,12 @@ class Crossing:
         for own in self._before.values():
             self._known &= np.where(first, *own["steps"][::-1]) == self._by if own else False
         self._todo = ~self._known
-        tuned = {name: self._tune(recorder, name, task) for name, task in self._tasks.items()}
-        self._untuned = {name: why for name, (_, why) in tuned.items()}
-        self._counts = PointCounts(self._tasks, store.sizes, {name: thresholds for name, (thresholds, _) in tuned.items()})
+        self._counters, self._untuned = dict[str, SceneCounter](), dict[str, str]()
+        for name, task in self._tasks.items() if self._todo.any() else ():
+            thresholds, self._untuned[name] = self._tune(recorder, name, task)
+            self._counters[name] = SceneCounter(task, store.sizes, thresholds)
 
-    def _tune(self, recorder: Recorder, name: str, task: Task) -> tuple[Thresholds, str]:
+    def _tune(self, recorder: Recorder, name: str, task: Task) -> tuple[dict[str, Array], str]:
         """Thresholds ``[S, channels]`` by score, each scene's tuned on the other half; or none and the reason."""
         first, holds = recorder.first, recorder.split.holds[task.target]
         classes, least = shared(holds, first), 1 + task.exclusive
@@ -79,26 +82,36 @@ class Crossing:
         """The indices of the scenes that the checkpoint of a step still has to count."""
         return np.flatnonzero(self._todo & (self._by == step))
 
-    def counter(self, step: int, cores: Sequence[GridCell]) -> Count:
+    def counter(self, step: int, cells: Sequence[GridCell]) -> Count:
         """A function that counts these scenes; call it once with each batch of the grid of windows."""
         wanted = self._todo & (self._by == step)
         self._todo &= ~wanted
-        return partial(self._counts.count, cores=cores, wanted=wanted)
+        return partial(self._count, cells=cells, wanted=wanted)
+
+    def _count(self, outputs: Mapping[str, Tensor], batch: Batch, cells: Sequence[GridCell], wanted: NDArray[np.bool_]) -> None:
+        """Count the windows of a batch that are of the wanted scenes, bool ``[S]``."""
+        here = torch.from_numpy(wanted).to(batch["scene"].device)[batch["scene"]]
+        whole: Any = batch
+        if here.any():
+            part: Any = {key: value[here.to(value.device)] for key, value in whole.items() if key != "image"}
+            for name, counter in self._counters.items():
+                counter.update(outputs[name][here], part, cells)
 
     def write(self) -> dict[str, dict[str, NDArray[Any]]]:
-        """Write the file; returns its arrays by head."""
-        result = {name: self._counts.arrays(name) for name in self._tasks}
-        for name, found in result.items():
-            untuned = self._untuned[name]
+        """Write the file, unless it holds all counts already; returns its arrays by head."""
+        if self._known.all():
+            return self._before
+        result = {}
+        for name, counter in self._counters.items():
+            found, untuned = counter.arrays(), self._untuned[name]
             if self._known.any():
                 before = self._before[name]
                 untuned = str(before["untuned"]) or untuned
                 for key, value in found.items():
                     scenes = self._known.reshape(-1, *[1] * (value.ndim - 1 - (key == "counts")))
                     found[key] = np.where(scenes, before[key], value)
-            found |= {"steps": np.array(self.steps), "untuned": np.array(untuned)}
-        if result:
-            write_arrays(self._path, {f"{name}/{key}": value for name, own in result.items() for key, value in own.items()})
+            result[name] = found | {"steps": np.array(self.steps), "untuned": np.array(untuned)}
+        write_arrays(self._path, {f"{name}/{key}": value for name, own in result.items() for key, value in own.items()})
         return result
 
 

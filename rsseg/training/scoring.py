@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,18 @@ from rsseg.comparison.records import POINTS, write_arrays
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import Cache
 from rsseg.console import print_table
-from rsseg.contract import Batch, InputError, counted, layers_of
+from rsseg.contract import Batch, InputError, counted
 from rsseg.data.store import Store, load_scenes
 from rsseg.data.windows import Batches, GridWindows, Loader, StoreWindows, thread_count
 from rsseg.devices import choose_precision, scoring_accelerator
 from rsseg.inference.trained import TrainedModel
 from rsseg.metrics import Scores
-from rsseg.metrics.counters import SCENE_SUMS, score_scenes
 from rsseg.metrics.scores import overlap
 from rsseg.module import SegmentationModule
 from rsseg.progress import progress
 from rsseg.setup import Setup
+from rsseg.training.counting import SceneCounter
 from rsseg.training.crossing import Count, Crossing, keep_tuned
-from rsseg.training.operating_points import PointCounts, Thresholds
 from rsseg.training.recorder import HALVES, Recorder, labelled_tasks, recorded_split
 
 log = logging.getLogger(__name__)
@@ -90,16 +89,16 @@ def score(
     setup: Setup, model: SegmentationModule | TrainedModel, windows: GridWindows, counters: Sequence[Count] = ()
 ) -> dict[str, Scores]:
     """Score whole scenes by head, and pass the logits of every batch to the `counters`."""
-    tasks = model.tasks  # with the mean and deviation of real values, which the setup's lack
-    sums: dict[str, Any] = {name: SCENE_SUMS[task.counted](task, len(windows.store)) for name, task in tasks.items()}
+    heads = {  # the model's tasks have the mean and deviation of real values, which the setup's lack
+        name: SceneCounter(task, windows.store.sizes, scalings=(), without=setup.without_of(name))
+        for name, task in model.tasks.items()
+    }
     for (outputs,), batch in predict_scenes(setup, [model], windows):
-        layers = layers_of(batch)
-        for name, task in tasks.items():
-            logits, target = outputs[name], task.standardise(layers[task.target])
-            sums[name].to(logits.device).update(logits, target, batch["scene"], batch.get("corner"))
+        for name, counter in heads.items():
+            counter.update(outputs[name], batch)
         for count in counters:
             count(outputs, batch)
-    return {name: score_scenes(own, tasks[name], setup.without_of(name)) for name, own in sums.items()}
+    return {name: counter.scores("fixed") for name, counter in heads.items()}
 
 
 def score_best(
@@ -157,26 +156,24 @@ def score_split(setup: Setup, run: RunFolder, model: TrainedModel, store: Store,
     The points tuned for IoU and for Dice both use the thresholds of ``threshold.json``. `version` is the hash of the scenes
     from `rsseg.dataset_source.scenes_version`.
     """
-    tasks, split, thresholds = labelled_tasks(setup), recorded_split(store), dict[str, Thresholds]()
-    for name, task in tasks.items():
-        try:
-            tuned = run.thresholds({name: task})[name].numpy().astype(np.float64)
-            thresholds[name] = dict.fromkeys(("iou", "dice"), np.tile(tuned, (len(store), 1)))
-        except InputError:  # a diverged run has no thresholds
-            thresholds[name] = {}
+    heads, untuned = dict[str, SceneCounter](), dict[str, str]()
+    for name, task in model.tasks.items():
+        thresholds = {}
+        if not task.real:
+            with suppress(InputError):  # a diverged run has no thresholds
+                thresholds["iou"] = run.thresholds({name: task})[name]
+        heads[name] = SceneCounter(task, store.sizes, thresholds)
+        untuned[name] = "" if thresholds or task.real else "the run has no tuned thresholds"
     windows = GridWindows(store, setup.window, setup.margin)
-    counts = PointCounts(tasks, store.sizes, thresholds)
-    everything = np.ones(len(store), dtype=bool)
-    result = score(setup, model, windows, [partial(counts.count, cores=windows.cores, wanted=everything)])
-    step = run.load_state()[1]
+    for (outputs,), batch in predict_scenes(setup, [model], windows):
+        for name, counter in heads.items():
+            counter.update(outputs[name], batch, () if counter.task.real else windows.cores)
+    split, step = recorded_split(store), run.load_state()[1]
     arrays: dict[str, Any] = {"scenes": np.array(split.scenes), "groups": np.array(split.groups), "version": np.array(version)}
-    for name, scores in result.items():
-        if name in tasks:
-            own, untuned = counts.arrays(name), "" if thresholds[name] else "the run has no tuned thresholds"
-        else:  # real values have only one point
-            own, untuned = {"counts": np.full((len(POINTS), *scores.counts.shape), np.nan), "lost": np.zeros(len(store))}, ""
-            own["counts"][0] = scores.counts
-        own |= {"steps": np.array([step, step]), "untuned": np.array(untuned)}
+    for name, counter in heads.items():
+        own = counter.arrays()
+        own["counts"][POINTS.index("dice")] = own["counts"][POINTS.index("iou")]
+        own |= {"steps": np.array([step, step]), "untuned": np.array(untuned[name])}
         arrays |= {f"{name}/{key}": value for key, value in own.items()}
     write_arrays(path, arrays)
 

@@ -25,11 +25,11 @@ from rsseg.config.schema import ModelConfig
 from rsseg.contract import InputError
 from rsseg.export import export
 from rsseg.inference import graphs
-from rsseg.inference.card import CardFacts, interval, model_card
+from rsseg.inference.card import CardFacts, interval, model_card, stac_item
 from rsseg.inference.ensemble import Ensemble
 from rsseg.inference.export import ABOUT, SMP, WEIGHTS, check_folder, export_folder, load_exported
 from rsseg.inference.graphs import deepness, export_onnx, export_torch, largest_difference
-from rsseg.inference.stac import stac_item
+from rsseg.inference.options import ExportOptions
 from rsseg.inference.trained import Head, Spec, TrainedModel
 from rsseg.models import Architecture, build_network
 from rsseg.module import normalise
@@ -487,7 +487,7 @@ def finished(tmp_path_factory, folder_root):
 
 @pytest.mark.slow
 def test_a_run_goes_out_and_comes_back(finished, folder_root, tmp_path, caplog):
-    out = export(finished, out=tmp_path / "out", licence="MIT")
+    out = export(finished, ExportOptions(out=tmp_path / "out", licence="MIT"))
     model = load_exported(out)
     assert list(model.spec.heads) == ["mask"]
     assert model.spec.heads["mask"].task.classes == ("a", "b", "c")
@@ -498,7 +498,7 @@ def test_a_run_goes_out_and_comes_back(finished, folder_root, tmp_path, caplog):
     assert "IoU of b" in text
     assert json.loads((out / "stac.json").read_text())["properties"]["license"] == "MIT"
     with caplog.at_level("INFO"):
-        export(finished, "torch", tmp_path / "out")
+        export(finished, ExportOptions("torch", tmp_path / "out"))
     assert "at most, on 4 validation windows" in caplog.text
     item = json.loads((out / "stac.json").read_text())
     assert list(item["assets"]) == ["model.pt2", WEIGHTS]
@@ -518,7 +518,7 @@ def test_a_run_goes_out_and_comes_back(finished, folder_root, tmp_path, caplog):
 )
 def test_words_that_do_not_fit(words, said, tmp_path):
     with pytest.raises(InputError, match=said):
-        export(tmp_path, **words)
+        export(tmp_path, ExportOptions(**words))
 
 
 @pytest.mark.slow
@@ -529,7 +529,7 @@ def test_the_start_and_the_card_of_a_run_on_blocks(folder_root, tmp_path, caplog
         train(settings(tmp_path, *data, split, "steps=2", "validations=1"), tmp_path / "run", [], "ce")
     counts = {split: len(names) for split, names in RunFolder(tmp_path / "run").data()["scenes"].items()}
     assert f"{counts['train']} training scenes and {counts['val']} validation scenes, 2 steps of" in caplog.text
-    text = (export(tmp_path / "run", out=tmp_path / "out") / "README.md").read_text()
+    text = (export(tmp_path / "run", ExportOptions(out=tmp_path / "out")) / "README.md").read_text()
     assert "blocks of 48 px of the images that train" in text
     assert "independent" not in text
 
@@ -542,5 +542,5 @@ def test_the_start_of_a_run_whose_validation_scenes_are_of_one_group(folder_root
         train(settings(tmp_path, *data, *group, "steps=2", "validations=1"), tmp_path / "run", [], "ce")
     assert "4 training scenes in 1 area and 2 validation scenes in 1 area, 2 steps of" in caplog.text
     assert caplog.text.count("All validation scenes (2) are of one group, tile: it selects the checkpoint") == 1
-    text = (export(tmp_path / "run", out=tmp_path / "out") / "README.md").read_text()
+    text = (export(tmp_path / "run", ExportOptions(out=tmp_path / "out")) / "README.md").read_text()
     assert "2 scenes in 1 independent area." in text

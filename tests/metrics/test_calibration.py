@@ -10,7 +10,7 @@ from rsseg.contract import IGNORE
 from rsseg.metrics import calibration, calibration_sums
 from rsseg.metrics.calibration import CENTRES
 from rsseg.metrics.counters import ScoreHistogram
-from rsseg.metrics.counters.histogram import log_odds
+from rsseg.metrics.counters.sums import log_odds
 from rsseg.task import Binary, Multiclass, Multilabel
 
 BINARY, SEVERAL = Binary(("a",)), Multiclass(("a", "b", "c"))

@@ -45,7 +45,7 @@ def words(folder_root, tmp_path):
 def test_processes_that_open_a_new_study_at_once(server, folder_root, tmp_path):
     """Each would make the tables of the empty database."""
     fork = multiprocessing.get_context("fork")
-    wanted = Search(CONFIGS, tuple(words(folder_root, tmp_path)), ("iou",), "new", server, 3)
+    wanted = Search(words(folder_root, tmp_path), study="new", storage=server, trials=3)
     wanted.run_folder(wanted.first())  # composed once, so that nothing but the database is waited for
     barrier = fork.Barrier(4)
 

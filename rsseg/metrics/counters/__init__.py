@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 
 from rsseg.metrics.counters.boundary import Boundary
-from rsseg.metrics.counters.histogram import ScoreHistogram
 from rsseg.metrics.counters.logits import LogitSample
 from rsseg.metrics.counters.matches import ObjectMatches
-from rsseg.metrics.counters.sums import Confusion, ErrorSums
+from rsseg.metrics.counters.sums import Confusion, ErrorSums, ScoreHistogram
 from rsseg.metrics.split_scores import Scores
 from rsseg.task import Task
 
