@@ -42,3 +42,9 @@ def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs leave out the charts of their scores, which take as long as a tiny training."""
     monkeypatch.setattr("rsseg.training.trainer.draw_confusion", lambda *_: None)
     monkeypatch.setattr("rsseg.training.trainer.draw_curves", lambda *_: None)
+
+
+@pytest.fixture
+def quick_runs(no_charts: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs leave out charts, and the fit of scalings, which takes a third of a tiny training: for tests of other parts."""
+    monkeypatch.setattr("rsseg.training.crossing.scaling_facts", lambda *_: {})

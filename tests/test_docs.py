@@ -7,6 +7,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from rsseg.assembly import check_run
 from rsseg.commands import COMMANDS
 from rsseg.commands.describe import Arguments as DescribeArguments
 from rsseg.commands.describe import run as describe_folder
+from rsseg.config.arguments import parse
 from rsseg.config.entry import ENTRY, search_path
 from rsseg.config.schema import Config
 from rsseg.config.search import Search
@@ -67,11 +70,16 @@ def lines(block: str) -> list[str]:
 
 
 def commands(*names: str) -> list[tuple[str, str]]:
-    """The commands of rsseg of these names on all pages but the tutorials, which are run as a whole, with their page."""
+    """The commands of rsseg of these names on all pages but the tutorials, which are run as a whole, each with a page.
+
+    A command that several pages have, with other comments, is there once.
+    """
     found = [
         (page.name, line) for page in PAGES if page not in TUTORIALS for block in blocks(page, "sh") for line in lines(block)
     ]
-    return [(page, line) for page, line in found if line.startswith(tuple(f"rsseg {name}" for name in names))]
+    shown = [(page, line) for page, line in found if line.startswith(tuple(f"rsseg {name}" for name in names))]
+    once = {tuple(shlex.split(line, comments=True)): (page, line) for page, line in reversed(shown)}
+    return list(once.values())[::-1]
 
 
 @pytest.fixture(scope="session")
@@ -145,6 +153,7 @@ def sweep(words: list[str]) -> list[list[str]]:
     return [list(combination) for combination in itertools.product(*choices)]
 
 
+@pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize(("page", "line"), commands("train"))
 def test_commands_to_train(page, line, data, own_configs, tmp_path, monkeypatch):
     monkeypatch.setenv("RSSEG_DATA", str(data))
@@ -179,17 +188,21 @@ def finished(tmp_path_factory, folder_root):
     return folder / "run"
 
 
+scored, compared, mapped = cache(evaluate), cache(lambda run: compare([run])), cache(map_scene)
+"""What several commands of the pages come to on the tiny run, done once."""
+
+
 @pytest.mark.parametrize(("page", "line"), commands(*sorted(set(COMMANDS) - {"train", "new", "reproduce"})))
 def test_the_other_commands(page, line, data, own_configs, finished, folder_root, tmp_path):
     name, *words = shlex.split(line, comments=True)[1:]
+    parse(import_module(f"rsseg.commands.{name}").Arguments, words)
     if name == "search":
         return check_search(searched(tmp_path, words), 1)
     given = dict(word.split("=", 1) for word in words if "=" in word)
     if name == "evaluate":
-        evaluate(finished, given.get("split", "val"))
+        scored(finished, given.get("split", "val"))
     elif name == "predict":
-        assert {"run", "scene"} <= set(given)
-        map_scene(finished, next((folder_root / "images").iterdir()), tmp_path / "map.tif")
+        mapped(finished, min((folder_root / "images").iterdir()))
     elif name == "export":
         if given.get("to") == "onnx":
             pytest.importorskip("onnxscript"), pytest.importorskip("onnxruntime")
@@ -212,7 +225,7 @@ def test_the_other_commands(page, line, data, own_configs, finished, folder_root
         assert (tmp_path / "description.png").is_file()
     else:
         assert name == "compare"
-        compare([finished], out=tmp_path)
+        compared(finished)
     return None
 
 

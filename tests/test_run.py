@@ -83,7 +83,7 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
 
 
-@pytest.mark.usefixtures("no_charts")
+@pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize("loss", options("loss"))
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
 def test_every_loss_trains_every_task(tmp_path, loss, task, inria_root, folder_root, multilabel_root):
@@ -110,7 +110,7 @@ def test_every_loss_trains_every_task(tmp_path, loss, task, inria_root, folder_r
             assert weighted == pytest.approx([config.loss.terms[term].weight * value for value in values], rel=1e-5)
 
 
-@pytest.mark.usefixtures("no_charts")
+@pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize(
     "choice",
     [f"{group}={name}" for group in ("model", "augment", "optimizer", "scheduler", "sampler") for name in options(group)]
@@ -125,7 +125,7 @@ def test_every_choice_trains(tmp_path, folder_root, choice):
     assert {row["step"] for row in rows if row["train/loss/dice"]} == {"1", "2"}
 
 
-@pytest.mark.usefixtures("no_charts")
+@pytest.mark.usefixtures("quick_runs")
 def test_several_decoders_train_are_scored_mapped_and_resumed(tmp_path, folder_root):
     """With losses of their own beside, averaged weights, and gains of single terms."""
     words = [
@@ -179,6 +179,7 @@ def test_any_torchgeo_dataset_trains_and_is_found_finished(tmp_path):
     assert evaluate(tmp_path / "run", "val")["mask"]["iou"] == pytest.approx(iou)
 
 
+@pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize("name", options("experiment"))
 def test_every_experiment_trains(tmp_path, name):
     data = "synthetic" if name == "one_class" else layouts.facts_of_experiment(name)
@@ -245,7 +246,7 @@ def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
     return RunFolder(run).load_state(name)[0]
 
 
-@pytest.mark.usefixtures("no_charts")
+@pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize(
     "choice",
     [
