@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import os
 import re
 import shlex
 import shutil
@@ -10,6 +11,7 @@ import sys
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
 
 import layouts
@@ -27,13 +29,14 @@ from test_run import SMALL, TINY, settings
 from tiny import CONFIGS, checker, coloured, compose, map_scene, write_tif
 from torch.nn import functional as F
 
+from rsseg.__main__ import main
 from rsseg.answer import compare
 from rsseg.assembly import check_run
 from rsseg.commands import COMMANDS
 from rsseg.commands.describe import Arguments as DescribeArguments
 from rsseg.commands.describe import run as describe_folder
 from rsseg.config.arguments import parse
-from rsseg.config.entry import ENTRY, search_path
+from rsseg.config.entry import search_path
 from rsseg.config.schema import Config
 from rsseg.config.search import Search
 from rsseg.describe.noise import describe_noise
@@ -304,7 +307,11 @@ def tiny_command(words: list[str]) -> list[str]:
 
 
 def run_tutorial(page: Path, folder: Path) -> None:
-    """Do in a folder what a tutorial says: run its commands, and write the files whose path stands in a block's first line."""
+    """Do in a folder what a tutorial says: run its commands, and write the files whose path stands in a block's first line.
+
+    Commands of rsseg run in this process, which imports torch once for all of them.
+    """
+    os.chdir(folder)
     text = page.read_text(encoding="utf-8")
     for language, block in re.findall(r"^```(sh|yaml)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         if language == "yaml":
@@ -316,17 +323,23 @@ def run_tutorial(page: Path, folder: Path) -> None:
                 line = re.sub(rf"runs/{dataset}/20[\d_-]+", f"runs/{dataset}/{newest}", line)
             words = shlex.split(line, comments=True)
             if words[0] == "rsseg":
-                done = subprocess.run(
-                    [*ENTRY, *tiny_command(words[1:])], cwd=folder, capture_output=True, text=True, check=False
-                )
+                sys.argv = ["rsseg", *tiny_command(words[1:])]
+                main()
             else:
-                done = subprocess.run(line, cwd=folder, shell=True, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+                subprocess.run(line, shell=True, check=True)
+
+
+def follow(page: Path, folder: Path) -> None:
+    """Do what a tutorial says in a process of its own."""
+    process = get_context("spawn").Process(target=run_tutorial, args=(page, folder))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
 @pytest.mark.slow
 def test_the_tutorial_from_raw_files_to_a_map(tmp_path):
-    run_tutorial(ROOT / "docs/tutorial_map.md", tmp_path)
+    follow(ROOT / "docs/tutorial_map.md", tmp_path)
     assert list(tmp_path.glob("runs/aerial/*/evaluation-test-tuned.csv"))
     assert list(tmp_path.glob("runs/aerial/*/maps/test_001.tif"))
     assert list(tmp_path.glob("runs/aerial/*/maps/test_001-polygons.gpkg"))
@@ -334,7 +347,7 @@ def test_the_tutorial_from_raw_files_to_a_map(tmp_path):
 
 @pytest.mark.slow
 def test_the_tutorial_from_a_question_to_an_answer(tmp_path):
-    run_tutorial(ROOT / "docs/tutorial_answer.md", tmp_path)
+    follow(ROOT / "docs/tutorial_answer.md", tmp_path)
     comparison = tmp_path / "runs/sweep/buildings_losses/comparison"
     assert (comparison / "report.html").is_file()
     assert "ce" in (comparison / "comparison.csv").read_text()

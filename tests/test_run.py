@@ -158,6 +158,7 @@ HEADS = {"geonrw": {"cover": "ce_dice", "elevation": "huber"}, "l8biome_tasks": 
 """The losses of heads of datasets with several targets."""
 
 
+@pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize("name", sorted(layouts.LAYOUTS | layouts.BURNT | layouts.SEVERAL))
 def test_every_dataset_trains_without_its_test_part(tmp_path, name):
     root = layouts.without_test_part(layouts.write(tmp_path, name), name)
