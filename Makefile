@@ -1,5 +1,6 @@
 # `make PYTHON=/path/to/python test` uses another interpreter than the one on the PATH.
 PYTHON ?= python
+unexport PYTHONDONTWRITEBYTECODE # else each of the many processes that tests start compiles rsseg anew
 
 .PHONY: install test fast fuzz soak lint types format docs site image
 

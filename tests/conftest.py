@@ -1,5 +1,6 @@
 """What every test shares: one thread, and tiny datasets that it writes itself."""
 
+import gc
 from pathlib import Path
 
 import layouts
@@ -16,6 +17,11 @@ settings.load_profile("rsseg")
 def pytest_sessionstart(session: pytest.Session) -> None:
     """One thread: many small operations are slower with several, most of all beside another process."""
     torch.set_num_threads(1)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What collection made stays to the end: the garbage collector leaves it alone."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +48,9 @@ def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs leave out the charts of their scores, which take as long as a tiny training."""
     monkeypatch.setattr("rsseg.training.trainer.draw_confusion", lambda *_: None)
     monkeypatch.setattr("rsseg.training.trainer.draw_curves", lambda *_: None)
+
+
+@pytest.fixture
+def quick_runs(no_charts: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs leave out charts, and the fit of scalings, which takes a third of a tiny training: for tests of other parts."""
+    monkeypatch.setattr("rsseg.training.crossing.scaling_facts", lambda *_: {})

@@ -2,12 +2,16 @@
 
 import dataclasses
 import itertools
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
 
 import layouts
@@ -25,13 +29,14 @@ from test_run import SMALL, TINY, settings
 from tiny import CONFIGS, checker, coloured, compose, map_scene, write_tif
 from torch.nn import functional as F
 
+from rsseg.__main__ import main
 from rsseg.answer import compare
 from rsseg.assembly import check_run
 from rsseg.commands import COMMANDS
 from rsseg.commands.describe import Arguments as DescribeArguments
 from rsseg.commands.describe import run as describe_folder
 from rsseg.config.arguments import parse
-from rsseg.config.entry import ENTRY, search_path
+from rsseg.config.entry import search_path
 from rsseg.config.schema import Config
 from rsseg.config.search import Search
 from rsseg.describe.noise import describe_noise
@@ -70,11 +75,16 @@ def lines(block: str) -> list[str]:
 
 
 def commands(*names: str) -> list[tuple[str, str]]:
-    """The commands of rsseg of these names on all pages but the tutorials, which are run as a whole, with their page."""
+    """The commands of rsseg of these names on all pages but the tutorials, which are run as a whole, each with a page.
+
+    A command that several pages have, with other comments, is there once.
+    """
     found = [
         (page.name, line) for page in PAGES if page not in TUTORIALS for block in blocks(page, "sh") for line in lines(block)
     ]
-    return [(page, line) for page, line in found if line.startswith(tuple(f"rsseg {name}" for name in names))]
+    shown = [(page, line) for page, line in found if line.startswith(tuple(f"rsseg {name}" for name in names))]
+    once = {tuple(shlex.split(line, comments=True)): (page, line) for page, line in reversed(shown)}
+    return list(once.values())[::-1]
 
 
 @pytest.fixture(scope="session")
@@ -148,6 +158,7 @@ def sweep(words: list[str]) -> list[list[str]]:
     return [list(combination) for combination in itertools.product(*choices)]
 
 
+@pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize(("page", "line"), commands("train"))
 def test_commands_to_train(page, line, data, own_configs, tmp_path, monkeypatch):
     monkeypatch.setenv("RSSEG_DATA", str(data))
@@ -162,8 +173,9 @@ def test_commands_to_train(page, line, data, own_configs, tmp_path, monkeypatch)
         own = ["model.encoder=resnet18", *(word for word in run if not word.startswith(ELSEWHERE))]
         if any(word.startswith("scheduler.milestones") for word in run):
             encoder.append("scheduler.milestones=[1]")  # of two steps
-        needed = SMALL[model] if model in ("dpt", "pan") else []
-        needed += ["dataset.fold=1/2,2/2"] if "sweep=kfold" in run else []  # the small Inria has two cities, the whole one five
+        needed = [*SMALL[model]] if model in ("dpt", "pan") else []
+        if "sweep=kfold" in run:
+            needed.append(f"dataset.fold={number + 1}/2")  # the small Inria has two cities, the whole one five
         config = settings(tmp_path, *own_configs, *own, *TINY[1:], *encoder, *needed)
         if config.dataset.name.startswith("synthetic"):
             config.dataset.source.scenes, config.dataset.source.recipe["size"] = {"train": 1, "val": 1, "test": 1}, 96
@@ -182,17 +194,22 @@ def finished(tmp_path_factory, folder_root):
     return folder / "run"
 
 
+scored = cache(lambda run, split: evaluate(run, EvaluationOptions(split)))
+compared, mapped = cache(lambda run: compare([run])), cache(map_scene)
+"""What several commands of the pages come to on the tiny run, done once."""
+
+
 @pytest.mark.parametrize(("page", "line"), commands(*sorted(set(COMMANDS) - {"train", "new", "reproduce"})))
 def test_the_other_commands(page, line, data, own_configs, finished, folder_root, tmp_path):
     name, *words = shlex.split(line, comments=True)[1:]
+    parse(import_module(f"rsseg.commands.{name}").Arguments, words)
     if name == "search":
         return check_search(searched(tmp_path, words))
     given = dict(word.split("=", 1) for word in words if "=" in word)
     if name == "evaluate":
-        evaluate(finished, EvaluationOptions(given.get("split", "val")))
+        scored(finished, given.get("split", "val"))
     elif name == "predict":
-        assert {"run", "scene"} <= set(given)
-        map_scene(finished, next((folder_root / "images").iterdir()), tmp_path / "map.tif")
+        mapped(finished, min((folder_root / "images").iterdir()))
     elif name == "export":
         if given.get("to") == "onnx":
             pytest.importorskip("onnxscript"), pytest.importorskip("onnxruntime")
@@ -216,7 +233,7 @@ def test_the_other_commands(page, line, data, own_configs, finished, folder_root
         assert (tmp_path / "description.png").is_file()
     else:
         assert name == "compare"
-        compare([finished], out=tmp_path)
+        compared(finished)
     return None
 
 
@@ -293,7 +310,11 @@ def tiny_command(words: list[str]) -> list[str]:
 
 
 def run_tutorial(page: Path, folder: Path) -> None:
-    """Do in a folder what a tutorial says: run its commands, and write the files whose path stands in a block's first line."""
+    """Do in a folder what a tutorial says: run its commands, and write the files whose path stands in a block's first line.
+
+    Commands of rsseg run in this process, which imports torch once for all of them.
+    """
+    os.chdir(folder)
     text = page.read_text(encoding="utf-8")
     for language, block in re.findall(r"^```(sh|yaml)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         if language == "yaml":
@@ -305,17 +326,23 @@ def run_tutorial(page: Path, folder: Path) -> None:
                 line = re.sub(rf"runs/{dataset}/20[\d_-]+", f"runs/{dataset}/{newest}", line)
             words = shlex.split(line, comments=True)
             if words[0] == "rsseg":
-                done = subprocess.run(
-                    [*ENTRY, *tiny_command(words[1:])], cwd=folder, capture_output=True, text=True, check=False
-                )
+                sys.argv = ["rsseg", *tiny_command(words[1:])]
+                main()
             else:
-                done = subprocess.run(line, cwd=folder, shell=True, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+                subprocess.run(line, shell=True, check=True)
+
+
+def follow(page: Path, folder: Path) -> None:
+    """Do what a tutorial says in a process of its own."""
+    process = get_context("spawn").Process(target=run_tutorial, args=(page, folder))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
 @pytest.mark.slow
 def test_the_tutorial_from_raw_files_to_a_map(tmp_path):
-    run_tutorial(ROOT / "docs/tutorial_map.md", tmp_path)
+    follow(ROOT / "docs/tutorial_map.md", tmp_path)
     assert list(tmp_path.glob("runs/aerial/*/evaluation-test-tuned.csv"))
     assert list(tmp_path.glob("runs/aerial/*/maps/test_001.tif"))
     assert list(tmp_path.glob("runs/aerial/*/maps/test_001-polygons.gpkg"))
@@ -323,7 +350,7 @@ def test_the_tutorial_from_raw_files_to_a_map(tmp_path):
 
 @pytest.mark.slow
 def test_the_tutorial_from_a_question_to_an_answer(tmp_path):
-    run_tutorial(ROOT / "docs/tutorial_answer.md", tmp_path)
+    follow(ROOT / "docs/tutorial_answer.md", tmp_path)
     comparison = tmp_path / "runs/sweep/buildings_losses/comparison"
     assert (comparison / "report.html").is_file()
     assert "ce" in (comparison / "comparison.csv").read_text()

@@ -30,7 +30,7 @@ from rsseg.run import train
 from rsseg.task import Multiclass
 from rsseg.training.recorder import Recorder, panel_facts
 
-pytestmark = pytest.mark.usefixtures("no_charts")
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 WITH_TEST = "{train: 0.5, val: 0.3, test: 0.2}"
 QUICK = ["pictures=0", "trainer.log_every_n_steps=1"]

@@ -84,7 +84,7 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
 
 
-@pytest.mark.usefixtures("no_charts")
+@pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize("loss", options("loss"))
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
 def test_every_loss_trains_every_task(tmp_path, loss, task, inria_root, folder_root, multilabel_root):
@@ -111,7 +111,7 @@ def test_every_loss_trains_every_task(tmp_path, loss, task, inria_root, folder_r
             assert weighted == pytest.approx([config.loss.terms[term].weight * value for value in values], rel=1e-5)
 
 
-@pytest.mark.usefixtures("no_charts")
+@pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize(
     "choice",
     [f"{group}={name}" for group in ("model", "augment", "optimizer", "scheduler", "sampler") for name in options(group)]
@@ -126,7 +126,7 @@ def test_every_choice_trains(tmp_path, folder_root, choice):
     assert {row["step"] for row in rows if row["train/loss/dice"]} == {"1", "2"}
 
 
-@pytest.mark.usefixtures("no_charts")
+@pytest.mark.usefixtures("quick_runs")
 def test_several_decoders_train_are_scored_mapped_and_resumed(tmp_path, folder_root):
     """With losses of their own beside, averaged weights, and gains of single terms."""
     words = [
@@ -159,6 +159,7 @@ HEADS = {"geonrw": {"cover": "ce_dice", "elevation": "huber"}, "l8biome_tasks": 
 """The losses of heads of datasets with several targets."""
 
 
+@pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize("name", sorted(layouts.LAYOUTS | layouts.BURNT | layouts.SEVERAL))
 def test_every_dataset_trains_without_its_test_part(tmp_path, name):
     root = layouts.without_test_part(layouts.write(tmp_path, name), name)
@@ -180,6 +181,7 @@ def test_any_torchgeo_dataset_trains_and_is_found_finished(tmp_path):
     assert evaluate(tmp_path / "run")["mask"]["iou"] == pytest.approx(iou)
 
 
+@pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize("name", options("experiment"))
 def test_every_experiment_trains(tmp_path, name):
     data = "synthetic" if name == "one_class" else layouts.facts_of_experiment(name)
@@ -246,7 +248,7 @@ def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
     return RunFolder(run).load_state(name)[0]
 
 
-@pytest.mark.usefixtures("no_charts")
+@pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize(
     "choice",
     [
@@ -282,6 +284,7 @@ def test_resumed_run_equals_uninterrupted_one(tmp_path, folder_root, choice):
     assert sorted(steps[0]) == sorted(steps[1])
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_a_term_that_starts_later_is_logged_as_it_is_weighed(tmp_path, folder_root):
     common = [*folder_data(folder_root), "steps=4", "validations=2", "trainer.log_every_n_steps=1", "pictures=0"]
     words = ["loss.terms.dice.start=0.5", "loss.terms.dice.weight=2", "trainer.accumulate_grad_batches=2"]
@@ -317,6 +320,7 @@ class Mine(torch.nn.Module):
 """
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_a_loss_of_ones_own_trains_goes_on_and_is_compared(tmp_path, folder_root, monkeypatch):
     (tmp_path / "tried_losses.py").write_text(OWN_LOSS)
     monkeypatch.chdir(tmp_path)
@@ -358,6 +362,7 @@ def test_ignored_pixels_are_found_before_the_first_step(tmp_path, inria_root):
     train(settings(tmp_path, *words, bce, "loss.terms.bce.pixels=true"), tmp_path / "pixels")
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_best_checkpoint_survives_a_resumption_and_a_move(tmp_path, folder_root, monkeypatch):
     import rsseg.module as module
 
@@ -386,6 +391,7 @@ def test_best_checkpoint_survives_a_resumption_and_a_move(tmp_path, folder_root,
     assert RunFolder(moved).load_state()[1] == 4
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_a_run_killed_before_its_summary_is_finished_on_resumption(tmp_path, folder_root):
     iou = train(settings(tmp_path, *folder_data(folder_root)), tmp_path / "run")
     (tmp_path / "run" / "summary.json").unlink()
@@ -458,6 +464,7 @@ def test_skipped_scenes_are_listed_in_the_run_folder(tmp_path, folder_root, capl
     assert "1 scenes of the train split are skipped" in caplog.text
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_cache_changes_nothing(tmp_path, folder_root, monkeypatch):
     """`gpu` is the device that trains, here the CPU."""
     common = [*folder_data(folder_root), "pictures=1", "trainer.log_every_n_steps=1"]
@@ -473,6 +480,7 @@ def test_cache_changes_nothing(tmp_path, folder_root, monkeypatch):
         assert (tmp_path / where / "classes.csv").read_text() == (tmp_path / "disk" / "classes.csv").read_text()
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_scenes_of_one_name_have_maps_of_their_own(tmp_path, folder_root):
     run = tmp_path / "run"
     train(settings(tmp_path, *folder_data(folder_root), "pictures=0", "record.enabled=false"), run)
@@ -556,6 +564,7 @@ def test_predict_writes_a_map_on_the_scenes_grid(tmp_path, folder_root):
             map_scene(*words)
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_map_equals_scoring(tmp_path, folder_root):
     """Predict and validate are two ways to the same labels: the map of a validation scene gives its confusion counts."""
     run = tmp_path / "run"
@@ -571,10 +580,11 @@ def test_map_equals_scoring(tmp_path, folder_root):
     assert json.loads((run / "summary.json").read_text())["accuracy"] == pytest.approx(right / valid, abs=1e-4)
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_compare(tmp_path, folder_root, capsys):
     for loss in ("ce", "dice"):
         for seed in (1, 2):
-            overrides = ["steps=4", "validations=4", "pictures=4", f"loss={loss}", f"seed={seed}"]
+            overrides = ["steps=4", "validations=4", "pictures=1", f"loss={loss}", f"seed={seed}"]
             config = settings(tmp_path, *folder_data(folder_root), *overrides)
             train(config, tmp_path / "sweep" / f"{loss}{seed}", overrides, loss)
     capsys.readouterr()
@@ -598,6 +608,7 @@ def test_compare(tmp_path, folder_root, capsys):
         compare([tmp_path / "sweep" / "ce1"])
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_compare_refuses_other_data(tmp_path, folder_root, inria_root):
     train(settings(tmp_path, *folder_data(folder_root)), tmp_path / "sweep" / "a", [], "ce_dice")
     train(

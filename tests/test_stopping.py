@@ -27,7 +27,7 @@ from rsseg.run import train
 from rsseg.training.crossing import Crossing
 from rsseg.training.signals import Interrupts, StoppedError
 
-pytestmark = pytest.mark.usefixtures("no_charts")
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 CHOICES = {
     "plain": [],

@@ -40,7 +40,7 @@ from rsseg.training.resume import begins_anew, continuation, overridden
 from rsseg.training.signals import Interrupts
 from rsseg.training.trainer import ProgressLines, make_trainer
 
-pytestmark = pytest.mark.usefixtures("no_charts")
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 
 def rows(run, column):

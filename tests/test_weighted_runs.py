@@ -14,7 +14,7 @@ from rsseg.contract import IGNORE, InputError
 from rsseg.evaluation.scores import evaluate
 from rsseg.run import train
 
-pytestmark = pytest.mark.usefixtures("no_charts")
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 QUICK = ["pictures=1", "trainer.log_every_n_steps=1", "loss=ce_dice", "augment=[d4,scale_crop,cutout]"]
 QUICK += ["dataset.source.split={train: ['s[2-5]'], val: ['s[01]'], test: null}"]

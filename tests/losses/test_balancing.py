@@ -322,7 +322,7 @@ COMMON += ["loss.terms.dice.start=0.3", "loss.terms.dice.ramp=0.5", "validations
 SHORT = {"dwa": ["balancing.window=3"], "equal_gradients": ["balancing.batches=5"]}
 
 
-@pytest.mark.usefixtures("no_charts")
+@pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize(
     "name",
     [pytest.param(x, marks=() if x in ("equal_gradients", "uncertainty") else pytest.mark.slow) for x in options("balancing")],
