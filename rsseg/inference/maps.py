@@ -132,13 +132,12 @@ def new_map(
     """
     half = bands.dtype == "float16"
     form = {"height": shape[0], "width": shape[1], "count": len(bands.names), "dtype": "float32" if half else bands.dtype}
-    precision = {"nbits": 16} if half else {}
     with atomic_write(path) as part:
         rows = part.with_suffix(".rows.tif")
         try:
             with rasterio.Env(**GDAL), rasterio.open(
                 rows, "w", driver="GTiff", nodata=bands.nodata, blockysize=1, interleave="band", compress="deflate", zlevel=1,
-                bigtiff="if_safer", photometric="palette" if bands.classes else "minisblack", **form, **precision, **place,
+                bigtiff="if_safer", photometric="palette" if bands.classes else "minisblack", **form, **place,
             ) as raster:  # fmt: skip
                 _describe(raster, bands, tags)
                 yield RasterMap(head, bands, raster)
@@ -146,7 +145,8 @@ def new_map(
             with rasterio.Env(**GDAL):
                 rasterio.shutil.copy(
                     rows, part, driver="COG", compress="deflate", overview_resampling=resampling, bigtiff="if_safer",
-                    predictor="no" if half or bands.dtype == "uint8" else "yes", num_threads="ALL_CPUS", **precision,
+                    predictor="no" if half or bands.dtype == "uint8" else "yes", num_threads="ALL_CPUS",
+                    **({"nbits": 16} if half else {}),  # here alone: GDAL 3.12 makes no overviews of a file of 16-bit reals
                 )  # fmt: skip
             check_whole(part)
         except GDAL_ERRORS as error:

@@ -405,7 +405,7 @@ def test_a_raster_reads_no_file_elsewhere(tmp_path):
     (tmp_path / "data/a.ers").write_text(ERS.format("beside.tif"))
     assert raster.open_raster(tmp_path / "data/a.ers").read(1).tolist() == [[7] * 8] * 8
     (tmp_path / "data/b.ers").write_text(ERS.format("../other.tif"))
-    with pytest.raises(InputError, match=r"b\.ers reads .*other\.tif, which is not beside it"):
+    with pytest.raises(InputError, match=r"b\.ers (reads .*other\.tif, which is not beside it|can't be .* Path traversal)"):
         raster.open_raster(tmp_path / "data/b.ers")
     (tmp_path / "data/c.tif").write_text(ERS.format("beside.tif"))
     with pytest.raises(InputError, match=r"c\.tif can't be opened as an image"):
