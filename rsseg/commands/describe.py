@@ -94,7 +94,8 @@ def write_config(folders: list[str], into: Path, arguments: Arguments, overrides
     """Write the config of a folder, with the settings of the dataset on the command line; returns the dataset's name.
 
     Raises:
-        InputError: If several folders are given, or one that holds nothing that can be trained on, or a setting is unknown.
+        InputError: If several folders are given, or one that holds nothing that can be trained on, or a setting is
+            unknown, or a dataset is chosen too.
     """
     from rsseg.describe.discovery import add_dataset
 
@@ -102,6 +103,8 @@ def write_config(folders: list[str], into: Path, arguments: Arguments, overrides
         raise InputError(f"{' '.join(folders)}: one folder is described at a time; quote a path that has blanks in it")
     if into.name != "dataset":
         raise InputError(f"into={into}: a folder called dataset is expected, which rsseg train finds by --config-dir")
+    if chosen := next((word for word in overrides if word.startswith("dataset=")), ""):
+        raise InputError(f"{chosen}: a folder gets a config of its own: leave out {chosen} or {folders[0]}")
     there = into.parent if into.parent.is_dir() else None
     compose(CONFIGS, ["dataset=geotiff", *overrides, *search_path(there)])  # faults are told before a file holds them
     settings = {}

@@ -157,9 +157,13 @@ def _unreadable(word: str) -> str:
         return f"'{word}' is not understood: write key=value"
     if value.startswith(("[", "{")) and not value.endswith(("]", "}")):
         return f"{word}: the shell has cut it at a space: quote the whole argument, as in '{key}=[a, b]'"
-    if value.startswith("{") and not key.endswith(".values"):
+    mapping = value.startswith("{") and ":" in value
+    keys = re.findall(r"[{,]\s*([^{},:\[\]]*?)\s*:", value)
+    if mapping and all(re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) for name in keys):
+        return f"""{word}: can't be read as it stands: write names in double quotes, as in '{{val: ["São Paulo"]}}'"""
+    if mapping and not key.endswith(".values"):
         return f"{word}: the keys of a mapping are letters from a to z, digits and _ here; write others into a file of configs/"
-    if value.startswith(("[", "{")):
+    if value.startswith("[") or mapping:
         items = (re.sub("[\"']", "", item).strip() for item in value.strip("[]{}").split(","))
         return f"""{word}: can't be read as it stands: write '{key}=[{",".join(f'"{item}"' for item in items)}]'"""
     return f"{word}: can't be read as it stands: write '{key}=\"{value.replace(chr(34), chr(92) + chr(34))}\"'"

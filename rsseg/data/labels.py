@@ -37,7 +37,7 @@ def parse_values(value: Any) -> list[Any]:
     if ends is None:
         return [value]
     first, last = int(ends[1]), int(ends[2])
-    if not 0 < last - first < 1 << 16:
+    if not 0 <= last - first < 1 << 16:
         raise InputError(f"dataset.mask_values has the range '{value}': the lower end comes first, at most 65,536 values")
     return list(range(first, last + 1))
 
@@ -124,6 +124,11 @@ class Labels(MaskReader):
             )
         elif not self.colours and (found % 1 != 0).any():
             way_out = f"Grey values are told apart by dataset.source.threshold={float(np.mean(self._raw[:2])):g}, for example"
+        elif not self.colours and len(found) > BLURRED:
+            way_out = (
+                f"Grey values are told apart by dataset.source.threshold={found.max() // 2:g}, for example, or by ranges "
+                'such as dataset.mask_values=["0-127","128-255"]'
+            )
         return (
             f"the mask holds the {'colour' if self.colours else 'value'} {listed}{', ...' * (len(found) > SHOWN)}, which is "
             f"neither a label nor ignored, by {self.given}. {way_out}"

@@ -108,13 +108,22 @@ def _read(mask: Mask, key: object) -> Features:  # noqa: ARG001
         raise InputError(f"{path} has no CRS, so its place in the image is unknown: write it with one (a Shapefile: with .prj)")
     kept = (~(shapes.isna() | shapes.is_empty)).to_numpy()
     shapes = shapes[kept].reset_index(drop=True)
+    check_degrees(shapes, path)
+    return shapes, values[kept]
+
+
+def check_degrees(shapes: Any, path: Path) -> None:
+    """Refuse coordinates that are too large for their CRS, as of a GeoJSON in metres that names no CRS.
+
+    Raises:
+        InputError: If they are.
+    """
     west, south, east, north = shapes.total_bounds if len(shapes) else (0, 0, 0, 0)
     if (shapes.crs.is_geographic and max(abs(west), abs(east)) > 400) or max(abs(south), abs(north)) > 1e9:
         raise InputError(
             f"{path} has coordinates such as {east:.6g}, {north:.6g}, which are no degrees, but its CRS is "
             f"{brief_crs(shapes.crs)}, the default of a GeoJSON that names none: write it with its own CRS, best as GeoPackage"
         )
-    return shapes, values[kept]
 
 
 @lru_cache(maxsize=8)

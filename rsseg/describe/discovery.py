@@ -429,7 +429,7 @@ def find_split(root: Path, image: FileKind, labelled: Collection[tuple[str, ...]
         return split, "", belief
     found = dict[Path, dict[str, str]]()
     for path in sorted(files_below(root)):
-        if path.suffix.lower() == ".txt" and (part := part_of(path.stem)):
+        if path.suffix.lower() in (".csv", ".txt") and (part := part_of(path.stem)):
             found.setdefault(path.parent, {})[part] = path.relative_to(root).as_posix()
     lists = next((own for own in found.values() if {"train", "val"} <= own.keys()), {})
     if lists:

@@ -56,6 +56,11 @@ def describe_masks(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
             shown = " and ".join(str(parse_colour(colour) & 255) for colour in flat)
             belief = f"Masks are grey, {len(values)} values around {shown} {some}: above {threshold} is taken for the class."
             return one | {"threshold": threshold}, [belief]
+    if coloured and not counts:
+        raise InputError(
+            f"{looked[0]} and its like are transparent everywhere: masks whose fourth band is no transparency, but a label, "
+            "need a config from configs/dataset/geotiff.yaml, with task: multilabel"
+        )
     if coloured:
         return describe_colours(counts, some)
     if len(values) > MANY or not all(float(value).is_integer() for value in values):

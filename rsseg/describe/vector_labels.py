@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pyogrio import read_info
 
 from rsseg.contract import IGNORE, InputError, counted
-from rsseg.data.vector import texts_of
+from rsseg.data.vector import check_degrees, texts_of
 
 MANY = 32  # an attribute with more values than this tells no classes
 SHOWN = 8  # values of an attribute in a sentence
@@ -40,6 +40,8 @@ def describe_vectors(paths: Sequence[Path]) -> tuple[dict[str, Any], dict[str, A
     except Exception as error:  # pyogrio's, GDAL's and shapely's errors over damaged files have no common type
         raise InputError(f"{paths[0]} and its like can't be read as vector files: {error}") from None
     shapes = frame.geometry[frame.geometry.notna()]
+    if shapes.crs is not None:
+        check_degrees(shapes, paths[0])
     texts = {str(name): Counter(texts_of(frame[name])) for name in frame.columns if name != frame.geometry.name}
     attribute = choose_attribute(texts)
     beliefs = [of_layers, f"{counted(len(frame), 'feature')} with {list_attributes(texts)}."]

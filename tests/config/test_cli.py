@@ -84,6 +84,10 @@ def said(*words, **options):
         ("dataset.unlabelled={Köln*: [a]}", "a file of configs/"),
         ("dataset.source.cache=/tmp", "this setting is gone"),
         ("dataset.source.split={val: [2_10,1e3]}", "2_10 is read as the number 210"),
+        ("dataset.source.split={val: [São Paulo]}", "write names in double quotes"),
+        ("dataset.source.split={val: [a=b, c (1)], test: [d]}", "write names in double quotes"),
+        ("dataset.source.split={validação: [a]}", "the keys of a mapping are letters from a to z"),
+        ("dataset.source.group={city}", """write 'dataset.source.group="{city}"'"""),
     ],
 )
 def test_each_mistake_gives_one_line(word, advice):

@@ -37,6 +37,14 @@ def test_unknown_value_is_named_with_its_count(dtype):
         Labels(THREE).decode(np.array([[[0, 4, 4]]], dtype=dtype))
 
 
+def test_grey_masks_are_told_of_a_threshold():
+    with pytest.raises(InputError, match=r"\.threshold=127, .* ranges such as .*\"0-127\",\"128-255\"") as caught:
+        Labels(Binary(("x",))).decode(np.arange(256, dtype=np.uint8)[None, None])
+    assert "ignore_values=[2" not in str(caught.value)
+    ranges = Labels(Binary(("x",)), ["0-0", "1-255"])
+    assert ranges.decode(np.array([[[0, 1, 255]]], np.uint8)).tolist() == [[0, 1, 1]]
+
+
 def test_unknown_colour_is_named():
     with pytest.raises(InputError, match="#010203"):
         Labels(THREE, ["#ff0000", "#00ff00", "#0000ff"]).decode(np.array([1, 2, 3], np.uint8).reshape(3, 1, 1))

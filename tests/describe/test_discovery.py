@@ -350,6 +350,9 @@ def test_lists_below_the_folder_are_seen_and_those_of_other_files_are_told(tmp_p
     fill(tmp_path, [(f"set/images/{n}.png", f"set/masks/{n}.png") for n in "abcd"], lambda: labels(0, 1))
     (tmp_path / "set/lists").mkdir()
     for part, names in (("train", "abc"), ("val", "d")):
+        (tmp_path / f"set/lists/{part}.csv").write_text("\n".join(["id;name", *(f"{i};{n}" for i, n in enumerate(names))]))
+    assert discover(tmp_path).config["source"]["split"] == {"train": "set/lists/train.csv", "val": "set/lists/val.csv"}
+    for part, names in (("train", "abc"), ("val", "d")):
         (tmp_path / f"set/lists/{part}.txt").write_text("\n".join(names))
     assert discover(tmp_path).config["source"]["split"] == {"train": "set/lists/train.txt", "val": "set/lists/val.txt"}
     (tmp_path / "set/lists/train.txt").write_text("a\nq\n")
@@ -541,6 +544,8 @@ def test_the_config_that_is_written_is_used(tmp_path, capsys, caplog):
         run(Arguments(words, str(into), **given))
     with pytest.raises(InputError, match=r"are for a folder; of a dataset write dataset\.source\.image=\.\.\."):
         run(Arguments(["dataset=synthetic"], **given))
+    with pytest.raises(InputError, match="dataset=folder: a folder gets a config of its own: leave out dataset=folder or "):
+        run(Arguments([*words, "dataset=folder"], str(into)))
     (into / "my_data.yaml").unlink()
     run(Arguments(words, str(into), **given))
     assert OmegaConf.load(into / "my_data.yaml").source.mask == given["mask"]
@@ -651,6 +656,14 @@ def test_vectors_without_classes_and_lines(tmp_path):
     assert discover(tmp_path).config["source"]["buffer"] == 2
 
 
+def test_vectors_in_metres_without_a_crs(tmp_path):
+    located(tmp_path)
+    geopandas.GeoDataFrame(geometry=squares(8)).to_file(tmp_path / "map.geojson")
+    with pytest.raises(InputError, match=r"map\.geojson has coordinates such as .*, which are no degrees") as caught:
+        discover(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_styles_of_layers_are_no_layer(tmp_path):
     """QGIS writes them into the file, as a table without geometries."""
     located(tmp_path)
@@ -686,6 +699,16 @@ def test_bands_that_are_called_by_their_colours_are_shown(tmp_path, names, rgb, 
     for bands, shown in (("null", rgb and [band - 1 for band in rgb]), ("[3,2,1,4]", of_four), ("[1,2,3]", None)):
         setup, _ = with_bands(make_setup(tiny.compose([*words, f"dataset.bands={bands}"])))
         assert setup.shown_bands == shown
+
+
+def test_a_label_that_is_stored_as_transparency(tmp_path):
+    """A GeoTIFF of four bands of uint8 has transparency in the fourth, if its writer does not say otherwise."""
+    for name in "ab":
+        png(tmp_path / f"images/{name}.png", picture())
+        drawn, none = labels(0, 1), labels(0)
+        write_tif(tmp_path / f"masks/{name}.tif", np.stack([drawn, none, none, none]))
+    with pytest.raises(InputError, match=r"masks/a\.tif and its like are transparent everywhere"):
+        discover(tmp_path)
 
 
 @pytest.mark.parametrize(("bands", "dtype"), [(3, np.float32), (2, np.uint8), (5, np.uint8)])
