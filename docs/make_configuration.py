@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,8 +79,8 @@ def attributes(schema: type[Any]) -> dict[str, str]:
     """What the docstrings of a dataclass and of its bases say of each attribute."""
     found: dict[str, str] = {}
     for base in reversed(schema.__mro__):
-        _, _, section = (base.__doc__ or "").partition("Attributes:\n")
-        own = re.findall(r"^ {8}(\w+): ((?:.+\n?)(?: {12}.+\n?)*)", section, re.MULTILINE)
+        _, _, section = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")
+        own = re.findall(r"^ {4}(\w+): ((?:.+\n?)(?: {8}.+\n?)*)", section, re.MULTILINE)
         found |= {name: " ".join(text.split()) for name, text in own}
     return found
 

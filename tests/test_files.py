@@ -160,7 +160,7 @@ def test_json_holds_no_nan_and_numbers_of_numpy_are_numbers(tmp_path):
         (b'{"a": 1', "Expecting ',' delimiter"),
         (b"[1]", "a mapping is expected, found list"),
         (b"\xff\xfe", "codec can't decode"),
-        (b"[" * 200_000, "recursion"),
+        (b"[" * 200_000, "recursion|Stack overflow"),
         (None, "No such file"),
     ],
 )
