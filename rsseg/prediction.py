@@ -28,7 +28,7 @@ from rsseg.data.scene import Scene, SceneReader
 from rsseg.devices import choose_precision, scoring_accelerator
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation.loading import known_head, load_trained, runs_in
-from rsseg.files import LockedError, lock
+from rsseg.files import LockedError, lock, remove_parts
 from rsseg.inference.blending import Windows, check_windows
 from rsseg.inference.ensemble import Ensemble
 from rsseg.inference.export import ABOUT, load_exported
@@ -83,6 +83,7 @@ def predict(
         raise InputError(f"out={out} is a file: name a folder, or a map that ends in {' or '.join((*MAPS, *OBJECTS))}")
     if single and len(scenes) > 1:
         raise InputError(f"out={out}: there are {len(scenes)} scenes; name a folder for their maps")
+    remove_parts(folder.parent if single else folder)
     found, failed, elsewhere = list[Path](), list[str](), 0
     for place, one in enumerate(scenes, start=1):
         title = f"scene {place} of {len(scenes)}" if len(scenes) > 1 else "predicting"

@@ -490,6 +490,16 @@ def test_maps_below_the_folder_of_the_scenes_are_not_mapped_again(tmp_path, runs
     assert f"{2 * len(first)} files in {out} are left out: they are maps, not scenes." in caplog.messages
 
 
+def test_what_a_killed_process_left_is_removed(tmp_path, runs, scenes):
+    old, new = (tmp_path / f".s0.{name}.part.rows.tif" for name in ("old", "new"))
+    for part in (old, new):
+        part.write_bytes(b"rows")
+    os.utime(old, (0, 0))
+    predict(runs[:1], str(scenes / "s0.tif"), tmp_path)
+    assert not old.exists()
+    assert new.exists()  # another process may be writing it
+
+
 def test_nothing_is_left_of_a_scene_that_is_refused(tmp_path, runs, scenes):
     grey = write_tif(tmp_path / "grey.tif", read(scenes / "s0.tif")[:1])
     with pytest.raises(InputError, match="has 1 bands"):
