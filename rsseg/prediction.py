@@ -28,7 +28,7 @@ from rsseg.data.scene import Scene, SceneReader
 from rsseg.devices import choose_precision, scoring_accelerator
 from rsseg.errors import SCORING, in_one_line
 from rsseg.evaluation.loading import known_head, load_trained, runs_in
-from rsseg.files import LockedError, lock
+from rsseg.files import LockedError, lock, remove_parts
 from rsseg.inference.blending import Windows, check_windows
 from rsseg.inference.ensemble import Ensemble
 from rsseg.inference.export import ABOUT, load_exported
@@ -55,7 +55,7 @@ def predict(
     """Map scenes with a run's best checkpoint, or with the mean of several.
 
     A scene that can't be mapped is reported, and the others are mapped. Existing maps are kept, and scenes that another process
-    is mapping are skipped, so that the same command may run several times, also at once.
+    is mapping are skipped, so that the same command may run several times, also at once. Maps in `out` are no scenes.
 
     Args:
         runs: Run folders, exported folders, or folders of runs.
@@ -74,11 +74,16 @@ def predict(
     options = options or MapOptions()
     mapper = Mapper(load_models(runs, trust), options)
     scenes, folder = find_scenes(scene, mapper.spec.image, options.stack), out or Path(runs[0]) / "maps"
+    here = [one for one in scenes if folder.absolute() in one.image.absolute().parents and made_by(one.image)]
+    if here:
+        log.info("%s in %s are left out: they are maps, not scenes.", counted(len(here), "file"), folder)
+        scenes = [one for one in scenes if one not in here]
     single = not folder.is_dir() and folder.suffix.lower() in (*MAPS, *OBJECTS)
     if folder.is_file() and not single:
         raise InputError(f"out={out} is a file: name a folder, or a map that ends in {' or '.join((*MAPS, *OBJECTS))}")
     if single and len(scenes) > 1:
         raise InputError(f"out={out}: there are {len(scenes)} scenes; name a folder for their maps")
+    remove_parts(folder.parent if single else folder)
     found, failed, elsewhere = list[Path](), list[str](), 0
     for place, one in enumerate(scenes, start=1):
         title = f"scene {place} of {len(scenes)}" if len(scenes) > 1 else "predicting"

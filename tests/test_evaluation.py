@@ -406,6 +406,28 @@ def test_a_scene_of_one_s_own_is_scored_as_the_split_s(runs, folder_root, tmp_pa
     assert facts["gains"][0]["over_members_low"] is None  # one scene has no interval
 
 
+def test_a_scene_of_one_s_own_that_is_unlike_training_is_warned_of(runs, folder_root, tmp_path, caplog):
+    name = read_scene(runs[0])
+    image, mask = (folder_root / kind / f"{name}.tif" for kind in ("images", "masks"))
+    with rasterio.open(image) as file:
+        pixels, place = file.read(), {"crs": file.crs, "transform": file.transform}
+        coarse = place | {"transform": file.transform * Affine.scale(2)}
+
+    def messages(*given, **words):
+        caplog.clear()
+        own = write_tif(tmp_path / "own.tif", *given, **words)
+        evaluate(runs[0], EvaluationOptions(scene=own, mask=mask, out=tmp_path))
+        return caplog.text
+
+    assert not messages(pixels, **place)
+    assert "own.tif is uint16 and trained pixels are uint8" in messages(pixels.astype(np.uint16) * 40, **place)
+    assert "own.tif has 1 m a pixel, and the run was trained on 0.5 m" in messages(pixels[:, ::2, ::2], **coarse)
+    with pytest.raises(InputError, match=r"has 2 bands, but .* was trained on the bands"):
+        messages(pixels[:2], **place)
+    with pytest.raises(InputError, match="scene-own can't be scored: no pixel with data has a label"):
+        messages(np.zeros_like(pixels), nodata=0, **place)
+
+
 def warped(path, out, crs):
     """A raster in another CRS, on pixels half as large."""
     with rasterio.open(path) as file:

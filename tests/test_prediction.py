@@ -389,6 +389,9 @@ def test_scores_of_what_the_run_was_trained_on_come_with_a_warning(split, tmp_pa
     command.run(command.Arguments(run=str(runs[0]), scene=str(image), out=tmp_path / "map.tif"))
     said = f"{runs[0]} was trained on {image}"
     assert caplog.messages[-1].startswith("Next: ")
+    assert "head=" not in caplog.messages[-1]
+    command.run(command.Arguments(run=str(runs[0]), scene=str(image), out=tmp_path / "again.tif", head="mask"))
+    assert "again.tif' head=mask mask=" in caplog.messages[-1]
     for scored in (
         lambda: evaluate_map(runs[0], tmp_path / "map.tif", EvaluationOptions(mask=mask, out=tmp_path)),
         lambda: evaluate(runs[0], EvaluationOptions(scene=image, mask=mask, out=tmp_path)),
@@ -474,6 +477,27 @@ def test_two_scenes_of_one_name_have_maps_of_their_own(tmp_path, runs, scenes):
     assert [path.name for path in first] == ["s0.tif", "other-s0.tif"]
     assert predict(runs[:1], ",".join(reversed(named.split(","))), tmp_path / "maps") == first[::-1]
     assert (read(first[1]) == read(map_scene(runs[0], scenes / "s1.tif", tmp_path / "m.tif"))).all()
+
+
+def test_maps_below_the_folder_of_the_scenes_are_not_mapped_again(tmp_path, runs, scenes, caplog):
+    out, options = scenes / "maps", MapOptions(write=["labels", "probabilities"])
+    first = predict(runs[:1], str(scenes), out, options)
+    made = sorted(out.iterdir())
+    caplog.set_level(logging.INFO)
+    for named in (str(scenes), f"{scenes}/**/*.tif"):
+        assert predict(runs[:1], named, out, options) == first
+        assert sorted(out.iterdir()) == made
+    assert f"{2 * len(first)} files in {out} are left out: they are maps, not scenes." in caplog.messages
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path, runs, scenes):
+    old, new = (tmp_path / f".s0.{name}.part.rows.tif" for name in ("old", "new"))
+    for part in (old, new):
+        part.write_bytes(b"rows")
+    os.utime(old, (0, 0))
+    predict(runs[:1], str(scenes / "s0.tif"), tmp_path)
+    assert not old.exists()
+    assert new.exists()  # another process may be writing it
 
 
 def test_nothing_is_left_of_a_scene_that_is_refused(tmp_path, runs, scenes):

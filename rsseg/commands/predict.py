@@ -64,5 +64,6 @@ def run(arguments: Arguments) -> None:
     with start_others(arguments.devices, arguments.device):
         maps = predict(places, arguments.scene, arguments.out, options, arguments.trust)
     if maps and maps[0].suffix == ".tif" and "labels" in arguments.write and RunFolder(places[0]).begun:
-        line = "Next: %s run='%s' map='%s' mask=<file> scores the map by labels"
-        log.info(line, invocation("evaluate"), places[0], maps[0])
+        head = f" head={arguments.head}" if arguments.head else ""
+        line = "Next: %s run='%s' map='%s'%s mask=<file> scores the map by labels"
+        log.info(line, invocation("evaluate"), places[0], maps[0], head)

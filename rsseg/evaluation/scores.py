@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,9 @@ from rsseg.evaluation.loading import finished_runs, known_head, load_trained
 from rsseg.evaluation.options import EvaluationOptions
 from rsseg.files import read_json, write_csv, write_json
 from rsseg.inference.ensemble import Ensemble
+from rsseg.inference.inputs import open_scene
 from rsseg.inference.maps import made_by
+from rsseg.inference.options import MapOptions
 from rsseg.metrics import Scores
 from rsseg.progress import progress
 from rsseg.quiet import quiet
@@ -45,7 +48,7 @@ log = logging.getLogger(__name__)
 def evaluate(run: Path | Sequence[Path], options: EvaluationOptions | None = None) -> dict[str, Scores]:
     """Score a run's best checkpoint, or those of several runs as an ensemble; print tables, and write them with pictures.
 
-    docs/evaluate.md names the files. A folder that holds runs stands for its finished ones.
+    docs/maps.md names the files. A folder that holds runs stands for its finished ones.
 
     Returns:
         The scores by head at the point `options.threshold`.
@@ -73,7 +76,11 @@ def evaluate(run: Path | Sequence[Path], options: EvaluationOptions | None = Non
         ensemble = Ensemble(models, options.weights, options.scaling if several else "none", heads=heads)
         if options.threshold == "tuned":
             _check_tuned(ensemble, folders)
+        if options.scene is not None:  # warns of another resolution, number type or range, and refuses too few bands
+            open_scene(replace(scenes[0], masks=()), models[0].spec, MapOptions(allow_different=True), Path())
         store = open_split(dataset, scenes, name)
+        if not store.census.valid.any():
+            raise InputError(f"{name} can't be scored: no pixel with data has a label; is the mask the right file?")
         store.fill = np.array(models[0].spec.mean)
         every = count_ensemble(setup, ensemble, store)
     scores = every[0].scores()

@@ -174,6 +174,7 @@ def stac_item(facts: CardFacts) -> dict[str, Any]:
             "datetime": facts.made,
             **({"license": facts.licence} if facts.licence else {}),
             **({"gsd": spec.resolution} if spec.resolution is not None else {}),
+            "bands": [{"name": str(band)} for band in spec.bands],  # the extension asks for those that its input names
             "mlm:name": name,
             "mlm:architecture": f"{facts.architecture}, encoder {facts.encoder}",
             "mlm:framework": "PyTorch",

@@ -476,6 +476,7 @@ def test_the_item_names_every_file():
     given = item["properties"]["mlm:input"][0]
     assert given["value_scaling"][1] == {"type": "z-score", "mean": model.spec.mean[1], "stddev": model.spec.std[1]}
     assert given["input"]["shape"] == [-1, 3, 64, 64]
+    assert [band["name"] for band in item["properties"]["bands"]] == given["bands"] == ["1", "2", "3"]
 
 
 @pytest.fixture(scope="session")
