@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import shutil
+from pathlib import Path
 
 import geopandas
 import numpy as np
@@ -494,3 +495,17 @@ def test_a_finished_map_is_scored_by_a_mask(runs, folder_root, tmp_path, caplog)
 def read_scene(run):
     evaluate(run, EvaluationOptions("test"))
     return read(run / "evaluation-test-scenes.csv")[0]["scene"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"threshold": "0.3"}, "threshold=0.3: fixed or tuned"),
+        ({"weights": "best"}, "weights=best: equal or quality"),
+        ({"scaling": "beta"}, "scaling=beta: temperature, vector or none"),
+        ({"out": Path(__file__)}, "is a file: a folder for the tables is expected"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_read(words, said):
+    with pytest.raises(InputError, match=said):
+        EvaluationOptions(**words)

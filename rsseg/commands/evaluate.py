@@ -47,5 +47,7 @@ def run(arguments: Arguments) -> None:
         evaluate(places, arguments)
     elif len(places) > 1 or not arguments.mask:
         raise InputError("map=... needs mask=... beside it, and run=... of one run whose classes it has")
+    elif arguments.threshold != "fixed":
+        raise InputError(f"threshold={arguments.threshold} is for a run's probabilities: a map has labels already")
     else:
         evaluate_map(places[0], arguments.map, arguments)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rsseg.contract import InputError, check_choice
+
 
 @dataclass
 class EvaluationOptions:
@@ -20,3 +22,10 @@ class EvaluationOptions:
     head: str = ""  # the head that the mask is for; empty: the first; with a split, all heads are scored
     out: Path | None = None  # the folder of the tables; None: the run folder, for an ensemble the folder that holds the runs
     trust: list[str] = field(default_factory=list)  # packages whose classes the run's config may name
+
+    def __post_init__(self) -> None:
+        check_choice("threshold", self.threshold, ("fixed", "tuned"))
+        check_choice("weights", self.weights, ("equal", "quality"))
+        check_choice("scaling", self.scaling, ("temperature", "vector", "none"))
+        if self.out is not None and self.out.is_file():
+            raise InputError(f"out={self.out} is a file: a folder for the tables is expected")

@@ -14,7 +14,7 @@ from rsseg.assembly import make_setup
 from rsseg.config.arguments import split_places
 from rsseg.config.folder import RunFolder
 from rsseg.console import print_table
-from rsseg.contract import InputError, check_choice
+from rsseg.contract import InputError
 from rsseg.data.groups import group_names
 from rsseg.dataset import open_split
 from rsseg.dataset_source import scenes_version, trained_on
@@ -58,7 +58,6 @@ def evaluate(run: Path | Sequence[Path], options: EvaluationOptions | None = Non
     """
     options = options or EvaluationOptions()
     quiet()
-    check_choice("threshold", options.threshold, ("fixed", "tuned"))
     folders = finished_runs([run] if isinstance(run, Path) else run)
     setups = [_setup(folder, options) for folder in folders]
     first, setup, heads, several = folders[0], setups[0], list(setups[0].tasks), len(folders) > 1
