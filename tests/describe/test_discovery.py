@@ -25,7 +25,8 @@ from rsseg.data.labels import Labels
 from rsseg.data.vector import chosen_layer
 from rsseg.dataset import open_data
 from rsseg.describe import discovery
-from rsseg.describe.discovery import add_dataset, discover, find_group, part_of
+from rsseg.describe.discovery import add_dataset, discover, find_group
+from rsseg.describe.pairing import part_of
 from rsseg.task import Multiclass
 
 RNG = np.random.default_rng(0)
