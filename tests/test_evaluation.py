@@ -298,7 +298,7 @@ def test_members_that_do_not_go_together_are_refused(runs, tmp_path, folder_root
         evaluate([runs[0], bands], EvaluationOptions("test"))
     for given, said in (
         ({"weights": "best"}, "weights=best: equal or quality"),
-        ({"scaling": "platt"}, "scaling=platt: none, temp"),
+        ({"scaling": "platt"}, "scaling=platt: temperature, vector or none"),
     ):
         with pytest.raises(InputError, match=said):
             evaluate(runs, EvaluationOptions("test", **given))
