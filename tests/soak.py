@@ -84,8 +84,9 @@ def kills(folder: Path, count: int) -> str:
     """Runs that are killed at a random moment, once or more, and go on, against one that is not."""
     root = write_scenes(folder / "data", 6, 96)
     words = ["steps=30", "validations=3", "checkpoint_every=5", "pictures=0", *folder_data(root)]
-    train(settings(folder, *words), folder / "whole")
-    wanted, killed = RunFolder(folder / "whole"), 0
+    wanted, killed, begin = RunFolder(folder / "whole"), 0, time.monotonic()
+    subprocess.run([*ENTRY, "train", *tiny(folder, *words), f"hydra.run.dir={wanted}"], capture_output=True, check=True)
+    seconds = time.monotonic() - begin
     weights = wanted.load_state()[0]
     for number in range(count):
         run = RunFolder(folder / f"run{number}")
@@ -93,7 +94,7 @@ def kills(folder: Path, count: int) -> str:
             given = [f'resume="{run}"'] if run.begun else [*tiny(folder, *words), f"hydra.run.dir={run}"]
             process = subprocess.Popen([*ENTRY, "train", *given], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
-                process.wait(timeout=random.uniform(3, 25))
+                process.wait(timeout=random.uniform(0.3, 1.1) * seconds)
             except subprocess.TimeoutExpired:
                 process.send_signal(random.choice([signal.SIGKILL, signal.SIGTERM]))
                 process.wait()
