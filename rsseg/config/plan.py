@@ -145,8 +145,9 @@ def read_plan(folder: Path) -> Plan | None:
             raise ValueError("a run without seed or loss")
         common = dict(content["common"])
         folds = common.pop(f"dataset.{FOLDS}", "none")
-        for values in runs.values() if folds != "none" else ():
-            values[FOLD] = f"{values[FOLD]}/{folds}"
+        if folds != "none":
+            for values in runs.values():
+                values[FOLD] = f"{values[FOLD]}/{folds}"
         return Plan(runs, common, [list(words) for words in content["commands"]])
     except (AttributeError, KeyError, TypeError, ValueError):
         remedy = "remove it and start the sweep's command again, which goes on with its runs"
