@@ -298,7 +298,7 @@ def test_members_that_do_not_go_together_are_refused(runs, tmp_path, folder_root
         evaluate([runs[0], bands], EvaluationOptions("test"))
     for given, said in (
         ({"weights": "best"}, "weights=best: equal or quality"),
-        ({"scaling": "platt"}, "scaling=platt: temperature, vector or none"),
+        ({"scaling": "platt"}, "scaling=platt: none, temperature or vector"),
     ):
         with pytest.raises(InputError, match=said):
             evaluate(runs, EvaluationOptions("test", **given))
@@ -502,7 +502,7 @@ def read_scene(run):
     [
         ({"threshold": "0.3"}, "threshold=0.3: fixed or tuned"),
         ({"weights": "best"}, "weights=best: equal or quality"),
-        ({"scaling": "beta"}, "scaling=beta: temperature, vector or none"),
+        ({"scaling": "beta"}, "scaling=beta: none, temperature or vector"),
         ({"out": Path(__file__)}, "is a file: a folder for the tables is expected"),
     ],
 )

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rsseg.contract import InputError, check_choice
+from rsseg.inference.options import MEMBER_WEIGHTS
+from rsseg.task import SCALINGS
 
 
 @dataclass
@@ -25,7 +27,7 @@ class EvaluationOptions:
 
     def __post_init__(self) -> None:
         check_choice("threshold", self.threshold, ("fixed", "tuned"))
-        check_choice("weights", self.weights, ("equal", "quality"))
-        check_choice("scaling", self.scaling, ("temperature", "vector", "none"))
+        check_choice("weights", self.weights, MEMBER_WEIGHTS)
+        check_choice("scaling", self.scaling, ("none", *SCALINGS))
         if self.out is not None and self.out.is_file():
             raise InputError(f"out={self.out} is a file: a folder for the tables is expected")

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsseg.contract import InputError, check_choice
+from rsseg.inference.options import MEMBER_WEIGHTS
 from rsseg.inference.trained import Spec, TrainedModel
-from rsseg.metrics.scaling import SCALINGS
-from rsseg.task import Centres, Task
+from rsseg.task import SCALINGS, Centres, Task
 from rsseg.task.task import per_plane
 
 TINY = 1e-12
@@ -266,7 +266,7 @@ def _inactivate(task: Task, values: Tensor) -> Tensor:
 
 def _member_shares(specs: Sequence[Spec], weights: str) -> list[float]:
     """The weight of each model."""
-    check_choice("weights", weights, ("equal", "quality"))
+    check_choice("weights", weights, MEMBER_WEIGHTS)
     if weights == "equal" or len(specs) == 1:
         return [1 / len(specs)] * len(specs)
     better = next(iter(specs[0].heads.values())).task.higher_is_better

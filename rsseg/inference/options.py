@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+MEMBER_WEIGHTS = ("equal", "quality")
+"""The kinds of weights of an ensemble's members."""
+
 
 @dataclass(kw_only=True)
 class MapOptions:

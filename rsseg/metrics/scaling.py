@@ -21,10 +21,7 @@ from rsseg.contract import InputError
 from rsseg.metrics.average import Array, present_mean, ratio
 from rsseg.metrics.calibration import sampled_error
 from rsseg.metrics.pixel_sample import SampledLogits
-from rsseg.task import Scaling, Task
-
-SCALINGS = ("temperature", "vector")
-"""The kinds of scaling."""
+from rsseg.task import SCALINGS, Scaling, Task
 
 TEMPERATURES = 0.05, 20.0
 """The bounds of temperatures: logits that separate the labels perfectly would have the temperature 0."""

@@ -6,11 +6,12 @@ from rsseg.contract import ONE_TARGET, InputError, nearest
 from rsseg.task.centres import OBJECT_PLANES, Centres
 from rsseg.task.labels import Binary, Multiclass, Multilabel
 from rsseg.task.regression import Regression
-from rsseg.task.scaling import Scaling
+from rsseg.task.scaling import SCALINGS, Scaling
 from rsseg.task.task import Task
 
 __all__ = [
     "OBJECT_PLANES",
+    "SCALINGS",
     "TASKS",
     "Binary",
     "Centres",

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+SCALINGS = ("temperature", "vector")
+"""The kinds of scaling."""
+
+
 @dataclass(frozen=True)
 class Scaling:
     """A factor and an offset for the logits of each class.
