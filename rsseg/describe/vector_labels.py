@@ -11,7 +11,6 @@ from typing import Any
 import geopandas
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pyogrio import read_info
 
 from rsseg.contract import IGNORE, InputError, counted
@@ -68,19 +67,13 @@ def describe_vectors(paths: Sequence[Path]) -> tuple[dict[str, Any], dict[str, A
     elif kinds <= {"Point", "MultiPoint"}:
         beliefs.append("Features are points, a pixel each: task: centres finds objects, source.buffer makes discs of them.")
     elif shapes.crs is not None and len(shapes):
-        small, usual, large = (
-            f"{area:.0f}" if area >= 100 else f"{area:.3g}" for area in np.percentile(areas_of(shapes), (5, 50, 95))
-        )
+        areas = np.percentile(shapes.to_crs(shapes.estimate_utm_crs()).area, (5, 50, 95))  # in square metres
+        small, usual, large = (f"{area:.0f}" if area >= 100 else f"{area:.3g}" for area in areas)
         beliefs.append(
             f"Polygons have {small} to {large} m2 (5 to 95 %), half of them less than {usual}. For maps of single ones, rsseg "
             f"predict polygons=true min_area={small} leaves out smaller specks; task: centres finds and counts them."
         )
     return labels, {key: value for key, value in source.items() if value is not None}, [*filter(None, beliefs)]
-
-
-def areas_of(shapes: geopandas.GeoSeries) -> NDArray[np.float64]:
-    """The areas of polygons in square metres."""
-    return shapes.to_crs(shapes.estimate_utm_crs()).area.to_numpy()
 
 
 def choose_layer(path: Path) -> tuple[str, str]:
