@@ -31,7 +31,7 @@ def _sample(found: Findings) -> list[str]:
             f"{more_seeds(found, SEEDS)}"
         )
     if groups == 1:
-        chose = ", and the same scenes chose the checkpoint, so scores are too high" * found.validated
+        chose = ", and the same scenes chose the checkpoint, so scores are too high" * (found.validated and found.choice)
         notes.append(
             f"All scenes lie in one area: no interval can be given{chose}. Score more areas, or name them by "
             "dataset.source.group."
