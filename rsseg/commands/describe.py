@@ -107,7 +107,7 @@ def write_config(folders: list[str], into: Path, arguments: Arguments, overrides
         raise InputError(f"into={into}: a folder called dataset is expected, which rsseg train finds by --config-dir")
     if chosen := next((word for word in overrides if word.startswith("dataset=")), ""):
         raise InputError(f"{chosen}: a folder gets a config of its own: leave out {chosen} or {folders[0]}")
-    there = into.parent if into.parent.is_dir() else None
+    there = into.resolve().parent if into.parent.is_dir() else None
     config = own_part(compose(CONFIGS, ["dataset=geotiff", *overrides, *search_path(there)]))
     settings = {}
     for word in OverridesParser.create().parse_overrides(overrides):

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from rsseg.config.naming import quoted
@@ -43,18 +44,19 @@ def own_configs() -> Path | None:
     return folder if folder.is_dir() and folder != CONFIGS else None
 
 
-def search_path(folder: Path | None) -> list[str]:
+@cache
+def search_path(folder: Path | None) -> tuple[str, ...]:
     """The override by which Hydra finds a folder's configs beside rsseg's; none without a folder.
 
-    If both have a file of the same name, Hydra takes rsseg's: a warning names the files of the folder that are not read.
+    If both have a file of the same name, Hydra takes rsseg's: a warning, once, names the files of the folder that are not read.
     """
     if folder is None:
-        return []
+        return ()
     for path in sorted(folder.rglob("*.yaml")):
         shipped = CONFIGS / path.relative_to(folder)
         if shipped.is_file() and shipped.read_bytes() != path.read_bytes():
             log.warning("%s is not read: rsseg has a file of this name, which is taken. Give yours another name.", path)
-    return [f"hydra.searchpath=[{quoted(f'file://{folder.resolve().as_posix()}')}]"]
+    return (f"hydra.searchpath=[{quoted(f'file://{folder.resolve().as_posix()}')}]",)
 
 
 @contextmanager

@@ -81,6 +81,8 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
     in_folds = setup.plain["dataset"]["fold"] is not None
     facts = SplitFacts.of(train.census, task, train.sizes, objects)
     advice, losses = {about: advise(about, facts) for about in RULES}, candidates(facts)
+    heads = [head for head, own in setup.tasks.items() if own.target == task.target]
+    place = f"loss@model.heads.{heads[0]}.loss" if heads and len(setup.dataset.tasks) > 1 else "loss"
     description = {
         "dataset": setup.dataset.name,
         "task": task.kind,
@@ -94,7 +96,7 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
         "noise": hints_of_noise(splits, objects),
         "advice": {about: [rule._asdict() for rule in rules] for about, rules in advice.items()},
         "losses": losses,
-        "sweep": sweep_command(losses[:COMPARED], overrides, _place_of_loss(setup, task.target)),
+        "sweep": sweep_command(losses[:COMPARED], overrides, place),
     }
     print_description(description, present, advice)
     write_json(out / "description.json", description)
@@ -181,12 +183,6 @@ def hints_of_noise(splits: Mapping[str, Any], objects: Mapping[str, ObjectSizes]
         f"{facts['ignored']:.2%} of the {split} split is ignored, {facts['missing']:.2%} because the image has no data"
         for split, facts in ignored.items()
     ]
-
-
-def _place_of_loss(setup: Setup, target: str) -> str:
-    """The override that chooses the loss of a target: ``loss``, or with several targets that of the target's first head."""
-    heads = [head for head, task in setup.tasks.items() if task.target == target]
-    return f"loss@model.heads.{heads[0]}.loss" if heads and len(setup.dataset.tasks) > 1 else "loss"
 
 
 def sweep_command(losses: Sequence[str], overrides: Sequence[str], place: str = "loss") -> str:
