@@ -21,6 +21,7 @@ STEPS = (
     "epoch, windows that together hold as many pixels as the training split, is pixels / (window * window * batch_size) steps"
 )
 GONE = "nothing: this setting is gone"
+AT_ONCE = "nothing: a search runs a trial at a time; start the same command again beside it to run two at once"
 
 ELSEWHERE = {
     "optimizer=": "optim",
@@ -72,6 +73,7 @@ ELSEWHERE = {
     "steps=": "max_steps num_steps total_steps iterations iters max_iters trainer.max_steps",
     STEPS: "epochs epoch max_epochs num_epochs n_epochs trainer.max_epochs",
     GONE: "loss.backend dataset.source.cache",
+    AT_ONCE: "processes n_jobs",
 }
 """The present names by those of other programs and of earlier versions. A name that ends with "=" takes the given value."""
 
