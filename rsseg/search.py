@@ -50,7 +50,9 @@ def search(wanted: Search) -> None:
         rest = time_left(done - at_first, wanted.trials - at_first, time.monotonic() - began)
         log.info("%d of %d trials done, %s", done, wanted.trials, rest)
     if left := wanted.trials - _count_over(study):
-        log.info("Other processes run the last %d trials and report all. If they were stopped, run the same command again.", left)
+        log.info(
+            "Other processes run the last %d trials and report all. If they were stopped, run the same command again.", left
+        )
         return
     report(study, wanted)
     if wanted.race:
