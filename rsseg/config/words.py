@@ -139,7 +139,7 @@ def _setting_fault(override: Override) -> str | None:
         return None
     target = SYNONYMS.get(key) or SYNONYMS.get(name) or (f"{name}=" if name in roots else None)
     if target is None:
-        see = f"; see docs/configuration.md and {invocation('train')} --help"
+        see = f"; {invocation('train')} --cfg job prints all"
         return f"there is no such setting{nearest(name, known) or see}"
     return f"write {target}{str(override.input_line).partition('=')[2] if target.endswith('=') else ''}"
 

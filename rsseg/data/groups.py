@@ -134,10 +134,10 @@ def in_fold(owner: Mapping[str, str], groups: Mapping[str, str], fold: str) -> d
     return {**owner, **{name: "val" if groups[name] in validates else "train" for name in pooled}}
 
 
-def describe_groups(train: Iterable[Scene], val: Sequence[Scene]) -> list[str]:
-    """Warnings, one line each: validation groups that also train, and a single validation group."""
-    scored = set(group_names(val))
-    cut = sorted(scored.intersection(group_names(train)))
+def describe_groups(train: Sequence[Scene], val: Sequence[Scene], fold: str | None = None) -> list[str]:
+    """Warnings, one line each: validation groups that also train, and a single validation group, with a fold's remedy."""
+    scored, trained = set(group_names(val)), set(group_names(train))
+    cut = sorted(scored & trained)
     lines = []
     if cut:
         lines.append(
@@ -145,10 +145,13 @@ def describe_groups(train: Iterable[Scene], val: Sequence[Scene]) -> list[str]:
             "those of places near the training scenes, not of new areas."
         )
     if len(scored) == 1:
+        harm = "have no intervals and say nothing of other areas, and no comparison can separate losses"
+        way_out, folds = "Validate on more groups: dataset.source.split, or sweep=kfold.", (1 + len(trained)) // 2
+        if fold:
+            harm, way_out = "thresholds are not tuned", f"Take fewer folds: dataset.fold=1/{folds}." * (folds > 1)
         lines.append(
-            f"All validation scenes ({len(val)}) are of one group, {min(scored)}: it selects the checkpoint and scores it. So "
-            "scores are optimistic, have no intervals and say nothing of other areas, and no comparison can separate losses. "
-            "Validate on more groups: dataset.source.split, or sweep=kfold."
+            f"{f'In fold {fold} all' if fold else 'All'} validation scenes ({len(val)}) are of one group, {min(scored)}: it "
+            f"selects the checkpoint and scores it. So scores are optimistic, {harm}. {way_out}".rstrip()
         )
     return lines
 

@@ -203,7 +203,13 @@ def check_band_numbers(image: str, count: int, bands: Sequence[int]) -> None:
 
 
 class Source(ABC):
-    """The base of every `dataset.source`: it lists the scenes and decides the split; it reads no pixels."""
+    """The base of every `dataset.source`: it lists the scenes and decides the split; it reads no pixels.
+
+    Attributes:
+        fold: In cross-validation, the fold that validates, as in ``dataset.fold``; else None.
+    """
+
+    fold: str | None = None
 
     @abstractmethod
     def scenes(self, split: str) -> list[Scene]:

@@ -13,7 +13,6 @@ import numpy as np
 from rsseg.assembly import make_setup
 from rsseg.config.arguments import split_places
 from rsseg.config.folder import RunFolder
-from rsseg.console import print_table
 from rsseg.contract import InputError
 from rsseg.data.groups import group_names
 from rsseg.dataset import open_split
@@ -26,6 +25,7 @@ from rsseg.evaluation.counts import (
     draw_matrices,
     gain_rows,
     gain_sentence,
+    print_calibration,
     write_tables,
 )
 from rsseg.evaluation.labelled import compare_map, labelled_scene, labelled_scenes, open_labelled
@@ -37,10 +37,11 @@ from rsseg.inference.inputs import open_scene
 from rsseg.inference.maps import made_by
 from rsseg.inference.options import MapOptions
 from rsseg.metrics import Scores
+from rsseg.metrics.base import LABELS
 from rsseg.progress import progress
 from rsseg.quiet import quiet
 from rsseg.setup import Setup
-from rsseg.training.scoring import print_scores, score_split
+from rsseg.training.scoring import SHOWN, print_scores, score_split
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +89,7 @@ def evaluate(run: Path | Sequence[Path], options: EvaluationOptions | None = Non
     title += f": {name}, best checkpoint{'s' * several}, pooled over whole scenes"
     print_scores(scores["fixed"], title, scores.get("tuned"))
     if calibrated:
-        hidden = () if several else ("model",)
-        print_table([{key: value for key, value in row.items() if key not in hidden} for row in calibrated], "Calibration")
+        print_calibration(calibrated)
     for row in gains:
         log.info("%s", gain_sentence(row, len(models)))
     if name == "val" and (ensemble.thresholds or any(len(ensemble.kinds(each)) > 1 for each in heads)):
@@ -99,7 +99,8 @@ def evaluate(run: Path | Sequence[Path], options: EvaluationOptions | None = Non
         _say_seen(folders, [options.scene], options.trust)
     result = scores.get(options.threshold, scores["fixed"])
     for each, own in result.items():
-        log.info("%s: %s", each, ", ".join(f"{key} {value:.4f}" for key, value in own.means().items()))
+        others = [f"{LABELS.get(key, key)} {value:.4f}" for key, value in own.means().items() if key not in SHOWN]
+        log.info("Further means%s: %s", f" of {each}" * (len(result) > 1), ", ".join(others))
     left = f"-without-{'-'.join(options.without)}".replace("/", "_") * bool(options.without)
     beside = Path(os.path.commonpath([folder.path.absolute().parent for folder in folders])) if several else first.path
     path = (options.out or beside) / f"{'ensemble' if several else 'evaluation'}-{name}{left}.csv"

@@ -218,7 +218,7 @@ class Loop:
             rate = self.setup.plain["optimizer"].get("lr")
             raise DivergedError(
                 f"{error}. summary.json has the windows. Take a lower optimizer.lr (it was {rate}), or on_nonfinite=skip to "
-                f"leave such steps out, for a new run or behind {self.run.resume_word}",
+                f"leave such steps out, for a new run or behind {self.run.resume_command}",
                 error.facts,
             ) from None
 
