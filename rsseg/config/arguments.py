@@ -104,13 +104,13 @@ def typed(kind: type[Any], given: Mapping[str, Any]) -> Any:
 
 
 def names(text: str) -> list[str]:
-    """The names in a text, separated by commas, with or without brackets.
+    """The names in a text, separated by commas, with or without brackets and quotes.
 
     Example:
         >>> names("[mine,yours]"), names("mine"), names("")
         (['mine', 'yours'], ['mine'], [])
     """
-    return [name.strip() for name in text.strip("[]").split(",") if name.strip()]
+    return [name.strip(" '\"") for name in text.strip("[]").split(",") if name.strip()]
 
 
 def split_places(text: str) -> list[Path]:

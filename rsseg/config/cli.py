@@ -188,8 +188,9 @@ def check_early(config: Any) -> None:
         raise InputError(f"the config can't be resolved: {first_line(error)}") from None
     root = Path(str(source.get("root", ""))).expanduser()
     if source.get("_target_") == "rsseg.data.files.Files" and not is_remote(str(source["root"])) and not root.is_dir():
-        way_out = f"set dataset.source.root, or RSSEG_DATA to the folder that holds {root.name}"
-        found.append(f"dataset.source: there is no folder {root}: {way_out}")
+        written = str(OmegaConf.to_container(config.dataset.source, resolve=False))
+        way_out = f", or RSSEG_DATA to the folder that holds {root.name}" if "RSSEG_DATA" in written else ""
+        found.append(f"dataset.source: there is no folder {root}: set dataset.source.root{way_out}")
     if str(source.get("_target_")).startswith(("rsseg.data.files.", "rsseg.data.sources.")):  # the others import torch
         found += faults(source, "dataset.source", SOURCE, given=("targets",))
     raise_faults(found)

@@ -162,9 +162,22 @@ def describe_few_groups(train: Collection[str], val: Collection[str], in_folds: 
     scored |= every if in_folds else set()
     if len(scored) >= ENOUGH_GROUPS:
         return ""
-    folds = LEAVE_ONE_OUT if len(every) < ENOUGH_GROUPS else 5
-    way_out = f"; dataset.fold=1/{folds} and so on let all {len(every)} validate in turn (sweep=kfold)"
+    way_out = [f"; {folds} lets all {len(every)} validate in turn" for folds in folds_of(train, val, in_folds)]
     return (
         f"Only {counted(len(scored), 'group')} of scenes to validate on, fewer than {ENOUGH_GROUPS}: differences between "
-        f"losses can hardly be separated from differences between areas{way_out if len(every) > len(scored) else ''}."
+        f"losses can hardly be separated from differences between groups{''.join(way_out)}."
     )
+
+
+def folds_of(train: Collection[str], val: Collection[str], in_folds: bool = False) -> list[str]:
+    """The override of a sweep that lets all groups validate in turn; none if enough of them validate, or all do.
+
+    Example:
+        >>> folds_of("ab", "c"), folds_of("a", "a")
+        (['dataset.fold=1/groups,2/groups,3/groups'], [])
+    """
+    every, scored = {*train, *val}, {*val}
+    if in_folds or len(scored) >= ENOUGH_GROUPS or scored == every:
+        return []
+    number, folds = (len(every), LEAVE_ONE_OUT) if len(every) < ENOUGH_GROUPS else (5, 5)
+    return [f"dataset.fold={','.join(f'{i}/{folds}' for i in range(1, number + 1))}"]

@@ -183,9 +183,9 @@ def test_what_is_said():
     train = [Scene("a1", None, group="a"), Scene("b1", None)]
     cut = describe_groups(train, [Scene("a2", None, group="a"), Scene("c", None)])
     assert [line.partition(":")[0] for line in cut] == ["Of 2 groups with validation scenes, 1 train too, such as a"]
-    assert describe_few_groups("abcdef", "g").endswith("; dataset.fold=1/5 and so on let all 7 validate in turn (sweep=kfold).")
-    assert "; dataset.fold=1/groups and so on let all 3 validate in turn (" in describe_few_groups("ab", "c")
-    assert describe_few_groups("a", "a").endswith("from differences between areas.")
+    assert describe_few_groups("abcdef", "g").endswith("; dataset.fold=1/5,2/5,3/5,4/5,5/5 lets all 7 validate in turn.")
+    assert "; dataset.fold=1/groups,2/groups,3/groups lets all 3 validate in turn." in describe_few_groups("ab", "c")
+    assert describe_few_groups("a", "a").endswith("from differences between groups.")
     assert not describe_few_groups("", "abcdef")
     assert not describe_few_groups("abcde", "f", in_folds=True)
 
