@@ -213,7 +213,7 @@ def sweep_command(losses: Sequence[str], overrides: Sequence[str], place: str = 
 
 def print_description(description: Mapping[str, Any], present: Sequence[str], advice: Mapping[str, Sequence[Rule]]) -> None:
     """Print a description."""
-    splits, centres = description["splits"], description["task"] == "centres"
+    splits, centres = description["splits"], description["facts"]["subject"] == "detection"
     first = splits["train"]
     scenes = "; ".join(
         f"{split} {counted(part['scenes'], part['unit'])} in {counted(part['groups'], 'group')}, {part['pixels'] / 1e6:.3g} Mpx"

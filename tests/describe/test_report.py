@@ -116,7 +116,7 @@ def test_other_tasks(tmp_path, task):
         write_tif(tmp_path / f"masks/{i}.tif", (rng.random((planes, 64, 64)) < 0.01).astype(np.uint8))
     data = folder_data(tmp_path, f"dataset.task={task}", f"dataset.classes={'[a,b]' if planes == 2 else '[a]'}")
     told = json.loads((describe(settings(tmp_path, *data), overrides=data) / "description.json").read_text())
-    assert told["facts"]["kind"] == "foreground"
+    assert told["facts"]["subject"] == "foreground"
     assert told["facts"]["ratio"] > 50
     assert any(hint.startswith("a: ") and "specks" in hint for hint in told["noise"])
 
