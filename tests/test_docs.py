@@ -91,7 +91,7 @@ def commands(*names: str) -> list[tuple[str, str]]:
 def data(tmp_path_factory, folder_root):
     """A /data folder with every dataset, the user's own, some with masks in colours or called otherwise, and weights."""
     base, rng = tmp_path_factory.mktemp("docs"), np.random.default_rng(3)
-    for name in layouts.LAYOUTS | layouts.BURNT | layouts.OBJECTS | layouts.SEVERAL:
+    for name in layouts.every():
         layouts.write(base, name)
     root = base / "disk1"
     layouts.own_scenes(root / "floods", rng)
