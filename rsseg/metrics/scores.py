@@ -178,10 +178,9 @@ def label_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
     if task.exclusive:
         found["balanced_accuracy"] = replace(found["balanced_accuracy"], parts=found["recall"].parts)
         found["kappa"] = replace(found["kappa"], classes=every, parts=exclusive_kappa)
-        found["accuracy"] = Metric("accuracy", "recall", every, found["recall_micro"].parts, class_pixels)
+        found["accuracy"] = replace(found["recall_micro"], label="accuracy", classes=every)
     else:
-        kept = kept_classes(task.classes, without)
-        found["accuracy"] = Metric("accuracy", "recall", kept, _label_accuracy, class_pixels)
+        found["accuracy"] = replace(found["recall"], label="accuracy", parts=_label_accuracy)
     strict = {name: replace(CLASS_SCORES[name], of=partial(strict_overlap, metric=name)) for name in TVERSKY}
     return found | by_scene(found) | by_scene(class_metrics(strict, task, without), "strict_scene_", "per scene, strict")
 
