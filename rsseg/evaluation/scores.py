@@ -37,11 +37,10 @@ from rsseg.inference.inputs import open_scene
 from rsseg.inference.maps import made_by
 from rsseg.inference.options import MapOptions
 from rsseg.metrics import Scores
-from rsseg.metrics.base import LABELS
 from rsseg.progress import progress
 from rsseg.quiet import quiet
 from rsseg.setup import Setup
-from rsseg.training.scoring import SHOWN, print_scores, score_split
+from rsseg.training.scoring import HIDDEN, print_scores, score_split
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +98,8 @@ def evaluate(run: Path | Sequence[Path], options: EvaluationOptions | None = Non
         _say_seen(folders, [options.scene], options.trust)
     result = scores.get(options.threshold, scores["fixed"])
     for each, own in result.items():
-        others = [f"{LABELS.get(key, key)} {value:.4f}" for key, value in own.means().items() if key not in SHOWN]
+        means, shown = own.means(), {*own.columns, *own.beside} - {*HIDDEN}
+        others = [f"{own.metrics[key].label} {means[key]:.4f}" for key in means if key not in shown]
         log.info("Further means%s: %s", f" of {each}" * (len(result) > 1), ", ".join(others))
     left = f"-without-{'-'.join(options.without)}".replace("/", "_") * bool(options.without)
     beside = Path(os.path.commonpath([folder.path.absolute().parent for folder in folders])) if several else first.path
