@@ -4,7 +4,7 @@ from typing import Any
 
 from rsseg.version import __version__
 
-__all__ = ["Model", "__version__", "compare", "load", "train"]
+__all__ = ["Model", "__version__", "compare", "evaluate", "load", "train"]
 
 
 def __dir__() -> list[str]:

@@ -1,9 +1,10 @@
-"""rsseg from Python: `train`, `load` and `compare`, for notebooks and scripts.
+"""rsseg from Python: `train`, `load`, `evaluate` and `compare`, for notebooks and scripts.
 
 Example:
     >>> import rsseg
     >>> run = rsseg.train("loss=focal_dice", dataset="inria")                               # doctest: +SKIP
     >>> labels = rsseg.load(run).predict(array)                                             # doctest: +SKIP
+    >>> rsseg.evaluate(run, split="test")["mask"].means()["iou"]                             # doctest: +SKIP
     >>> rsseg.compare([run, rsseg.train("loss=ce_dice", dataset="inria")]).tables["comparison"]  # doctest: +SKIP
 """
 
@@ -13,7 +14,7 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.config.arguments import typed
+from rsseg.config.arguments import Folders, PathLike, as_paths, typed
 from rsseg.config.cli import compose, own_part, refuse_sweep
 from rsseg.config.entry import CONFIGS, own_configs, search_path, show_log
 from rsseg.config.naming import quoted
@@ -30,10 +31,7 @@ from rsseg.contract import InputError
 
 if TYPE_CHECKING:
     from rsseg.answer import Answer
-
-PathLike = str | os.PathLike[str]
-Places = PathLike | Sequence[PathLike]
-"""One folder, or several."""
+    from rsseg.metrics import Scores
 
 
 def train(*overrides: str, **settings: Any) -> Path:
@@ -115,7 +113,7 @@ class Model:
         InputError: If they can't be loaded.
     """
 
-    def __init__(self, places: Places, scaling: str = "temperature", trust: Sequence[str] = ()) -> None:
+    def __init__(self, places: Folders, scaling: str = "temperature", trust: Sequence[str] = ()) -> None:
         from rsseg.prediction import load_models
         from rsseg.quiet import quiet
 
@@ -197,12 +195,20 @@ def _without_paths() -> Iterator[None]:
         said.setLevel(level)
 
 
-def load(places: Places, scaling: str = "temperature", trust: Sequence[str] = ()) -> Model:
+def load(places: Folders, scaling: str = "temperature", trust: Sequence[str] = ()) -> Model:
     """The model of a run or an exported folder, or the mean of several; see `Model`."""
     return Model(places, scaling, trust)
 
 
-def compare(runs: Places, out: PathLike | None = None, **question: Any) -> Answer:
+def evaluate(runs: Folders, **options: Any) -> dict[str, Scores]:
+    """Score a run, or several as an ensemble, as ``rsseg evaluate`` does with these options; returns the scores by head."""
+    from rsseg.evaluation.options import EvaluationOptions
+    from rsseg.evaluation.scores import evaluate as score_runs
+
+    return score_runs(runs, typed(EvaluationOptions, options))
+
+
+def compare(runs: Folders, out: PathLike | None = None, **question: Any) -> Answer:
     """Compare finished runs, as ``rsseg compare`` does.
 
     Args:
@@ -218,16 +224,3 @@ def compare(runs: Places, out: PathLike | None = None, **question: Any) -> Answe
 
     show_log()
     return compare_runs(as_paths(runs), typed(Question, question), None if out is None else Path(out))
-
-
-def as_paths(places: Places | Iterable[PathLike]) -> list[Path]:
-    """One folder or several as a list.
-
-    Raises:
-        InputError: If there is no folder, or an item is not a path.
-    """
-    several = [places] if isinstance(places, str | os.PathLike) or not isinstance(places, Iterable) else list(places)
-    wrong = [place for place in several if not isinstance(place, str | os.PathLike) or not os.fspath(place)]
-    if wrong or not several:
-        raise InputError(f"{wrong[0] if wrong else places!r}: a folder or several are expected, as text or paths")
-    return [Path(place) for place in several]

@@ -293,8 +293,8 @@ def _check_absent(store: Store, split: str, train: Store | None) -> None:
     """Report the classes that a split lacks; those that train lacks too are reported only once."""
     for place, (name, task) in enumerate(store.tasks.items()):
         named = absent_classes(train.censuses[name], task) if train else ()
-        vectors = any(mask.vector for scene in store.scenes if (mask := scene.mask_of(place)))
-        check_absent(store.censuses[name], task, split, named, vectors)
+        masks = dict.fromkeys(mask for scene in store.scenes if (mask := scene.mask_of(place)))
+        check_absent(store.censuses[name], task, split, named, list(masks))
 
 
 def _warn_of_radiometry(train: Store, numbers: TrainStatistics, other: Store, what: str) -> None:

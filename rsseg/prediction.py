@@ -23,7 +23,7 @@ from rsseg.assembly import make_setup
 from rsseg.config.entry import ENTRY
 from rsseg.contract import InputError, check_choice, check_number, counted
 from rsseg.data.masks import VECTORS, Mask
-from rsseg.data.raster import georeference, open_raster
+from rsseg.data.raster import georeference
 from rsseg.data.scene import Scene, SceneReader
 from rsseg.devices import choose_precision, scoring_accelerator
 from rsseg.errors import SCORING, in_one_line
@@ -168,7 +168,11 @@ class Mapper:
     def _products(self) -> list[Product]:
         """The kinds of files that are made from each scene: for every head those that its task has."""
         options, heads, products = self.options, self.spec.heads, list[Product]()
-        for name in [known_head(options.head, heads)] if options.head else heads:
+        chosen = [known_head(options.head, heads)] if options.head else list(heads)
+        labelled = "labels" in options.write and not all(heads[name].task.real for name in chosen)
+        if not labelled and (options.polygons or options.threshold == "tuned"):
+            raise InputError(f"threshold=tuned, polygons=true: head {', '.join(chosen)} writes no labels; leave them out")
+        for name in chosen:
             head = heads[name]
             of_head = f"-{name}" if options.head or name != next(iter(heads)) else ""
             for kind in [kind for kind in options.write if kind in kinds_of(head.task)]:
@@ -249,10 +253,9 @@ class Mapper:
             else:
                 first = len(task.label_names) - len(task.classes)  # the background of a binary task is no area
                 labels = {1: dict(enumerate(task.classes, start=first))}
-            source = open_raster(image)
             unit = "m2"
-            if source.crs is None:
-                unit = units = "pixels" if source.transform.is_identity else "units of its coordinates"
+            if place.get("crs") is None:
+                unit = units = "units of its coordinates" if "transform" in place else "pixels"
                 log.info("%s has no CRS: area, min_area and simplify of its polygons are in %s, not in metres.", image, units)
             written = write_polygons(polygons, path, labels, options.min_area, options.simplify, tags)
             sums = ", ".join(f"{name} {area:,.0f}" for name, area in written.groupby("class")["area"].sum().items())

@@ -15,13 +15,11 @@ def quiet() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch").propagate = False  # it has a handler of its own
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # its errors come as exceptions too
     logging.getLogger("pyogrio").setLevel(logging.WARNING)  # it logs the number of features of every file
     for message in (
         ".*dataloader is not resumable.*",
         ".*smaller than the logging interval.*",
         ".*exists and is not empty.*",
-        ".*no geotransform.*",
         ".*LeafSpec.*",
         ".*isinstance.treespec.*",
         ".*module.s. in eval mode.*",  # frozen parts

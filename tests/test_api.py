@@ -1,6 +1,7 @@
 """Ten lines of Python: train, load and compare give what the commands write."""
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ def run(tmp_path_factory, folder_root):
 
 
 def test_training_writes_a_run_folder(run):
-    assert (run / "summary.json").is_file()
+    summary = json.loads((run / "summary.json").read_text())
+    assert rsseg.evaluate(str(run), split="val", out=str(run))["mask"]["iou"] == pytest.approx(summary["iou"], rel=1e-5)
     assert "focal" in (run / "config.yaml").read_text()
 
 
@@ -100,6 +102,7 @@ def test_values_of_numpy_and_paths_are_settings():
         (lambda run: rsseg.load(None), "a folder or several"),
         (lambda run: rsseg.compare(""), "a folder or several"),
         (lambda run: rsseg.compare(run, foo=1), "foo: there is no such setting"),
+        (lambda run: rsseg.evaluate(run, splt="test"), "did you mean 'split'"),
         (lambda run: rsseg.load(run).predict(np.zeros((3, 64, 64), bool)), "dtype bool"),
         (lambda run: rsseg.load(run).predict(np.zeros((3, 0, 64), np.uint8)), "is expected"),
         (lambda run: rsseg.load(run).predict(np.zeros((3, 64, 64), np.uint8), windw=64), "did you mean 'window'"),

@@ -22,6 +22,7 @@ from test_run import folder_data, multilabel_root, settings  # noqa: F401
 from tiny import map_scene, write_tif
 
 from rsseg.assembly import make_module, make_setup
+from rsseg.commands import evaluate as command
 from rsseg.comparison.intervals import estimate, sum_groups
 from rsseg.comparison.measures import measures, of_tuning
 from rsseg.config.folder import RunFolder
@@ -488,8 +489,10 @@ def test_a_finished_map_is_scored_by_a_mask(runs, folder_root, tmp_path, caplog)
     assert evaluate_map(runs[0], half, EvaluationOptions(mask=mask, out=tmp_path)).sums.sum() == (true[40:] != 255).sum()
     assert f"{(true[:40] != 255).sum()} labelled pixels have no value" in caplog.text
     labels[:] = 7
-    with pytest.raises(InputError, match=r"map=.*seven"):
+    with pytest.raises(InputError, match=r"map=.*seven\.tif: it holds the value 7 .*; head mask has labels, 0 to 2: name"):
         evaluate_map(runs[0], write_tif(tmp_path / "seven.tif", labels[None]), EvaluationOptions(mask=mask))
+    with pytest.raises(InputError, match=r"split=val and map=.*half\.tif exclude each other: name one of them"):
+        command.run(command.Arguments(run=str(runs[0]), split="val", map=half, mask=mask))
 
 
 def read_scene(run):

@@ -21,7 +21,7 @@ from rsseg.config.cli import check_early
 from rsseg.contract import InputError, layers_of
 from rsseg.dataset import TargetStatistics, TrainStatistics
 from rsseg.evaluation.options import EvaluationOptions
-from rsseg.evaluation.scores import evaluate
+from rsseg.evaluation.scores import evaluate, evaluate_map
 from rsseg.run import train
 
 TARGETS = {
@@ -86,6 +86,15 @@ def test_a_run_of_two_heads_is_scored_mapped_recorded_and_compared(tmp_path, roo
         assert set(np.unique(file.read())) <= {0, 1, 2}
     with pytest.raises(InputError, match=r"head=heigt \(did you mean 'height'\?\)"):
         map_scene(run, root / "images" / "tile0.tif", tmp_path / "x.tif", head="heigt")
+    for wrong in ({"threshold": "tuned"}, {"polygons": True}):
+        with pytest.raises(InputError, match="threshold=tuned, polygons=true: head height writes no labels; leave them out"):
+            map_scene(run, root / "images" / "tile0.tif", tmp_path / "x.tif", head="height", **wrong)
+    with pytest.raises(InputError, match="head=nope: the run has cover, height"):
+        evaluate(run, EvaluationOptions("test", head="nope"))
+    with pytest.raises(
+        InputError, match=r"h\.tif: it holds the value .*; head cover has labels, 0 to 2: name the map's head by"
+    ):
+        evaluate_map(run, tmp_path / "h.tif", EvaluationOptions(mask=root / "masks" / "tile0.tif"))
     assert load_records(run, "height").task.real
     assert not load_records(run, "cover").task.real
     assert Run(run, "height").summary["rmse"] == summary["heads"]["height"]["rmse"]

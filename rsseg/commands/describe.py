@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from rsseg.config.cli import check_early, compose, own_part
 from rsseg.config.entry import CONFIGS, invocation, own_configs, search_path
 from rsseg.config.folder import RunFolder
+from rsseg.config.schema import DatasetConfig
 from rsseg.contract import InputError
 
 
@@ -99,17 +101,25 @@ def write_config(folders: list[str], into: Path, arguments: Arguments, overrides
         InputError: If several folders are given, or one that holds nothing that can be trained on, or a setting is
             unknown, or a dataset is chosen too.
     """
-    from rsseg.describe.discovery import add_dataset
+    from rsseg.describe.discovery import discover, write_dataset
 
     if len(folders) > 1:
         raise InputError(f"{' '.join(folders)}: one folder is described at a time; quote a path that has blanks in it")
     if chosen := next((word for word in overrides if word.startswith("dataset=")), ""):
         raise InputError(f"{chosen}: a folder gets a config of its own: leave out {chosen} or {folders[0]}")
     there = into.parent if into.parent.is_dir() else None
-    compose(CONFIGS, ["dataset=geotiff", *overrides, *search_path(there)])  # faults are told before a file holds them
+    config = own_part(compose(CONFIGS, ["dataset=geotiff", *overrides, *search_path(there)]))
     settings = {}
     for word in OverridesParser.create().parse_overrides(overrides):
         key = word.key_or_group.removeprefix("dataset.")
         if not word.is_delete() and (key != word.key_or_group or key in ("window", "steps")):
             settings[key] = word.value()
-    return add_dataset(Path(folders[0]), into, "", arguments.image, arguments.mask, settings)
+    found = discover(Path(folders[0]), arguments.image, arguments.mask, settings)
+    name, path = found.name, into / f"{found.name}.yaml"
+    if not path.exists():
+        config.dataset = OmegaConf.merge(OmegaConf.structured(DatasetConfig), found.config)
+        check_early(config)  # faults are told before a file holds them
+    elif arguments.image:
+        raise InputError(f"{path} is there already: remove it to have it written anew; dataset={name} describes it as it is")
+    write_dataset(found, path)
+    return name

@@ -22,7 +22,7 @@ class Arguments(EvaluationOptions):
     split=NAME                train, val (default) or test
     scene=IMAGE mask=FILE     score an image of your own instead of a split, by a raster or vector file in any CRS
     map=MAP mask=FILE         score a finished map, such as rsseg predict writes, on its grid
-    head=NAME                 the head that mask= is for; default: the first
+    head=NAME                 the head that mask= is for; default: the first. Of a split all heads are scored
     threshold=tuned           draw at the thresholds (multiclass: biases) that were tuned on the validation scenes, not at 0.5
                               (argmax), and end if there are none; tables have both
     weights=quality           members of an ensemble count by their validation scores; default: equal
@@ -43,8 +43,7 @@ def run(arguments: Arguments) -> None:
     check_places(places)
     from rsseg.evaluation.scores import evaluate, evaluate_map  # torch takes seconds to import: report a wrong folder first
 
-    values = {key: getattr(arguments, key) for key in ("split", "scene", "map")}
-    given = [f"{key}={value}" for key, value in values.items() if value not in ("val", None)]
+    given = [f"{key}={value}" for key in ("split", "scene", "map") if (value := getattr(arguments, key))]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} exclude each other: name one of them")
     if not arguments.map:

@@ -57,9 +57,11 @@ def run(arguments: Arguments) -> None:
     if (CONFIGS / "dataset" / f"{name}.yaml").is_file():
         raise InputError(f"dataset={name} is one that rsseg has: choose another name")
     if arguments.root:
-        from rsseg.describe.discovery import add_dataset
+        from rsseg.describe.discovery import discover, write_dataset
 
-        add_dataset(Path(arguments.root), into, name)
+        discovery = discover(Path(arguments.root))
+        discovery.config["name"] = name
+        write_dataset(discovery, into / f"{name}.yaml")
     else:
         template = (CONFIGS / "dataset" / "folder.yaml").read_text(encoding="utf-8")
         template = template.replace("dataset=folder", f"dataset={name}")

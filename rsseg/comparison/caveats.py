@@ -28,7 +28,7 @@ def _sample(found: Findings) -> list[str]:
     if CLAIMED <= seeds < SEEDS:
         notes.append(f"Exploratory: with {seeds} seeds per loss, intervals are unreliable. Train {SEEDS} or more.")
     if groups == 1:
-        chose = ", and the same scenes chose the checkpoint, so scores are too high" * found.validated
+        chose = ", and the same scenes chose the checkpoint, so scores are too high" * (found.validated and found.choice)
         notes.append(
             f"All scenes lie in one area: no interval can be given{chose}. Score more areas, or name them by "
             "dataset.source.group."

@@ -21,6 +21,7 @@ from rsseg.comparison.datasets import AcrossDatasets
 from rsseg.comparison.findings import Findings
 from rsseg.comparison.intervals import Interval
 from rsseg.comparison.records import PLACES
+from rsseg.comparison.words import area_word
 from rsseg.savefig import plain_text
 from rsseg.savefig import save as write_figure
 
@@ -56,7 +57,7 @@ def draw_forest(found: Findings) -> Figure:
     series, best = [(found.ranked.lead()[order, first], "o", found.task.untuned)], found.labels[first]
     if found.tuned is not None and found.metric == found.tuned_for:
         after = found.tuned.order[0]
-        series.append((found.tuned.lead()[order, after], "D", f"{found.task.all_tuned} tuned on other areas"))
+        series.append((found.tuned.lead()[order, after], "D", f"{found.task.all_tuned} tuned on other {area_word(found)}"))
         if after != first:
             best = f"{best} ({found.task.untuned}) or {found.labels[after]} (tuned)"
     names, across = [found.labels[i] for i in order], f"{found.ranked.measure.heading}, difference to the best: {best}"

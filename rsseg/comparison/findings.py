@@ -55,6 +55,7 @@ class Findings:
         first = comparison.runs[0][0]
         self.scenes, self.groups, self.task = first.records.scenes, first.records.groups, first.task
         self.validated = set(self.scenes) == set(first.data["scenes"]["val"])  # whether these scenes chose the checkpoints
+        self.choice = any(len(run.records.steps) > 1 for run in comparison.all_runs)  # whether there were several checkpoints
         self.metric = metric = metric or self.task.score
         self.tuned_for = metric if metric in self.task.class_scores else self.task.score  # the score that thresholds maximise
         self.counts: Array = self._each(lambda run: run.records.at("fixed"))
@@ -183,7 +184,7 @@ class Findings:
     @cached_property
     def optimism(self) -> Array:
         """Each run's excess score on the scenes that chose its checkpoint, ``[L, R]``; NaN for another split."""
-        if self.metric not in self.metrics or not self.validated:
+        if self.metric not in self.metrics or not (self.validated and self.choice):
             return np.full(self.ranked.values.shape, np.nan)
         metric = self.metrics[self.metric]
         found: Array = self._each(lambda run: float(metric(run.records.optimistic))) - self.ranked.values

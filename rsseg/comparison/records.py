@@ -78,9 +78,9 @@ class Records:
 
     @property
     def last_is_best(self) -> bool:
-        """Whether the best checkpoint is the last, so that the score may still rise; for folds, in at least half of them."""
+        """Whether the best checkpoint is the last of several, so that the score may still rise; for folds, in half of them."""
         runs = self.folds or (self,)
-        return 2 * sum(run.best_index == len(run.steps) - 1 for run in runs) >= len(runs)
+        return 2 * sum(run.best_index == len(run.steps) - 1 > 0 for run in runs) >= len(runs)
 
     @property
     def optimistic(self) -> Array:

@@ -214,10 +214,11 @@ def statistics(found: Findings) -> list[str]:
         some = most if least == most else f"{least} to {most}, depending on the pair,"
         said.append(f"Differences below {some} can't be detected here, mostly because there are only {limit}.")
         said += [] if found.undertrained else _what_decides(found, known)
-    chosen = (
-        f"Every scene is scored by checkpoints{f' and {found.task.all_tuned}' * (found.tuned is not None)} that were chosen"
-    )
-    if not found.validated:
+    choices = ["checkpoints"] * found.choice + [found.task.all_tuned] * (found.tuned is not None)
+    chosen = f"Every scene is scored by {listed(choices)} that were chosen"
+    if not choices:
+        said.append("Every scene is scored by the only checkpoint of a run: nothing was chosen.")
+    elif not found.validated:
         said.append(f"{chosen} on the validation split.")
     elif found.group_count > 1:
         better = f"; a checkpoint scores {quantity(found, float(np.mean(found.optimism)))} better on those that chose it"
@@ -256,6 +257,6 @@ def _holds_for(found: Findings) -> str:
     rate = f" at a learning rate of {rates[0]:g}" if len(rates) == 1 else " at each loss's learning rate" if rates else ""
     steps = listed([str(n) for n in sorted({int(run.summary["steps"]) for run in runs})], "or")
     return (
-        f"This holds for models trained on {trained}{fold} for {steps} steps{rate}, and for areas like the "
+        f"This holds for models trained on {trained}{fold} for {steps} steps{rate}, and for {area_word(found)} like the "
         f"{found.group_count} that {'score' if found.group_count > 1 else 'scores'} them."
     )

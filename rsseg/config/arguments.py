@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -14,6 +14,10 @@ from omegaconf.errors import OmegaConfBaseException
 from rsseg.config.entry import one_line_errors, show_log
 from rsseg.config.words import SYNONYMS
 from rsseg.contract import InputError, first_line, nearest
+
+PathLike = str | os.PathLike[str]
+Folders = PathLike | Sequence[PathLike]
+"""One folder, or several."""
 
 
 def run_command(arguments: type[Any], action: Callable[[Any], object], words: list[str] | None = None) -> None:
@@ -111,6 +115,15 @@ def names(text: str) -> list[str]:
         (['mine', 'yours'], ['mine'], [])
     """
     return [name.strip(" '\"") for name in text.strip("[]").split(",") if name.strip()]
+
+
+def as_paths(places: Folders | Iterable[PathLike]) -> list[Path]:
+    """One folder or several as a list; anything but paths is refused."""
+    several = [places] if isinstance(places, str | os.PathLike) or not isinstance(places, Iterable) else list(places)
+    wrong = [place for place in several if not isinstance(place, str | os.PathLike) or not os.fspath(place)]
+    if wrong or not several:
+        raise InputError(f"{wrong[0] if wrong else places!r}: a folder or several are expected, as text or paths")
+    return [Path(place) for place in several]
 
 
 def split_places(text: str) -> list[Path]:

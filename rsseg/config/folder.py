@@ -116,6 +116,7 @@ class RunFolder:
             self.log_file.unlink(missing_ok=True)
             self.lock_file.unlink(missing_ok=True)
             self.path.rmdir()  # fails, and so keeps the folder, if it holds anything else
+            self.path.parent.rmdir()
 
     def config(self) -> Any:
         """The config of the run, typed by the schema, with interpolations unresolved; keys that the schema lacks are kept."""

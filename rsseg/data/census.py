@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsseg.contract import ONE_TARGET, InputError
+from rsseg.contract import ONE_TARGET, InputError, counted
 from rsseg.data.blocks import Blocks
+from rsseg.data.masks import Mask
+from rsseg.data.raster import alpha_band, open_raster
 from rsseg.task import Binary, Centres, Task
 
 log = logging.getLogger(__name__)
@@ -119,21 +121,21 @@ def absent_classes(census: Census, task: Task) -> list[str]:
     return [name for name, n in zip(task.classes, census.positives.sum(axis=0), strict=True) if n == 0]
 
 
-def check_absent(census: Census, task: Task, split: str, named: Collection[str] = (), vectors: bool = False) -> None:
-    """Warn of classes that never occur in a split, except `named` ones; refuse a split with nothing to learn or to score.
-
-    With `vectors`, the advice is for masks that are vector files.
-    """
+def check_absent(census: Census, task: Task, split: str, named: Collection[str] = (), masks: Sequence[Mask] = ()) -> None:
+    """Warn of classes that a split lacks, except `named` ones; refuse one with nothing to learn or score, naming its masks."""
     of = "" if task.target == ONE_TARGET else f" for target {task.target}"
+    of += f" ({counted(len(masks), 'mask')}, first {masks[0].path})" if masks else ""
     absent, labelled = absent_classes(census, task), int(census.valid.sum())
     ignored = census.bands.count - int(census.valid[:, 0].sum())
     nothing, only_one = len(absent) == task.channels, len(absent) == task.channels - 1
-    look = "if the masks hold 0 and 255, set dataset.mask_values=[0,255] dataset.ignore_values=[]"
-    if vectors:
+    look = "if the masks hold 0 and 255, set dataset.mask_values=[0,255] dataset.ignore_values=[]; else label some pixels"
+    if masks and masks[0].vector:
         look = (
             "no feature in these scenes has such a mask value: look at dataset.source.layer, attribute and values, and whether "
             "features cover these scenes"
         )
+    elif masks and masks[0].path.is_file() and (alpha := alpha_band(open_raster(masks[0].path))):
+        look = f"labels in the alpha band are not read: if they are there, write it as the mask (gdal_translate -b {alpha})"
     fault = ""
     if not labelled:
         fault = (
@@ -142,16 +144,16 @@ def check_absent(census: Census, task: Task, split: str, named: Collection[str] 
         )
     elif nothing and isinstance(task, Centres):
         fault = (
-            f"no {' or '.join(task.classes)} has its centre in a scene of the {split} split: look whether the vector files "
+            f"no {' or '.join(task.classes)} has its centre in a scene of the {split} split{of}: look whether the vector files "
             "hold those places, and at dataset.source.attribute and values"
         )
     elif nothing:
         shares = "none has a share above a half: is dataset.fractions the value of a whole pixel in the masks?"
-        fault = f"no pixel of the {split} split is labelled {' or '.join(absent)}: {shares if task.soft else look}"
+        fault = f"no pixel of the {split} split is labelled {' or '.join(absent)}{of}: {shares if task.soft else look}"
     elif split == "train" and isinstance(task, Binary) and int(census.positives.sum()) == labelled:
         fault = (
             f"every labelled pixel of the train split is {task.classes[0]}{of}, and there is no background to tell it "
-            "from: is the background among dataset.ignore_values?"
+            "from: take its value out of dataset.ignore_values, or label some"
         )
     elif split == "train" and task.exclusive and not task.soft and only_one and ignored > 0:
         only = next(name for name in task.classes if name not in absent)

@@ -131,7 +131,7 @@ class Labels(MaskReader):
             )
         return (
             f"the mask holds the {'colour' if self.colours else 'value'} {listed}{', ...' * (len(found) > SHOWN)}, which is "
-            f"neither a label nor ignored, by {self.given}. {way_out}"
+            f"neither a label nor ignored: {self.given}. {way_out}"
         )
 
 

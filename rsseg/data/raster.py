@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import re
 import threading
@@ -34,6 +35,7 @@ from rsseg.files import atomic_write
 GDAL = {
     "GDAL_CACHEMAX": 128,  # MB of decoded blocks a process keeps; GDAL's own default is 5 % of the machine's memory
     "GDAL_VRT_ENABLE_PYTHON": "NO",  # functions in a VRT are never run
+    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",  # it reads a truncated file without an error, as any pixels
 }
 
 ORIENTATION = 0x0112  # the tag of EXIF and TIFF
@@ -55,6 +57,7 @@ PILLOW = ("JPEG", "PNG", "WEBP")
 
 # Files without georeference are allowed. The filter is global, since threads would undo each other's temporary filters.
 warnings.simplefilter("ignore", NotGeoreferencedWarning)
+logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # its errors come as exceptions too
 Image.MAX_IMAGE_PIXELS = None  # Pillow takes a mosaic of 90 megapixels for an attack
 
 

@@ -20,7 +20,7 @@ from rsseg.data.grids import brief_crs
 from rsseg.data.masks import VECTORS
 from rsseg.data.paths import files_below
 from rsseg.data.raster import alpha_band, colour_bands, open_raster
-from rsseg.data.splits import FRACTIONS, SPLITS, cut, propose_blocks
+from rsseg.data.splits import FRACTIONS, SPLITS, Split, cut, propose_blocks
 from rsseg.dataset import WINDOW_STEP
 from rsseg.describe.mask_values import describe_masks, spread_out
 from rsseg.describe.pairing import ANY, LISTED, PATTERNS, FileKind, find_pair, given_pair, part_of
@@ -42,14 +42,18 @@ AREAS = {
 
 
 class Discovery(NamedTuple):
-    """A dataset's config, and the conclusions about its folder, one sentence each."""
+    """A dataset's name and config, and the conclusions about its folder, one sentence each."""
 
+    name: str
     config: dict[str, Any]
     beliefs: list[str]
 
 
-def discover(root: Path, image_pattern: str = "", mask_pattern: str = "") -> Discovery:
-    """Find the config of a folder of images and masks; patterns that are not given are inferred."""
+def discover(root: Path, image_pattern: str = "", mask_pattern: str = "", given: Mapping[str, Any] | None = None) -> Discovery:
+    """Find the config of a folder of images and masks; patterns that are not given are inferred.
+
+    `given` are settings of the config by their dotted keys, which replace those that are found.
+    """
     root = Path(os.path.abspath(root.expanduser()))  # without ".."
     if not root.is_dir():
         raise InputError(f"{root}: there is no such folder")
@@ -76,10 +80,9 @@ def discover(root: Path, image_pattern: str = "", mask_pattern: str = "") -> Dis
         labels, of_masks = describe_masks(masks)
     smallest = min(min(open_raster(path).shape) for path in spread_out(images))
     split: dict[str, Any] | None
-    untested = ""
+    only, of_split, untested, group, of_group = "", "", "", None, ""
     if len(shared) == 1:
-        split, of_split = find_blocks(images[0])
-        smallest, only, group, of_group = split["blocks"] - split["buffer"], "", None, ""
+        split = propose_blocks(open_raster(images[0]).shape)
     else:
         split, only, of_split = find_split(root, image, shared)
         read = [path.relative_to(root).as_posix() for key, path in image.files.items() if not only or only in key[:-1]]
@@ -96,22 +99,36 @@ def discover(root: Path, image_pattern: str = "", mask_pattern: str = "") -> Dis
         "group": group,
         "split": split,
     }
+    rgb, of_images = describe_images(images)
+    node = {"_target_": "rsseg.data.files.Files", **source}
+    found = {"name": dataset_name(root), **labels, "bands": None, "rgb": rgb, "window": None, "steps": 2000, "source": node}
+    settings, changed = given or {}, OmegaConf.create(found)
+    for key, value in settings.items():
+        OmegaConf.update(changed, key, value, merge=False)
+    config: Any = OmegaConf.to_container(changed)
+    source["split"] = config["source"]["split"]
     try:
         scenes = Files(**source, on_missing="skip" if stacked else "raise")
         scenes.split.of("train", scenes.every)
     except InputError as error:
-        if not split or "blocks" in split:
+        if source["split"] != split or not split or "blocks" in split:
             raise
-        source["split"], of_split, untested = None, f"No split is found: {IN_FRACTIONS}. {error}", ""
-    plain = unicodedata.normalize("NFKD", root.name).encode("ascii", "ignore").decode()  # a command line takes it as it stands
+        config["source"]["split"], of_split, untested = None, f"No split is found: {IN_FRACTIONS}. {error}", ""
+    if len(shared) == 1:
+        of_split, smallest = describe_blocks(images[0], scenes.split), scenes.split.side - scenes.split.buffer
+    config["window"] = config["window"] or max(WINDOW_STEP, min(WINDOW, smallest // WINDOW_STEP * WINDOW_STEP))
+    told = f"Given, whatever is found: {', '.join(f'{key}={value}' for key, value in settings.items())}." if settings else ""
+    return Discovery(found["name"], config, [*filter(None, [pairs, *of_masks, *of_images, of_split, untested, of_group, told])])
+
+
+def dataset_name(root: Path) -> str:
+    """A folder's name as the name of a dataset, which a command line takes as it stands."""
+    plain = unicodedata.normalize("NFKD", root.name).encode("ascii", "ignore").decode()
     name = re.sub(r"\W+", "_", plain.lower()).strip("_") or "mine"
-    if is_shipped(name) or not name[0].isalpha() or name in ("null", "true", "false", "yes", "no", "on", "off"):
-        name = f"my_{name}"
-    node = {"_target_": "rsseg.data.files.Files", **source}
-    rgb, of_images = describe_images(images)
-    window = max(WINDOW_STEP, min(WINDOW, smallest // WINDOW_STEP * WINDOW_STEP))
-    config = {"name": name, **labels, "bands": None, "rgb": rgb, "window": window, "steps": 2000, "source": node}
-    return Discovery(config, [*filter(None, [pairs, *of_masks, *of_images, of_split, untested, of_group])])
+    shipped = (CONFIGS / "dataset" / f"{name}.yaml").is_file()
+    if shipped or not name[0].isalpha() or name in ("null", "true", "false", "yes", "no", "on", "off"):
+        return f"my_{name}"
+    return name
 
 
 def describe_unused(kinds: Iterable[FileKind], image: FileKind, mask: FileKind) -> str:
@@ -125,50 +142,16 @@ def describe_unused(kinds: Iterable[FileKind], image: FileKind, mask: FileKind) 
     return told
 
 
-def add_dataset(
-    folder: Path, into: Path, name: str = "", image: str = "", mask: str = "", settings: Mapping[str, Any] | None = None
-) -> str:
-    """Write the config of a folder of images and masks, unless one of this name exists, and log the conclusions.
-
-    Args:
-        folder: The folder.
-        into: Where the config is written.
-        name: The dataset's name; empty: the folder's name.
-        image: The pattern of the images' paths, as in a config; empty: it is inferred.
-        mask: The pattern of the masks' paths; empty: it is inferred.
-        settings: Settings of the config by their dotted keys, which replace those that are found.
-
-    Returns:
-        The dataset's name.
-
-    Raises:
-        InputError: If the folder holds no training data, or an image pattern is given but the config exists already.
-        UnwritableError: If the config can't be written.
-    """
-    config, beliefs = discover(folder, image, mask)
-    config["name"] = name = name or str(config["name"])
-    if is_shipped(name):
-        raise InputError(f"name={name}: rsseg has a dataset of this name: choose another")
-    path = into / f"{name}.yaml"
-    if image and path.exists():
-        raise InputError(f"{path} is there already: remove it to have it written anew; dataset={name} describes it as it is")
-    written = OmegaConf.create(config)
-    for key, value in (settings or {}).items():
-        OmegaConf.update(written, key, value, merge=False)
-    log.info("\n".join(beliefs))
+def write_dataset(found: Discovery, path: Path) -> None:
+    """Log the conclusions about a folder, and write its config, unless the file exists."""
+    log.info("\n".join(found.beliefs))
     if path.exists():
         log.info("%s is there already and is used as it is: remove it to have it written again.", path)
-    else:
-        found = "".join(f"# - {belief}\n" for belief in beliefs)
-        head = f"# Found in {config['source']['root']} by rsseg describe; correct it where it is wrong:\n{found}"
-        write_text(path, head + OmegaConf.to_yaml(written))
-        log.info("Config: %s. Look whether this is right, and give the classes their names.", path)
-    return name
-
-
-def is_shipped(name: str) -> bool:
-    """Whether rsseg itself has a dataset of this name."""
-    return (CONFIGS / "dataset" / f"{name}.yaml").is_file()
+        return
+    listed = "".join(f"# - {belief}\n" for belief in found.beliefs)
+    head = f"# Found in {found.config['source']['root']} by rsseg describe; correct it where it is wrong:\n{listed}"
+    write_text(path, head + OmegaConf.to_yaml(OmegaConf.create(found.config)))
+    log.info("Config: %s. Look whether this is right, and give the classes their names.", path)
 
 
 def describe_images(paths: Sequence[Path]) -> tuple[list[int] | None, list[str]]:
@@ -187,30 +170,26 @@ def describe_images(paths: Sequence[Path]) -> tuple[list[int] | None, list[str]]
     if number <= 3 or colour_bands({i: name or "" for i, name in enumerate(first.descriptions, start=1)}):
         return None, beliefs
     if number in SENTINEL_2:
-        shown = "Bands are taken for those of Sentinel-2: pictures show 4, 3, 2 as red, green and blue"
-        return [4, 3, 2], [*beliefs, f"{shown}; rgb in the config changes it."]
-    said = (
-        "Bands have no names of colours: pictures show 1, 2, 3 as red, green and blue; if blue comes first, set rgb: [3, 2, 1]."
-    )
+        said = "Bands are taken for Sentinel-2's: pictures show 4, 3, 2 as red, green, blue; rgb in the config changes it."
+        return [4, 3, 2], [*beliefs, said]
+    said = "Bands have no names of colours: pictures show 1, 2, 3 as red, green, blue; if blue comes first, set rgb: [3, 2, 1]."
     return None, [*beliefs, said]
 
 
-def find_blocks(image: Path) -> tuple[dict[str, Any], str]:
-    """The split of a single image into spatial blocks, and the conclusion."""
+def describe_blocks(image: Path, split: Split) -> str:
+    """The conclusion about the split of a single image into spatial blocks; too few are refused."""
     shape = open_raster(image).shape
-    split = propose_blocks(shape)
-    side, buffer = split["blocks"], split["buffer"]
-    if len(cut(shape[0], side)) + len(cut(shape[1], side)) < 6:  # two rows and two columns
+    if len(cut(shape[0], split.side)) + len(cut(shape[1], split.side)) < 6:  # two rows and two columns
         raise InputError(
             f"only {image} has a mask, and its {shape[1]} x {shape[0]} px are too few to be split into blocks that train and "
             "others that validate: label a larger image, or more of them, " + PATTERNS
         )
-    belief = (
-        f"It is cut into blocks of about {side} px, with {buffer} px between those of different splits: 70 % train, 15 % "
-        "validate, 15 % test. Blocks of one image are not other places: scores say how well the rest of this image is mapped, "
-        "not how well another one. Label a second image to learn that."
+    shares = ", ".join(f"{100 * share:.0f} % {part}" for part, share in split.parts.items())
+    return (
+        f"It is cut into blocks of about {split.side} px, with {split.buffer} px between those of different splits: {shares}. "
+        "Blocks of one image are not other places: scores say how well the rest of this image is mapped, not how well another "
+        "one. Label a second image to learn that."
     )
-    return split, belief
 
 
 def find_split(root: Path, image: FileKind, labelled: Collection[tuple[str, ...]]) -> tuple[dict[str, Any] | None, str, str]:

@@ -72,12 +72,12 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
     train = stores["train"]
     called = train.scenes[0].named_bands()
     bands = {band: called.get(band, "") for band in setup.dataset.read_bands}
-    task, present = train.task, [train.task.label_names[i] for i in present_labels(train)]
+    splits = {split: split_facts(store, bands) for split, store in stores.items()}
+    task, present = train.task, [name for name, own in splits["train"]["classes"].items() if own["pixels"]]
     found, share = survey(train, setup.seed)
     named = {} if isinstance(task, Regression) else dict(zip(task.classes, found, strict=True))
     objects = {name: sizes for name, sizes in named.items() if name in present}
     groups = {split: group_names(stores[split].scenes) for split in ("train", "val")}
-    splits = {split: split_facts(store, bands) for split, store in stores.items()}
     in_folds = setup.plain["dataset"]["fold"] is not None
     folds = folds_of(**groups, in_folds=in_folds)
     facts = SplitFacts.of(train.census, task, train.sizes, objects)
@@ -103,12 +103,6 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
     rows, palette = label_rows(windows, task, [scene.name for scene in train.scenes]), setup.dataset.palette(task.target)
     draw_dataset(out / "description.png", task, palette, description, rows, setup.shown_bands)
     log.info("Numbers and picture: %s", out)
-
-
-def present_labels(store: Store) -> list[int]:
-    """The indices in `Task.label_names` of the labels that occur in a split."""
-    positive, valid = store.census.positives.sum(axis=0), store.census.valid.sum(axis=0)
-    return np.flatnonzero(store.task.label_counts(positive, valid)[0]).tolist()
 
 
 def label_shares(store: Store) -> NDArray[np.float64]:

@@ -71,7 +71,7 @@ def describe_vectors(paths: Sequence[Path]) -> tuple[dict[str, Any], dict[str, A
     elif kinds <= {"Point", "MultiPoint"}:
         beliefs.append("Features are points, a pixel each: task: centres finds objects, dataset.source.buffer makes discs.")
     elif shapes.crs is not None and len(shapes):
-        areas = np.percentile(shapes.to_crs(shapes.estimate_utm_crs()).area, (5, 50, 95))
+        areas = np.percentile(shapes.to_crs(shapes.estimate_utm_crs()).area, (5, 50, 95))  # in square metres
         small, usual, large = (f"{area:.0f}" if area >= 100 else f"{area:.3g}" for area in areas)
         beliefs.append(
             f"Polygons have {small} to {large} m2 (5 to 95 %), half of them less than {usual}. For maps of single ones, rsseg "

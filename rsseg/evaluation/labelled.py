@@ -99,6 +99,7 @@ def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> Scores:
         raise InputError(f"map={path}: head {head} finds objects, which are no raster; score the image by scene=... instead")
     dataset, scene = labelled_scene(setup, task.target, path, mask)
     of_map = dataset.mask_readers[0] if task.real else make_mask_reader(replace(task, soft=False), ignore=[])
+    holds = "values" if task.real else f"labels, 0 to {task.labels - 1}"
     reader, counts, unmapped = SceneReader(scene, dataset.mask_readers, [1]), torch.zeros(()), 0
     with progress(list(blocks(Window(0, 0, *reversed(reader.size)), TILE, TILE)), "comparing") as tiles:
         for window in tiles:
@@ -107,7 +108,8 @@ def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> Scores:
             try:
                 labels = of_map.read(Mask(path), window, path)
             except InputError as error:
-                raise InputError(f"map={path}: {error}") from None
+                found = str(error).partition(": ")[0].replace("the mask", "it")
+                raise InputError(f"map={path}: {found}; head {head} has {holds}: name the map's head by head=...") from None
             beyond = known(truth) & ~known(labels)
             unmapped += int(beyond.sum())
             given = torch.from_numpy(labels)[None], torch.from_numpy(np.where(beyond, unknown(truth), truth))[None]

@@ -14,14 +14,14 @@ from rsseg.task import SCALINGS
 class EvaluationOptions:
     """The settings of `rsseg.evaluation.scores.evaluate`; ``rsseg evaluate --help`` explains them."""
 
-    split: str = "val"  # train, val or test
+    split: str = ""  # train, val or test; empty: val, unless an image is given
     threshold: str = "fixed"  # the operating point that is returned and drawn, fixed or tuned
     weights: str = "equal"  # of an ensemble's members, equal or quality
     scaling: str = "temperature"  # of their logits before probabilities are averaged: temperature, vector or none
     without: list[str] = field(default_factory=list)  # the classes that means leave out; empty: those that the run leaves out
     scene: Path | None = None  # an image to score instead of a split
     mask: Path | None = None  # the mask of this image, or of a map
-    head: str = ""  # the head that the mask is for; empty: the first; with a split, all heads are scored
+    head: str = ""  # the head that the mask is for; empty: the first; of a split, all heads are scored
     out: Path | None = None  # the folder of the tables; None: the run folder, for an ensemble the folder that holds the runs
     trust: list[str] = field(default_factory=list)  # packages whose classes the run's config may name
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rsseg.assembly import make_setup
-from rsseg.config.arguments import split_places
+from rsseg.config.arguments import Folders, as_paths, split_places
 from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
 from rsseg.data.groups import group_names
@@ -45,7 +45,7 @@ from rsseg.training.scoring import HIDDEN, print_scores, score_split
 log = logging.getLogger(__name__)
 
 
-def evaluate(run: Path | Sequence[Path], options: EvaluationOptions | None = None) -> dict[str, Scores]:
+def evaluate(run: Folders, options: EvaluationOptions | None = None) -> dict[str, Scores]:
     """Score a run's best checkpoint, or those of several runs as an ensemble; print tables, and write them with pictures.
 
     docs/maps.md names the files. A folder that holds runs stands for its finished ones.
@@ -58,16 +58,17 @@ def evaluate(run: Path | Sequence[Path], options: EvaluationOptions | None = Non
     """
     options = options or EvaluationOptions()
     quiet()
-    folders = finished_runs([run] if isinstance(run, Path) else run)
+    folders = finished_runs(as_paths(run))
     setups = [_setup(folder, options) for folder in folders]
     first, setup, heads, several = folders[0], setups[0], list(setups[0].tasks), len(folders) > 1
+    target = setup.tasks[known_head(options.head, setup.tasks)].target
     if options.scene is not None or options.mask is not None:
-        target = setup.tasks[known_head(options.head, setup.tasks)].target
         dataset, own_scene = labelled_scene(setup, target, options.scene, options.mask)
         name, scenes = f"scene-{own_scene.name}", [own_scene]
         heads = [each for each in heads if setup.tasks[each].target == target]
     else:
-        name, dataset, scenes = options.split, setup.dataset, labelled_scenes(setup, options.split)
+        name = options.split or "val"
+        dataset, scenes = setup.dataset, labelled_scenes(setup, name)
         if several and name != "train":
             _refuse_seen(folders, name, [each.name for each in scenes])
     with in_one_line(first.path, setup.batch_size, setup.window, memory=SCORING):

@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import shapes
-from rasterio.transform import from_origin
+from rasterio.transform import AffineTransformer, GCPTransformer, from_origin
 from shapely.affinity import affine_transform
 from shapely.geometry import Point, box
 from torch import Tensor
 
 from rsseg.data.grids import ground_resolution
-from rsseg.data.raster import GDAL, open_raster
+from rsseg.data.raster import GDAL, open_raster, reading
 from rsseg.files import atomic_write
 from rsseg.metrics.objects import SCORE, boxes, peaks, suppress
 from rsseg.task import Centres
@@ -31,13 +31,21 @@ ROWS, COLUMNS = 128, 256
 """The numbers of rows and columns that are searched for objects at a time."""
 
 
-def _write_features(path: Path, frame: Any, layer: str, geometry: str, transform: Affine, tags: Mapping[str, str]) -> None:
-    """Write a GeoDataFrame as the only layer of a GeoPackage, with coordinates from a raster's transform.
+def _located(frame: Any, raster: Any) -> Any:
+    """Features in a raster's coordinates; those in pixels, of a raster without a transform, are located by its GCPs.
 
-    If the raster has no coordinates (an identity transform), rows are negated, since QGIS draws them from 0 downwards.
+    Without GCPs too, rows are negated, since QGIS draws them from 0 downwards.
     """
-    if transform.is_identity:
-        frame = frame.set_geometry(frame.affine_transform(Affine.scale(1, -1).to_shapely()))
+    gcps, crs = raster.gcps
+    if not raster.transform.is_identity:
+        return frame
+    with reading(Path(raster.name)), GCPTransformer(gcps) if gcps else AffineTransformer(Affine.scale(1, -1)) as ground:
+        placed = shapely.transform(frame.geometry, lambda x, y: ground.xy(y, x, offset="ul"), interleaved=False)
+    return frame.set_geometry(placed, crs=crs.to_wkt() if crs else None)
+
+
+def _write_features(path: Path, frame: Any, layer: str, geometry: str, tags: Mapping[str, str]) -> None:
+    """Write a GeoDataFrame as the only layer of a GeoPackage."""
     with atomic_write(path) as part, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # files without features, or without a CRS
         frame.to_file(part, driver="GPKG", engine="pyogrio", layer=layer, geometry_type=geometry, layer_metadata=dict(tags))
@@ -96,7 +104,7 @@ class Objects:
         """Write the objects of an image in its CRS, best first, and return their number.
 
         A feature is a bounding box along the image's rows and columns, or a point if no sizes were learnt, with a `class` and a
-        `score`. If the image has no CRS and transform, coordinates are columns and negated rows.
+        `score`. If the image has no CRS and transform, and no GCPs, coordinates are columns and negated rows.
         """
         import geopandas  # its import, with pandas, takes half a second
 
@@ -114,7 +122,7 @@ class Objects:
             geometry=[affine_transform(shape, raster.transform.to_shapely()) for shape in found],
             crs=None if raster.crs is None else raster.crs.to_wkt(),
         )
-        _write_features(out, frame, "objects", "Polygon" if self.task.sized else "Point", raster.transform, tags)
+        _write_features(out, _located(frame, raster), "objects", "Polygon" if self.task.sized else "Point", tags)
         return len(frame)
 
 
@@ -145,16 +153,17 @@ def write_polygons(
     import geopandas
 
     with rasterio.Env(**GDAL), rasterio.open(raster) as source:
-        crs, transform = source.crs, source.transform
         found = [
             {"band": band, "class": names[int(label)], "geometry": shapely.geometry.shape(area)}
             for band, names in labels.items()  # GDAL reads the band line by line
             for area, label in shapes(rasterio.band(source, band), connectivity=4)
             if int(label) in names
         ]
-    ground = geopandas.GeoDataFrame(found, columns=["band", "class", "geometry"], geometry="geometry", crs=crs)
+        ground = geopandas.GeoDataFrame(found, columns=["band", "class", "geometry"], geometry="geometry", crs=source.crs)
+        ground = _located(ground, source)
+    crs = ground.crs
     if crs is not None and found:
-        ground = _on_the_ground(ground, crs, transform)
+        ground = _on_the_ground(ground)
     if tolerance:
         for _, own in ground.groupby("band"):  # labels of different bands may overlap
             ground.loc[own.index, "geometry"] = shapely.coverage_simplify(own.geometry.array, tolerance)
@@ -163,15 +172,15 @@ def write_polygons(
     if crs is not None:
         frame = frame.to_crs(crs)
     frame = frame.set_geometry(shapely.make_valid(frame.geometry.array, method="structure", keep_collapsed=False))
-    _write_features(path, frame, "polygons", "MultiPolygon", transform, tags or {})
+    _write_features(path, frame, "polygons", "MultiPolygon", tags or {})
     return frame
 
 
-def _on_the_ground(frame: Any, crs: Any, transform: Affine) -> Any:
+def _on_the_ground(frame: Any) -> Any:
     """Polygons in metres: in their own CRS if it keeps areas within 2 %, else in a local equal-area projection."""
-    if not (crs.is_projected or crs.is_geographic):
-        return frame
-    if crs.is_projected and abs((ground_resolution(crs, from_origin(transform.c, transform.f, 1, 1)) or 0) - 1) < 0.01:
+    crs, (west, _, _, north) = frame.crs, frame.total_bounds
+    metric = crs.is_projected and abs((ground_resolution(crs, from_origin(west, north, 1, 1)) or 0) - 1) < 0.01
+    if metric or not (crs.is_projected or crs.is_geographic):
         return frame
     west, south, east, north = frame.to_crs(4326).total_bounds
     return frame.to_crs(f"+proj=laea +lat_0={(south + north) / 2} +lon_0={(west + east) / 2} +units=m")

@@ -53,7 +53,7 @@ def test_what_is_read_is_what_was_written(large):
     np.testing.assert_array_equal(records.optimistic, counts)
     assert records.own.tolist() == [[1, 2]]
     assert (records.groups[0], records.groups[12]) == ("s0", "s1")
-    assert records.last_is_best
+    assert not records.last_is_best  # of one validation nothing is known
     for i, point in enumerate(POINTS):
         np.testing.assert_array_equal(records.at(point), crossed["counts"][i])
     assert records.calibration.keys() == {"ece", "class_ece", "brier"}

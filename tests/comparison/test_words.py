@@ -362,6 +362,19 @@ def test_optimism(by, said):
     assert "better on those" not in " ".join(statistics(by_contours))
 
 
+def test_a_single_validation_chooses_nothing():
+    counts, groups = label_counts(steady([0.6, 0.5]))[..., None, :], ["town"] * 8
+    one = {"seen": counts[0, 0][None]}
+    found, tuned = made_findings(counts, **one), made_findings(counts, counts, **one)
+    assert "Every scene is scored by the only checkpoint of a run: nothing was chosen." in statistics(found)
+    assert "Every scene is scored by thresholds that were chosen on other scenes." in statistics(tuned)
+    alone = made_findings(counts, groups=groups, first=np.ones(8, dtype=bool), **one)
+    words = " ".join(caveats(found) + caveats(alone) + statistics(alone))
+    for wrong in ("chose the checkpoint", "not trained to the end", "checkpoints"):
+        assert wrong not in words
+    assert np.isnan(found.optimism).all()
+
+
 def test_scores_of_another_split():
     """Halves are of the scenes that chose; the others are as many here, by chance."""
     pixels = np.full((8, 3), 1000)
@@ -527,8 +540,9 @@ def test_blocks_are_not_called_independent():
     words = " ".join(answer(found) + statistics(found) + caveats(found))
     assert "Only 5 blocks are scored, scene_0," in words
     assert "on new blocks is" in words
+    assert "for blocks like the 5 that score them" in words
     assert (f"about {found.reach.groups} blocks would separate them.") in words
-    for wrong in ("new areas", f"{found.reach.groups} scenes"):
+    for wrong in ("new areas", "areas like", f"{found.reach.groups} scenes"):
         assert wrong not in words
 
 

@@ -214,11 +214,12 @@ def test_what_a_killed_run_left_half_written_is_removed_before_the_next_trains(r
 
 
 def test_a_run_that_never_began_leaves_no_folder(tmp_path):
-    folder = RunFolder(tmp_path / "run")
+    folder = RunFolder(tmp_path / "runs" / "inria" / "run")
     with folder.lock():
         folder.log_file.write_text("Training loss=ce\n")
+        (tmp_path / "runs" / "cache").mkdir()
         folder.discard()
-    assert not folder.path.exists()
+    assert [path.name for path in (tmp_path / "runs").rglob("*")] == ["cache"]
 
 
 @pytest.mark.parametrize(

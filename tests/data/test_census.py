@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from stores import LABELS, TASK, store_of
 from tiny import make_scene, write_tif
 
@@ -10,6 +11,7 @@ from rsseg.data.blocks import SIZE, Blocks, Counter
 from rsseg.data.census import PERCENTILES, BandStatistics, Census, check_absent, describe_other_radiometry
 from rsseg.data.decoded import parts
 from rsseg.data.labels import Labels
+from rsseg.data.masks import Mask
 from rsseg.task import Binary, Multiclass, Multilabel
 
 RNG = np.random.default_rng(4)
@@ -129,6 +131,10 @@ def test_what_cannot_be_learnt_is_refused(tmp_path, caplog):
         check_absent(census(255, LABELS, "ignored"), TASK, "train")
     with pytest.raises(InputError, match="no pixel of the val split is labelled building"):
         check_absent(census(0, Labels(task), "empty"), task, "val")
+    drawn = tmp_path / "drawn.png"
+    Image.fromarray(np.stack([image[0] * 0, image[0]], -1), "LA").save(drawn)
+    with pytest.raises(InputError, match=r"\(1 mask, first .*drawn\.png\): labels in the alpha band .*gdal_translate -b 2"):
+        check_absent(census(0, Labels(task), "empty"), task, "train", masks=[Mask(drawn)])
     check_absent(census(1, LABELS, "one"), TASK, "train")
     assert "No pixel of class a, c in the train split" in caplog.text
 

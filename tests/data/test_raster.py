@@ -17,7 +17,7 @@ from rasterio.transform import from_origin
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 from readers import read_labels, read_window
-from tiny import make_scene, mask_file, write_tif
+from tiny import checker, make_scene, mask_file, write_tif
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.data import raster
@@ -365,6 +365,29 @@ def test_a_file_that_reads_other_files_has_to_be_called_a_vrt(tmp_path):
             SceneReader(Scene("s", tmp_path / f"{name}.vrt"), [Labels(TASK)], [1])
     with pytest.raises(InputError, match=r"d\.vrt reads /vsicurl/http://localhost:1/a\.tif, which is no file here"):
         Scene("s", tmp_path / "d.vrt").signature()
+
+
+def test_a_damaged_png_is_told_in_one_line(tmp_path):
+    """In a process of its own, where no other test has silenced what GDAL logs."""
+    path = write_tif(tmp_path / "a.png", checker(RNG, 96, 2)[None], driver="PNG")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])  # GDAL reads other pixels, without an error, unless it is told not to
+    (tmp_path / "b.png").write_bytes(content[:29] + b"0000" + content[33:])  # the checksum of the header
+    code = """
+import logging, pathlib, sys
+from rasterio.windows import Window
+from rsseg.data.raster import InputError, Raster
+logging.basicConfig(stream=sys.stdout)
+for name in "ab":
+    try:
+        Raster(pathlib.Path(sys.argv[1]) / f"{name}.png").read([1], Window(0, 0, 96, 96))
+    except InputError as error:
+        print(error)"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    cut, damaged = done.stdout.splitlines()
+    assert "a.png can't be read" in cut
+    assert "b.png can't be opened as an image: libpng: IHDR: CRC error" in damaged
+    assert done.stderr == ""
 
 
 def test_a_place_is_a_transform_or_gcps_or_rpcs(tmp_path):

@@ -25,7 +25,7 @@ from rsseg.data.labels import Labels
 from rsseg.data.vector import chosen_layer
 from rsseg.dataset import open_data
 from rsseg.describe import discovery
-from rsseg.describe.discovery import add_dataset, discover, find_group
+from rsseg.describe.discovery import discover, find_group, write_dataset
 from rsseg.describe.pairing import part_of
 from rsseg.task import Multiclass
 
@@ -531,6 +531,10 @@ def test_the_config_that_is_written_is_used(tmp_path, capsys, caplog):
     into = tmp_path / "dataset"
     settings = ["window=32", "dataset.source.on_missing=skip", "dataset.rgb=[3,2,1]"]
     words = [str(tmp_path / "My Data"), f"output={tmp_path}", *settings]
+    for wrong, said in (("task=binry", "there is no task binry"), ("source.split={val: 3}", "fractions must be")):
+        with pytest.raises(InputError, match=said):
+            run(Arguments([*words, f"dataset.{wrong}"], str(into)))
+        assert not into.exists()
     run(Arguments(words, str(into)))
     written = OmegaConf.load(into / "my_data.yaml")
     assert written.source.root == str(tmp_path / "My Data")
@@ -598,6 +602,9 @@ def test_one_image_is_cut_into_blocks(tmp_path, names):
         for region in part:
             whole[region.toslices()] += 1
     assert whole.max() == 1
+    smaller = discover(tmp_path, given={"source.split.blocks": 128, "source.split.train": 0.6})
+    assert (smaller.config["source"]["split"]["blocks"], smaller.config["window"]) == (128, 96)
+    assert any("blocks of about 128 px, with 10 px between" in belief and "60 % train" in belief for belief in smaller.beliefs)
     assert {scene.image for scene in Files(**own).scenes("val")} == {image}
 
 
@@ -641,7 +648,7 @@ def test_the_layer_and_attribute_of_a_geopackage_are_proposed_and_others_listed(
     assert "class (house: 8, road: 4, null: 4), editor (x: 8, y: 8)" in said
     assert "Polygons have 400 to 400 m2 (5 to 95 %)" in said
     assert "min_area=400 leaves out smaller specks" in said
-    add_dataset(tmp_path, tmp_path / "configs/dataset", "mine")
+    write_dataset(found, tmp_path / "configs/dataset/mine.yaml")
     words = [f"hydra.searchpath=[file://{tmp_path}/configs]", "dataset=mine", f"output={tmp_path}"]
     setup, files = with_bands(make_setup(own_part(compose(CONFIGS, words))))
     counted = sum(store.census.positives for store in open_data(setup.dataset, files, 32).stores.values()).sum(axis=0)
@@ -744,8 +751,6 @@ def test_a_name_with_accents_is_one_that_a_command_line_takes(tmp_path):
 def test_a_name_that_means_something_else_on_a_command_line(tmp_path, name):
     fill(tmp_path / name, LAYOUTS["folders"][0], lambda: labels(0, 1))
     assert discover(tmp_path / name).config["name"] == f"my_{name}"
-    with pytest.raises(InputError, match="rsseg has a dataset of this name"):
-        add_dataset(tmp_path / name, tmp_path, "inria")
 
 
 def test_patterns_that_do_not_tell_images_from_masks(tmp_path):

@@ -22,6 +22,8 @@ from rsseg.task import Binary, Centres, Multiclass, Multilabel, Regression
 THREE = Multiclass(("land", "water", "road"))
 COLOURS = ["#102030", "#405060", "#708090"]
 PLACE = {"crs": "EPSG:32633", "transform": from_origin(500000, 4000000, 0.5, 0.5)}
+POINTS = [GroundControlPoint(row, col, 500000 + 10 * col, 4000000 - 10 * row) for row in (0, 300) for col in (0, 700)]
+BY_POINTS = {"gcps": POINTS, "crs": "EPSG:32633"}
 
 
 def written(path, kind, task, planes, hidden, dtype="uint8", threshold=None, place=PLACE):
@@ -93,9 +95,7 @@ def test_every_kind_of_head(tmp_path, hidden):
 
 
 def test_control_points_stay(tmp_path, hidden):
-    points = [GroundControlPoint(row, col, 500000 + col, 4000000 - row) for row in (0, 300) for col in (0, 700)]
-    place = {"gcps": points, "crs": "EPSG:32633"}
-    with written(tmp_path / "map.tif", "labels", THREE, probabilities(3), hidden, place=place) as raster:
+    with written(tmp_path / "map.tif", "labels", THREE, probabilities(3), hidden, place=BY_POINTS) as raster:
         assert len(raster.gcps[0]) == 4
         assert raster.gcps[1].to_epsg() == 32633
 
@@ -167,6 +167,7 @@ def test_simplified_neighbours_share_their_border(tmp_path):
         ({"crs": "EPSG:4326", "transform": from_origin(179.9995, 10, 1e-5, 1e-5)}, 1.105),  # across the antimeridian
         ({"crs": 'LOCAL_CS["site",UNIT["metre",1]]', "transform": from_origin(0, 100, 2, 2)}, 2.0),
         ({"crs": None}, 1.0),
+        (BY_POINTS, 10.0),
     ],
 )
 def test_areas_are_those_of_the_ground_in_any_crs(tmp_path, place, metres):
@@ -180,6 +181,9 @@ def test_areas_are_those_of_the_ground_in_any_crs(tmp_path, place, metres):
     if place["crs"] == "EPSG:4326":  # the square is given in the CRS of the map
         assert frame.crs.to_epsg() == 4326
         assert np.ptp(frame.total_bounds[1::2]) == pytest.approx(50e-5)
+    if place == BY_POINTS:
+        assert frame.crs.to_epsg() == 32633
+        assert frame.total_bounds == pytest.approx([500100, 3999400, 500600, 3999900], rel=0, abs=0.01)
 
 
 def test_polygons_without_coordinates_lie_where_qgis_draws_the_map(tmp_path):
@@ -217,3 +221,17 @@ def test_objects_are_those_of_the_whole_scene_however_it_is_cut(rows, columns):
     found = torch.cat(objects._found)[:, [1, 3, 4]].int().tolist()
     highest = (heat == maximum_filter(heat, (1, 3, 3), mode="constant")) & (heat >= SCORE) & ~hidden
     assert sorted(found) == np.argwhere(highest).tolist()
+
+
+def test_objects_are_located_by_control_points(tmp_path):
+    image, task = write_tif(tmp_path / "i.tif", np.zeros((1, 40, 50), np.uint8), transform=None, **BY_POINTS), Centres(("car",))
+    for name, centres in (("one", [(20, 30)]), ("none", [])):
+        planes, objects = torch.zeros(task.outputs, 40, 50), Objects("mask", task, (40, 50))
+        for row, column in centres:
+            planes[0, row, column] = 1
+        objects.write(0, [objects.block(planes, np.zeros((40, 50), bool))])
+        assert objects.save(tmp_path / f"{name}.gpkg", image, {}) == len(centres)
+        frame = geopandas.read_file(tmp_path / f"{name}.gpkg")
+        assert frame.crs.to_epsg() == 32633
+        found = [(shape.centroid.x, shape.centroid.y) for shape in frame.geometry]  # an offset of 0 is a pixel's corner
+        assert found == [pytest.approx((500000 + 10 * x, 4000000 - 10 * y), rel=0, abs=0.01) for y, x in centres]
