@@ -7,6 +7,11 @@ from rsseg.version import __version__
 __all__ = ["Model", "__version__", "compare", "evaluate", "load", "train"]
 
 
+def __dir__() -> list[str]:
+    """The names that are shown, before any of them is imported."""
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     """Import a name of `rsseg.api` when it is first asked for."""
     if name not in __all__:

@@ -17,13 +17,14 @@ import numpy as np
 import pandas as pd
 
 from rsseg.apart import call_apart
-from rsseg.comparison.datasets import across_datasets
+from rsseg.comparison.datasets import across_answer, across_datasets
 from rsseg.comparison.findings import Findings
 from rsseg.comparison.question import Question
 from rsseg.comparison.records import RecordError, load_records
 from rsseg.comparison.report import write_across, write_report
 from rsseg.comparison.runs import Run, find_runs
 from rsseg.comparison.selection import Comparison, gather, refuse_other_data
+from rsseg.comparison.words import answer
 from rsseg.config.folder import RunFolder
 from rsseg.config.plan import read_plan
 from rsseg.contract import InputError, check_choice, check_number
@@ -40,13 +41,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Answer:
-    """The files that a comparison wrote.
+    """The answer of a comparison, and the files that it wrote.
 
     Attributes:
         folder: Its folder.
+        answer: The answer, one sentence after the other.
     """
 
     folder: Path
+    answer: str
+
+    def __str__(self) -> str:
+        return f"{self.answer}\nReport: {self.report}"
 
     @property
     def report(self) -> Path:
@@ -59,7 +65,7 @@ class Answer:
         return {path.stem: pd.read_csv(path) for path in sorted(self.folder.glob("*.csv"))}
 
 
-def compare(places: Sequence[Path], question: Question | None = None, out: Path | None = None) -> Path:
+def compare(places: Sequence[Path], question: Question | None = None, out: Path | None = None) -> Answer:
     """Compare finished runs: print the answer, and write a report, tables and figures.
 
     Runs of several datasets are compared dataset by dataset, and then over all of them.
@@ -69,9 +75,6 @@ def compare(places: Sequence[Path], question: Question | None = None, out: Path 
         question: The settings of the comparison.
         out: The folder to write into; None: ``comparison`` in the first folder, with metric or head added to its name, as in
             ``comparison_dice``, if they are not the default.
-
-    Returns:
-        The folder that was written.
 
     Raises:
         InputError: If there is nothing to compare, or the runs can't be compared.
@@ -86,13 +89,14 @@ def compare(places: Sequence[Path], question: Question | None = None, out: Path 
     kinds = places_by_dataset(places)
     try:
         if len(kinds) < 2:
-            compare_one(places, question, out)
+            said = answer(compare_one(places, question, out))
         else:
-            found = {name: compare_one(some, question, out / name) for name, some in kinds.items()}
-            write_across(across_datasets(found), out)
+            across = across_datasets({name: compare_one(some, question, out / name) for name, some in kinds.items()})
+            write_across(across, out)
+            said = across_answer(across)
     except UnwritableError as error:
         raise UnwritableError(f"{error}; out=... writes the comparison elsewhere") from None
-    return out
+    return Answer(out, " ".join(said))
 
 
 def places_by_dataset(places: Sequence[Path]) -> dict[str, list[Path]]:

@@ -10,10 +10,12 @@ Example:
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 
 from rsseg.config.arguments import Folders, PathLike, as_paths, typed
 from rsseg.config.cli import compose, own_part, refuse_sweep
-from rsseg.config.entry import CONFIGS, own_configs, search_path
+from rsseg.config.entry import CONFIGS, own_configs, search_path, show_log
 from rsseg.config.naming import quoted
 from rsseg.config.provenance import losses_of_heads
 from rsseg.contract import InputError
@@ -57,6 +59,7 @@ def train(*overrides: str, **settings: Any) -> Path:
     words = [*overrides, *(f"{key}={hydra_text(value)}" for key, value in settings.items())]
     config = compose(CONFIGS, [*search_path(own_configs()), *words])
     refuse_sweep(config)
+    show_log()
     choices, folder = config.hydra.runtime.choices, Path(config.hydra.run.dir)
     try:
         train_run(own_part(config), folder, words, choices.get("loss", ""), losses_of_heads(choices))
@@ -120,6 +123,9 @@ class Model:
         self._models = load_models(self.places, self.trust)
         self.spec = self._models[0].spec
 
+    def __repr__(self) -> str:
+        return f"Model of {', '.join(map(str, self.places))}: bands {list(self.spec.bands)}, classes {', '.join(self.classes)}"
+
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the first head's labels, by label."""
@@ -168,13 +174,25 @@ class Model:
         if given.head in self.spec.heads and isinstance(self.spec.heads[given.head].task, Centres):
             raise InputError(f"head {given.head} finds objects: rsseg predict writes them as a GeoPackage")
         mapper = Mapper(self._models, given)
-        with tempfile.TemporaryDirectory() as folder:
-            image, out = Path(folder) / "pixels.tif", Path(folder) / "map.tif"
+        with tempfile.TemporaryDirectory() as folder, _without_paths():
+            image, out = Path(folder) / "the array", Path(folder) / "map.tif"
             form = {"count": max(self.spec.bands), "height": pixels.shape[1], "width": pixels.shape[2]}
             with new_raster(image, False, **form, dtype=pixels.dtype.name) as raster:
                 raster.write(pixels, indexes=list(self.spec.bands))
             found: NDArray[Any] = open_raster(mapper.map(Scene("pixels", image), out)).read()
         return found if found.dtype == np.uint8 else found.astype(np.float32)
+
+
+@contextmanager
+def _without_paths() -> Iterator[None]:
+    """Leave out the lines that name the files of a map: those of an array are temporary."""
+    said = logging.getLogger("rsseg.prediction")
+    level = said.level
+    said.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        said.setLevel(level)
 
 
 def load(places: Folders, scaling: str = "temperature", trust: Sequence[str] = ()) -> Model:
@@ -201,8 +219,8 @@ def compare(runs: Folders, out: PathLike | None = None, **question: Any) -> Answ
     Raises:
         InputError: If there is nothing to compare, or the runs can't be compared.
     """
-    from rsseg.answer import Answer
     from rsseg.answer import compare as compare_runs
     from rsseg.comparison.question import Question
 
-    return Answer(compare_runs(as_paths(runs), typed(Question, question), None if out is None else Path(out)))
+    show_log()
+    return compare_runs(as_paths(runs), typed(Question, question), None if out is None else Path(out))

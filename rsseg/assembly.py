@@ -24,6 +24,7 @@ from rsseg.config.schema import Cache, cross_check, raise_faults
 from rsseg.config.targets import heads_of
 from rsseg.contract import InputError, first_line, nearest
 from rsseg.data.blocks import SIZE, Blocks
+from rsseg.data.groups import describe_groups
 from rsseg.data.raster import colour_bands
 from rsseg.data.scene import Source
 from rsseg.data.store import torch_dtype
@@ -207,8 +208,9 @@ def check_run(config: DictConfig, scenes: bool) -> None:
     check_machine(setup)
     if scenes:
         source = setup.source()
-        for split in ("train", "val"):
-            scenes_of(source, setup.dataset, split)
+        found = {split: scenes_of(source, setup.dataset, split) for split in ("train", "val")}
+        for line in describe_groups(**found, fold=source.fold):
+            log.warning("%s", line)
 
 
 def checkpoint_bytes(setup: Setup, network: nn.Module) -> float:

@@ -222,7 +222,7 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
     """
     scenes = {split: scenes_of(source, dataset, split) for split in ("train", "val")}
     warn_of_misspelt(dataset, [scene.name for split in scenes.values() for scene in split])
-    for line in describe_groups(**scenes):
+    for line in describe_groups(**scenes, fold=source.fold):
         log.warning("%s", line)
     stores = {split: open_split(dataset, scenes[split], split) for split in scenes}
     if padded := describe_padding(stores, window):

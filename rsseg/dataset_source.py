@@ -84,6 +84,8 @@ def trained_on(run: Path, images: Iterable[Path], trust: Sequence[str] = ()) -> 
 class Folds(Source):
     """The scenes of another source, with train and val pooled and split into folds by groups; test is unchanged."""
 
+    fold: str
+
     def __init__(self, source: Source, fold: str) -> None:
         self.source, self.fold = source, fold
 
@@ -108,6 +110,6 @@ def with_fold(source: Source, fold: str | None) -> Source:
     if fold is None:
         return source
     if isinstance(source, Files) and source.split.side:  # it shrinks blocks beside blocks of another split
-        source.split.fold = fold
+        source.fold = source.split.fold = fold
         return source
     return Folds(source, fold)

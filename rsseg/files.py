@@ -167,7 +167,7 @@ def say_space(folder: Path, need: float, what: str, way_out: str = LARGER) -> No
     """
     there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(there).free
-    said = f"{what} about {byte_text(need)}, and {folder} has {byte_text(free)} left"
+    said = f"{what} {byte_text(need)}, and {folder} has {byte_text(free)} left"
     if need > free:
         raise InputError(f"{said}: {way_out}")
     if need > 0:
@@ -179,9 +179,11 @@ def byte_text(count: float) -> str:
 
     Example:
         >>> byte_text(0), byte_text(43_210_000), byte_text(1.26e9)
-        ('0 MB', '43 MB', '1.3 GB')
+        ('under 1 MB', 'about 43 MB', 'about 1.3 GB')
     """
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+    if count < 1e6:
+        return "under 1 MB"
+    return f"about {count / 1e9:.1f} GB" if count >= 1e9 else f"about {count / 1e6:.0f} MB"
 
 
 def normal(text: str) -> str:

@@ -253,11 +253,13 @@ class Mapper:
             else:
                 first = len(task.label_names) - len(task.classes)  # the background of a binary task is no area
                 labels = {1: dict(enumerate(task.classes, start=first))}
+            unit = "m2"
             if place.get("crs") is None:
-                units = "units of its coordinates" if "transform" in place else "pixels"
+                unit = units = "units of its coordinates" if "transform" in place else "pixels"
                 log.info("%s has no CRS: area, min_area and simplify of its polygons are in %s, not in metres.", image, units)
             written = write_polygons(polygons, path, labels, options.min_area, options.simplify, tags)
-            log.info("%s: %s", counted(written, "polygon"), polygons)
+            sums = ", ".join(f"{name} {area:,.0f}" for name, area in written.groupby("class")["area"].sum().items())
+            log.info("%s: %s; their area in %s: %s", counted(len(written), "polygon"), polygons, unit, sums or "none")
 
 
 def _check(options: MapOptions) -> None:

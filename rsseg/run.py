@@ -77,7 +77,7 @@ def train(
         try:
             return _train(config, run, Chosen(overrides or [], loss, of_heads or {}), interrupts)
         except UnwritableError as error:
-            raise UnwritableError(f"{error}{f', and go on with {run.resume_word}' * run.begun}") from None
+            raise UnwritableError(f"{error}{f', and go on with {run.resume_command}' * run.begun}") from None
         finally:
             if is_main() and not _named_by_user():
                 run.discard()
@@ -110,7 +110,7 @@ def _train(config: Any, run: RunFolder, chosen: Chosen, interrupts: Interrupts) 
             there = sum(path.stat().st_size for path in run.checkpoints.glob("*.ckpt"))
             say_space(run.path, checkpoint_bytes(setup, module.network) - there, "Checkpoints take")
         _write_start(setup, run, data, chosen, last is not None)
-    with in_one_line(run.path, setup.batch_size, setup.window, f"then go on with {run.resume_word}"):
+    with in_one_line(run.path, setup.batch_size, setup.window, f"then go on with {run.resume_command}"):
         with closing(Loop(setup, run, module, data, step, interrupts)) as loop:
             loop.fit(last)
             if not is_main():  # started by another program: only the first process writes
@@ -160,7 +160,7 @@ def _finished(run: RunFolder, task: Task) -> float:
     if "diverged" in summary:
         facts = summary["diverged"]
         raise DivergedError(
-            f"{run}: diverged at step {facts['step']}; not run again. Go on with {run.resume_word} and a lower "
+            f"{run}: diverged at step {facts['step']}; not run again. Go on with {run.resume_command} and a lower "
             "optimizer.lr=..., or on_nonfinite=skip, or remove the folder",
             facts,
         )

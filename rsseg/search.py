@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TextIO
-
-import torch
+from typing import Any
 
 from rsseg.assembly import make_setup
 from rsseg.config.entry import invocation
 from rsseg.config.folder import RunFolder
 from rsseg.config.plan import TRIALS
 from rsseg.config.search import Search
-from rsseg.config.sweep import end_with_parent
 from rsseg.console import print_table
 from rsseg.contract import InputError, check_choice, first_line
 from rsseg.files import LockedError, lock, write_csv
@@ -37,8 +32,9 @@ log = logging.getLogger(__name__)
 def search(wanted: Search) -> None:
     """Search until a study has its number of trials; print the best, and write ``trials.csv`` into its folder.
 
-    Each trial is a run (`rsseg.run.train`) in its own folder. A trial that a killed search left is proposed again, and resumes
-    from its last checkpoint. The same call on another machine, with the same storage and folder, takes part in the search.
+    Each trial is a run (`rsseg.run.train`) in its own folder. A trial that a stopped search left is proposed again, and resumes
+    from its last checkpoint. The same call in another process or on another machine, with the same storage and folder, takes
+    part in the search.
 
     Raises:
         InputError: If settings can't be used, or a trial raises it.
@@ -48,21 +44,14 @@ def search(wanted: Search) -> None:
         raise InputError(f"race={wanted.race}: two trials or more are raced, by one objective")
     study = open_study(wanted)
     release_dead_trials(study, wanted)
-    spawn = multiprocessing.get_context("spawn")  # a forked process can't use CUDA after its parent
-    lock, faults = spawn.Lock(), spawn.SimpleQueue()
-    workers = [spawn.Process(target=work, args=(wanted, lock, faults)) for _ in range(wanted.processes)]
-    for worker in workers:
-        worker.start()
-    try:
-        watch(study, wanted, workers)
-    except KeyboardInterrupt:
-        raise InputError("interrupted; run the same command again to go on") from None
-    finally:
-        for worker in workers:
-            worker.terminate()
-            worker.join()
-    if not faults.empty():
-        raise InputError(faults.get())
+    began, at_first = time.monotonic(), _count_over(study)
+    while try_one(study, wanted):
+        done = _count_over(study)
+        rest = time_left(done - at_first, wanted.trials - at_first, time.monotonic() - began)
+        log.info("%d of %d trials done, %s", done, wanted.trials, rest)
+    if left := wanted.trials - _count_over(study):
+        log.info("Other processes run the last %d trials and report. If they were stopped, run the command again.", left)
+        return
     report(study, wanted)
     if wanted.race:
         race_best(study, wanted)
@@ -95,11 +84,11 @@ def check_search(wanted: Search) -> None:
         )
     for name in wanted.objectives:
         check_choice("objectives", name, [*Task.scores, "boundary_iou"])
-    if min(wanted.trials, wanted.processes) < 1:
-        raise InputError(f"trials={wanted.trials} and processes={wanted.processes} must be at least 1")
+    if wanted.trials < 1:
+        raise InputError(f"trials={wanted.trials}: at least 1 is expected")
     devices = setup.plain["trainer"].get("devices", 1)
     if devices not in (1, "1"):
-        raise InputError(f"trainer.devices={devices}: each trial trains on one device; start more processes")
+        raise InputError(f"trainer.devices={devices}: each trial trains on one device; start the command once per device")
 
 
 def open_study(wanted: Search) -> Any:
@@ -107,13 +96,13 @@ def open_study(wanted: Search) -> Any:
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # `watch` logs the progress
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # `search` logs the progress
     folder = wanted.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         url = wanted.storage or f"sqlite:///{folder.resolve()}/study.db"
         patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None  # seconds to wait for other writers
-        with lock(folder / "study.lock", wait=True):  # PostgreSQL fails if two processes create the tables
+        with _alone(wanted):  # PostgreSQL fails if two processes create the tables
             study = optuna.create_study(
                 storage=optuna.storages.RDBStorage(url, engine_kwargs=patience),
                 sampler=optuna.samplers.TPESampler(constant_liar=True),  # keeps simultaneous trials apart
@@ -136,49 +125,36 @@ def release_dead_trials(study: Any, wanted: Search) -> None:
     """Propose the trials of killed processes again, whose run folders are no longer locked."""
     from optuna.trial import TrialState
 
-    for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        folder = wanted.run_folder(trial.params)
-        try:
-            with RunFolder(folder).lock():
-                study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-        except LockedError:
-            continue  # its process still runs
-        if trial.params.keys() == wanted.space().keys():
-            study.enqueue_trial(trial.params)
-            log.info("Going on with trial %d, which was stopped: %s", trial.number, folder)
+    with _alone(wanted):
+        for trial in study.get_trials(states=(TrialState.RUNNING,)):
+            folder = wanted.run_folder(trial.params)
+            try:
+                with RunFolder(folder).lock():
+                    study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            except LockedError:
+                continue  # its process still runs
+            if trial.params.keys() == wanted.space().keys():
+                study.enqueue_trial(trial.params)
+                log.info("Going on with trial %d, which was stopped: %s", trial.number, folder)
 
 
-def work(wanted: Search, lock: Any, faults: Any) -> None:
-    """The loop of a worker process: run trials until the study has enough; a fault ends it and is passed to the search."""
-    end_with_parent()
-    torch.set_num_threads(max(1, torch.get_num_threads() // wanted.processes))
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    study = open_study(wanted)
-    try:
-        while try_one(study, wanted, lock):
-            pass
-    except InputError as error:
-        faults.put(str(error))
-    except (KeyboardInterrupt, SystemExit):
-        pass  # the search logs it
-
-
-def try_one(study: Any, wanted: Search, lock: Any) -> bool:
-    """Run one trial, with its output in its folder's ``train.log``; False if all trials are finished or in progress."""
+def try_one(study: Any, wanted: Search) -> bool:
+    """Run one trial; False if all trials are finished or in progress."""
     from optuna.trial import TrialState
 
-    with lock:
-        trials = study.get_trials(deepcopy=False)
-        if sum(_is_over(t) or t.state is TrialState.RUNNING for t in trials) >= wanted.trials:
-            return False
-        trial = study.ask(wanted.space())
-    folder = wanted.run_folder(trial.params)
-    config, loss = wanted.config(trial.params)
-    run = RunFolder(folder)
-    with run.lock(wait=True), run.log_file.open("a", buffering=1, encoding="utf-8") as file, _output_to(file):
-        trial.set_user_attr("folder", str(folder))
+    with ExitStack() as held:
+        with _alone(wanted):
+            running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+            if _count_over(study) + len(running) >= wanted.trials:
+                return False
+            trial = study.ask(wanted.space())
+            run = RunFolder(wanted.run_folder(trial.params))
+            held.enter_context(run.lock(wait=True))  # before another search can take the trial for a dead one
+        trial.set_user_attr("folder", str(run.path))
+        log.info("Trial %d: %s", trial.number, run.path)
+        config, loss = wanted.config(trial.params)
         try:
-            train(config, folder, wanted.words(trial.params), loss)
+            train(config, run.path, wanted.words(trial.params), loss)
         except DivergedError as error:
             log.error("%s", error)
             trial.set_user_attr(DIVERGED, error.facts["step"])
@@ -189,59 +165,27 @@ def try_one(study: Any, wanted: Search, lock: Any) -> bool:
     if lacking:
         study.tell(trial, state=TrialState.FAIL)
         raise InputError(
-            f"{folder} was finished without {', '.join(lacking)}: remove it, and train without record.enabled=false"
+            f"{run.path} was finished without {', '.join(lacking)}: remove it, and train without record.enabled=false"
         )
     values = [summary[name] for name in wanted.objectives]
     if any(value != value for value in values):
         study.tell(trial, state=TrialState.FAIL)
-        raise InputError(f"{folder}: {', '.join(wanted.objectives)} = {values}: a NaN can't be searched by")
+        raise InputError(f"{run.path}: {', '.join(wanted.objectives)} = {values}: a NaN can't be searched by")
     study.tell(trial, values, skip_if_finished=True)
     return True
 
 
-def _is_over(trial: Any) -> bool:
-    """Whether a trial finished or diverged, and so counts; a trial that was stopped is proposed again."""
+def _count_over(study: Any) -> int:
+    """The number of trials that finished or diverged; a trial that was stopped is proposed again."""
     from optuna.trial import TrialState
 
-    return trial.state is TrialState.COMPLETE or (trial.state is TrialState.FAIL and DIVERGED in trial.user_attrs)
+    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
+    return sum(trial.state is TrialState.COMPLETE or DIVERGED in trial.user_attrs for trial in ended)
 
 
-@contextlib.contextmanager
-def _output_to(file: TextIO) -> Iterator[None]:
-    """Redirect this process's prints and log lines into a file."""
-    logger, handler = logging.getLogger("rsseg"), logging.StreamHandler(file)
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    try:
-        with contextlib.redirect_stdout(file):
-            yield
-    finally:
-        logger.removeHandler(handler)
-
-
-def watch(study: Any, wanted: Search, workers: Sequence[Any]) -> None:
-    """Log which trials begin and end, and about how long the rest takes, until the workers are done."""
-    began = time.monotonic()
-    done = {t.number for t in study.get_trials(deepcopy=False) if _is_over(t)}
-    begun, at_first = set(done), len(done)
-    while True:
-        working = any(worker.is_alive() for worker in workers)
-        for t in study.get_trials(deepcopy=False):
-            if "folder" in t.user_attrs and t.number not in begun:
-                begun.add(t.number)
-                log.info("trial %d: %s", t.number, t.user_attrs["folder"])
-            if _is_over(t) and t.number not in done:
-                done.add(t.number)
-                scored = (f"{name} {value:.4f}" for name, value in zip(wanted.objectives, t.values or (), strict=False))
-                said = ", ".join(scored) or f"diverged at step {t.user_attrs[DIVERGED]}"
-                rest = time_left(len(done) - at_first, wanted.trials - at_first, time.monotonic() - began)
-                log.info("trial %d: %s; %d of %d done, %s", t.number, said, len(done), wanted.trials, rest)
-        if any(worker.exitcode for worker in workers):
-            raise InputError("a process of the search has failed, as said above; run the same command again to go on")
-        if not working:
-            return
-        time.sleep(0.5)
+def _alone(wanted: Search) -> Any:
+    """A lock that the searches of a study take to begin a trial."""
+    return lock(wanted.folder / "study.lock", wait=True)
 
 
 def report(study: Any, wanted: Search) -> None:

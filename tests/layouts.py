@@ -2,8 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import geopandas
 import numpy as np
@@ -46,6 +49,65 @@ def save(path: Path, array: np.ndarray) -> None:
     Image.fromarray(array.astype(np.uint8)).save(path)
 
 
+class Samples(NamedTuple):
+    """torchgeo's dataset of the same files, whose samples have to be equal."""
+
+    kind: str  # its class
+    labels: Sequence[int]  # its label for each of rsseg's
+    ignored: int | None = None  # its label of ignored pixels
+    splits: Sequence[str] = ("train", "val", "test")  # those that it has
+    arguments: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What writes a tiny copy of a dataset below a folder, and what is to be found there.
+
+    Attributes:
+        train: The names of the training scenes.
+        val: Those of the validation scenes.
+        test: Patterns of the files that many copies lack, since they are published apart; empty if no part can be missing.
+        groups: Some of the groups of these scenes; empty if every scene is a group of its own.
+    """
+
+    write: Callable[[Path, np.random.Generator], None]
+    train: list[str]
+    val: list[str]
+    test: list[str]
+    groups: set[str] = field(default_factory=set)
+    torchgeo: Samples | None = None
+
+    def __call__(self, root: Path, rng: np.random.Generator) -> None:
+        self.write(root, rng)
+
+
+LAYOUTS: dict[str, Layout] = {}
+"""Layouts with one mask for each image."""
+BURNT: dict[str, Layout] = {}
+"""Layouts with vectors that become masks."""
+OBJECTS: dict[str, Layout] = {}
+"""Layouts of objects."""
+SEVERAL: dict[str, Layout] = {}
+"""Layouts with several targets."""
+
+
+def layout(among: dict[str, Layout] = LAYOUTS, **facts: Any) -> Callable[[Callable[[Path, np.random.Generator], None]], Layout]:
+    """The function's name is that of the dataset; the facts are those of `Layout`."""
+
+    def listed(write: Callable[[Path, np.random.Generator], None]) -> Layout:
+        among[write.__name__] = Layout(write, **facts)
+        return among[write.__name__]
+
+    return listed
+
+
+@layout(
+    train=["M-33_0", "M-33_1"],
+    val=["M-34_2"],
+    test=["output/M-34_3*", "test.txt"],
+    groups={"M-33", "M-34"},
+    torchgeo=Samples("LandCoverAI", range(5)),
+)
 def landcoverai(root: Path, rng: np.random.Generator) -> None:
     for split, chips in {"train": ["M-33_0", "M-33_1"], "val": ["M-34_2"], "test": ["M-34_3"]}.items():
         for chip in chips:
@@ -55,6 +117,13 @@ def landcoverai(root: Path, rng: np.random.Generator) -> None:
         (root / f"{split}.txt").write_text("\n".join(chips) + "\n")
 
 
+@layout(
+    train=["Train-Rural-1", "Train-Urban-0"],
+    val=["Val-Rural-3", "Val-Urban-2"],
+    test=["Test"],
+    groups={"Train-Rural", "Val-Urban"},
+    torchgeo=Samples("LoveDA", range(1, 8), 0),
+)
 def loveda(root: Path, rng: np.random.Generator) -> None:
     number = 0
     for split in ("Train", "Val", "Test"):
@@ -66,6 +135,12 @@ def loveda(root: Path, rng: np.random.Generator) -> None:
             number += 1
 
 
+@layout(
+    train=["2_10", "3_10"],
+    val=["2_11"],
+    test=["top_potsdam_2_13_label.tif", "4_Ortho_RGBIR/top_potsdam_2_13_RGBIR.tif"],
+    torchgeo=Samples("Potsdam2D", range(6), splits=("train", "test")),
+)
 def potsdam(root: Path, rng: np.random.Generator) -> None:
     for tile in ("2_10", "3_10", "2_11", "2_13"):
         image, mask = pixels(rng, "potsdam")
@@ -73,6 +148,12 @@ def potsdam(root: Path, rng: np.random.Generator) -> None:
         write_tif(root / f"top_potsdam_{tile}_label.tif", mask.transpose(2, 0, 1))
 
 
+@layout(
+    train=["area1", "area3"],
+    val=["area11"],
+    test=["top/*_area2.tif", "top_mosaic_09cm_area2.tif"],
+    torchgeo=Samples("Vaihingen2D", range(6), splits=("train", "test")),
+)
 def vaihingen(root: Path, rng: np.random.Generator) -> None:
     for area in (1, 3, 11, 2):
         image, mask = pixels(rng, "vaihingen")
@@ -80,6 +161,12 @@ def vaihingen(root: Path, rng: np.random.Generator) -> None:
         write_tif(root / f"top_mosaic_09cm_area{area}.tif", mask.transpose(2, 0, 1))
 
 
+@layout(
+    train=["training-2", "training-3"],
+    val=["training-11"],
+    test=["data/test_data"],
+    torchgeo=Samples("DeepGlobeLandCover", range(6), 6, splits=("train", "test")),
+)
 def deepglobe(root: Path, rng: np.random.Generator) -> None:
     for part, numbers in {"training": [2, 3, 11], "test": [8]}.items():
         for number in numbers:
@@ -88,6 +175,12 @@ def deepglobe(root: Path, rng: np.random.Generator) -> None:
             save(root / f"data/{part}_data/masks/{number}_mask.png", mask)
 
 
+@layout(
+    train=["train-GF2_train1-MSS1", "train-GF2_train2-MSS1"],
+    val=["val-GF2_val1-MSS1", "val-GF2_val2-MSS1"],
+    test=["GID/img_dir/test"],
+    torchgeo=Samples("GID15", range(1, 16), 0),
+)
 def gid15(root: Path, rng: np.random.Generator) -> None:
     for part in ("train", "val", "test"):
         for number in (1, 2):
@@ -97,6 +190,11 @@ def gid15(root: Path, rng: np.random.Generator) -> None:
                 save(root / f"GID/ann_dir/{part}/GF2_{part}{number}-MSS1_15label.png", mask)
 
 
+@layout(
+    train=["water-LC80420082013221LGN01", "water-LC80420082013222LGN01"],
+    val=["barren-LC80420082013222LGN00"],
+    test=[],
+)
 def l8biome(root: Path, rng: np.random.Generator) -> None:
     for biome in ("barren", "water"):
         for number in (1, 2):
@@ -107,6 +205,12 @@ def l8biome(root: Path, rng: np.random.Generator) -> None:
             write_tif(root / f"l8biome/{biome}/{scene}/{scene}_fixedmask.TIF", mask[None].astype(np.uint8))
 
 
+@layout(
+    train=["Ghana_3", "Ghana_4"],
+    val=["Spain_15"],
+    test=["data/flood_events/HandLabeled/*/Ghana_7_*", "splits/flood_handlabeled/flood_test_data.csv"],
+    groups={"Ghana", "Spain"},
+)
 def sen1floods11(root: Path, rng: np.random.Generator) -> None:
     """Lists name the radar image and the label of each chip, and stand apart from both."""
     lists = {"train": ["Ghana_3", "Ghana_4"], "valid": ["Spain_15"], "test": ["Ghana_7"], "bolivia": ["Bolivia_1"]}
@@ -120,6 +224,13 @@ def sen1floods11(root: Path, rng: np.random.Generator) -> None:
         place.write_text("".join(f"{chip}_S1Hand.tif,{chip}_LabelHand.tif\n" for chip in chips))
 
 
+@layout(
+    train=["ROI_00000__20200422T141729_20200422T142243_T19GDN", "ROI_00001__20200422T141729_20200422T142243_T19GDN"],
+    val=["ROI_00002__20200422T141729_20200422T142243_T19GDN"],
+    test=["cloud_s2/*/ROI_00003*", "cloud_s2/test.csv"],
+    groups={"ROI_00000", "ROI_00002"},
+    torchgeo=Samples("CopernicusBenchCloudS2", range(4)),
+)
 def cloudsen12(root: Path, rng: np.random.Generator) -> None:
     for number, split in enumerate(["train", "train", "val", "test"]):
         scene = f"ROI_0000{number}__20200422T141729_20200422T142243_T19GDN"
@@ -130,6 +241,12 @@ def cloudsen12(root: Path, rng: np.random.Generator) -> None:
             file.write(f"{scene}\n")
 
 
+@layout(
+    train=["aachen_1", "al_qurnah_12"],
+    val=["aachen_11"],
+    test=["OpenEarthMap_wo_xBD/aachen/*/aachen_2.tif", "OpenEarthMap_wo_xBD/test.txt"],
+    groups={"aachen", "al_qurnah"},
+)
 def openearthmap(root: Path, rng: np.random.Generator) -> None:
     """Regions in folders; the lists name a file of xBD whose image is not there."""
     tiles = {"train": ["aachen_1.tif", "al_qurnah_12.tif", "joplin_14.tif"], "val": ["aachen_11.tif"], "test": ["aachen_2.tif"]}
@@ -143,6 +260,13 @@ def openearthmap(root: Path, rng: np.random.Generator) -> None:
         (root / f"OpenEarthMap_wo_xBD/{split}.txt").write_text("\n".join(names) + "\n")
 
 
+@layout(
+    train=["austria-g_0", "austria-g_1", "kenya-g_0", "kenya-g_1"],
+    val=["austria-g_2", "kenya-g_2"],
+    test=["*/*/*/g_3.tif"],
+    groups={"austria", "kenya"},
+    torchgeo=Samples("FieldsOfTheWorld", range(2), 3, arguments={"countries": ["austria", "kenya"]}),
+)
 def ftw(root: Path, rng: np.random.Generator) -> None:
     """Chips of two countries, some of one name; one lacks the image of a window."""
     for country, last in (("austria", 3), ("kenya", 4)):
@@ -159,6 +283,12 @@ def ftw(root: Path, rng: np.random.Generator) -> None:
         table.to_parquet(root / country / f"chips_{country}.parquet")
 
 
+@layout(
+    train=["tier3-sunda-tsunami-3", "train-joplin-tornado-1", "train-mexico-earthquake-2"],
+    val=["test-mexico-earthquake-4"],
+    test=["hold"],
+    groups={"joplin-tornado", "mexico-earthquake", "sunda-tsunami"},
+)
 def xbd(root: Path, rng: np.random.Generator) -> None:
     """Pairs in a folder for each part of the challenge; buildings are labelled 1 before the disaster."""
     pairs = {"train": ["joplin-tornado_1", "mexico-earthquake_2"], "tier3": ["sunda-tsunami_3"]}
@@ -190,6 +320,13 @@ def write_geojson(path: Path, shapes: list) -> None:
     path.write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": features}))
 
 
+@layout(
+    train=["2_Vegas-1", "2_Vegas-2", "4_Shanghai-1", "4_Shanghai-2"],
+    val=["3_Paris-1", "3_Paris-2"],
+    test=["AOI_5_Khartoum_Train"],
+    groups={"2_Vegas", "3_Paris"},
+    among=BURNT,
+)
 def spacenet2(root: Path, rng: np.random.Generator) -> None:
     """Footprints in a file for each image; one image has none."""
     for city in CITIES:
@@ -203,6 +340,13 @@ def spacenet2(root: Path, rng: np.random.Generator) -> None:
             write_geojson(folder / f"geojson/buildings/buildings_{name}.geojson", [] if empty else houses)
 
 
+@layout(
+    train=["2_Vegas-1", "2_Vegas-2", "2_Vegas-3", "4_Shanghai-1", "4_Shanghai-2"],
+    val=["3_Paris-1", "3_Paris-2", "3_Paris-3"],
+    test=["AOI_5_Khartoum"],
+    groups={"2_Vegas", "3_Paris"},
+    among=BURNT,
+)
 def spacenet3(root: Path, rng: np.random.Generator) -> None:
     """Centre lines in a file for each image; one image has no file."""
     for city in CITIES:
@@ -217,6 +361,13 @@ def spacenet3(root: Path, rng: np.random.Generator) -> None:
                 write_geojson(folder / f"geojson_roads/{start}_geojson_roads_img{number}.geojson", roads)
 
 
+@layout(
+    train=["austin36", "austin6", "tyrol-w36", "tyrol-w6"],
+    val=["austin1", "austin5", "tyrol-w1", "tyrol-w5"],
+    test=["AerialImageDataset/test"],
+    groups={"austin", "tyrol-w"},
+    torchgeo=Samples("InriaAerialImageLabeling", range(2)),
+)
 def inria(root: Path, rng: np.random.Generator) -> None:
     for city in ("austin", "tyrol-w"):
         for number in (1, 5, 6, 36):
@@ -226,6 +377,12 @@ def inria(root: Path, rng: np.random.Generator) -> None:
         write_tif(root / f"AerialImageDataset/test/images/bellingham{number}.tif", pixels(rng, "inria")[0])
 
 
+@layout(
+    train=["train_1", "train_2"],
+    val=["val_1"],
+    test=["*/test_*"],
+    torchgeo=Samples("LEVIRCD", range(2)),
+)
 def levircd(root: Path, rng: np.random.Generator) -> None:
     for part, numbers in {"train": [1, 2], "val": [1], "test": [1]}.items():
         for number in numbers:
@@ -235,6 +392,12 @@ def levircd(root: Path, rng: np.random.Generator) -> None:
             save(root / "label" / f"{part}_{number}.png", mask)
 
 
+@layout(
+    train=["MLBS-1", "MLBS-4", "OSBS-1", "OSBS-2", "OSBS-3", "OSBS-4"],
+    val=["MLBS-2", "MLBS-3"],
+    test=[],
+    among=OBJECTS,
+)
 def idtrees(root: Path, rng: np.random.Generator) -> None:
     """Plots of 20 m, the crowns of a site in one Shapefile, and tables that say which crown is on which plot."""
     names = []
@@ -257,6 +420,13 @@ def idtrees(root: Path, rng: np.random.Generator) -> None:
     (root / "train/Field/train_data.csv").write_text("\n".join(["indvdID,taxonID", *species]) + "\n")
 
 
+@layout(
+    train=["aachen-32360-5655", "essen-32360-5655"],
+    val=["bonn-32360-5655", "hamm-32360-5655", "kleve-32360-5655", "siegen-32360-5655"],
+    test=["neuss"],
+    groups={"aachen", "bonn"},
+    among=SEVERAL,
+)
 def geonrw(root: Path, rng: np.random.Generator) -> None:
     """Tiles in a folder for each city: a photograph, land cover with some pixels of no class, and elevations."""
     for city in ("aachen", "essen", "bonn", "hamm", "kleve", "siegen", "neuss"):
@@ -292,48 +462,17 @@ def own_scenes(root: Path, rng: np.random.Generator) -> Path:
     return root
 
 
-LAYOUTS: dict[str, Callable[[Path, np.random.Generator], None]] = {
-    f.__name__: f
-    for f in (
-        cloudsen12, deepglobe, ftw, gid15, inria, l8biome, landcoverai, levircd, loveda, openearthmap, potsdam, sen1floods11,
-        vaihingen, xbd,
-    )
-}  # fmt: skip
+SEVERAL["l8biome_tasks"] = LAYOUTS["l8biome"]
 
 
-BURNT = {"spacenet2": spacenet2, "spacenet3": spacenet3}
-"""Layouts with vectors that become masks."""
-OBJECTS = {"idtrees": idtrees}
-"""Layouts of objects."""
-SEVERAL = {"geonrw": geonrw, "l8biome_tasks": l8biome}
-"""Layouts with several targets."""
-
-
-TEST_PARTS = {
-    "cloudsen12": ["cloud_s2/*/ROI_00003*", "cloud_s2/test.csv"],
-    "deepglobe": ["data/test_data"],
-    "ftw": ["*/*/*/g_3.tif"],
-    "geonrw": ["neuss"],
-    "gid15": ["GID/img_dir/test"],
-    "inria": ["AerialImageDataset/test"],
-    "l8biome": [],  # is published without splits
-    "l8biome_tasks": [],
-    "landcoverai": ["output/M-34_3*", "test.txt"],
-    "levircd": ["*/test_*"],
-    "loveda": ["Test"],
-    "potsdam": ["top_potsdam_2_13_label.tif", "4_Ortho_RGBIR/top_potsdam_2_13_RGBIR.tif"],
-    "openearthmap": ["OpenEarthMap_wo_xBD/aachen/*/aachen_2.tif", "OpenEarthMap_wo_xBD/test.txt"],
-    "sen1floods11": ["data/flood_events/HandLabeled/*/Ghana_7_*", "splits/flood_handlabeled/flood_test_data.csv"],
-    "spacenet2": ["AOI_5_Khartoum_Train"],
-    "spacenet3": ["AOI_5_Khartoum"],
-    "vaihingen": ["top/*_area2.tif", "top_mosaic_09cm_area2.tif"],
-    "xbd": ["hold"],
-}
+def every() -> dict[str, Layout]:
+    """All layouts, by the name of their dataset."""
+    return LAYOUTS | BURNT | OBJECTS | SEVERAL
 
 
 def without_test_part(folder: Path, name: str) -> Path:
     """Remove what many copies of a dataset lack."""
-    for pattern in TEST_PARTS[name]:
+    for pattern in every()[name].test:
         found = list(folder.glob(pattern))
         assert found, pattern
         for path in found:
@@ -344,5 +483,5 @@ def without_test_part(folder: Path, name: str) -> Path:
 def write(root: Path, name: str, seed: int = 0) -> Path:
     """Write a tiny copy of a dataset below a folder of its name, whose path has digits in it, and return that folder."""
     folder = root / "disk1" / name
-    (LAYOUTS | BURNT | OBJECTS | SEVERAL)[name](folder, np.random.default_rng(seed))
+    every()[name](folder, np.random.default_rng(seed))
     return folder

@@ -5,6 +5,8 @@ from pathlib import Path
 import bench_gpu
 import bench_losses
 import bench_measure
+import bench_train
+import numpy as np
 import pytest
 import torch
 from bench_gpu_training import Timeline
@@ -143,3 +145,32 @@ def test_all_libraries_mean_the_same_cross_entropy():
     expected = found[bench_losses.CE].loss(x, label)
     for name in ("rsseg: ce", "smp: ce", "kornia: ce"):
         torch.testing.assert_close(found[name].loss(x, label.to(found[name].target)), expected)
+
+
+def write_scene(folder, name, image, mask):
+    bench_measure.write_raster(folder / "images" / f"{name}.tif", image)
+    bench_measure.write_raster(folder / "masks" / f"{name}.tif", mask[None])
+
+
+def test_training_is_scored_on_the_labelled_pixels_of_real_scenes_that_are_held_out(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, 3, 40, 70), dtype=np.uint8)
+    masks = rng.choice(np.array([0, 1, 2, 255], np.uint8), (2, 40, 70))
+    for name, image, mask in zip(("town1_a", "town2_a"), images, masks, strict=True):
+        write_scene(tmp_path / "real", name, image, mask)
+    words = [f"data={tmp_path / 'real'}", "label=2", "held_out=town2_"]
+    bench_train.write_tiles(tmp_path / "tiles", bench_train.real_tiles(parse(bench_train.Arguments, words)))
+    assert {path.stem for path in tmp_path.glob("tiles/images/*")} == {"train_town1_a", "val_town2_a"}
+    bright = images[1, 0] > 100
+    known, road = masks[1] != 255, masks[1] == 2
+    iou = (bright & road).sum() / ((bright | road) & known).sum()
+    found = bench_train.validation_iou(
+        lambda x: torch.stack([x[:, 0] <= 100, x[:, 0] > 100], 1).float(), tmp_path / "tiles", 32
+    )
+    assert found == pytest.approx(iou)
+
+
+def test_scenes_that_cannot_be_held_out_are_refused(tmp_path):
+    write_scene(tmp_path, "town1", np.zeros((3, 8, 8), np.uint8), np.zeros((8, 8), np.uint8))
+    with pytest.raises(InputError, match="not all"):
+        bench_train.main(parse(bench_train.Arguments, [f"data={tmp_path}"]))

@@ -91,7 +91,7 @@ def commands(*names: str) -> list[tuple[str, str]]:
 def data(tmp_path_factory, folder_root):
     """A /data folder with every dataset, the user's own, some with masks in colours or called otherwise, and weights."""
     base, rng = tmp_path_factory.mktemp("docs"), np.random.default_rng(3)
-    for name in layouts.LAYOUTS | layouts.BURNT | layouts.OBJECTS | layouts.SEVERAL:
+    for name in layouts.every():
         layouts.write(base, name)
     root = base / "disk1"
     layouts.own_scenes(root / "floods", rng)
@@ -168,11 +168,7 @@ def test_commands_to_train(page, line, data, own_configs, tmp_path, monkeypatch)
     for number, run in enumerate(sweep(words)[:2]):
         model = next((word.removeprefix("model=") for word in run if word.startswith("model=")), "")
         encoder = [] if any("weights" in word for word in run) else ["model.encoder=test_resnet"]
-        if any(word.startswith("callbacks=") and "lr_finder" in word for word in run):
-            encoder.append("callbacks.lr_finder.num_training_steps=5")
         own = ["model.encoder=resnet18", *(word for word in run if not word.startswith(ELSEWHERE))]
-        if any(word.startswith("scheduler.milestones") for word in run):
-            encoder.append("scheduler.milestones=[1]")  # of two steps
         needed = [*SMALL[model]] if model in ("dpt", "pan") else []
         if "sweep=kfold" in run:
             needed.append(f"dataset.fold={number + 1}/2")  # the small Inria has two cities, the whole one five

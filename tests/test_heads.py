@@ -98,7 +98,7 @@ def test_a_run_of_two_heads_is_scored_mapped_recorded_and_compared(tmp_path, roo
     assert load_records(run, "height").task.real
     assert not load_records(run, "cover").task.real
     assert Run(run, "height").summary["rmse"] == summary["heads"]["height"]["rmse"]
-    out = compare(runs, Question(head="height"), tmp_path / "comparison")
+    out = compare(runs, Question(head="height"), tmp_path / "comparison").folder
     assert "RMSE" in (out / "report.html").read_text()
     with pytest.raises(InputError, match="it has no head sky; compare it by cover or height"):
         compare(runs, Question(head="sky"))

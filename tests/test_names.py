@@ -36,7 +36,7 @@ def test_classes_of_any_name(tmp_path, folder_root, capsys, names):
     assert [row["class"].removeprefix("'") for row in rows] == names
     assert all(f"val/iou/{name}" in logged(run.path)[0] for name in names)
     evaluate(run.path, EvaluationOptions(threshold="tuned"))
-    out = compare([tmp_path / "sweep"])
+    out = compare([tmp_path / "sweep"]).folder
     describe(named(), tmp_path / "described")
     printed = capsys.readouterr().out
     assert all(name in printed for name in names)

@@ -155,7 +155,7 @@ def test_objects_are_described(tmp_path, squares_root, mask):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["loss=ce"], "CrossEntropy fits the tasks .* choose another loss for this head: loss=centres"),
+        (["loss=ce"], "CrossEntropy fits the tasks .* choose another loss for this head, such as centres"),
         (["dataset.mask_values=[0,1]"], "dataset.mask_values: features of a vector file have classes, counted from 1"),
         (["dataset.fractions=100"], "a target of task=centres holds no class shares"),
         (["dataset.units=[m]"], "are for task=regression; found centres"),

@@ -76,8 +76,9 @@ def test_records_hold_what_was_scored(tmp_path, folder_root):
         assert np.diagonal(cosine, axis1=1, axis2=2) == pytest.approx(1)
     assert records.gain is not None
     assert records.gain.shape == (2, 2)
-    stated = 8 * (4 * 2 * 3 + 2 * len(records.panel) + 2 * 2 * 3 + 2 + 6)  # docs/runs.md
-    assert sum(array.nbytes for array in read_arrays(run / "records" / "step-000002.npz").values()) == stated
+    counts, gradients = 4 * 2 * 3, 2 * 2 * 3  # of 2 scenes and 3 classes; norms and cosines of 2 terms at 2 places
+    expected = 8 * (counts + 2 * len(records.panel) + gradients + 2 + 6)  # two gains; step, training losses, qualities
+    assert sum(array.nbytes for array in read_arrays(run / "records" / "step-000002.npz").values()) == expected
     assert records.groups.tolist() == records.scenes
     assert {path.name for path in (run / "records").iterdir()} == {
         "records.json", "step-000002.npz", "step-000004.npz", "crossed.npz",

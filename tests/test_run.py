@@ -341,7 +341,7 @@ def test_a_loss_of_ones_own_trains_goes_on_and_is_compared(tmp_path, folder_root
     train(settings(tmp_path, *common, torchs), tmp_path / "sweep" / "torch", [torchs], "torch")
     scores = evaluate(run, EvaluationOptions(trust=["tried_losses"]))
     assert scores["mask"]["iou"] == pytest.approx(float(RunFolder(run).summary()["iou"]))
-    out = compare([tmp_path / "sweep"], Question(trust=("tried_losses",)))
+    out = compare([tmp_path / "sweep"], Question(trust=("tried_losses",))).folder
     assert (out / "report.html").is_file()
     with pytest.raises(InputError, match=r"^loss\.terms\.mine: Mine failed .*line 13: ValueError: too tired; then go on with"):
         train(settings(tmp_path, *common, late, trust), tmp_path / "late")
@@ -588,7 +588,7 @@ def test_compare(tmp_path, folder_root, capsys):
             config = settings(tmp_path, *folder_data(folder_root), *overrides)
             train(config, tmp_path / "sweep" / f"{loss}{seed}", overrides, loss)
     capsys.readouterr()
-    out = compare([tmp_path / "sweep"])
+    out = compare([tmp_path / "sweep"]).folder
     table = list(csv.DictReader((out / "comparison.csv").open()))
     assert {row["loss"] for row in table} == {"ce", "dice"}
     runs = list(csv.DictReader((out / "runs.csv").open()))

@@ -129,7 +129,7 @@ def test_a_stopped_run_goes_on(tmp_path, folder_root, whole, monkeypatch, caplog
     run = tmp_path / "run"
     made = config(tmp_path, folder_root, choice)
     assert stopped(monkeypatch, method, step, signal.SIGTERM, lambda: train(made, run)).code == 143
-    assert f"Stopped by SIGTERM at step {kept} of 7; go on with resume={run}" in caplog.text
+    assert f"Stopped by SIGTERM at step {kept} of 7; go on with python train.py resume={run}" in caplog.text
     assert RunFolder(run).load_state("last")[1] == kept
     resume(run)
     assert_same(run, whole(choice))
@@ -444,7 +444,7 @@ def test_a_requeued_job_goes_on_by_itself(tmp_path, folder_root, monkeypatch):
         if line.startswith("step 20 of"):
             job.send_signal(signal.SIGUSR1)
     assert job.wait() == 128 + signal.SIGUSR1, said
-    assert "go on with resume=" in said[-2], said
+    assert "go on with python train.py resume=" in said[-2], said
     assert asked.read_text() == "requeue 77\n"
     (run,) = (tmp_path / "out" / "folder").iterdir()
     step = RunFolder(run).load_state("last")[1]

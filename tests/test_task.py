@@ -176,6 +176,29 @@ def test_a_fifth_kind_is_one_class_more():
     assert task.drawn_names == task.classes
 
 
+def test_a_kind_derived_from_another_has_its_losses_settings_masks_and_metrics(monkeypatch):
+    from rsseg.data.labels import make_mask_reader
+    from rsseg.losses import MSE, Dice
+    from rsseg.metrics import Scores
+    from rsseg.training.scoring import name_means, score_rows
+
+    class Density(Regression):
+        kind = "density"
+        score = "absolute_bias"
+
+    monkeypatch.setitem(TASKS, "density", Density)
+    task = make_task("density", ["people"], units=["km"])
+    assert type(task) is Density
+    assert make_mask_reader(task, span=[0, 9]).span == (0, 9)
+    error = MSE("density")(torch.tensor([[[[1.0, 3.0]]]]), torch.tensor([[[[0.0, 1.0]]]]))
+    assert error == (1 + 4) / 2
+    with pytest.raises(InputError, match=r"Dice fits the tasks .*; found 'density': .* such as huber, mse or mae"):
+        Dice("density")
+    errors = np.array([[[2.0, -3.0, 3.0, 5.0, 4.0, 10.0]]])  # -1 and -2, of the values 1 and 3
+    (row,) = name_means(score_rows({"mask": Scores(errors, task)}), several=False)
+    assert (row["class"], row["absolute_bias"], row["bias"]) == ("people", 1.5, -1.5)  # it chose the checkpoint: printed
+
+
 def test_a_task_needs_no_torch():
     code = "import sys, rsseg.task; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -319,7 +319,7 @@ def test_a_window_that_cannot_be_cut_is_named(tmp_path, folder_root, monkeypatch
         r"the window at row \d+, column \d+ of scene tile\d_a \(.*tile\d_a\.tif\) can't be cut \(.*Input/output",
         str(error.value),
     )
-    assert f"go on with resume={tmp_path / 'run'}" in str(error.value)
+    assert f"go on with python train.py resume={tmp_path / 'run'}" in str(error.value)
     assert "Traceback (most recent call last)" in (tmp_path / "train.log").read_text()
 
 
@@ -347,7 +347,7 @@ def test_what_a_machine_lacks_is_one_line(tmp_path, folder_root, monkeypatch, er
     with pytest.raises(InputError, match=line) as told:
         train(settings(tmp_path, *folder_data(folder_root), "record.enabled=false"), tmp_path / "run")
     assert "\n" not in str(told.value)
-    assert "go on with resume=" in str(told.value)
+    assert "go on with python train.py resume=" in str(told.value)
 
 
 def test_memory_that_runs_out_while_scoring_is_one_line(tmp_path, folder_root, monkeypatch):

@@ -29,8 +29,9 @@ class Arguments:
                                   best checkpoint contradicts with confidence
 
     image=PATTERN mask=PATTERN    of a folder whose files are not found or not paired rightly: both patterns, as in its config,
-                                  such as image='photos/{name}.tif' mask='drawn/{name}_v2.png'
-    into=FOLDER                   of a folder: where its config is written, a folder called dataset; default: configs/dataset
+                                  such as image='photos/{name}.tif' mask='drawn/{name}_v2.png';
+                                  image='[s2/{name}.tif,s1/{name}.tif]' stacks the bands of several files
+    into=FOLDER                   of a folder: the folder of configs into whose dataset its config is written; default: configs
     --config-dir FOLDER           a folder of configs of your own, as of rsseg train; the config is written into its dataset
     split=NAME                    of a run: val (default), test or train, whose labels the model has learnt
     trust=PACKAGE[,PACKAGE...]    packages of your own that configs name: their code runs
@@ -65,7 +66,8 @@ def run(arguments: Arguments) -> None:
         raise InputError("image=... and mask=... are for a folder; of a dataset write dataset.source.image=...")
     configs = flags.config_dir
     if folders:
-        into = Path(arguments.into or (configs or Path("configs")) / "dataset")
+        into = Path(arguments.into or configs or "configs")
+        into = into if into.name == "dataset" else into / "dataset"
         name, configs = write_config(folders, into, arguments, overrides), into.resolve().parent
         overrides = [f"dataset={name}", *overrides]
     command = overrides if configs in (None, CONFIGS, own_configs()) else ["--config-dir", str(configs), *overrides]
@@ -103,8 +105,6 @@ def write_config(folders: list[str], into: Path, arguments: Arguments, overrides
 
     if len(folders) > 1:
         raise InputError(f"{' '.join(folders)}: one folder is described at a time; quote a path that has blanks in it")
-    if into.name != "dataset":
-        raise InputError(f"into={into}: a folder called dataset is expected, which rsseg train finds by --config-dir")
     if chosen := next((word for word in overrides if word.startswith("dataset=")), ""):
         raise InputError(f"{chosen}: a folder gets a config of its own: leave out {chosen} or {folders[0]}")
     there = into.resolve().parent if into.parent.is_dir() else None

@@ -1,12 +1,16 @@
 """Score a run: rsseg evaluate run=runs/... split=test"""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from rsseg.config.arguments import split_places
+from rsseg.config.entry import next_map
 from rsseg.config.folder import check_places
 from rsseg.contract import InputError
 from rsseg.evaluation.options import EvaluationOptions
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -44,6 +48,7 @@ def run(arguments: Arguments) -> None:
         raise InputError(f"{' and '.join(given)} exclude each other: name one of them")
     if not arguments.map:
         evaluate(places, arguments)
+        log.info("%s", next_map(arguments.run))
     elif len(places) > 1 or not arguments.mask:
         raise InputError("map=... needs mask=... beside it, and run=... of one run whose classes it has")
     elif arguments.threshold != "fixed":

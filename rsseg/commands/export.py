@@ -1,9 +1,13 @@
 """Export a run's model: rsseg export run=runs/... to=onnx"""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from rsseg.config.entry import next_map
 from rsseg.inference.options import ExportOptions
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -29,4 +33,6 @@ def run(arguments: Arguments) -> None:
     """Export as the command line says."""
     from rsseg.export import export
 
-    export(arguments.run, arguments)
+    out = export(arguments.run, arguments)
+    if arguments.to == "folder":
+        log.info("%s", next_map(out))

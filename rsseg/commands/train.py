@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from rsseg.config.build import plain
 from rsseg.config.cli import prepare
-from rsseg.config.entry import CONFIGS, invocation, one_line_errors, own_configs
+from rsseg.config.entry import CONFIGS, invocation, next_map, one_line_errors, own_configs, show_log
+from rsseg.config.folder import RunFolder
 from rsseg.config.provenance import losses_of_heads
 from rsseg.contract import InputError
+
+log = logging.getLogger("rsseg")
 
 FIRST = all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))  # of several processes
 
@@ -23,7 +28,7 @@ FIRST = all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def run_job(config: DictConfig) -> float:
     """One job: a single run, or one run of a sweep."""
-    job, log = HydraConfig.get(), logging.getLogger("rsseg")
+    job = HydraConfig.get()
     folder, loss = Path(job.runtime.output_dir), job.runtime.choices.get("loss", "")
     of_heads = losses_of_heads(job.runtime.choices)
     single = job.mode is not RunMode.MULTIRUN
@@ -37,13 +42,25 @@ def run_job(config: DictConfig) -> float:
         words: Any = OmegaConf.to_container(job.overrides.task, resolve=False)  # as typed by the user
         score = train(config, folder, words, loss, of_heads)
         if single and FIRST:
-            log.info("Next: %s run='%s' scene=<image> maps an image", invocation("predict"), config.resume or folder)
+            say_next(Path(config.resume or folder), config)
         return score
     except InputError as error:
         if single:
             sys.exit(f"error: {error}")
         log.error("%s: %s", folder, error)  # Hydra would report it only at the end of the sweep
         raise CompactHydraException(str(error)) from None  # Hydra prints it without a stack trace; the sweep goes on
+
+
+def say_next(run: Path, config: DictConfig) -> None:
+    """Log the commands that score a run on the test split, if there is one with labels, and that map an image."""
+    from rsseg.dataset_source import make_source
+
+    scenes = []
+    with suppress(InputError):
+        scenes = make_source(plain(RunFolder(run).config()), config.trust).scenes("test")
+    if scenes and all(any(scene.masks) for scene in scenes):
+        log.info("Next: %s run='%s' split=test gives the scores for a report", invocation("evaluate"), run)
+    log.info("%s", next_map(run))
 
 
 def main() -> None:
@@ -56,7 +73,7 @@ def main() -> None:
         if "race=true" in sys.argv[1:]:
             from rsseg.race import race
 
-            logging.basicConfig(level=logging.INFO, format="%(message)s")
+            show_log()
             race(sys.argv[1:])
         else:
             prepare(CONFIGS, sys.argv[1:])

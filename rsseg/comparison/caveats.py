@@ -6,7 +6,7 @@ from collections import Counter
 
 from rsseg.comparison.findings import Findings
 from rsseg.comparison.intervals import CLAIMED, SEEDS
-from rsseg.comparison.words import area_word, listed, more_seeds, number, of_blocks, score_name
+from rsseg.comparison.words import area_word, listed, number, of_blocks, score_name
 from rsseg.contract import ENOUGH_GROUPS, counted
 from rsseg.metrics import metrics
 
@@ -26,10 +26,7 @@ def _sample(found: Findings) -> list[str]:
             "find differences by chance: decide when the sweep is finished."
         )
     if CLAIMED <= seeds < SEEDS:
-        notes.append(
-            f"Exploratory: with {seeds} seeds per loss, intervals are unreliable. Train {SEEDS} or more."
-            f"{more_seeds(found, SEEDS)}"
-        )
+        notes.append(f"Exploratory: with {seeds} seeds per loss, intervals are unreliable. Train {SEEDS} or more.")
     if groups == 1:
         chose = ", and the same scenes chose the checkpoint, so scores are too high" * (found.validated and found.choice)
         notes.append(
@@ -67,7 +64,7 @@ def _training(found: Findings) -> list[str]:
     if 2 * last > runs:
         notes.append(
             f"In {last} of {runs} runs the best checkpoint is the last one: they are not trained to the end, and the order may "
-            "change with more steps (steps=...)."
+            "change with more steps."
         )
     if found.tuned is None and not found.task.real:
         why = next(
@@ -89,7 +86,7 @@ def _runs(found: Findings) -> list[str]:
         reasons = Counter(left.why for left in comparison.left_out).most_common(3)
         said = "; ".join(f"{why} ({times})" for why, times in reasons)
         many = len(comparison.left_out)
-        notes.append(f"{counted(many, 'run')} {'are' if many > 1 else 'is'} left out: {said}. The protocol names all.")
+        notes.append(f"{counted(many, 'run')} {'are' if many > 1 else 'is'} left out: {said}. left_out.csv names all.")
     if not found.task.real and not any(run.is_cross_entropy for run in comparison.all_runs):
         notes.append(
             "No plain cross-entropy among the runs: whether the best loss gives more than cross-entropy with a tuned threshold "

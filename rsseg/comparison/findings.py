@@ -195,6 +195,18 @@ class Findings:
         """Whether the best checkpoint of each run is its last one, bool ``[L, R]``: such a run may be undertrained."""
         return self._each(lambda run: run.records.last_is_best).astype(bool)
 
+    @property
+    def undertrained(self) -> bool:
+        """Whether most runs are not trained to the end, or a baseline is at least as good as every loss."""
+        return bool(2 * self.last_is_best.sum() > self.last_is_best.size or self.beaten_by)
+
+    @property
+    def beaten_by(self) -> dict[str, float]:
+        """The scores of the baselines that are at least as good as every loss, the best first."""
+        sign, best = self.ranked.measure.sign, self.advised.mean.value[self.advised.order[0]]
+        found = sorted(self.baselines.items(), key=lambda item: -sign * item[1])
+        return {name: score for name, score in found if sign * (score - best) >= 0}
+
     @cached_property
     def collapsed(self) -> NDArray[np.bool_]:
         """Whether each run's best checkpoint gives every pixel the same label, bool ``[L, R]``; False for real values."""

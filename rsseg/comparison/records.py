@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rsseg.config.naming import resume_word
+from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError, nearest
 from rsseg.files import atomic_write, read_json
 from rsseg.metrics.average import Array
@@ -130,7 +130,7 @@ def concatenate(folds: Sequence[Records]) -> Records:
         gain=mean(lambda fold: fold.gain),
         chosen=np.stack([np.concatenate([fold.at(point) for fold in folds]) for point in POINTS]),
         calibration={name: np.concatenate([fold.calibration[name] for fold in folds]) for name in folds[0].calibration},
-        untuned=next((fold.untuned for fold in folds if fold.untuned), ""),
+        untuned=next((f"in a fold {fold.untuned}" for fold in folds if fold.untuned), ""),
         lost=sum(fold.lost for fold in folds),
         folds=tuple(folds),
     )
@@ -205,7 +205,7 @@ def load_records(run: Path, head: str = "mask", split: str = "val") -> Records:
         raise RecordError(run, f"has no head '{head}'{nearest(head, heads)}", f"name {' or '.join(heads)}")
     validations = sorted(folder.glob("step-*.npz"), key=lambda path: int(path.stem.removeprefix("step-")))
     if not validations:
-        raise RecordError(run, "was not validated yet", f"go on with {resume_word(run)}")
+        raise RecordError(run, "was not validated yet", f"go on with {RunFolder(run).resume_command}")
     rows = [of_head(read_arrays(path), head) for path in validations]
     path = folder / ("crossed.npz" if split == "val" else f"{split}.npz")
     if split != "val" and not path.is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from rsseg.comparison.caveats import caveats
 from rsseg.comparison.datasets import AcrossDatasets, across_answer, across_table
 from rsseg.comparison.figures import RULES, data_uri, draw_across, draw_all, save
 from rsseg.comparison.findings import Findings
-from rsseg.comparison.intervals import Interval
+from rsseg.comparison.intervals import Estimates, Interval
 from rsseg.comparison.page import html_figure, html_table, write_page
 from rsseg.comparison.runs import Run
 from rsseg.comparison.tables import all_tables
@@ -124,7 +125,7 @@ def ranking(found: Findings) -> Cells:
     worse = {}
     for estimates in filter(None, (found.ranked, found.tuned)):
         score, (best, *others) = estimates.measure.heading, estimates.order
-        table[score] = with_spans(estimates.score)
+        table[score] = with_spans(telling(estimates))
         if others:
             worse[f"{score}: behind the best"] = estimates.behind
             table[f"{score}: behind the best"] = with_spans(estimates.lead()[best])
@@ -151,6 +152,12 @@ def ranking(found: Findings) -> Cells:
     return Cells(table, kinds)
 
 
+def telling(estimates: Estimates) -> Interval:
+    """The scores with their intervals, which are not known where they hold all possible scores."""
+    found, (low, high) = estimates.score, estimates.measure.limits
+    return replace(found, low=np.where((found.low > low) | (found.high < high), found.low, np.nan))
+
+
 def with_spans(found: Interval, sign: bool = False) -> list[str]:
     """Values as text, each with its interval on a second line if that is known."""
     ends = zip(found.value, found.low, found.high, strict=True)
@@ -174,8 +181,8 @@ def ranking_note(found: Findings) -> str:
         said += f", and over every {found.task.score_of} that is there{f' without {without}' * bool(without)}"
     if metric.by_scene:
         said += f", scene by scene, of the {_scored_scenes(found)} that have a score"
-    if np.isnan(found.ranked.score.low).all():
-        return f"{said}. No intervals can be given."
+    if np.isnan(telling(found.ranked).low).all():
+        return f"{said}. No intervals can be given: too few {'seeds' if len(found.seeds) < 2 else area_word(found)}."
     if not found.ranked.claims:
         return f"{said}. Below: 95 % intervals; too few seeds to call one loss better than another."
     return f"{said}. Below: 95 % intervals; those of differences to the best, and of gains, are simultaneous for all losses."
@@ -279,7 +286,7 @@ def protocol(found: Findings) -> pd.DataFrame:
         return "; ".join(dict.fromkeys(str(value(run)) for run in runs))
 
     def named(facts: Mapping[str, Any]) -> str:
-        return ", ".join(f"{name} {value}" for name, value in facts.items())
+        return ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
 
     rows = {
         "Data": f"{first.config.dataset.name}, {first.task.kind}: {', '.join(first.task.classes)}",
@@ -290,7 +297,7 @@ def protocol(found: Findings) -> pd.DataFrame:
         "Encoder": each(lambda run: run.config.model.encoder),
         "Varied beside the loss": ", ".join([*comparison.design, *comparison.different]) or "nothing",
         "Checkpoint": f"the one with the best validation {first.task.score_name}",
-        "Code": each(lambda run: f"rsseg {run.origin['rsseg']}, {named(run.origin['git'])}"),
+        "Code": each(lambda run: named({"rsseg": run.origin["rsseg"]} | run.origin["git"])),
         "Made on": each(lambda run: f"Python {run.origin['python']} on {run.origin['platform']}"),
         "Libraries": each(lambda run: named(run.origin["libraries"])),
     }

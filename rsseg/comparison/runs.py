@@ -11,7 +11,6 @@ import numpy as np
 from rsseg.comparison.records import RecordError, Records, load_records
 from rsseg.config.build import plain
 from rsseg.config.contents import flat
-from rsseg.config.entry import invocation
 from rsseg.config.folder import RunFolder
 from rsseg.config.plan import settings
 from rsseg.config.targets import heads_of, tasks_of
@@ -81,7 +80,7 @@ class Run:
         elif run.in_training:
             self.leave_out("it is training now", "wait until it is finished")
         else:
-            self.leave_out("it is not finished", f"go on with {invocation('train')} {run.resume_word}")
+            self.leave_out("it is not finished", f"go on with {run.resume_command}")
 
     def _read(self, run: RunFolder, target: str) -> None:
         """Read the results of a finished run."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from rsseg.comparison.chances import Reach
 from rsseg.comparison.findings import Findings
-from rsseg.comparison.intervals import CLAIMED, SEEDS
+from rsseg.comparison.intervals import SEEDS
 from rsseg.comparison.runs import NO_HEAD
+from rsseg.config.naming import path_text
 from rsseg.contract import counted
 
 NAMED = 4
@@ -74,22 +76,33 @@ def answer(found: Findings) -> list[str]:
         return [f"There is only one loss, {found.labels[0]}: train others to compare it with, such as loss=ce,dice."]
     early = unlearnt(found)
     if not found.ranked.claims or found.reach is None:
-        return [*early, _so_far(found)]
+        return [*early, _so_far(found), *next_step(found)]
     first = [*early, _leads(found)] if early else [_train_with(found)]
-    return [*first, *_behind(found), *_absent(found), *_tuning(found), *_expected(found)]
+    return [*first, *_behind(found), *_absent(found), *_tuning(found), *_expected(found), *next_step(found)]
 
 
 def unlearnt(found: Findings) -> list[str]:
     """The sentence that no loss can be chosen yet, if a baseline is at least as good as every loss."""
-    sign, best = found.ranked.measure.sign, found.advised.mean.value[found.advised.order[0]]
-    better = {name: score for name, score in found.baselines.items() if sign * (score - best) >= 0}
-    if not better:
-        return []
-    name, score = max(better.items(), key=lambda item: sign * item[1])
     return [
-        f"No loss to choose yet: none is better than the baseline {name} ({score_name(found)} {quantity(found, score)}). "
-        "Train longer: steps=..., for a sweep with another folder (hydra.sweep.dir=...)."
+        f"No loss to choose yet: none is better than the baseline {name} ({score_name(found)} {quantity(found, score)})."
+        for name, score in [*found.beaten_by.items()][:1]
     ]
+
+
+def next_step(found: Findings) -> list[str]:
+    """What to train next, with the command if that of a sweep is known: longer runs come before more seeds."""
+    seeds, known, plan, runs = len(found.seeds), found.reach, found.comparison.plan, found.comparison.all_runs
+    if found.undertrained:
+        steps = 2 * max(int(run.summary["steps"]) for run in runs)
+        place = {"hydra.sweep.dir": path_text(Path(f"{runs[0].folder.parent}_{steps}_steps"))}
+        command = "" if "steps" in plan.varied else plan.command(steps=steps, **place)
+        return [f"Next, train longer: {command or f'steps={steps}'}"]
+    enough = SEEDS
+    if known is not None and known.seeds and known.seeds <= AFFORDABLE * seeds and _is_open(found):
+        enough = max(SEEDS, known.seeds)
+    newest = max(found.seeds)
+    command = plan.command(seed=",".join(str(newest + 1 + i) for i in range(enough - seeds)))
+    return [f"Next, train {enough} seeds per loss{f': {command}' if command else '.'}"] if enough > seeds else []
 
 
 def _leads(found: Findings) -> str:
@@ -103,10 +116,7 @@ def _so_far(found: Findings) -> str:
     """The loss that leads, and the reason why its lead is not sure."""
     seeds = len(found.seeds)
     if not found.ranked.claims:
-        return (
-            f"{_leads(found)} With {seeds} seed{'s' * (seeds > 1)} per loss no loss can be called better than another: train "
-            f"at least {CLAIMED}, better {SEEDS}.{more_seeds(found, SEEDS)}"
-        )
+        return f"{_leads(found)} With {seeds} seed{'s' * (seeds > 1)} per loss no loss can be called better than another."
     what = "all scenes lie" if found.group_count == 1 else f"a {found.task.score_of} lies"
     return (
         f"{_leads(found)} No loss can be called better than another: {what} in one area, so how scores vary between areas is "
@@ -162,7 +172,7 @@ def _absent(found: Findings) -> list[str]:
     headless = {left.run for left in found.comparison.left_out if left.why.startswith(NO_HEAD)}
     planned = dict.fromkeys(label for run, label in found.comparison.plan.labels.items() if run not in headless)
     absent = [label for label in planned if label not in found.labels]
-    return [f"Not compared: {listed(absent)}; the protocol says why."] if absent else []
+    return [f"Not compared: {listed(absent)}; left_out.csv says why."] if absent else []
 
 
 def _tuning(found: Findings) -> list[str]:
@@ -203,7 +213,7 @@ def statistics(found: Findings) -> list[str]:
         least, most = (quantity(found, gap) for gap in known.gaps)
         some = most if least == most else f"{least} to {most}, depending on the pair,"
         said.append(f"Differences below {some} can't be detected here, mostly because there are only {limit}.")
-        said += _what_decides(found, known)
+        said += [] if found.undertrained else _what_decides(found, known)
     choices = ["checkpoints"] * found.choice + [found.task.all_tuned] * (found.tuned is not None)
     chosen = f"Every scene is scored by {listed(choices)} that were chosen"
     if not choices:
@@ -229,15 +239,13 @@ def _what_decides(found: Findings, known: Reach) -> list[str]:
     enough += [f"about {known.groups} {areas}"] if known.groups else []
     if not enough:
         return [f"To separate {pair}, both more seeds and more {areas} are needed."]
-    how = more_seeds(found, known.seeds) if known.seeds and known.seeds <= AFFORDABLE * len(found.seeds) else ""
-    return [f"If {pair} differ as measured, {listed(enough, 'or')} would separate them.{how}"]
+    return [f"If {pair} differ as measured, {listed(enough, 'or')} would separate them."]
 
 
-def more_seeds(found: Findings, seeds: int) -> str:
-    """The command that adds seeds to every loss until there are `seeds`; empty if no sweep's command is known."""
-    newest = max(found.seeds)
-    command = found.comparison.plan.command(range(newest + 1, newest + 1 + seeds - len(found.seeds)))
-    return f" To train them: {command}" if command else ""
+def _is_open(found: Findings) -> bool:
+    """Whether it is not known which of the best two losses is better, and they may differ by more than practically equal."""
+    _, low, high = found.advised.lead().at(*found.advised.order[:2])
+    return low <= 0 and max(-low, high) >= found.equal_within
 
 
 def _holds_for(found: Findings) -> str:

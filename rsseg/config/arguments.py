@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any, get_type_hints
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rsseg.config.entry import one_line_errors
+from rsseg.config.entry import one_line_errors, show_log
 from rsseg.config.words import SYNONYMS
 from rsseg.contract import InputError, first_line, nearest
 
@@ -31,7 +30,7 @@ def run_command(arguments: type[Any], action: Callable[[Any], object], words: li
         words: The command line, `sys.argv` if None.
     """
     words = sys.argv[1:] if words is None else words
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)  # like tables, so that the order is kept
+    show_log()
     with one_line_errors():
         if {"-h", "--help"} & set(words):
             print(arguments.__doc__)
@@ -70,10 +69,13 @@ def parse(kind: type[Any], words: Sequence[str]) -> Any:
         name, takes, _ = SYNONYMS.get(key, "").partition("=")
         if equals and takes and name in known:
             raise InputError(f"{others[0]}: write {name}={text}")
-        near = nearest(key, known)
-        several = ", several folders as one word with commas" if {"run", "runs"} & known.keys() else ""
-        fault = "there is no such setting" if equals else "it is not understood"
-        raise InputError(f"{others[0]}: {fault}{near}: write key=value with {', '.join(known)}{several}")
+        if equals:
+            raise InputError(f"{others[0]}: there is no such setting{nearest(key, known)}; --help lists them")
+        place = next((name for name in ("run", "runs") if name in known), "")
+        if place and given.get(place):
+            raise InputError(f"{others[0]}: write several folders as one word with commas: {place}={given[place]},{others[0]}")
+        meant = f" (did you mean '{place}={others[0]}'?)" if place and os.path.exists(others[0]) else nearest(key, known)
+        raise InputError(f"{others[0]}: it is not understood{meant}: write key=value; --help lists the keys")
     return typed(kind, given)
 
 
@@ -106,13 +108,13 @@ def typed(kind: type[Any], given: Mapping[str, Any]) -> Any:
 
 
 def names(text: str) -> list[str]:
-    """The names in a text, separated by commas, with or without brackets.
+    """The names in a text, separated by commas, with or without brackets and quotes.
 
     Example:
         >>> names("[mine,yours]"), names("mine"), names("")
         (['mine', 'yours'], ['mine'], [])
     """
-    return [name.strip() for name in text.strip("[]").split(",") if name.strip()]
+    return [name.strip(" '\"") for name in text.strip("[]").split(",") if name.strip()]
 
 
 def as_paths(places: Folders | Iterable[PathLike]) -> list[Path]:

@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rsseg.config.build import missing, plain
+from rsseg.config.build import SOURCE, faults, missing, plain
 from rsseg.config.entry import CONFIGS, invocation, own_configs, search_path
 from rsseg.config.folder import RunFolder
 from rsseg.config.schema import cross_check, raise_faults, register
@@ -43,8 +43,8 @@ Every run writes a folder: its config, checkpoints, metrics.csv, classes.csv, pi
   {train} -m sweep=losses dataset=inria
       8 losses x 5 seeds; then {compare} runs=<the sweep's folder>
 
-Settings are key=value: docs/configuration.md lists them, --cfg job prints those that a command gives. Choices are group=name;
-the default is in brackets. Several of augment, callbacks and logger go together, as in augment=[d4,noise].
+Settings are key=value: --cfg job prints all of them, with the values that a command gives. Choices are group=name; the default
+is in brackets. Several of augment, callbacks and logger go together, as in augment=[d4,noise].
 """
 FLAGS = """\
 -m: a run for each of several values, as in loss=ce,dice seed=1,2; race=true: no further seeds for rows surely behind.
@@ -157,9 +157,11 @@ def refusing() -> Iterator[None]:
         known = [*dict.fromkeys([*(error.options or []), *choices([CONFIGS], group)])]
         if name in RENAMED:
             raise InputError(f"{group}={name}: {name} is called {RENAMED[name]} now") from None
+        near = nearest(name, known)
+        others = f"{invocation('train')} --help lists all" if near else f"there are {', '.join(known)}"
         raise InputError(
-            f"{group}={name}: there is no such choice{nearest(name, known)}; there are {', '.join(known)}, and files of your "
-            f"own in configs/{group} of the working folder"
+            f"{group}={name}: there is no such choice{near}; {others}, and files of your own lie in configs/{group} of the "
+            "working folder"
         ) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(_one_line(error)) from None
@@ -186,8 +188,11 @@ def check_early(config: Any) -> None:
         raise InputError(f"the config can't be resolved: {first_line(error)}") from None
     root = Path(str(source.get("root", ""))).expanduser()
     if source.get("_target_") == "rsseg.data.files.Files" and not is_remote(str(source["root"])) and not root.is_dir():
-        way_out = f"set dataset.source.root, or RSSEG_DATA to the folder that holds {root.name}"
-        found.append(f"dataset.source: there is no folder {root}: {way_out}")
+        written = str(OmegaConf.to_container(config.dataset.source, resolve=False))
+        way_out = f", or RSSEG_DATA to the folder that holds {root.name}" if "RSSEG_DATA" in written else ""
+        found.append(f"dataset.source: there is no folder {root}: set dataset.source.root{way_out}")
+    if str(source.get("_target_")).startswith(("rsseg.data.files.", "rsseg.data.sources.")):  # the others import torch
+        found += faults(source, "dataset.source", SOURCE, given=("targets",))
     raise_faults(found)
 
 

@@ -38,6 +38,11 @@ def invocation(command: str) -> str:
     return "python train.py" if command == "train" else f"python scripts/{command}.py"
 
 
+def next_map(run: object) -> str:
+    """The line that says how to map an image with a run."""
+    return f"Next: {invocation('predict')} run='{run}' scene=<image> maps an image"
+
+
 def own_configs() -> Path | None:
     """The folder ``configs`` of the working directory, unless it is rsseg's; None if there is none."""
     folder = Path("configs").resolve()
@@ -57,6 +62,11 @@ def search_path(folder: Path | None) -> tuple[str, ...]:
         if shipped.is_file() and shipped.read_bytes() != path.read_bytes():
             log.warning("%s is not read: rsseg has a file of this name, which is taken. Give yours another name.", path)
     return (f"hydra.searchpath=[{quoted(f'file://{folder.resolve().as_posix()}')}]",)
+
+
+def show_log() -> None:
+    """Log lines to the standard output, like tables, so that the order is kept; nothing if logging is configured already."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 
 
 @contextmanager

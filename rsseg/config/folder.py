@@ -84,9 +84,9 @@ class RunFolder:
             return False
 
     @property
-    def resume_word(self) -> str:
-        """The word ``resume=...`` that continues the run from the command line."""
-        return resume_word(self.path)
+    def resume_command(self) -> str:
+        """The command that continues the run."""
+        return f"{invocation('train')} {resume_word(self.path)}"
 
     @contextmanager
     def lock(self, wait: bool = False) -> Iterator[None]:
@@ -141,7 +141,7 @@ class RunFolder:
     def data(self) -> dict[str, Any]:
         """The content of ``data.json``: scenes, fingerprints, and the training images' statistics."""
         if not self.data_file.is_file() and not self.last.is_file():
-            raise InputError(f"{self} holds a run that never started training: go on with {self.resume_word}")
+            raise InputError(f"{self} holds a run that never started training: go on with {self.resume_command}")
         return self._json(self.data_file)
 
     def summary(self) -> dict[str, Any]:
@@ -195,7 +195,7 @@ class RunFolder:
         """
         path = self.checkpoints / f"{name}.ckpt"
         if not path.exists():
-            way_out = self._train_again if self.finished else f"The run is not finished; go on with {self.resume_word}"
+            way_out = self._train_again if self.finished else f"The run is not finished; go on with {self.resume_command}"
             raise InputError(f"{self} has no checkpoints/{name}.ckpt. {way_out}")
         return path
 
@@ -250,7 +250,7 @@ class RunFolder:
     def _train_again(self) -> str:
         return (
             f"Training gives the same weights again: remove {self.checkpoints} and {self.summary_file}, then "
-            f"{invocation('train')} {self.resume_word}"
+            f"{self.resume_command}"
         )
 
     def write_config(self, values: Mapping[str, Any]) -> None:
@@ -301,7 +301,7 @@ class RunFolder:
     def _unusable(self, path: Path, found: str) -> InputError:
         remedy = "Put a copy of the file there, or remove the folder and train the run again"
         if path in (self.summary_file, self.thresholds_file, self.scaling_file):
-            remedy = f"Remove summary.json and go on with {self.resume_word}: it scores the run again"
+            remedy = f"Remove summary.json and go on with {self.resume_command}: it scores the run again"
         return InputError(f"{path} can't be read: {' '.join(found.split())}. {remedy}")
 
 

@@ -70,9 +70,12 @@ def resume_word(folder: Path) -> str:
         >>> print(resume_word(Path("runs/a")), resume_word(Path("runs/sweep/loss=ce,seed=1")))
         resume=runs/a 'resume="runs/sweep/loss=ce,seed=1"'
     """
-    if re.fullmatch(r"[\w./:-]*", str(folder)):
-        return f"resume={folder}"
-    return shlex.quote(f"resume={quoted(str(folder))}")
+    return shlex.quote(f"resume={path_text(folder)}")
+
+
+def path_text(path: Path) -> str:
+    """A path as Hydra reads it in a word, in Hydra's quotes if it needs them."""
+    return str(path) if re.fullmatch(r"[\w./:-]*", str(path)) else quoted(str(path))
 
 
 def quoted(text: str) -> str:

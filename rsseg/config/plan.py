@@ -45,7 +45,7 @@ class Plan:
         >>> plan = Plan(runs, {}, [["loss=ce", "seed=1,2"]])
         >>> plan.varied, plan.seeds, plan.labels[Path("seed=2")]
         (['seed'], [1, 2], 'ce')
-        >>> plan.command([3, 4])
+        >>> plan.command(seed="3,4")
         'python train.py -m loss=ce seed=3,4'
     """
 
@@ -91,11 +91,11 @@ class Plan:
 
         return {folder: label(values) for folder, values in self.runs.items()}
 
-    def command(self, seeds: Sequence[int]) -> str:
-        """The commands, one line per sweep, that train every row on further seeds; empty without a sweep."""
-        word = f"{SEED}={','.join(map(str, seeds))}"
-        others = ([w for w in words if not w.startswith(f"{SEED}=")] for words in self.commands)
-        return "\n".join(f"{invocation('train')} -m {shlex.join([*words, word])}" for words in others)
+    def command(self, **settings: object) -> str:
+        """The commands, one line per sweep, that train every row with other settings; empty without a sweep."""
+        given = [f"{key}={value}" for key, value in settings.items()]
+        others = ([w for w in words if w.partition("=")[0] not in settings] for words in self.commands)
+        return "\n".join(f"{invocation('train')} -m {shlex.join([*words, *given])}" for words in others)
 
     def merged(self, other: Plan) -> Plan:
         """This plan joined with a later one.

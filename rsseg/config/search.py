@@ -30,7 +30,6 @@ class Search:
     overrides: list[str]
     objectives: list[str] = field(default_factory=lambda: ["iou"])  # the scores in `summary.json` to maximise
     trials: int = 20  # the number of trials to reach, counting those that finished or diverged
-    processes: int = 1  # the number of trials that run at once on this machine
     race: int = 0  # the number of best trials that are raced afterwards on seeds that the search has not used; 0: no race
     study: str = "search"  # the name of the study, and of its folder in ``<output>/search``
     storage: str | None = None  # the URL of a database; None: a file ``study.db`` in the study's folder

@@ -21,6 +21,7 @@ STEPS = (
     "epoch, windows that together hold as many pixels as the training split, is pixels / (window * window * batch_size) steps"
 )
 GONE = "nothing: this setting is gone"
+AT_ONCE = "nothing: a search runs a trial at a time; start the same command again beside it to run two at once"
 
 ELSEWHERE = {
     "optimizer=": "optim",
@@ -72,6 +73,7 @@ ELSEWHERE = {
     "steps=": "max_steps num_steps total_steps iterations iters max_iters trainer.max_steps",
     STEPS: "epochs epoch max_epochs num_epochs n_epochs trainer.max_epochs",
     GONE: "loss.backend dataset.source.cache",
+    AT_ONCE: "processes n_jobs",
 }
 """The present names by those of other programs and of earlier versions. A name that ends with "=" takes the given value."""
 
@@ -137,7 +139,7 @@ def _setting_fault(override: Override) -> str | None:
         return None
     target = SYNONYMS.get(key) or SYNONYMS.get(name) or (f"{name}=" if name in roots else None)
     if target is None:
-        see = f"; see docs/configuration.md and {invocation('train')} --help"
+        see = f"; {invocation('train')} --cfg job prints all"
         return f"there is no such setting{nearest(name, known) or see}"
     return f"write {target}{str(override.input_line).partition('=')[2] if target.endswith('=') else ''}"
 

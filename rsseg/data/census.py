@@ -18,7 +18,7 @@ from rsseg.contract import ONE_TARGET, InputError, counted
 from rsseg.data.blocks import Blocks
 from rsseg.data.masks import Mask
 from rsseg.data.raster import alpha_band, open_raster
-from rsseg.task import Centres, Task
+from rsseg.task import Binary, Centres, Task
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ def check_absent(census: Census, task: Task, split: str, named: Collection[str] 
     elif nothing:
         shares = "none has a share above a half: is dataset.fractions the value of a whole pixel in the masks?"
         fault = f"no pixel of the {split} split is labelled {' or '.join(absent)}{of}: {shares if task.soft else look}"
-    elif split == "train" and task.kind == "binary" and int(census.positives.sum()) == labelled:
+    elif split == "train" and isinstance(task, Binary) and int(census.positives.sum()) == labelled:
         fault = (
             f"every labelled pixel of the train split is {task.classes[0]}{of}, and there is no background to tell it "
             "from: take its value out of dataset.ignore_values, or label some"
@@ -170,7 +170,7 @@ def check_absent(census: Census, task: Task, split: str, named: Collection[str] 
 
 def _warn_of_mixed(census: Census, task: Task, split: str) -> None:
     """Warn where the masks of some scenes seem to hold 1 for the class and those of others 255, which is ignored."""
-    if task.kind != "binary" or task.soft:
+    if not isinstance(task, Binary) or task.soft:
         return
     valid, positive = census.valid[:, 0], census.positives[:, 0] > 0
     ignored = (census.with_data > valid) & (valid > 0)

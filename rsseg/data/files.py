@@ -135,10 +135,7 @@ class Files(Source):
         fits = fits_any([*patterns, *of_masks, *filter(None, [weight])])
         self.root = fetch(root, fits) if is_remote(root) else Path(root).expanduser()
         if not self.root.is_dir():
-            raise InputError(
-                f"there is no folder {self.root}: set dataset.source.root, of a finished run in its config.yaml, or RSSEG_DATA "
-                f"to the folder that holds {self.root.name}"
-            )
+            raise InputError(f"there is no folder {self.root}: set dataset.source.root, of a finished run in its config.yaml")
         self.split = Split(split, self.root, self.skip)
         if group is not None and self.split.side and self.split.buffer:
             raise InputError(

@@ -134,10 +134,10 @@ def in_fold(owner: Mapping[str, str], groups: Mapping[str, str], fold: str) -> d
     return {**owner, **{name: "val" if groups[name] in validates else "train" for name in pooled}}
 
 
-def describe_groups(train: Iterable[Scene], val: Sequence[Scene]) -> list[str]:
-    """Warnings, one line each: validation groups that also train, and a single validation group."""
-    scored = set(group_names(val))
-    cut = sorted(scored.intersection(group_names(train)))
+def describe_groups(train: Sequence[Scene], val: Sequence[Scene], fold: str | None = None) -> list[str]:
+    """Warnings, one line each: validation groups that also train, and a single validation group, with a fold's remedy."""
+    scored, trained = set(group_names(val)), set(group_names(train))
+    cut = sorted(scored & trained)
     lines = []
     if cut:
         lines.append(
@@ -145,10 +145,13 @@ def describe_groups(train: Iterable[Scene], val: Sequence[Scene]) -> list[str]:
             "those of places near the training scenes, not of new areas."
         )
     if len(scored) == 1:
+        harm = "have no intervals and say nothing of other areas, and no comparison can separate losses"
+        way_out, folds = "Validate on more groups: dataset.source.split, or sweep=kfold.", (1 + len(trained)) // 2
+        if fold:
+            harm, way_out = "thresholds are not tuned", f"Take fewer folds: dataset.fold=1/{folds}." * (folds > 1)
         lines.append(
-            f"All validation scenes ({len(val)}) are of one group, {min(scored)}: it selects the checkpoint and scores it. So "
-            "scores are optimistic, have no intervals and say nothing of other areas, and no comparison can separate losses. "
-            "Validate on more groups: dataset.source.split, or sweep=kfold."
+            f"{f'In fold {fold} all' if fold else 'All'} validation scenes ({len(val)}) are of one group, {min(scored)}: it "
+            f"selects the checkpoint and scores it. So scores are optimistic, {harm}. {way_out}".rstrip()
         )
     return lines
 
@@ -159,9 +162,22 @@ def describe_few_groups(train: Collection[str], val: Collection[str], in_folds: 
     scored |= every if in_folds else set()
     if len(scored) >= ENOUGH_GROUPS:
         return ""
-    folds = LEAVE_ONE_OUT if len(every) < ENOUGH_GROUPS else 5
-    way_out = f"; dataset.fold=1/{folds} and so on let all {len(every)} validate in turn (sweep=kfold)"
+    way_out = [f"; {folds} lets all {len(every)} validate in turn" for folds in folds_of(train, val, in_folds)]
     return (
         f"Only {counted(len(scored), 'group')} of scenes to validate on, fewer than {ENOUGH_GROUPS}: differences between "
-        f"losses can hardly be separated from differences between areas{way_out if len(every) > len(scored) else ''}."
+        f"losses can hardly be separated from differences between groups{''.join(way_out)}."
     )
+
+
+def folds_of(train: Collection[str], val: Collection[str], in_folds: bool = False) -> list[str]:
+    """The override of a sweep that lets all groups validate in turn; none if enough of them validate, or all do.
+
+    Example:
+        >>> folds_of("ab", "c"), folds_of("a", "a")
+        (['dataset.fold=1/groups,2/groups,3/groups'], [])
+    """
+    every, scored = {*train, *val}, {*val}
+    if in_folds or len(scored) >= ENOUGH_GROUPS or scored == every:
+        return []
+    number, folds = (len(every), LEAVE_ONE_OUT) if len(every) < ENOUGH_GROUPS else (5, 5)
+    return [f"dataset.fold={','.join(f'{i}/{folds}' for i in range(1, number + 1))}"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rsseg.contract import InputError
+from rsseg.contract import InputError, counted
 from rsseg.data.scene import TURNED, Scene, SceneFacts
 
 log = logging.getLogger(__name__)
@@ -55,4 +55,4 @@ def compare_scenes(scenes: Sequence[Scene], facts: Sequence[SceneFacts], bands: 
     for remark in dict.fromkeys(text for fact in facts for text, _ in fact.remarks):
         paths = dict.fromkeys(path for fact in facts for text, path in fact.remarks if text == remark)
         level = logging.WARNING if remark == TURNED else logging.INFO
-        log.log(level, "%s: %d, first %s.", remark, len(paths), next(iter(paths)))
+        log.log(level, "%s (%s, first %s).", remark, counted(len(paths), "file"), next(iter(paths)))

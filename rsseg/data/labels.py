@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.boxes import Boxes
 from rsseg.data.masks import Array, MaskReader
-from rsseg.task import Centres, Task
+from rsseg.task import Centres, Regression, Task
 
 RANGE = re.compile(r"(-?\d+)-(-?\d+)")  # a range of mask values, as in "0-127"
 SHOWN = 5  # values in a message
@@ -289,9 +289,9 @@ def make_mask_reader(
         size: The side of objects that a vector file gives as points, in pixels.
         tolerance: The largest difference of red, green and blue from the nearest listed colour, for lossy compression.
     """
-    if span is not None and task.kind != "regression":
+    if span is not None and not isinstance(task, Regression):
         raise InputError(f"dataset.range={list(span)}: a {task.kind} task has no range, a regression does; set it to null")
-    if size is not None and task.kind != "centres":
+    if size is not None and not isinstance(task, Centres):
         raise InputError(f"dataset.size={size}: it is the side of points for task=centres; found {task.kind}: set it to null")
     if isinstance(task, Centres):
         return Boxes(task, size, ignore or ())

@@ -52,6 +52,10 @@ ALPHA = (
     "Images with an alpha band, which is not read: pixels are ignored where it is 0; if it is an ordinary band, list it in "
     "dataset.bands"
 )
+BARE = (
+    "Images in which no feature of their vector labels lies: they are taken for background; if they are not digitised, leave "
+    "them out: list the others in dataset.source.split, or move these out of the folder"
+)
 TURNED = (
     "Images that viewers turn, by EXIF data or a TIFF tag, but that are read as they are stored: masks drawn over turned "
     "pictures do not fit (mogrify -auto-orient writes them turned)"
@@ -152,9 +156,11 @@ class Scene:
                 if mask_reader.check(mask, self.image):
                     remarks.append((WARPED, mask.path))
             if mask.vector:
-                from rsseg.data.vector import features_gap
+                from rsseg.data.vector import features_gap, has_features
 
                 gaps[mask.path] = features_gap(mask, self.image)
+                if self.region is None and not has_features(mask, self.image):
+                    remarks.append((BARE, self.image))
         size = open_raster(self.image).shape if self.region is None else (int(self.region.height), int(self.region.width))
         return SceneFacts(size, np.result_type(*dtypes), counts, remarks, gaps)
 
@@ -203,7 +209,13 @@ def check_band_numbers(image: str, count: int, bands: Sequence[int]) -> None:
 
 
 class Source(ABC):
-    """The base of every `dataset.source`: it lists the scenes and decides the split; it reads no pixels."""
+    """The base of every `dataset.source`: it lists the scenes and decides the split; it reads no pixels.
+
+    Attributes:
+        fold: In cross-validation, the fold that validates, as in ``dataset.fold``; else None.
+    """
+
+    fold: str | None = None
 
     @abstractmethod
     def scenes(self, split: str) -> list[Scene]:

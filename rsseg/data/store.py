@@ -113,6 +113,11 @@ class Store:
         return seen
 
     @property
+    def unit(self) -> str:
+        """What its scenes are called."""
+        return "scene" if self.scenes[0].region is None else "block"
+
+    @property
     def task(self) -> Task:
         """The task of the first target."""
         return next(iter(self.tasks.values()))

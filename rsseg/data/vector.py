@@ -167,6 +167,12 @@ def features_gap(mask: Mask, image: Path) -> str:
     return describe_gap(mask.path, shapes.crs, shapes.total_bounds, open_raster(image)) if len(shapes) else ""
 
 
+def has_features(mask: Mask, image: Path) -> bool:
+    """Whether a feature of a vector file lies in an image."""
+    grid = open_raster(image)
+    return bool(len(read_features(mask, image)[0].sindex.query(box(*array_bounds(*grid.shape, grid.transform)))))
+
+
 def rasterise(mask: Mask, window: Window, image: Path) -> NDArray[np.int32]:
     """The mask values in a window of an image: int32 ``[h, w]``.
 

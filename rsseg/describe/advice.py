@@ -28,7 +28,7 @@ THIN = 8  # objects with a mean width of fewer pixels are thin: a quarter or mor
 class SplitFacts:
     """The facts of a training split that the rules ask about."""
 
-    kind: str  # the subject of the masks, see `rsseg.task.Task.subject`
+    subject: str  # of the masks, see `rsseg.task.Task.subject`
     frequent: str = ""  # the class with the most pixels
     rare: str = ""  # the class with the fewest, of those that occur
     ratio: float = 1.0  # pixels of `frequent` per pixel of `rare`; multilabel: of pixels without the label per pixel with it
@@ -57,7 +57,7 @@ class SplitFacts:
         area = sizes.prod(axis=1)
         absent = (census.positives == 0).mean(axis=0)
         return cls(
-            kind=task.subject,
+            subject=task.subject,
             frequent=names[most],
             rare=names[least],
             ratio=float(totals[most] / totals[least]),
@@ -71,14 +71,14 @@ class SplitFacts:
 
 
 def _pixels(facts: SplitFacts) -> bool:
-    return facts.kind in ("land cover", "foreground")
+    return facts.subject in ("land cover", "foreground")
 
 
 SITUATIONS: Mapping[str, Callable[[SplitFacts], bool]] = {
-    "land cover": lambda f: f.kind == "land cover",
-    "buildings, roads, water": lambda f: f.kind == "foreground",
-    "detection": lambda f: f.kind == "detection",
-    "regression": lambda f: f.kind == "regression",
+    "land cover": lambda f: f.subject == "land cover",
+    "buildings, roads, water": lambda f: f.subject == "foreground",
+    "detection": lambda f: f.subject == "detection",
+    "regression": lambda f: f.subject == "regression",
     "no imbalance to speak of": lambda f: f.ratio < MODERATE,
     "imbalance": lambda f: f.ratio >= MODERATE,
     "moderate imbalance": lambda f: _pixels(f) and MODERATE <= f.ratio < EXTREME,

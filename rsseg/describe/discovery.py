@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
+from rsseg.config.arguments import names
 from rsseg.config.entry import CONFIGS
-from rsseg.contract import InputError
+from rsseg.contract import InputError, counted
 from rsseg.data.files import Files
 from rsseg.data.grids import brief_crs
 from rsseg.data.masks import VECTORS
@@ -52,22 +54,23 @@ def discover(root: Path, image_pattern: str = "", mask_pattern: str = "", given:
 
     `given` are settings of the config by their dotted keys, which replace those that are found.
     """
-    root = root.expanduser().absolute()
+    root = Path(os.path.abspath(root.expanduser()))  # without ".."
     if not root.is_dir():
         raise InputError(f"{root}: there is no such folder")
-    image, mask, kinds = given_pair(root, image_pattern, mask_pattern) if image_pattern or mask_pattern else find_pair(root)
+    first, *stacked = names(image_pattern) or [""] if image_pattern.startswith("[") else [image_pattern]
+    image, mask, kinds = given_pair(root, [first, *stacked], mask_pattern) if first or mask_pattern else find_pair(root)
     shared = sorted(image.files.keys() & mask.files.keys())
     images, masks = [image.files[key] for key in shared], [mask.files[key] for key in shared]
-    pairs = f"{len(shared)} pairs: {len(image.files)} images are {image.path}, {len({*mask.files.values()})} masks {mask.path}."
     used = {*image.files.values(), *mask.files.values()}
-    unread = [f"{len(kind.files)} {kind.path}" for kind in kinds if ANY not in kind.path and not used & {*kind.files.values()}]
-    if unread:
-        pairs += f" Not used: {', '.join(sorted(unread)[:LISTED])}."
-    if len(shared) == 1:
+    unused = describe_unused([kind for kind in kinds if not used & {*kind.files.values()}], image, mask)
+    if len(shared) == 1 and not stacked:
         image, mask = (
             FileKind(files[0].relative_to(root).as_posix(), kind.files) for kind, files in ((image, images), (mask, masks))
         )
-        pairs = f"One image has a mask: {image.path}, {mask.path}."
+    paths, drawn = " + ".join([image.path, *stacked]), counted(len({*mask.files.values()}), "mask")
+    pairs = f"{len(shared)} pairs: {len(image.files)} images are {paths}, {drawn} {mask.path}.{unused}"
+    if len(shared) == 1:
+        pairs = f"One image has a mask: {paths}, {mask.path}.{unused}"
     of_source: dict[str, Any] = {}
     if masks[0].suffix.lower() in VECTORS:
         from rsseg.describe.vector_labels import describe_vectors  # its libraries take 70 MB
@@ -85,31 +88,27 @@ def discover(root: Path, image_pattern: str = "", mask_pattern: str = "", given:
         read = [path.relative_to(root).as_posix() for key, path in image.files.items() if not only or only in key[:-1]]
         group, of_group = find_group(read, 2 if split else len(FRACTIONS), image.path)
         if "test" not in split if split else len(shared) < len(FRACTIONS):
-            untested = "There is no test part: rsseg evaluate takes split=val, or name scenes in source.split.test."
+            untested = "There is no test part: rsseg evaluate takes split=val, or name scenes in dataset.source.split.test."
+    patterns = [path.replace("{part}", only or "{part}") for path in (image.path, *stacked)]
     source = {
         "root": str(root),
-        "image": image.path.replace("{part}", only or "{part}"),
+        "image": patterns if stacked else patterns[0],
         "mask": mask.path.replace("{part}", only or "{part}"),
         **({"threshold": labels.pop("threshold")} if "threshold" in labels else {}),
         **of_source,
         "group": group,
         "split": split,
     }
-    plain = unicodedata.normalize("NFKD", root.name).encode("ascii", "ignore").decode()  # a command line takes it as it stands
-    name = re.sub(r"\W+", "_", plain.lower()).strip("_") or "mine"
-    shipped = (CONFIGS / "dataset" / f"{name}.yaml").is_file()
-    if shipped or not name[0].isalpha() or name in ("null", "true", "false", "yes", "no", "on", "off"):
-        name = f"my_{name}"
     rgb, of_images = describe_images(images)
     node = {"_target_": "rsseg.data.files.Files", **source}
-    found = {"name": name, **labels, "bands": None, "rgb": rgb, "window": None, "steps": 2000, "source": node}
+    found = {"name": dataset_name(root), **labels, "bands": None, "rgb": rgb, "window": None, "steps": 2000, "source": node}
     settings, changed = given or {}, OmegaConf.create(found)
     for key, value in settings.items():
         OmegaConf.update(changed, key, value, merge=False)
     config: Any = OmegaConf.to_container(changed)
     source["split"] = config["source"]["split"]
     try:
-        scenes = Files(**source)
+        scenes = Files(**source, on_missing="skip" if stacked else "raise")
         scenes.split.of("train", scenes.every)
     except InputError as error:
         if source["split"] != split or not split or "blocks" in split:
@@ -119,7 +118,28 @@ def discover(root: Path, image_pattern: str = "", mask_pattern: str = "", given:
         of_split, smallest = describe_blocks(images[0], scenes.split), scenes.split.side - scenes.split.buffer
     config["window"] = config["window"] or max(WINDOW_STEP, min(WINDOW, smallest // WINDOW_STEP * WINDOW_STEP))
     told = f"Given, whatever is found: {', '.join(f'{key}={value}' for key, value in settings.items())}." if settings else ""
-    return Discovery(name, config, [*filter(None, [pairs, *of_masks, *of_images, of_split, untested, of_group, told])])
+    return Discovery(found["name"], config, [*filter(None, [pairs, *of_masks, *of_images, of_split, untested, of_group, told])])
+
+
+def dataset_name(root: Path) -> str:
+    """A folder's name as the name of a dataset, which a command line takes as it stands."""
+    plain = unicodedata.normalize("NFKD", root.name).encode("ascii", "ignore").decode()
+    name = re.sub(r"\W+", "_", plain.lower()).strip("_") or "mine"
+    shipped = (CONFIGS / "dataset" / f"{name}.yaml").is_file()
+    if shipped or not name[0].isalpha() or name in ("null", "true", "false", "yes", "no", "on", "off"):
+        return f"my_{name}"
+    return name
+
+
+def describe_unused(kinds: Iterable[FileKind], image: FileKind, mask: FileKind) -> str:
+    """The files that are not used, and how images of the same names are taken or stacked; empty: all are used."""
+    named = {kind.path: kind for kind in sorted(kinds, key=lambda kind: kind.path) if ANY not in kind.path}
+    said = [f"{len(kind.files)} {path}" for path, kind in named.items()][:LISTED]
+    told = f" Not used: {', '.join(said)}." if said else ""
+    other = next((path for path, own in named.items() if not own.drawn and own.files.keys() & image.files.keys()), "")
+    if other:
+        told += f" To take {other}, give mask='{mask.path}' image='{other}', or to stack both image='[{image.path},{other}]'."
+    return told
 
 
 def write_dataset(found: Discovery, path: Path) -> None:
@@ -210,7 +230,7 @@ def find_group(paths: Sequence[str], least: int, pattern: str = "") -> tuple[str
     looked_for = {"(.*)/": "a folder"} | AREAS if re.search(r"\{(?!part\}).*/", pattern) else AREAS
     for expression, what in looked_for.items():
         found = [match[1] for path in paths if (match := re.search(expression, path, re.IGNORECASE))]
-        areas = len(set(found))
-        if len(found) == len(paths) and least <= areas <= len(paths) / 2 and not all(map(part_of, found)):
-            return expression, f"Scenes of one area share {what}: {areas} areas, such as {found[0]}."
-    return None, "Every scene is taken for an area of its own; dataset.source.group names areas of several scenes."
+        groups = len(set(found))
+        if len(found) == len(paths) and least <= groups <= len(paths) / 2 and not all(map(part_of, found)):
+            return expression, f"Scenes of one group share {what}: {groups} groups, such as {found[0]}."
+    return None, "Every scene is taken for a group of its own; dataset.source.group makes groups of several."

@@ -22,7 +22,6 @@ from rasterio.transform import xy
 from torch import Tensor
 
 from rsseg.assembly import make_setup
-from rsseg.config.entry import invocation
 from rsseg.config.folder import RunFolder
 from rsseg.console import print_table
 from rsseg.contract import IGNORE, InputError, layers_of
@@ -197,7 +196,7 @@ def describe_noise(run: Path, split: str = "val", trust: Sequence[str] = ()) -> 
     folder, path = RunFolder(run), run / f"noise{f'-{split}' * (split != 'val')}.csv"
     setup = make_setup(folder.config(), trust)
     if not folder.finished:
-        raise InputError(f"{run} is not finished: go on with {invocation('train')} {folder.resume_word}")
+        raise InputError(f"{run} is not finished: go on with {folder.resume_command}")
     with in_one_line(run, setup.batch_size, setup.window, memory=SCORING):
         model, store = open_labelled(folder, setup, split)
         if split == "train":

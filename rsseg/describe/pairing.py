@@ -166,29 +166,26 @@ def _kind(root: Path, places: Sequence[PurePosixPath], by_start: bool) -> FileKi
     return FileKind("/".join(pattern), files)
 
 
-def given_pair(root: Path, image: str, mask: str) -> tuple[FileKind, FileKind, list[FileKind]]:
-    """The images and masks that fit a user's patterns, and the kinds of all files."""
+def given_pair(root: Path, images: Sequence[str], mask: str) -> tuple[FileKind, FileKind, list[FileKind]]:
+    """The images and masks that fit a user's patterns, of which several stack images, and the kinds of all files."""
+    image = images[0]
     if not image or not mask:
         raise InputError("give both patterns, image=... and mask=..., or none of them")
-    source = Files(str(root), image, mask, split={"train": 1.0}, on_missing="skip")
-    masks = {key: own.path for key, scene in zip(source.images, source.every, strict=True) if (own := scene.mask_of(0))}
+    source = Files(str(root), images, mask, split={"train": 1.0}, on_missing="skip")
+    keys = {path: key for key, path in source.images.items()}
+    masks = {keys[scene.image]: own.path for scene in source.every if (own := scene.mask_of(0))}
     if not masks:
         raise InputError(f"{root}: no file fits mask={mask} with the fields of an image that fits image={image}")
     if not {*masks.values()}.isdisjoint(source.images.values()):
         raise InputError(f"image={image} and mask={mask} fit the same files: the patterns have to tell images from masks")
-    return FileKind(image, source.images), FileKind(mask, masks), find_kinds(root)
+    return FileKind(image, source.images), FileKind(mask, masks), find_kinds(root) if len(images) == 1 else []
 
 
 def find_pair(root: Path) -> tuple[FileKind, FileKind, list[FileKind]]:
     """The images and the masks that belong together, and all kinds; kinds are split further until some of them pair."""
-    for by_start, by_folder, by_ending in (
-        (False, False, False),
-        (True, False, False),
-        (False, True, False),
-        (False, True, True),
-    ):
-        kinds = find_kinds(root, by_start, by_folder)
-        kinds = [kind.without_ending() for kind in kinds] if by_ending else kinds
+    for parted_by in ("", "start", "folder", "folder, ending"):
+        kinds = find_kinds(root, "start" in parted_by, "folder" in parted_by)
+        kinds = [kind.without_ending() for kind in kinds] if "ending" in parted_by else kinds
         if len(kinds) < 100 and (pair := best_pair(root, kinds)):  # more folders are areas
             return *pair, kinds
     there = "; ".join(f"{len(kind.files)} {kind.path}" for kind in kinds[:LISTED])

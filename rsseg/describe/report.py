@@ -17,7 +17,7 @@ from rsseg.config.entry import invocation
 from rsseg.console import print_table
 from rsseg.contract import counted
 from rsseg.data.census import PERCENTILES
-from rsseg.data.groups import describe_few_groups, group_names
+from rsseg.data.groups import describe_few_groups, folds_of, group_names
 from rsseg.data.store import Store
 from rsseg.dataset import open_data, open_test
 from rsseg.describe.advice import COMPARED, EXTREME, MODERATE, RULES, THIN, Rule, SplitFacts, advise, candidates
@@ -79,6 +79,7 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
     objects = {name: sizes for name, sizes in named.items() if name in present}
     groups = {split: group_names(stores[split].scenes) for split in ("train", "val")}
     in_folds = setup.plain["dataset"]["fold"] is not None
+    folds = folds_of(**groups, in_folds=in_folds)
     facts = SplitFacts.of(train.census, task, train.sizes, objects)
     advice, losses = {about: advise(about, facts) for about in RULES}, candidates(facts)
     heads = [head for head, own in setup.tasks.items() if own.target == task.target]
@@ -96,7 +97,7 @@ def write_description(setup: Setup, stores: Mapping[str, Store], out: Path, over
         "noise": hints_of_noise(splits, objects),
         "advice": {about: [rule._asdict() for rule in rules] for about, rules in advice.items()},
         "losses": losses,
-        "sweep": sweep_command(losses[:COMPARED], overrides, place),
+        "sweep": sweep_command(losses[:COMPARED], [*overrides, *folds], place),
     }
     print_description(description, present, advice)
     write_json(out / "description.json", description)
@@ -124,6 +125,7 @@ def split_facts(store: Store, names: Mapping[int, str]) -> dict[str, Any]:
     spread = [np.nanpercentile(share, (5, 50, 95)) if np.isfinite(share).any() else np.zeros(3) for share in shares.T]
     return {
         "scenes": len(store),
+        "unit": store.unit,
         "groups": len(set(group_names(store.scenes))),
         "pixels": area,
         "ignored": float(census.blocks.counts[:, -1].sum(dtype=np.int64) / area),
@@ -178,10 +180,10 @@ def hints_of_noise(splits: Mapping[str, Any], objects: Mapping[str, ObjectSizes]
         for name, own in objects.items()
         if own.speck_share >= SPECKLED
     ]
-    ignored = {split: facts for split, facts in splits.items() if facts["ignored"]}
     return hints + [
         f"{facts['ignored']:.2%} of the {split} split is ignored, {facts['missing']:.2%} because the image has no data"
-        for split, facts in ignored.items()
+        for split, facts in splits.items()
+        if facts["ignored"]
     ]
 
 
@@ -201,14 +203,15 @@ def sweep_command(losses: Sequence[str], overrides: Sequence[str], place: str = 
 
 def print_description(description: Mapping[str, Any], present: Sequence[str], advice: Mapping[str, Sequence[Rule]]) -> None:
     """Print a description."""
-    splits, centres = description["splits"], description["task"] == "centres"
+    splits, centres = description["splits"], description["facts"]["subject"] == "detection"
     first = splits["train"]
     scenes = "; ".join(
-        f"{split} {counted(part['scenes'], 'scene')} in {counted(part['groups'], 'group')}, {part['pixels'] / 1e6:.3g} Mpx"
+        f"{split} {counted(part['scenes'], part['unit'])} in {counted(part['groups'], 'group')}, {part['pixels'] / 1e6:.3g} Mpx"
         for split, part in splits.items()
     )
     title = "Objects whose centres lie in them" if centres else "Shares of labelled pixels"
-    print_table(class_rows(splits, present, centres), f"{description['dataset']}: {scenes}. {title}")
+    log.info("%s: %s.", description["dataset"], scenes)
+    print_table(class_rows(splits, present, centres), title)
     if first["values"]:
         values = [
             {"value": name, "split": split} | {key: short(value) for key, value in own.items()}

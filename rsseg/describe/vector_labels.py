@@ -20,7 +20,8 @@ MANY = 32  # an attribute with more values than this tells no classes
 SHOWN = 8  # values of an attribute in a sentence
 SHORT = 30  # letters of a value in a sentence
 TELLING = re.compile(
-    r"cla|klas|kind|typ|tipo|categ|label|cover|land_?use|code|species|crop|damage|lulc|^(dn|use|art|name|nome)$", re.IGNORECASE
+    r"cla|klas|kind|typ|tipo|categ|label|cover|land_?use|nutzung|code|species|crop|damage|lulc|^(dn|use|uso|art|name|nome)$",
+    re.IGNORECASE,
 )
 """The names of attributes that tell classes; DN is what QGIS calls the values of a raster."""
 
@@ -53,19 +54,22 @@ def describe_vectors(paths: Sequence[Path]) -> tuple[dict[str, Any], dict[str, A
         labels |= {"task": "multiclass", "classes": ["background", *values], "mask_values": list(range(len(values) + 1))}
         labels |= {"ignore_values": [IGNORE]}
         beliefs.append(
-            f"{attribute} is taken for the class: source.attribute takes another, null one class. What no feature covers is "
-            f"background; {IGNORE} in source.values leaves a value out."
+            f"{attribute} is taken for the class; another is set in dataset.source.attribute, with its values and classes. "
+            f"What no feature covers is background; {IGNORE} in dataset.source.values leaves a value out."
         )
     else:
         beliefs.append(
-            "No attribute tells classes: features are the class, all else is background. source.attribute takes one."
+            "No attribute has a name that tells classes: features are the class, all else is background. If one does, set "
+            "dataset.source.attribute, its values and the classes."
         )
     kinds = set(shapes.geom_type)
     if "LineString" in kinds or "MultiLineString" in kinds:
         source["buffer"] = BUFFER
-        beliefs.append(f"Features are lines: source.buffer widens them by {BUFFER} m on each side; set half of their width.")
+        beliefs.append(
+            f"Features are lines: dataset.source.buffer widens them by {BUFFER} m on each side: set half their width."
+        )
     elif kinds <= {"Point", "MultiPoint"}:
-        beliefs.append("Features are points, a pixel each: task: centres finds objects, source.buffer makes discs of them.")
+        beliefs.append("Features are points, a pixel each: task: centres finds objects, dataset.source.buffer makes discs.")
     elif shapes.crs is not None and len(shapes):
         areas = np.percentile(shapes.to_crs(shapes.estimate_utm_crs()).area, (5, 50, 95))  # in square metres
         small, usual, large = (f"{area:.0f}" if area >= 100 else f"{area:.3g}" for area in areas)
@@ -88,7 +92,7 @@ def choose_layer(path: Path) -> tuple[str, str]:
     best = min(found, key=lambda name: (next(i for i, word in enumerate(order) if word in found[name][0]), -found[name][1]))
     listed = ", ".join(f"{name} ({number} x {kind})" for name, (kind, number) in found.items())
     why = f"{path.name} has the layers {listed}: {best} is read, since areas come before lines, many features before few"
-    return best, f"{why}; source.layer takes another." if len(found) > 1 else ""
+    return best, f"{why}; dataset.source.layer takes another." if len(found) > 1 else ""
 
 
 def choose_attribute(texts: dict[str, Counter[str]]) -> str | None:

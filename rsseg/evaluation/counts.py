@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from rsseg.comparison.intervals import Interval, estimate, sum_groups
 from rsseg.comparison.measures import Measure, calibration_measure, calibration_measures, measures
+from rsseg.console import print_table
 from rsseg.contract import Batch
 from rsseg.data.store import Store
 from rsseg.data.windows import GridWindows
@@ -26,6 +28,8 @@ from rsseg.pictures.windows import of_head, pick_windows, predict_windows
 from rsseg.setup import Setup
 from rsseg.training.counting import SceneCounter
 from rsseg.training.scoring import predict_scenes, score_rows
+
+log = logging.getLogger(__name__)
 
 
 class Counted:
@@ -79,6 +83,29 @@ def calibration_rows(every: Sequence[Counted]) -> list[dict[str, Any]]:
         for head, counter in counted.heads.items()
         for kind in counter.histograms
     ]
+
+
+NAMES = {
+    "ece": "expected\ncalibration error",
+    "class_ece": "its mean\nover classes",
+    "brier": "Brier score",
+    "nll": "negative\nlog-likelihood",
+}
+"""The printed names of calibration scores."""
+
+
+def print_calibration(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print `calibration_rows` without columns that say nothing, and warn where the usual scaling makes them worse."""
+    hidden = {key for key in ("model", "head") if len({row[key] for row in rows}) == 1}
+    hidden |= {"class_ece"} if all(row["class_ece"] == row["ece"] for row in rows) else set()
+    print_table(
+        [{NAMES.get(key, key): value for key, value in row.items() if key not in hidden} for row in rows], "Calibration"
+    )
+    nll = {(row["head"], row["scaling"]): row["nll"] for row in rows if row["model"] == rows[0]["model"]}
+    worse = [head for head, scaling in nll if scaling == "temperature" and nll[head, scaling] > nll[head, "none"]]
+    if worse:
+        of = f" of {', '.join(worse)}" * ("head" not in hidden)
+        log.warning("Temperature scaling makes the likelihood%s worse here: predict with scaling=none.", of)
 
 
 class Gain(NamedTuple):

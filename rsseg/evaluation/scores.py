@@ -13,7 +13,6 @@ import numpy as np
 from rsseg.assembly import make_setup
 from rsseg.config.arguments import Folders, as_paths, split_places
 from rsseg.config.folder import RunFolder
-from rsseg.console import print_table
 from rsseg.contract import InputError
 from rsseg.data.groups import group_names
 from rsseg.dataset import open_split
@@ -26,6 +25,7 @@ from rsseg.evaluation.counts import (
     draw_matrices,
     gain_rows,
     gain_sentence,
+    print_calibration,
     write_tables,
 )
 from rsseg.evaluation.labelled import compare_map, labelled_scene, labelled_scenes, open_labelled
@@ -40,7 +40,7 @@ from rsseg.metrics import Scores
 from rsseg.progress import progress
 from rsseg.quiet import quiet
 from rsseg.setup import Setup
-from rsseg.training.scoring import print_scores, score_split
+from rsseg.training.scoring import HIDDEN, print_scores, score_split
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +89,7 @@ def evaluate(run: Folders, options: EvaluationOptions | None = None) -> dict[str
     title += f": {name}, best checkpoint{'s' * several}, pooled over whole scenes"
     print_scores(scores["fixed"], title, scores.get("tuned"))
     if calibrated:
-        hidden = () if several else ("model",)
-        print_table([{key: value for key, value in row.items() if key not in hidden} for row in calibrated], "Calibration")
+        print_calibration(calibrated)
     for row in gains:
         log.info("%s", gain_sentence(row, len(models)))
     if name == "val" and (ensemble.thresholds or any(len(ensemble.kinds(each)) > 1 for each in heads)):
@@ -100,7 +99,9 @@ def evaluate(run: Folders, options: EvaluationOptions | None = None) -> dict[str
         _say_seen(folders, [options.scene], options.trust)
     result = scores.get(options.threshold, scores["fixed"])
     for each, own in result.items():
-        log.info("%s: %s", each, ", ".join(f"{key} {value:.4f}" for key, value in own.means().items()))
+        means, shown = own.means(), {*own.columns, *own.beside} - {*HIDDEN}
+        others = [f"{own.metrics[key].label} {means[key]:.4f}" for key in means if key not in shown]
+        log.info("Further means%s: %s", f" of {each}" * (len(result) > 1), ", ".join(others))
     left = f"-without-{'-'.join(options.without)}".replace("/", "_") * bool(options.without)
     beside = Path(os.path.commonpath([folder.path.absolute().parent for folder in folders])) if several else first.path
     path = (options.out or beside) / f"{'ensemble' if several else 'evaluation'}-{name}{left}.csv"

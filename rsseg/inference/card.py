@@ -137,8 +137,8 @@ def _escaped(text: object) -> str:
 MLM = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
 """The version of the extension."""
 
-TASKS = {"regression": "regression", "centres": "object-detection"}
-"""The extension's names of tasks by rsseg's; tasks with labels are ``semantic-segmentation``."""
+TASKS = {"regression": "regression", "detection": "object-detection"}
+"""The extension's names of tasks by `Task.subject`; tasks with labels are ``semantic-segmentation``."""
 
 PROBABILITIES = "from stored pixels to probabilities, or values"
 ARTIFACTS = {
@@ -202,7 +202,7 @@ def _array(dimension: str, length: int, side: int) -> dict[str, Any]:
 
 
 def _task(head: Head) -> str:
-    return TASKS.get(head.task.kind, "semantic-segmentation")
+    return TASKS.get(head.task.subject, "semantic-segmentation")
 
 
 def _output(name: str, head: Head, side: int) -> dict[str, Any]:

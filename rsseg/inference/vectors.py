@@ -133,8 +133,8 @@ def write_polygons(
     least: float,
     tolerance: float,
     tags: Mapping[str, str] | None = None,
-) -> int:
-    """Write the areas of a map as polygons with their `class` and `area`, in the map's CRS, and return their number.
+) -> Any:
+    """Write the areas of a map as polygons with their `class` and `area`, in the map's CRS, and return their GeoDataFrame.
 
     Simplification treats the polygons as a coverage (Visvalingam & Whyatt 1993), so that neighbours keep their common borders.
 
@@ -173,7 +173,7 @@ def write_polygons(
         frame = frame.to_crs(crs)
     frame = frame.set_geometry(shapely.make_valid(frame.geometry.array, method="structure", keep_collapsed=False))
     _write_features(path, frame, "polygons", "MultiPolygon", tags or {})
-    return len(frame)
+    return frame
 
 
 def _on_the_ground(frame: Any) -> Any:

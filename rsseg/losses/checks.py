@@ -19,19 +19,17 @@ log = logging.getLogger(__name__)
 SEGMENTATION = tuple(kind for kind, task in TASKS.items() if not task.real)
 """The tasks whose targets are labels."""
 
-SUCH_AS = {"regression": ", such as huber, mse or mae", "centres": ": loss=centres"}
-"""Losses for tasks without labels."""
-
 
 def fitting_task(term: str, task: str, fits: Collection[str]) -> str:
-    """Check that a term fits a task, and return the task's name."""
-    if task not in fits:
-        others = SUCH_AS.get(task, ", such as ce_dice") if task in TASKS else ""
-        raise InputError(
-            f"{term} fits the tasks {', '.join(fits)}; found '{task}'{nearest(str(task), fits)}: "
-            f"choose another loss for this head{others}"
-        )
-    return task
+    """Check that a term fits a task, of a kind in `fits` or derived from it, and return the task's name."""
+    found = TASKS.get(str(task))
+    if found and issubclass(found, tuple(TASKS[kind] for kind in fits)):
+        return task
+    others = f", such as {found.losses}" if found else ""
+    raise InputError(
+        f"{term} fits the tasks {', '.join(fits)}; found '{task}'{nearest(str(task), fits)}: "
+        f"choose another loss for this head{others}"
+    )
 
 
 def positive(name: str, value: Any, high: float = math.inf) -> float:

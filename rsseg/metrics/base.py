@@ -8,12 +8,6 @@ from dataclasses import dataclass, replace
 from rsseg.contract import InputError, nearest
 from rsseg.metrics.average import Array, present_mean
 
-LABELS = {
-    "iou": "IoU", "dice": "Dice", "f0.5": "F0.5", "f1": "F1", "f2": "F2", "balanced_accuracy": "balanced accuracy",
-    "rmse": "RMSE", "mae": "MAE", "r2": "R2", "absolute_bias": "absolute bias",
-}  # fmt: skip
-"""The labels of scores whose label is not their name."""
-
 
 @dataclass(frozen=True)
 class Metric:

@@ -7,20 +7,29 @@ Counts are float64 ``[..., classes, 4]`` with TP, FP, FN and TN of a class again
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from rsseg.contract import nearest
 from rsseg.metrics.average import Array, present_mean, ratio
-from rsseg.metrics.base import LABELS, Metric, by_scene, kept_classes
+from rsseg.metrics.base import Metric, by_scene, kept_classes
 from rsseg.task import Regression, Task
 
-ClassScore: TypeAlias = Callable[[Array], Array]
-"""Maps counts ``[..., 4]`` to the score of each class ``[...]``, NaN if the class is absent."""
+
+@dataclass(frozen=True)
+class ClassScore:
+    """A score of every class, or value; metrics are its averages, and that of each class."""
+
+    of: Callable[[Array], Array]  # from counts ``[..., N]`` to scores ``[...]``, NaN if the class is absent
+    limits: tuple[float, float]  # the lowest and highest possible value
+    label: str = ""  # the name in tables and figures, if it is another than in metrics
+    summed: bool = False  # has micro and weighted averages too; not if it depends on TN, which sums over classes inflate
+    higher_is_better: bool | None = True  # None for scores without a ranking
+    has_unit: bool = False  # whether it has the unit of the values
+
 
 TVERSKY = {
     "iou": (1.0, 1.0), "dice": (0.5, 0.5), "precision": (1.0, 0.0), "recall": (0.0, 1.0), "f0.5": (0.8, 0.2), "f2": (0.2, 0.8),
@@ -100,41 +109,51 @@ def _agreement(counts: Array) -> tuple[Array, Array]:
     return 2 * (hits * rest - wrong * missed), most
 
 
-CLASS_SCORES: dict[str, ClassScore] = {
-    **{name: partial(overlap, metric=name) for name in TVERSKY},
-    "balanced_accuracy": balanced_accuracy,
-    "kappa": kappa,
+def _overlap(metric: str, label: str = "") -> ClassScore:
+    """A score of `TVERSKY`."""
+    return ClassScore(partial(overlap, metric=metric), (0.0, 1.0), label, summed=True)
+
+
+CLASS_SCORES = {
+    "iou": _overlap("iou", "IoU"),
+    "dice": _overlap("dice", "Dice"),
+    "precision": _overlap("precision"),
+    "recall": _overlap("recall"),
+    "f0.5": _overlap("f0.5", "F0.5"),
+    "f2": _overlap("f2", "F2"),
+    "balanced_accuracy": ClassScore(balanced_accuracy, (0.0, 1.0), "balanced accuracy"),
+    "kappa": ClassScore(kappa, (-1.0, 1.0)),
 }
-"""The scores that every class has, by name."""
+"""The scores of heads of labels, by name, from counts ``[..., 4]``."""
 
 
-def micro(counts: Array, score: ClassScore) -> Array:
+def micro(counts: Array, score: Callable[[Array], Array]) -> Array:
     """The micro average: the score of counts summed over classes, ``[..., 1]``."""
     return score(counts.sum(-2, keepdims=True))
 
 
-def weighted(counts: Array, score: ClassScore) -> Array:
+def weighted(counts: Array, score: Callable[[Array], Array]) -> Array:
     """The weighted average: the mean of the classes' scores, weighted by their target pixels, ``[..., 1]``."""
     pixels = class_pixels(counts)
     total = np.where(pixels > 0, score(counts) * pixels, 0)
     return ratio(total.sum(-1, keepdims=True), pixels.sum(-1, keepdims=True))
 
 
-UNSUMMED = ("balanced_accuracy", "kappa")
-"""Scores that only have a macro average: for counts summed over classes, they would mean something else."""
-
-
-def class_metrics(scores: Mapping[str, ClassScore], task: Task, without: Sequence[str]) -> dict[str, Metric]:
-    """The metrics of class scores: one for each class, and the macro, micro and weighted averages."""
+def class_metrics(
+    scores: Mapping[str, ClassScore], task: Task, without: Sequence[str], pixels: Callable[[Array], Array] = class_pixels
+) -> dict[str, Metric]:
+    """The metrics of scores: one for each class, or value, and the macro, micro and weighted averages; `pixels` is theirs."""
     kept, found = kept_classes(task.classes, without), {}
     for name, score in scores.items():
-        label = LABELS.get(name, name)
-        found[name] = Metric(label, name, kept, score, class_pixels)
-        for average in (micro, weighted) if name not in UNSUMMED else ():
-            called = average.__name__
-            found[f"{name}_{called}"] = Metric(f"{label} {called}", name, kept, partial(average, score=score), class_pixels)
+        label = score.label or name
+        units = (score.has_unit and isinstance(task, Regression) and task.units) or ("",) * task.channels
+        unit = units[0] if len(set(units)) == 1 else ""
+        mean = Metric(label, name, kept, score.of, pixels, False, score.higher_is_better, score.limits, unit)
+        found[name] = mean
+        for called, average in (("micro", micro), ("weighted", weighted)) if score.summed else ():
+            found[f"{name}_{called}"] = replace(mean, label=f"{label} {called}", parts=partial(average, score=score.of))
         for c, of in enumerate(task.classes):
-            found[f"{name}/{of}"] = Metric(f"{label} of {of}", name, [c], score, class_pixels)
+            found[f"{name}/{of}"] = replace(mean, label=f"{label} of {of}", classes=[c], unit=units[c])
     return found
 
 
@@ -157,15 +176,13 @@ def label_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
     """
     every, found = slice(None), class_metrics(CLASS_SCORES, task, without)
     if task.exclusive:
-        found["balanced_accuracy"] = replace(found["recall"], label=LABELS["balanced_accuracy"], score="balanced_accuracy")
+        found["balanced_accuracy"] = replace(found["balanced_accuracy"], parts=found["recall"].parts)
         found["kappa"] = replace(found["kappa"], classes=every, parts=exclusive_kappa)
-        found["accuracy"] = Metric("accuracy", "recall", every, found["recall_micro"].parts, class_pixels)
+        found["accuracy"] = replace(found["recall_micro"], label="accuracy", classes=every)
     else:
-        kept = kept_classes(task.classes, without)
-        found["accuracy"] = Metric("accuracy", "recall", kept, _label_accuracy, class_pixels)
-    found |= {name: replace(metric, limits=(-1.0, 1.0)) for name, metric in found.items() if metric.score == "kappa"}
-    strict = class_metrics({name: partial(strict_overlap, metric=name) for name in TVERSKY}, task, without)
-    return found | by_scene(found) | by_scene(strict, "strict_scene_", "per scene, strict")
+        found["accuracy"] = replace(found["recall"], label="accuracy", parts=_label_accuracy)
+    strict = {name: replace(CLASS_SCORES[name], of=partial(strict_overlap, metric=name)) for name in TVERSKY}
+    return found | by_scene(found) | by_scene(class_metrics(strict, task, without), "strict_scene_", "per scene, strict")
 
 
 def _label_accuracy(counts: Array) -> Array:
@@ -173,11 +190,7 @@ def _label_accuracy(counts: Array) -> Array:
     return overlap((counts + counts[..., ::-1]).sum(-2, keepdims=True), "recall")
 
 
-MATCHES: dict[str, ClassScore] = {
-    "f1": partial(overlap, metric="dice"),
-    "precision": partial(overlap, metric="precision"),
-    "recall": partial(overlap, metric="recall"),
-}
+MATCHES = {"f1": _overlap("dice", "F1"), "precision": _overlap("precision"), "recall": _overlap("recall")}
 """The scores of matched objects by name, from counts ``[..., 3]``."""
 
 
@@ -213,14 +226,16 @@ def r2(sums: Array) -> Array:
     return 1 - ratio(sums[..., 3], np.where(varies > 1e-12 * squares, varies, 0))
 
 
-ERROR = Metric("", "", slice(None), rmse, lambda sums: sums[..., 0], higher_is_better=False, limits=(0.0, np.inf))
-ERRORS: dict[str, Metric] = {
-    "rmse": ERROR,
-    "mae": replace(ERROR, parts=mae),
-    "r2": replace(ERROR, parts=r2, higher_is_better=True, limits=(-np.inf, 1.0)),
-    "bias": replace(ERROR, parts=bias, higher_is_better=None, limits=(-np.inf, np.inf)),
+ERRORS = {
+    "rmse": ClassScore(rmse, (0.0, np.inf), "RMSE", higher_is_better=False, has_unit=True),
+    "mae": ClassScore(mae, (0.0, np.inf), "MAE", higher_is_better=False, has_unit=True),
+    "r2": ClassScore(r2, (-np.inf, 1.0), "R2"),
+    "bias": ClassScore(bias, (-np.inf, np.inf), higher_is_better=None, has_unit=True),
+    "absolute_bias": ClassScore(
+        lambda sums: np.abs(bias(sums)), (0.0, np.inf), "absolute bias", higher_is_better=False, has_unit=True
+    ),
 }
-"""The scores that every value has, by name."""
+"""The scores of heads of real values, by name, from `SUMS`."""
 
 
 def error_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
@@ -237,15 +252,7 @@ def error_metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
         >>> [float(found[name](sums)) for name in ("rmse", "bias", "absolute_bias/height")], found["rmse"].unit
         ([3.0, -2.0, 2.0], 'm')
     """
-    kept, found = kept_classes(task.classes, without), {}
-    named = (isinstance(task, Regression) and task.units) or ("",) * task.channels
-    absolute = replace(ERROR, parts=lambda sums: np.abs(bias(sums)))
-    for name, kind in {**ERRORS, "absolute_bias": absolute}.items():
-        label = LABELS.get(name, name)
-        units = named if name != "r2" else ("",) * task.channels
-        found[name] = replace(kind, label=label, classes=kept, score=name, unit=units[0] if len(set(units)) == 1 else "")
-        for v, each in enumerate(task.classes):
-            found[f"{name}/{each}"] = replace(kind, label=f"{label} of {each}", classes=[v], score=name, unit=units[v])
+    found = class_metrics(ERRORS, task, without, lambda sums: sums[..., 0])
     return found | by_scene(found)
 
 

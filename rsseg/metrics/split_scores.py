@@ -11,15 +11,13 @@ import numpy as np
 
 from rsseg.metrics.average import Array, present_mean
 from rsseg.metrics.base import Metric, kept_classes
-from rsseg.metrics.scores import CLASS_SCORES, ERRORS, MATCHES, class_counts, error_metrics, label_metrics, match_metrics
+from rsseg.metrics.scores import class_counts, error_metrics, label_metrics, match_metrics
 from rsseg.task import Task
 
-METRICS: Mapping[str, tuple[Callable[[Task, Sequence[str]], dict[str, Metric]], tuple[str, ...]]] = {
-    "confusion": (label_metrics, (*CLASS_SCORES,)),
-    "errors": (error_metrics, (*ERRORS,)),
-    "matches": (match_metrics, (*MATCHES,)),
-}
-"""By `Task.counted`, the function that returns a head's metrics, and the scores that are columns of tables."""
+METRICS: Mapping[str, Callable[[Task, Sequence[str]], dict[str, Metric]]] = {
+    "confusion": label_metrics, "errors": error_metrics, "matches": match_metrics,
+}  # fmt: skip
+"""The function that returns a head's metrics, by `Task.counted`."""
 
 AVERAGES = {"macro": ("", ""), "micro": ("", "_micro"), "weighted": ("", "_weighted"), "scenes": ("scene_", "")}
 """The rows of averages in tables, with prefix and suffix of the names of their metrics."""
@@ -30,7 +28,7 @@ def metrics(task: Task, without: Sequence[str] = ()) -> dict[str, Metric]:
 
     Classes, or values, of `without` are left out of means.
     """
-    return METRICS[task.counted][0](task, without)
+    return METRICS[task.counted](task, without)
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,8 @@ class Scores:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The scores that are columns of tables."""
-        return METRICS[self.task.counted][1]
+        """The scores that are columns of tables: those of which `Task.scores` and `Task.score` are averages."""
+        return tuple(dict.fromkeys(self.metrics[name].score for name in (*self.task.scores, self.task.score)))
 
     @property
     def class_pixels(self) -> Array:
@@ -95,12 +93,12 @@ class Scores:
         for c, label in enumerate(self.task.classes):
             own = {name: float(numbers[c]) for name, numbers in self.beside.items()}
             numbers = {"pixels": int(pixels[:, c].sum()), "scenes": int((pixels[:, c] > 0).sum())}
-            rows.append({"class": label, "average": "", **self._row("", f"/{label}"), **numbers, **own})
+            rows.append({"class": label, "average": "", **self._row("", f"/{label}"), **own, **numbers})
         means, numbers = self.means(), {"pixels": int(pixels.sum()), "scenes": int(pixels.any(-1).sum())}
         for average, affixes in AVERAGES.items():
             own = {name: means[name] if average == "macro" else float("nan") for name in self.beside}
             if scores := self._row(*affixes):
-                rows.append({"class": "", "average": average, **scores, **numbers, **own})
+                rows.append({"class": "", "average": average, **scores, **own, **numbers})
         return rows
 
     def _row(self, before: str, after: str) -> dict[str, float]:

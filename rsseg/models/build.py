@@ -18,7 +18,7 @@ from rsseg.errors import is_out_of_memory
 from rsseg.models.network import Network, Rebuilding
 from rsseg.models.siamese import bands_of_a_date, siamese_encoder
 from rsseg.models.supervision import SUPERVISED
-from rsseg.task import Task
+from rsseg.task import Binary, Task
 
 
 @dataclass(kw_only=True)
@@ -114,7 +114,7 @@ def check_architecture(kind: type, model: ModelFacts, tasks: Mapping[str, Task])
         others = [setting for setting, is_set in wanted.items() if is_set]
         if others:
             raise InputError(f"model.rebuild=true has one output, the image: leave {' and '.join(others)} out")
-        if [task.kind for task in tasks.values()] != ["binary"]:
+        if len(tasks) > 1 or not isinstance(next(iter(tasks.values())), Binary):
             found = ", ".join(f"{head} ({task.kind})" for head, task in tasks.items())
             raise InputError(
                 f"model.rebuild=true is for one head of a binary task, whose class it does not learn; found {found}"

@@ -55,7 +55,8 @@ def draw_windows(
     `stretch`), `models` are the names of the models, if there are several.
     """
     truth = "objects" if isinstance(task, Centres) else "target"
-    titles = ["image", truth, *(models or ("prediction", "errors"))]
+    in_class = ", in the colour of the predicted class" * (not isinstance(task, Regression) and len(task.error_names) == 2)
+    titles = ["image", truth, *(models or ("prediction", f"errors{in_class}"))]
     number = len(titles)
     columns = number if number <= max(COLUMNS) else min(reversed(COLUMNS), key=lambda each: -number % each)
     lines, side = -(-number // columns), min(SIDE, WIDTH / columns)

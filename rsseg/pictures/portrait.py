@@ -50,7 +50,7 @@ def draw_dataset(
     _draw_classes(axes[0], task, {name: tints[name] for name in names}, splits)
     values = [[value for name, value in band.items() if name.startswith("p")] for band in bands]
     of_bands = {f"band {band['band']} {band['name']}".strip(): BLUE for band in bands}
-    ranges(axes[0, 2], of_bands, values, "band values: 1-99, 5-95, 25-75 %, median")
+    ranges(axes[0, 2], of_bands, values, "train bands: 1-99, 5-95, 25-75 %, median")
     if objects:
         _draw_objects(axes[1], {name: tints[name] for name in objects}, objects, limits)
     panels = lower.subplots(2 * lines, COLUMNS, squeeze=False)
@@ -83,18 +83,19 @@ def _draw_objects(
     """Draw the sizes and widths of the objects of each class, and the number of specks."""
     counted = {f"{name} ({sizes['count']:,})": tints[name] for name, sizes in objects.items()}
     sizes = list(objects.values())
-    ranges(axes[0], counted, [own["pixels"] for own in sizes], f"object area, px: 5-95 %, median (dashed: {limits['small']})")
+    areas = [own["pixels"] for own in sizes]
+    ranges(axes[0], counted, areas, f"train object area, px: 5-95 %, median (dashed: {limits['small']})")
     axes[0].set_xscale("log")
     axes[0].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))  # the default writes formulas
     axes[0].xaxis.set_minor_formatter(NullFormatter())
     axes[0].xaxis.set_major_locator(LogLocator(numticks=4))
-    bars(axes[1], tints, {"": [own["width"] for own in sizes]}, f"mean width, px (dashed: {limits['thin']}, thin)")
+    bars(axes[1], tints, {"": [own["width"] for own in sizes]}, f"train mean width, px (dashed: {limits['thin']}, thin)")
     for axis, limit in zip(axes, (limits["small"], limits["thin"]), strict=False):
         axis.axvline(limit, color=LIMIT, linestyle="--", linewidth=1)
     low, high = np.log10(axes[0].get_xlim())
     axes[0].set_xlim(10 ** np.floor(low), 10 ** np.ceil(high))
     specks = [own["specks"] / max(own["specks"] + own["count"], 1) for own in sizes]
-    bars(axes[2], tints, {"": specks}, f"specks (below {limits['speck']} px): share of regions", shares=True)
+    bars(axes[2], tints, {"": specks}, f"train specks (below {limits['speck']} px): share of regions", shares=True)
 
 
 def bars(axis: Axes, tints: Mapping[str, str], values: Mapping[str, Sequence[float]], title: str, shares: bool = False) -> None:

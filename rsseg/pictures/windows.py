@@ -55,6 +55,7 @@ def pick_windows(store: Store, size: int, count: int, every_class: bool = False)
     """Choose windows around pixels of each class that together show as many classes and scenes as possible.
 
     Each next window shows the most classes that are not seen yet; ties go to a new scene, then to the window with more classes.
+    A window that is less than half of its side from another is taken only for a class that is not seen yet.
     Returns up to `count` batches of one window, or with `every_class` as many as are needed to see all classes of the split.
     """
     task, shares = store.task, dict[tuple[int, int, int], NDArray[np.float64]]()
@@ -68,12 +69,13 @@ def pick_windows(store: Store, size: int, count: int, every_class: bool = False)
                 mask = store.read(*place, size)[1][task.target]
                 shares[place] = np.array([task.label_mask(mask, each).mean() for each in labels])
     seen, chosen = np.zeros(len(labels), bool), list[tuple[int, int, int]]()
-    while len(chosen) < len(shares) and (len(chosen) < count or (every_class and not seen.all())):
+    while len(chosen) < count or (every_class and not seen.all()):
         scenes = {place[0] for place in chosen}
-        best = max(
-            (place for place in shares if place not in chosen),
-            key=lambda p: ((shares[p] > 0)[~seen].sum(), p[0] not in scenes, np.sqrt(shares[p]).sum()),
-        )
+        apart = [p for p in shares if not any((abs(np.subtract(p, other)) < (1, size / 2, size / 2)).all() for other in chosen)]
+        left = apart + [place for place in shares if (shares[place] > 0)[~seen].any()]
+        if not left:
+            break
+        best = max(left, key=lambda p: ((shares[p] > 0)[~seen].sum(), p[0] not in scenes, np.sqrt(shares[p]).sum()))
         seen |= shares[best] > 0
         chosen.append(best)
     windows = StoreWindows(store, size, chosen.__getitem__)

@@ -44,8 +44,8 @@ def make_task(
     task = TASKS[kind]
     if soft and task.real:
         raise InputError(f"a target of task={kind} holds no class shares: set dataset.fractions=null")
-    if task is Regression:
-        return Regression(tuple(classes), target=target, units=tuple(units or ()))
+    if issubclass(task, Regression):
+        return task(tuple(classes), target=target, units=tuple(units or ()))
     if units:
         raise InputError(f"units={list(units)} are for task=regression; found {kind}: remove them")
     return task(tuple(classes), soft, target)

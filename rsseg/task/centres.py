@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,13 +48,14 @@ class Centres(Task):
     directed = True
     subject = "detection"
     untuned = "score 0.3"
-    scores = ("f1", "precision", "recall", "f1_micro", "scene_f1")
-    class_scores = ("f1",)
+    scores: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "f1_micro", "scene_f1")
+    class_scores: ClassVar[tuple[str, ...]] = ("f1",)
     score = "f1"
     score_name = "F1"
     counted = "matches"
     unit = "objects"
-    error_names = ("found", "false alarm", "missed")
+    error_names: ClassVar[tuple[str, ...]] = ("found", "false alarm", "missed")
+    losses = "centres"
 
     mean: tuple[float, ...] = ()  # of heights, and of widths, of objects in the training split; empty: logits are sizes
     std: tuple[float, ...] = ()  # likewise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ class Binary(Task):
     """One class against all else: one logit a pixel; labels 0 and 1."""
 
     kind = "binary"
-    error_names = ("right", "false alarm", "missed")
+    error_names: ClassVar[tuple[str, ...]] = ("right", "false alarm", "missed")
 
     @property
     def label_names(self) -> tuple[str, ...]:

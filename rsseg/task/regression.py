@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,13 +34,14 @@ class Regression(Task):
     separate = True
     real = True
     subject = "regression"
-    scores = ("rmse", "mae", "r2", "bias", "scene_rmse")
-    class_scores = ("rmse", "mae")
+    scores: ClassVar[tuple[str, ...]] = ("rmse", "mae", "r2", "bias", "scene_rmse")
+    class_scores: ClassVar[tuple[str, ...]] = ("rmse", "mae")
     score = "rmse"
     score_name = "RMSE"
     higher_is_better = False
     counted = "errors"
     score_of = "value"
+    losses = "huber, mse or mae"
 
     units: tuple[str, ...] = ()  # of each value, for people; empty: not known
     mean: tuple[float, ...] = ()  # of each value in the training split; empty: logits are values

@@ -53,6 +53,7 @@ class Task:
     score_of: ClassVar[str] = "class"  # the kind of thing that has its own score: class or value
     unit: ClassVar[str] = "pixels"  # the unit that is counted, for messages
     error_names: ClassVar[tuple[str, ...]] = ("right", "wrong")  # the names of the values of `errors`
+    losses: ClassVar[str] = "ce_dice"  # configs of losses that fit, for messages
 
     classes: tuple[str, ...]  # their names, one for each logit
     soft: bool = False  # targets hold class shares instead of labels

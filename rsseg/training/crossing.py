@@ -59,7 +59,7 @@ class Crossing:
         first, holds = recorder.first, recorder.split.holds[task.target]
         classes, least = shared(holds, first), 1 + task.exclusive
         if first.all():
-            return {}, "the validation scenes are of one group: validate on more"
+            return {}, "the validation scenes are of one group: validate on more, or take fewer folds"
         if classes.sum() < least:
             return {}, (
                 f"tuning on one half of the scenes and scoring on the other needs {least} class{'es' * (least > 1)} with "

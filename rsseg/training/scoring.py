@@ -36,10 +36,8 @@ from rsseg.training.recorder import HALVES, Recorder, labelled_tasks, recorded_s
 
 log = logging.getLogger(__name__)
 
-SHOWN = (
-    "head", "class", "iou", "dice", "f1", "precision", "recall", "ap50", "rmse", "mae", "r2", "bias", "pixels", "scenes"
-)  # fmt: skip
-"""The columns of scores that are printed, so that they fit into a terminal."""
+HIDDEN = ("average", "f0.5", "f2", "balanced_accuracy", "kappa")
+"""The columns of scores that are not printed, so that the others fit into a terminal."""
 
 
 def load_checkpoint(module: SegmentationModule, run: RunFolder, name: str = "best") -> int:
@@ -110,8 +108,8 @@ def score_best(
     and fits scalings: ``records/crossed.npz``, ``threshold.json`` and ``scaling.json``.
     """
     result, best = dict(module.scores), load_checkpoint(module, run)
-    scenes, tuning = counted(len(store), "validation scene"), ", and tuning thresholds" * bool(recorder)
-    log.info("Scoring %s by the best checkpoint%s.", scenes, tuning)
+    tuning = ", and tuning thresholds" * bool(recorder and labelled_tasks(setup))
+    log.info("Scoring %s by the best checkpoint%s.", counted(len(store), "validation scene"), tuning)
     windows = GridWindows(store, setup.window, setup.margin)
     scored = best == step and bool(result)  # by the last validation
     if not recorder:
@@ -191,10 +189,11 @@ def name_means(rows: Sequence[Mapping[str, Any]], several: bool) -> list[dict[st
     Files lack this word, since a class may have the same name. The mean is left out for a head with one class.
     ``in scenes`` is the number of scored scenes that hold the class.
     """
+    hidden = HIDDEN if several else (*HIDDEN, "head")
     classes = Counter(row["head"] for row in rows if row["class"])
     shown = [row for row in rows if not row["average"] or (row["average"] == "macro" and classes[row["head"]] != 1)]
     return [
-        {_shown_as(key, row): row[key] for key in SHOWN[not several :] if key in row} | {"class": row["class"] or "mean"}
+        {_shown_as(key, row): value for key, value in row.items() if key not in hidden} | {"class": row["class"] or "mean"}
         for row in shown
     ]
 

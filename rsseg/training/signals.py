@@ -15,6 +15,7 @@ import torch
 
 from rsseg.config.folder import RunFolder
 from rsseg.config.naming import slurm_job
+from rsseg.config.plan import FILE as SWEEP
 from rsseg.distributed import is_main
 
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
@@ -83,7 +84,11 @@ class Interrupts:
         try:
             if isinstance(error, StoppedError) and is_main():
                 name = signal.Signals(error.number).name
-                way_on = self.run.resume_word if self.run.run_file.is_file() else "the same command, which begins anew"
+                way_on = "the same command, which begins anew"
+                if (self.run.path.parent / SWEEP).is_file():
+                    way_on = "the sweep's command, which leaves finished runs as they are"
+                elif self.run.run_file.is_file():
+                    way_on = self.run.resume_command
                 log.warning("Stopped by %s%s; go on with %s", name, error.done or " outside training", way_on)
                 requeue(error.number)
         finally:

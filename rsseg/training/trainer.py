@@ -218,7 +218,7 @@ class Loop:
             rate = self.setup.plain["optimizer"].get("lr")
             raise DivergedError(
                 f"{error}. summary.json has the windows. Take a lower optimizer.lr (it was {rate}), or on_nonfinite=skip to "
-                f"leave such steps out, for a new run or behind {self.run.resume_word}",
+                f"leave such steps out, for a new run or behind {self.run.resume_command}",
                 error.facts,
             ) from None
 
@@ -254,9 +254,9 @@ class Loop:
         scenes = []
         for split, word in (("train", "training"), ("val", "validation")):
             store = self.data.stores[split]
-            areas = len(set(group_names(store.scenes)))
-            within = f" in {counted(areas, 'area')}" if areas < len(store) else ""
-            scenes.append(counted(len(store), f"{word} scene") + within)
+            groups = len(set(group_names(store.scenes)))
+            within = f" in {counted(groups, 'group')}" if groups < len(store) else ""
+            scenes.append(counted(len(store), f"{word} {store.unit}") + within)
         log.info(
             "%s: %s, %s of %d windows of %d px on %s in %s%s%s",
             setup.dataset.name, " and ".join(scenes), counted(setup.steps, "step"),

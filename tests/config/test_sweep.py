@@ -252,7 +252,7 @@ def test_checkpoints_take_what_is_said(tmp_path, folder_root, optimizer):
 def test_a_disk_too_small_for_the_checkpoints_is_refused(tmp_path, folder_root, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     line = refused(tmp_path, *folder_data(folder_root), "loss=ce,dice", "seed=1,2,3")
-    assert re.search(r"^error: 6 runs: their checkpoints take about \d+ MB, and .* has 0 MB left: set output=", line)
+    assert re.search(r"^error: 6 runs: their checkpoints take about \d+ MB, and .* has under 1 MB left: set output=", line)
 
 
 def test_a_sweep_does_not_begin_in_the_folder_of_another(tmp_path, folder_root):
@@ -298,9 +298,9 @@ def test_a_plan_is_written_before_the_first_run(tmp_path, folder_root):
     assert told["common"]["steps"] == "2"
     assert not {"optimizer.lr", "seed", "output", "loss.terms.ce.weight"} & told["common"].keys()
     assert set(read_plan(folder).labels.values()) == {"ce", "dice"}
-    assert read_plan(folder).command([3, 4]).startswith("python train.py -m")
-    assert "sweep=losses_lr" in read_plan(folder).command([3, 4])
-    assert read_plan(folder).command([3, 4]).endswith("seed=3,4")
+    assert read_plan(folder).command(seed="3,4").startswith("python train.py -m")
+    assert "sweep=losses_lr" in read_plan(folder).command(seed="3,4")
+    assert read_plan(folder).command(seed="3,4").endswith("seed=3,4")
 
 
 def test_a_plan_grows_with_its_sweep(tmp_path, folder_root):
@@ -314,12 +314,12 @@ def test_a_plan_grows_with_its_sweep(tmp_path, folder_root):
     plan(tmp_path, *data, "loss=ce,dice,focal", "seed=2,3")
     found = read_plan(folder)
     assert (len(found.runs), found.seeds, len(found.commands)) == (9 - 2 + 1, [1, 2, 3], 1)
-    assert "loss=ce,dice,focal seed=6" in found.command([6])
+    assert "loss=ce,dice,focal seed=6" in found.command(seed=6)
     plan(tmp_path, *data, "loss=ce,dice", "optimizer.lr=0.1,0.2", "seed=1", f"hydra.sweep.dir={folder}")
     found = read_plan(folder)
     assert found.labels[folder / "loss=ce,seed=1"] == "ce"
     assert found.labels[folder / "loss=ce,optimizer.lr=0.1,seed=1"] == "ce optimizer.lr=0.1"
-    assert found.command([6]).count("\n") == 1  # no command trains all rows
+    assert found.command(seed=6).count("\n") == 1  # no command trains all rows
     assert "optimizer.lr" not in found.common
 
 

@@ -3,7 +3,6 @@
 import shutil
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import geopandas
 import layouts
@@ -51,42 +50,14 @@ def store_of(config, split):
 
 def samples(name, root, split):
     """torchgeo's samples of a split in the order of rsseg's scenes: image, and mask in torchgeo's labels."""
-    geo = {
-        "cloudsen12": (tg.CopernicusBenchCloudS2, {}),
-        "deepglobe": (tg.DeepGlobeLandCover, {}),
-        "ftw": (tg.FieldsOfTheWorld, {"countries": ["austria", "kenya"]}),
-        "gid15": (tg.GID15, {}),
-        "inria": (tg.InriaAerialImageLabeling, {}),
-        "landcoverai": (tg.LandCoverAI, {}),
-        "levircd": (tg.LEVIRCD, {}),
-        "loveda": (tg.LoveDA, {}),
-        "potsdam": (tg.Potsdam2D, {}),
-        "vaihingen": (tg.Vaihingen2D, {}),
-    }
-    kind, extra = geo[name]
-    dataset = kind(root=str(root), split=split, **extra)
+    geo = layouts.LAYOUTS[name].torchgeo
+    dataset = getattr(tg, geo.kind)(root=str(root), split=split, **geo.arguments)
     found = [dataset[i] for i in range(len(dataset))]
     stacked = [s["image"].flatten(end_dim=-3).numpy() for s in found]  # of several dates
     return [(image, s["mask"].numpy() if "mask" in s else None) for image, s in zip(stacked, found, strict=True)]
 
 
-TO_LABELS = {  # torchgeo's label of each of rsseg's, and what torchgeo calls ignored pixels
-    "cloudsen12": (range(4), None),
-    "deepglobe": (range(6), 6),
-    "ftw": (range(2), 3),
-    "gid15": (range(1, 16), 0),
-    "inria": (range(2), None),
-    "l8biome": (range(1, 5), 0),
-    "landcoverai": (range(5), None),
-    "levircd": (range(2), None),
-    "loveda": (range(1, 8), 0),
-    "potsdam": (range(6), None),
-    "vaihingen": (range(6), None),
-}
-
-
-def ours_of_theirs(name, mask):
-    labels, ignored = TO_LABELS[name]
+def ours_of_theirs(labels, ignored, mask):
     table = np.full(256, 99, np.uint8)
     table[list(labels)] = range(len(labels))
     if ignored is not None:
@@ -94,7 +65,7 @@ def ours_of_theirs(name, mask):
     return table[mask.squeeze()]
 
 
-@pytest.mark.parametrize("name", [n for n in TO_LABELS if n != "l8biome"])
+@pytest.mark.parametrize("name", [name for name, layout in layouts.LAYOUTS.items() if layout.torchgeo])
 def test_windows_are_torchgeos_samples(roots, name):
     """All samples that torchgeo has of its training and test splits, whatever rsseg's split of them."""
     config = settings(name, roots[name])
@@ -105,15 +76,15 @@ def test_windows_are_torchgeos_samples(roots, name):
         for i, scene in enumerate(store.scenes):
             image, mask = whole_scene(store, i)
             ours[scene.image] = image, mask if mask_file(scene) else None
-    splits = {"deepglobe": ("train", "test"), "potsdam": ("train", "test"), "vaihingen": ("train", "test")}
-    theirs = [s for split in splits.get(name, ("train", "val", "test")) for s in samples(name, roots[name], split)]
+    geo = layouts.LAYOUTS[name].torchgeo
+    theirs = [s for split in geo.splits for s in samples(name, roots[name], split)]
     assert len(theirs) == len(ours)
     for image, mask in theirs:
         twin = [pair for pair in ours.values() if np.array_equal(pair[0], image)]
         assert len(twin) == 1
         assert (mask is None) == (twin[0][1] is None)
         if mask is not None:
-            np.testing.assert_array_equal(twin[0][1], ours_of_theirs(name, mask))
+            np.testing.assert_array_equal(twin[0][1], ours_of_theirs(geo.labels, geo.ignored, mask))
 
 
 def test_l8biome_windows_are_torchgeos_samples(roots):
@@ -127,7 +98,7 @@ def test_l8biome_windows_are_torchgeos_samples(roots):
             image, mask = (dataset[dataset.bounds] for dataset in pair)
             pixels, labels = whole_scene(store, i)
             np.testing.assert_array_equal(pixels, image["image"].numpy())
-            np.testing.assert_array_equal(labels, ours_of_theirs("l8biome", mask["mask"].numpy()))
+            np.testing.assert_array_equal(labels, ours_of_theirs(range(1, 5), 0, mask["mask"].numpy()))
 
 
 def _l8biome_parts():
@@ -169,34 +140,16 @@ def test_cloud_and_shadow_of_l8biome_are_those_of_its_mask(tmp_path):
             np.testing.assert_array_equal(layers[name][0], np.where(raw == 0, IGNORE, np.isin(raw, values)))
 
 
-SPLITS = {
-    "cloudsen12": (
-        [f"ROI_0000{i}__20200422T141729_20200422T142243_T19GDN" for i in range(2)],
-        ["ROI_00002__20200422T141729_20200422T142243_T19GDN"],
-    ),
-    "ftw": (["austria-g_0", "austria-g_1", "kenya-g_0", "kenya-g_1"], ["austria-g_2", "kenya-g_2"]),
-    "openearthmap": (["aachen_1", "al_qurnah_12"], ["aachen_11"]),
-    "xbd": (
-        ["tier3-sunda-tsunami-3", "train-joplin-tornado-1", "train-mexico-earthquake-2"],
-        ["test-mexico-earthquake-4"],
-    ),
-    "deepglobe": (["training-2", "training-3"], ["training-11"]),
-    "gid15": (["train-GF2_train1-MSS1", "train-GF2_train2-MSS1"], ["val-GF2_val1-MSS1", "val-GF2_val2-MSS1"]),
-    "inria": (["austin36", "austin6", "tyrol-w36", "tyrol-w6"], ["austin1", "austin5", "tyrol-w1", "tyrol-w5"]),
-    "landcoverai": (["M-33_0", "M-33_1"], ["M-34_2"]),
-    "levircd": (["train_1", "train_2"], ["val_1"]),
-    "loveda": (["Train-Rural-1", "Train-Urban-0"], ["Val-Rural-3", "Val-Urban-2"]),
-    "potsdam": (["2_10", "3_10"], ["2_11"]),
-    "sen1floods11": (["Ghana_3", "Ghana_4"], ["Spain_15"]),
-    "vaihingen": (["area1", "area3"], ["area11"]),
-}
-
-
-@pytest.mark.parametrize("name", sorted(SPLITS))
-def test_splits(roots, name):
-    source = source_of(settings(name, roots[name]))
-    assert tuple([scene.name for scene in source.scenes(split)] for split in ("train", "val")) == SPLITS[name]
-    assert not {s.name for s in source.scenes("test")} & {n for names in SPLITS[name] for n in names}
+@pytest.mark.parametrize("name", layouts.every())
+def test_splits_and_groups(tmp_path, name):
+    layout, more = layouts.every()[name], ["loss=centres"] if name in layouts.OBJECTS else HEADS.get(name, [])
+    source = source_of(settings(name, layouts.write(tmp_path, name), *more))
+    train, val, test = (source.scenes(split) for split in ("train", "val", "test"))
+    assert ([scene.name for scene in train], [scene.name for scene in val]) == (layout.train, layout.val)
+    assert not {scene.name for scene in test} & {*layout.train, *layout.val}
+    found = {scene.group for scene in train + val} - {""}
+    assert layout.groups <= found
+    assert bool(layout.groups) == bool(found)
 
 
 @pytest.mark.parametrize("name", ["potsdam", "vaihingen"])
@@ -248,17 +201,18 @@ def test_half_an_archive(tmp_path, roots, name):
     root = shutil.copytree(roots[name], tmp_path / name)
     config = settings(name, root)
     masks(config, root, "val")[0].unlink()
-    if name in ("ftw", "openearthmap"):
+    source = layouts.facts(name)["source"]
+    if source.get("on_missing") == "skip":
         return  # what is not there is left out, tested below
-    listed = "flood_valid_data.csv lists 1 names without an image: Spain_15_S1Hand.tif,Spain_15_LabelHand.tif"
-    with pytest.raises(InputError, match=listed if name == "sen1floods11" else r"1 of \d val images .* have no mask"):
+    listed = r"flood_valid_data\.csv lists 1 names without an image: Spain_15_S1Hand\.tif,Spain_15_LabelHand\.tif"
+    with pytest.raises(InputError, match=rf"1 of \d val images .* have no mask|{listed}"):
         source_of(config).scenes("val")
     for scene in source_of(settings(name, roots[name])).scenes("train"):
         (root / scene.image.relative_to(roots[name])).unlink()
-    if name in ("l8biome", "landcoverai", "cloudsen12", "sen1floods11"):
-        return  # dealt out by fractions of what is there; listed in a file, tested below
-    with pytest.raises(InputError, match=r"the train split of dataset .* has no scenes|no scene of the train split"):
-        scenes_of(source_of(config), SimpleNamespace(name=name), "train")
+    if any(isinstance(part, float) for part in source.get("split", {}).values()):
+        return  # what is there is dealt out anew
+    with pytest.raises(InputError, match=r"the train split|names without an image|can't be used"):
+        store_of(config, "train")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -271,8 +225,8 @@ def test_without_the_test_part(tmp_path, roots, name, caplog):
     assert "split.test" not in caplog.text
     whole = source_of(settings(name, roots[name]))
     assert found == {split: [scene.name for scene in whole.scenes(split)] for split in ("train", "val")}
-    if name == "l8biome":
-        return  # its split is a share of what is there
+    if not layouts.LAYOUTS[name].test:
+        return
     with pytest.raises(InputError, match=r"split\.test") as error:
         source_of(config).scenes("test")
     assert str(root) in str(error.value)
@@ -337,7 +291,7 @@ def test_unknown_label_and_band(tmp_path, roots, name):
 def test_every_layout_has_a_config():
     shipped = {path.stem for path in (CONFIGS / "dataset").glob("*.yaml")}
     made_up = {name for name in shipped if name.startswith("synthetic")}
-    assert shipped - {"folder", "geotiff", "torchgeo"} - made_up == {*FILES, *layouts.BURNT, *layouts.OBJECTS, *layouts.SEVERAL}
+    assert shipped - {"folder", "geotiff", "torchgeo"} - made_up == layouts.every().keys()
 
 
 def test_idtrees_objects_are_torchgeos_boxes(tmp_path, monkeypatch):
@@ -365,7 +319,7 @@ def test_what_lists_and_stacks_name_but_lack_is_left_out_and_said(roots, caplog)
         source = source_of(settings("ftw", roots["ftw"]))
         assert "1 of 9 images" in caplog.text
         assert "kenya/s2_images/window_b/g_4.tif" in caplog.text
-        assert [scene.name for scene in source.scenes("train")] == SPLITS["ftw"][0]
+        assert [scene.name for scene in source.scenes("train")] == layouts.LAYOUTS["ftw"].train
         assert "chips_kenya.parquet lists 1 names without an image: g_4" in caplog.text
         source_of(settings("openearthmap", roots["openearthmap"])).scenes("train")
         assert "train.txt lists 1 names without an image: joplin_14.tif" in caplog.text

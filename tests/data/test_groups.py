@@ -5,7 +5,6 @@ from collections import Counter
 from itertools import combinations
 from pathlib import Path
 
-import layouts
 import numpy as np
 import pytest
 from hypothesis import given
@@ -183,9 +182,9 @@ def test_what_is_said():
     train = [Scene("a1", None, group="a"), Scene("b1", None)]
     cut = describe_groups(train, [Scene("a2", None, group="a"), Scene("c", None)])
     assert [line.partition(":")[0] for line in cut] == ["Of 2 groups with validation scenes, 1 train too, such as a"]
-    assert describe_few_groups("abcdef", "g").endswith("; dataset.fold=1/5 and so on let all 7 validate in turn (sweep=kfold).")
-    assert "; dataset.fold=1/groups and so on let all 3 validate in turn (" in describe_few_groups("ab", "c")
-    assert describe_few_groups("a", "a").endswith("from differences between areas.")
+    assert describe_few_groups("abcdef", "g").endswith("; dataset.fold=1/5,2/5,3/5,4/5,5/5 lets all 7 validate in turn.")
+    assert "; dataset.fold=1/groups,2/groups,3/groups lets all 3 validate in turn." in describe_few_groups("ab", "c")
+    assert describe_few_groups("a", "a").endswith("from differences between groups.")
     assert not describe_few_groups("", "abcdef")
     assert not describe_few_groups("abcde", "f", in_folds=True)
 
@@ -199,30 +198,6 @@ def test_validation_scenes_of_one_group_are_no_comparison():
     assert "(1) are of one group, scene0:" in describe_groups([], scenes(""))[0]
     assert not describe_groups([], scenes("vienna", "graz"))
     assert not describe_groups([], scenes("", ""))
-
-
-GROUPS = {
-    "geonrw": {"aachen", "bonn"},
-    "inria": {"austin", "tyrol-w"},
-    "landcoverai": {"M-33", "M-34"},
-    "loveda": {"Train-Rural", "Val-Urban"},
-    "potsdam": {"2_10"},
-    "openearthmap": {"aachen", "al_qurnah"},
-    "cloudsen12": {"ROI_00000", "ROI_00002"},
-    "ftw": {"austria", "kenya"},
-    "sen1floods11": {"Ghana", "Spain"},
-    "spacenet2": {"2_Vegas", "3_Paris"},
-    "spacenet3": {"2_Vegas", "3_Paris"},
-    "xbd": {"joplin-tornado", "mexico-earthquake", "sunda-tsunami"},
-}
-
-
-@pytest.mark.parametrize("name", sorted(GROUPS))
-def test_groups_of_shipped_datasets(tmp_path, name):
-    root = layouts.write(tmp_path, name)
-    heads = ["+loss@model.heads.cover.loss=ce", "+loss@model.heads.elevation.loss=mse"] if name == "geonrw" else []
-    source = make_setup(compose([f"dataset={name}", f"dataset.source.root={root}", *heads])).source()
-    assert GROUPS[name] <= {group for split in ("train", "val") for group in group_names(source.scenes(split))}
 
 
 def test_groups_are_written_down_and_described(tmp_path, folder_root, caplog):

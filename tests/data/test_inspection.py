@@ -95,7 +95,7 @@ def test_a_warp_is_said(tmp_path, caplog):
     caplog.set_level("INFO", "rsseg")
     mask = tif(tmp_path / "m.tif", transform=from_origin(500000, 4000000, 20, 20))
     check(make_scene("s", tif(tmp_path / "i.tif"), mask))
-    assert "warped to it: 1, first" in caplog.text
+    assert "warped to it (1 file, first" in caplog.text
 
 
 def test_an_alpha_band_that_a_warp_needs(tmp_path):

@@ -304,7 +304,7 @@ def test_a_disk_too_small_is_refused_before_decoding(tmp_path, monkeypatch):
     made = scenes(tmp_path, compress="deflate")
     monkeypatch.setattr(shutil, "disk_usage", lambda place: type("Usage", (), {"free": 3 * 64 * 64 * 4 - 1})())
     monkeypatch.setattr(build, "decode_scene", None)
-    with pytest.raises(InputError, match=r"3 scenes to decode take about 0 MB, and"):
+    with pytest.raises(InputError, match=r"3 scenes to decode take under 1 MB, and"):
         store_of(made, tmp_path / "store")
 
 
@@ -323,8 +323,8 @@ def test_the_start_says_what_is_to_be_done(tmp_path, caplog):
     with caplog.at_level("INFO"):
         store_of(scenes(tmp_path), tmp_path / "store", title="train split")
         store_of(scenes(tmp_path)[:1], tmp_path / "alone", title="val split")
-    assert "train split: 3 scenes to decode take about 0 MB, and" in caplog.text
-    assert "val split: 1 scene to decode takes about 0 MB, and" in caplog.text
+    assert "train split: 3 scenes to decode take under 1 MB, and" in caplog.text
+    assert "val split: 1 scene to decode takes under 1 MB, and" in caplog.text
     caplog.clear()
     store_of(scenes(tmp_path), tmp_path / "store")
 

@@ -1,5 +1,7 @@
 """Vector masks: windows against the whole image burnt at once, against shapely, and what is refused."""
 
+from dataclasses import replace
+
 import geopandas
 import numpy as np
 import pandas as pd
@@ -17,10 +19,12 @@ from rsseg.assembly import make_setup, with_bands
 from rsseg.contract import IGNORE, InputError
 from rsseg.data import vector
 from rsseg.data.files import Files, mask_settings
+from rsseg.data.inspection import compare_scenes
 from rsseg.data.labels import Labels
-from rsseg.data.scene import SceneReader
+from rsseg.data.masks import Mask
+from rsseg.data.scene import Scene, SceneReader
 from rsseg.dataset import open_data
-from rsseg.task import Multiclass, Multilabel
+from rsseg.task import Binary, Multiclass, Multilabel
 
 LABELS = Labels(Multiclass(("land", "house", "road")), None, [255])
 GRID = from_origin(500000, 4000000, 10, 10)
@@ -191,6 +195,24 @@ def test_an_empty_file_is_all_background(tmp_path, image):
     frame(1, code=[1]).iloc[:0].to_file(tmp_path / "m.gpkg")
     reader = reader_of(image, tmp_path / "m.gpkg", "code")
     assert not reader.read_mask(Window(0, 0, 120, 90)).any()
+
+
+def test_images_without_features_are_told(tmp_path, caplog):
+    """Between two images with features, and of whole images, not of blocks."""
+    caplog.set_level("INFO")
+    scenes = []
+    for i, name in enumerate("abc"):
+        place = from_origin(1000 * i, 320, 10, 10)
+        path = write_tif(tmp_path / f"{name}.tif", np.ones((3, 32, 32), np.uint8), transform=place)
+        scenes.append(Scene(name, path, (Mask(tmp_path / "m.gpkg"),)))
+    places = [box(0, 0, 100, 100), box(2000, 0, 2100, 100)]
+    geopandas.GeoDataFrame(geometry=places, crs="EPSG:32633").to_file(tmp_path / "m.gpkg")
+    for region, told in ((None, 1), (Window(0, 0, 9, 9), 0)):
+        caplog.clear()
+        own = [replace(scene, region=region) for scene in scenes]
+        compare_scenes(own, [scene.check([Labels(Binary(("house",)))], [1]) for scene in own], [1])
+        assert caplog.text.count("no feature of their vector labels lies") == told
+        assert caplog.text.count(f"(1 file, first {tmp_path / 'b.tif'})") == told
 
 
 def test_settings_that_do_not_fit(tmp_path, image):

@@ -37,7 +37,7 @@ def sizes(width=50.0, small=0.0):
 
 def test_facts_of_a_multiclass_split():
     facts = facts_of("multiclass", ["a", "b", "never"], [[9000, 1000, 0], [9000, 0, 0], [10_000, 0, 0]])
-    assert (facts.kind, facts.frequent, facts.rare, facts.ratio) == ("land cover", "a", "b", 28)
+    assert (facts.subject, facts.frequent, facts.rare, facts.ratio) == ("land cover", "a", "b", 28)
     assert facts.majority == pytest.approx(28 / 29)
     assert facts.quiet == pytest.approx(2 / 3)
     assert facts.patchy == ["b"]
@@ -45,7 +45,7 @@ def test_facts_of_a_multiclass_split():
 
 def test_the_background_of_a_binary_split_is_a_class():
     facts = facts_of("binary", ["roof"], [[100], [0]])
-    assert (facts.kind, facts.frequent, facts.rare) == ("foreground", "background", "roof")
+    assert (facts.subject, facts.frequent, facts.rare) == ("foreground", "background", "roof")
     assert facts.ratio == 19_900 / 100
     assert facts.quiet == 0.5
 

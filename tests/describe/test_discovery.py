@@ -299,7 +299,7 @@ def test_one_mask_that_is_given_is_for_all_images(tmp_path):
         write_tif(tmp_path / f"{name}.tif", np.ones((3, 32, 32), np.uint8))
     write_tif(tmp_path / "whole.tif", labels(0, 1)[None])
     found = discover(tmp_path, "{name}.tif", "whole.tif")
-    assert found.beliefs[0] == "4 pairs: 4 images are {name}.tif, 1 masks whole.tif."
+    assert found.beliefs[0] == "4 pairs: 4 images are {name}.tif, 1 mask whole.tif."
 
 
 def test_the_parts_of_given_patterns_are_the_split(tmp_path):
@@ -412,8 +412,15 @@ def test_what_is_not_used_is_named(tmp_path):
     found = discover(tmp_path)
     assert found.config["source"]["image"] == "images_s2/{name}.png"
     assert found.beliefs[0].endswith(
-        "6 pairs: 7 images are images_s2/{name}.png, 7 masks masks/{name}.png. Not used: 4 images_s1/{name}.png."
+        "6 pairs: 7 images are images_s2/{name}.png, 7 masks masks/{name}.png. Not used: 4 images_s1/{name}.png. "
+        "To take images_s1/{name}.png, give mask='masks/{name}.png' image='images_s1/{name}.png', or to stack both "
+        "image='[images_s2/{name}.png,images_s1/{name}.png]'."
     )
+    for quote in ("", '"'):
+        given = f"[{quote}images_s2/{{name}}.png{quote},{quote}images_s1/{{name}}.png{quote}]"
+        stacked = discover(tmp_path, given, "masks/{name}.png")
+        assert stacked.config["source"]["image"] == ["images_s2/{name}.png", "images_s1/{name}.png"]
+        assert stacked.beliefs[0].startswith("4 pairs: ")
 
 
 def test_a_folder_that_is_not_read_is_no_area(tmp_path):
@@ -491,7 +498,7 @@ def test_names_with_spaces(tmp_path):
         png(tmp_path / f"labels/Tile {tile} part {part} mask.png", labels(0, 1, 2))
     found = discover(tmp_path)
     assert found.config["source"]["mask"] == "labels/{name} mask.png"
-    assert "3 areas, such as Tile " in " ".join(found.beliefs)
+    assert "3 groups, such as Tile " in " ".join(found.beliefs)
 
 
 def test_a_slip_of_the_pen_is_no_class(tmp_path):
@@ -538,12 +545,10 @@ def test_the_config_that_is_written_is_used(tmp_path, capsys, caplog):
     assert sweep.startswith(f"{invocation('train')} -m --config-dir {tmp_path} dataset=my_data")
     assert (tmp_path / "describe/my_data/description.json").is_file()
     (into / "my_data.yaml").write_text((into / "my_data.yaml").read_text().replace("class_0", "land"))
-    run(Arguments(words, str(into)))
+    run(Arguments(words, str(tmp_path)))  # the folder that holds dataset is the same place
     assert "is there already and is used as it is" in caplog.text
     config = compose(CONFIGS, ["dataset=my_data", f"hydra.searchpath=[file://{tmp_path}]"])
     assert list(config.dataset.classes) == ["land", "class_1", "class_2"]
-    with pytest.raises(InputError, match="a folder called dataset is expected"):
-        run(Arguments(words, str(tmp_path)))
     given = {"image": "images/{name}.png", "mask": "masks/{name}.png"}
     with pytest.raises(InputError, match=r"my_data\.yaml is there already: remove it .* dataset=my_data describes it as it is"):
         run(Arguments(words, str(into), **given))

@@ -1,6 +1,7 @@
 """A tiny dataset described from end to end."""
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -85,13 +86,13 @@ def test_bands_are_called_by_their_names(tmp_path, capsys, monkeypatch):
     assert [(band["band"], band["name"]) for band in bands] == found
     assert "│ 5    │ B8A  │" in capsys.readouterr().out
     axes = {axis.get_title().partition(":")[0].partition(",")[0]: axis for axis in figures[0].axes}
-    assert [label.get_text() for label in axes["band values"].get_yticklabels()] == [f"band {n} {s}".strip() for n, s in found]
-    (bar,) = axes["mean width"].patches
-    low, high = sorted(axes["mean width"].get_ylim())
+    assert [label.get_text() for label in axes["train bands"].get_yticklabels()] == [f"band {n} {s}".strip() for n, s in found]
+    (bar,) = axes["train mean width"].patches
+    low, high = sorted(axes["train mean width"].get_ylim())
     assert bar.get_height() < 0.3 * (high - low)
     assert bar.get_y() + bar.get_height() / 2 == pytest.approx((low + high) / 2)
-    assert axes["mean width"].get_position().height < 0.9 * axes["band values"].get_position().height
-    left, right = axes["object area"].get_xlim()
+    assert axes["train mean width"].get_position().height < 0.9 * axes["train bands"].get_position().height
+    left, right = axes["train object area"].get_xlim()
     assert (left <= 100, right) == (True, pytest.approx(10_000))  # 400 pixels, the limit 1024, and whole decades
 
 
@@ -101,8 +102,9 @@ def test_the_recommended_sweep_can_be_run(root, tmp_path):
     python, script, multirun, *rest = shlex.split(json.loads((out / "description.json").read_text())["sweep"])
     assert (python, script, multirun) == ("python", "train.py", "-m")
     assert rest[-2:] == ["loss=ce,ce_dice,ce_lovasz", "seed=1,2,3,4,5"]
+    assert re.fullmatch("dataset.fold=1/groups,2/groups(,./groups)*", rest[-3])  # one group alone validates
     assert not {"loss=dice", "seed=9"} & set(rest)
-    first = [word.split(",")[0] if word in rest[-2:] else word for word in rest]
+    first = [word.split(",")[0] if word in rest[-3:] else word for word in rest]
     assert 0 <= train(settings(tmp_path, *first, "pictures=0"), tmp_path / "run") <= 1
 
 
@@ -114,7 +116,7 @@ def test_other_tasks(tmp_path, task):
         write_tif(tmp_path / f"masks/{i}.tif", (rng.random((planes, 64, 64)) < 0.01).astype(np.uint8))
     data = folder_data(tmp_path, f"dataset.task={task}", f"dataset.classes={'[a,b]' if planes == 2 else '[a]'}")
     told = json.loads((describe(settings(tmp_path, *data), overrides=data) / "description.json").read_text())
-    assert told["facts"]["kind"] == "foreground"
+    assert told["facts"]["subject"] == "foreground"
     assert told["facts"]["ratio"] > 50
     assert any(hint.startswith("a: ") and "specks" in hint for hint in told["noise"])
 

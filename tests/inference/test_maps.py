@@ -130,7 +130,7 @@ def test_polygons_are_the_areas_of_the_labels(tmp_path):
     labels[60:70, 60:90] = 2
     labels[75:, :] = 255
     path = write_tif(tmp_path / "map.tif", labels[None], nodata=255)
-    count = write_polygons(tmp_path / "a.gpkg", path, {1: {1: "roof", 2: "road"}}, 0, 0)
+    count = len(write_polygons(tmp_path / "a.gpkg", path, {1: {1: "roof", 2: "road"}}, 0, 0))
     frame = geopandas.read_file(tmp_path / "a.gpkg")
     assert count == len(frame) == sum(components(labels == label)[1] for label in (1, 2))
     assert frame.crs.to_epsg() == 32633
@@ -138,7 +138,7 @@ def test_polygons_are_the_areas_of_the_labels(tmp_path):
         own = frame[frame["class"] == name]
         assert own.geometry.area.sum() == pytest.approx((labels == label).sum() / 4)
         assert own["area"].sum() == pytest.approx((labels == label).sum() / 4)
-    assert write_polygons(tmp_path / "b.gpkg", path, {1: {1: "roof", 2: "road"}}, 1, 0) == 2
+    assert len(write_polygons(tmp_path / "b.gpkg", path, {1: {1: "roof", 2: "road"}}, 1, 0)) == 2
     roof = geopandas.read_file(tmp_path / "b.gpkg").set_index("class").geometry["roof"]
     assert roof.area == pytest.approx((labels == 1).sum() / 4)
     write_polygons(tmp_path / "c.gpkg", path, {1: {1: "roof"}}, 0, 2)
@@ -174,7 +174,7 @@ def test_areas_are_those_of_the_ground_in_any_crs(tmp_path, place, metres):
     labels = np.zeros((100, 100), np.uint8)
     labels[10:60, 10:60] = labels[80, 80] = 1
     path = write_tif(tmp_path / "map.tif", labels[None], **({"transform": None} | place))
-    assert write_polygons(tmp_path / "a.gpkg", path, {1: {1: "roof"}}, 9 * metres**2, metres) == 1
+    assert len(write_polygons(tmp_path / "a.gpkg", path, {1: {1: "roof"}}, 9 * metres**2, metres)) == 1
     frame = geopandas.read_file(tmp_path / "a.gpkg")
     assert frame["area"].iloc[0] == pytest.approx(2500 * metres**2, rel=0.02)
     assert frame.geometry.is_valid.all()
@@ -202,7 +202,7 @@ def test_labels_that_overlap_are_simplified_each_for_itself(tmp_path):
     labels = np.zeros((2, 60, 60), np.uint8)
     labels[0, 5:40, 5:40] = labels[1, 20:55, 20:55] = 1
     path = write_tif(tmp_path / "map.tif", labels)
-    assert write_polygons(tmp_path / "a.gpkg", path, {1: {1: "a"}, 2: {1: "b"}}, 0, 1) == 2
+    assert len(write_polygons(tmp_path / "a.gpkg", path, {1: {1: "a"}, 2: {1: "b"}}, 0, 1)) == 2
     frame = geopandas.read_file(tmp_path / "a.gpkg")
     assert frame.geometry.area.tolist() == pytest.approx([35 * 35 / 4] * 2)
 

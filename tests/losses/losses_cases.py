@@ -1,17 +1,21 @@
 """Every term with every task kind that it fits, and random batches: shared by the tests of this folder."""
 
+from contextlib import suppress
+from dataclasses import fields
+from functools import partial
+
 import numpy as np
 import torch
+from omegaconf import OmegaConf
+from tiny import CONFIGS
 
-from rsseg.contract import IGNORE, known
+from rsseg.config.build import TERM, locate
+from rsseg.contract import IGNORE, InputError, known
 from rsseg.losses import (
-    MAE,
     MCC,
-    MSE,
-    RMSE,
+    WEIGHTING,
     BerHu,
     BinaryCrossEntropy,
-    Boundary,
     BoundaryDoU,
     ClDice,
     ComponentDice,
@@ -23,7 +27,6 @@ from rsseg.losses import (
     HeatFocal,
     Huber,
     Jaccard,
-    LogCosh,
     LogCoshDice,
     LogitAdjustedCrossEntropy,
     LogitMargin,
@@ -56,33 +59,40 @@ def _alpha_focal(task):
     return Focal(task, gamma=0.5, alpha=WEIGHTS if task == "multiclass" else 0.25)
 
 
-TERMS = {
-    "ce": CrossEntropy,
+NODES = {path.stem: OmegaConf.to_container(OmegaConf.load(path)) for path in sorted((CONFIGS / "loss/term").glob("*.yaml"))}
+SHIPPED = {name: locate(node["_target_"], name, TERM) for name, node in NODES.items()}
+"""The class of every config of a term."""
+
+
+def shipped():
+    """Every term with the parameters of its config, and by image; except those that count the training masks."""
+    found = {}
+    for name, kind in SHIPPED.items():
+        own = {field.name: NODES[name][field.name] for field in fields(kind) if field.name in NODES[name]}
+        if {"counted", *WEIGHTING}.isdisjoint(value for value in own.values() if isinstance(value, str)):
+            found[name] = partial(kind, **own)
+            if "over" in own:
+                found[f"{name}_image"] = partial(kind, **{**own, "over": "image"})
+    return found
+
+
+TERMS = shipped() | {
     "ce_smooth": lambda task: CrossEntropy(task, label_smoothing=0.1),
     "ce_weighted": _weighted_ce,
     "ce_image": lambda task: CrossEntropy(task, label_smoothing=0.1, over="image"),
     "bce": lambda task: BinaryCrossEntropy(task, pos_weight=2.0),
-    "focal": Focal,
     "focal_alpha": _alpha_focal,
     "focal_image": lambda task: Focal(task, gamma=1.5, over="image"),
-    "dice": Dice,
-    "dice_image": lambda task: Dice(task, over="image"),
     "dice_weighted": lambda task: Dice(task, class_weights=WEIGHTS[: CHANNELS[task]], smooth=0.5),
-    "jaccard": Jaccard,
     "jaccard_present": lambda task: Jaccard(task, classes="present", smooth=0, over="image"),
     "tversky": lambda task: Tversky(task, alpha=0.3, beta=0.7, smooth=0),
     "tversky_list": lambda task: Tversky(task, classes=[CHANNELS[task] - 1]),
-    "focal_tversky": FocalTversky,
     "focal_tversky_image": lambda task: FocalTversky(task, gamma=1.5, over="image"),
-    "lovasz": Lovasz,
     "lovasz_all": lambda task: Lovasz(task, classes="all"),
-    "lovasz_image": lambda task: Lovasz(task, over="image"),
     "lovasz_weighted": lambda task: Lovasz(task, classes="all", class_weights=WEIGHTS[: CHANNELS[task]]),
     "levels": lambda task: Lovasz(task, bins=64),
     "levels_image": lambda task: Lovasz(task, bins=16, classes="all", over="image"),
-    "generalized_ce": lambda task: GeneralizedCrossEntropy(task, q=0.7),
     "generalized_ce_image": lambda task: GeneralizedCrossEntropy(task, q=0.3, over="image"),
-    "symmetric_ce": SymmetricCrossEntropy,
     "symmetric_ce_image": lambda task: SymmetricCrossEntropy(task, alpha=0.5, over="image"),
     "poly1_ce": lambda task: Poly1CrossEntropy(task, epsilon=2.0),
     "poly1_ce_image": lambda task: Poly1CrossEntropy(task, epsilon=-1.0, over="image"),
@@ -92,50 +102,45 @@ TERMS = {
     "logit_adjusted_ce_image": lambda task: LogitAdjustedCrossEntropy(task, PRIORS[: CHANNELS[task]], tau=2, over="image"),
     "logit_margin": lambda task: LogitMargin(task, margin=0.5),
     "logit_margin_image": lambda task: LogitMargin(task, margin=1.0, over="image"),
-    "log_cosh_dice": LogCoshDice,
     "log_cosh_dice_image": lambda task: LogCoshDice(task, classes="present", over="image"),
-    "mcc": MCC,
     "mcc_image": lambda task: MCC(task, smooth=0.1, classes="present", over="image"),
-    "region_size": RegionSize,
     "region_size_batch": lambda task: RegionSize(task, over="batch"),
     "skeleton_recall": lambda task: SkeletonRecall(task, radius=1),
     "skeleton_recall_image": lambda task: SkeletonRecall(task, radius=0, over="image"),
-    "component_dice": ComponentDice,
     "component_dice_image": lambda task: ComponentDice(task, smooth=0.5, over="image"),
-    "boundary_dou": BoundaryDoU,
     "boundary_dou_image": lambda task: BoundaryDoU(task, limit=0.5, classes="present", over="image"),
-    "boundary": Boundary,
     "cl_dice": lambda task: ClDice(task, iterations=1),
     "cl_dice_image": lambda task: ClDice(task, iterations=2, over="image"),
+    "huber": lambda task: Huber(task, delta=0.7),
+    "smooth_l1": lambda task: SmoothL1(task, beta=0.7),
+    "ber_hu": lambda task: BerHu(task, delta=0.7),
+    "pinball": lambda task: Pinball(task, quantile=0.9),
+    "heat_steep": lambda task: HeatFocal(task, alpha=3.0, beta=1.5),
+    "size": lambda task: SizeSmoothL1(task, beta=0.7),
+    "offset": lambda task: OffsetSmoothL1(task, beta=0.2),
 }
-REAL = {
-    "regression": {
-        "mse": MSE,
-        "rmse": RMSE,
-        "mae": MAE,
-        "huber": lambda task: Huber(task, delta=0.7),
-        "smooth_l1": lambda task: SmoothL1(task, beta=0.7),
-        "log_cosh": LogCosh,
-        "ber_hu": lambda task: BerHu(task, delta=0.7),
-        "pinball": lambda task: Pinball(task, quantile=0.9),
-    },
-    "centres": {
-        "heat": HeatFocal,
-        "heat_steep": lambda task: HeatFocal(task, alpha=3.0, beta=1.5),
-        "size": lambda task: SizeSmoothL1(task, beta=0.7),
-        "offset": lambda task: OffsetSmoothL1(task, beta=0.2),
-    },
-}
-OF_LABELS = [(name, task) for name in TERMS for task in CHANNELS if (name, task) != ("bce", "multiclass")]
-"""Names and tasks; build with ``TERMS[name](task)``."""
+"""Build with ``TERMS[name](task)``."""
 
-CASES = OF_LABELS + [(name, task) for task, terms in REAL.items() for name in terms]
-TERMS |= REAL["regression"] | REAL["centres"]
+REAL = ("regression", "centres")
 
-PIXELWISE = [c for c in OF_LABELS if not c[0].startswith(("boundary", "cl_dice", "component", "skeleton"))]
+
+def tasks_of(make):
+    """The kinds of tasks that a term fits; one that fits labels fits binary ones."""
+    for task in ("binary", *REAL):
+        with suppress(InputError):
+            return make(task).tasks
+    raise AssertionError("no kind fits")
+
+
+CASES = [(name, task) for name, make in TERMS.items() for task in tasks_of(make)]
+"""Names and tasks."""
+
+OF_LABELS = [case for case in CASES if case[1] in CHANNELS]
+
+PIXELWISE = [case for case in OF_LABELS if not type(TERMS[case[0]](case[1])).__module__.endswith(".shape")]
 """Those that do not look at a pixel's surroundings."""
 
-SMOOTH = [c for c in CASES if not c[0].startswith("levels")]
+SMOOTH = [case for case in CASES if getattr(TERMS[case[0]](case[1]), "bins", None) is None]
 """Those that are differentiable functions of the logits; rounded errors make steps."""
 
 

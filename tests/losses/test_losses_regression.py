@@ -103,7 +103,7 @@ def test_what_is_refused():
             MSE()(prediction, target)
     with pytest.raises(InputError, match="floating-point"):
         MSE()(prediction.long(), prediction)
-    with pytest.raises(InputError, match="MSE fits the tasks regression; found 'binary'"):
+    with pytest.raises(InputError, match=r"MSE fits the tasks .*regression.*; found 'binary'"):
         MSE("binary")
     with pytest.raises(InputError, match="CrossEntropy fits the tasks"):
         CrossEntropy("regression")

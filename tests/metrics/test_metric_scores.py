@@ -21,8 +21,8 @@ from torchmetrics.functional.classification import (
 
 from rsseg.contract import InputError
 from rsseg.metrics import Scores, metrics
-from rsseg.metrics.scores import CLASS_SCORES, TVERSKY, no_metric
-from rsseg.task import Binary, Multiclass, Multilabel
+from rsseg.metrics.scores import CLASS_SCORES, SUMS, TVERSKY, no_metric
+from rsseg.task import TASKS, Binary, Multiclass, Multilabel
 
 NAMES = ("sea", "forest", "field", "road")
 REFERENCE = {
@@ -170,3 +170,43 @@ def test_scenes_of_false_positives_alone_count_as_zero_where_that_is_asked_for()
     assert known["strict_scene_iou"](counts) == pytest.approx((3 / 6 + 0) / 2)
     assert known["strict_scene_recall/road"](counts) == pytest.approx((3 / 5 + 0) / 2)
     assert known["strict_scene_iou"].label == "IoU per scene, strict"
+
+
+def random_counts(counted, rng):
+    """Counts of 300 heads with 2 scenes and 3 classes, as `Task.counted` has them; in half of them nothing is wrong."""
+    if counted == "errors":
+        true = rng.normal(rng.normal(0, 3), 1, (300, 2, 3, 20))
+        wrong = rng.normal(rng.normal(0, 2, (300, 1, 1, 1)), 1, true.shape) * (np.arange(300) % 2)[:, None, None, None]
+        sums = (np.ones_like(true), wrong, abs(wrong), wrong**2, true, true**2)
+        assert len(sums) == len(SUMS)
+        return np.stack([values.sum(-1) for values in sums], axis=-1)
+    counts = rng.integers(0, 9, (300, 2, 3, 4)) * rng.integers(0, 2, (300, 2, 3, 4))
+    counts[::2, ..., 1:3] = 0
+    return counts[..., : 3 if counted == "matches" else 4].astype(float)
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_every_score_reaches_its_limits_and_not_beyond(kind):
+    """Intervals are clipped to the limits."""
+    task = TASKS[kind](("a", "b", "c") if kind != "binary" else ("a",))
+    counts = random_counts(task.counted, np.random.default_rng(1))[:, :, : task.channels]
+    for name, metric in metrics(task).items():
+        values, (low, high) = metric(counts), metric.limits
+        assert low - 1e-12 <= np.nanmin(values) <= np.nanmax(values) <= high + 1e-12, name
+        if metric.higher_is_better is not None:
+            best = np.nanmax(metric.quality(counts))
+            assert best == pytest.approx(high if metric.higher_is_better else -low, abs=1e-6), name
+        assert np.nanmin(values) < 0 or low >= 0, f"{name} has the lowest value {low}, but never fell below 0"
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "multilabel", "centres"])
+def test_a_class_that_is_neither_there_nor_predicted_changes_no_average(kind):
+    """Micro averages of scores that depend on TN would change: each such class adds as many TN as there are pixels."""
+    few, more = (TASKS[kind](("a", "b", "c", "d")[:n]) for n in (3, 4))
+    counts = random_counts(few.counted, np.random.default_rng(2))[:50]
+    absent = np.zeros_like(counts[:, :, :1])
+    absent[..., 3:] = counts.sum((-2, -1))[..., None, None]
+    wider, known = np.concatenate([counts, absent], axis=2), metrics(more)
+    for name, metric in metrics(few).items():
+        if name.endswith(("_micro", "_weighted")) or name in CLASS_SCORES:
+            np.testing.assert_allclose(known[name](wider), metric(counts), err_msg=name)
