@@ -36,7 +36,7 @@ from rsseg.training.recorder import HALVES, Recorder, labelled_tasks, recorded_s
 
 log = logging.getLogger(__name__)
 
-HIDDEN = ("average", "f0.5", "f2", "balanced_accuracy", "kappa")
+HIDDEN = ("average", "f0.5", "f2", "balanced_accuracy", "kappa", "boundary_iou")
 """The columns of scores that are not printed, so that the others fit into a terminal."""
 
 

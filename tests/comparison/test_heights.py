@@ -184,7 +184,7 @@ def test_a_real_sweep(tmp_path, dem_root):  # noqa: F811
     for loss in ("mse", "mae"):
         words = of_heights(dem_root, f"loss={loss}", "seed=1", "steps=8", "validations=2", "pictures=2")
         train(settings(tmp_path, *words, "optimizer.lr=0.01", "record.gain=true"), tmp_path / loss, words, loss)
-    out = compare_runs([tmp_path])
+    out = compare_runs([tmp_path]).folder
     assert out == tmp_path / "comparison"
     assert {"report.html", "examples.png"} <= {path.name for path in out.iterdir()}
     assert "The column of a loss shows prediction minus target." in (out / "report.html").read_text()

@@ -541,7 +541,7 @@ def test_the_start_of_a_run_whose_validation_scenes_are_of_one_group(folder_root
     group = ["dataset.source.group='(tile)[0-9]'", "dataset.source.split={val: [tile0_a, tile1_a]}"]
     with caplog.at_level("INFO"):
         train(settings(tmp_path, *data, *group, "steps=2", "validations=1"), tmp_path / "run", [], "ce")
-    assert "4 training blocks in 1 group and 2 validation blocks in 1 group, 2 steps of" in caplog.text
+    assert "4 training scenes in 1 group and 2 validation scenes in 1 group, 2 steps of" in caplog.text
     assert caplog.text.count("All validation scenes (2) are of one group, tile: it selects the checkpoint") == 1
     text = (export(tmp_path / "run", ExportOptions(out=tmp_path / "out")) / "README.md").read_text()
     assert "2 scenes in 1 independent area." in text
