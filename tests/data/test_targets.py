@@ -128,7 +128,7 @@ def test_messages_name_the_settings_of_the_target(tmp_path, truth):
     setup = make_setup(config)
     scene, readers = setup.source().scenes("train")[0], setup.dataset.mask_readers
     reader = SceneReader(scene, readers[:1], [1])
-    with pytest.raises(InputError, match=r"ignored: dataset\.targets\.cover\.mask_values=\[0, 1\] and dataset\.targets\.cover\.ign"):
+    with pytest.raises(InputError, match=r"ignored: dataset\.targets\.cover\.mask_values=\[0, 1\] and dataset"):
         reader.read_mask(Window(0, 0, 90, 70))
     with pytest.raises(InputError, match=r"areas\.gpkg has no attribute sort: set dataset\.targets\.area\.attribute to one"):
         SceneReader(scene, readers, [1])
