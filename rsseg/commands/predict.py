@@ -58,16 +58,12 @@ def run(arguments: Arguments) -> None:
     """Predict as the command line says."""
     places = split_places(arguments.run)
     check_places(places)
-    from rsseg.dataset_source import trained_on
-    from rsseg.inference.maps import made_by
     from rsseg.prediction import predict, start_others  # torch takes seconds to import: report a wrong folder first
 
     options = MapOptions(**{item.name: getattr(arguments, item.name) for item in fields(MapOptions)})
     with start_others(arguments.devices, arguments.device):
         maps = predict(places, arguments.scene, arguments.out, options, arguments.trust)
     if maps and maps[0].suffix == ".tif" and "labels" in arguments.write and RunFolder(places[0]).begun:
-        if trained_on(places[0], split_places(made_by(maps[0])["scene"]), arguments.trust):
-            return  # scores on training scenes would be too good
         head = f" head={arguments.head}" if arguments.head else ""
         line = "Next: %s run='%s' map='%s'%s mask=<file> scores the map by labels"
         log.info(line, invocation("evaluate"), places[0], maps[0], head)

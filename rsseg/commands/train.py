@@ -3,7 +3,6 @@
 import logging
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,10 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from rsseg.config.build import plain
 from rsseg.config.cli import prepare
 from rsseg.config.entry import CONFIGS, invocation, next_map, one_line_errors, own_configs, show_log
-from rsseg.config.folder import RunFolder
 from rsseg.config.provenance import losses_of_heads
 from rsseg.contract import InputError
-
-log = logging.getLogger("rsseg")
 
 FIRST = all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))  # of several processes
 
@@ -28,7 +23,7 @@ FIRST = all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
 def run_job(config: DictConfig) -> float:
     """One job: a single run, or one run of a sweep."""
-    job = HydraConfig.get()
+    job, log = HydraConfig.get(), logging.getLogger("rsseg")
     folder, loss = Path(job.runtime.output_dir), job.runtime.choices.get("loss", "")
     of_heads = losses_of_heads(job.runtime.choices)
     single = job.mode is not RunMode.MULTIRUN
@@ -42,25 +37,17 @@ def run_job(config: DictConfig) -> float:
         words: Any = OmegaConf.to_container(job.overrides.task, resolve=False)  # as typed by the user
         score = train(config, folder, words, loss, of_heads)
         if single and FIRST:
-            say_next(Path(config.resume or folder), config)
+            run = config.resume or folder
+            log.info(
+                "Next: %s run='%s' split=test scores it on the test split, if that has labels", invocation("evaluate"), run
+            )
+            log.info("%s", next_map(run))
         return score
     except InputError as error:
         if single:
             sys.exit(f"error: {error}")
         log.error("%s: %s", folder, error)  # Hydra would report it only at the end of the sweep
         raise CompactHydraException(str(error)) from None  # Hydra prints it without a stack trace; the sweep goes on
-
-
-def say_next(run: Path, config: DictConfig) -> None:
-    """Log the commands that score a run on the test split, if there is one with labels, and that map an image."""
-    from rsseg.dataset_source import make_source
-
-    scenes = []
-    with suppress(InputError):
-        scenes = make_source(plain(RunFolder(run).config()), config.trust).scenes("test")
-    if scenes and all(any(scene.masks) for scene in scenes):
-        log.info("Next: %s run='%s' split=test gives the scores for a report", invocation("evaluate"), run)
-    log.info("%s", next_map(run))
 
 
 def main() -> None:
