@@ -102,7 +102,7 @@ def open_study(wanted: Search) -> Any:
         folder.mkdir(parents=True, exist_ok=True)
         url = wanted.storage or f"sqlite:///{folder.resolve()}/study.db"
         patience = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else None  # seconds to wait for other writers
-        with _alone(wanted):  # PostgreSQL fails if two processes create the tables
+        with _study_lock(wanted):  # PostgreSQL fails if two processes create the tables
             study = optuna.create_study(
                 storage=optuna.storages.RDBStorage(url, engine_kwargs=patience),
                 sampler=optuna.samplers.TPESampler(constant_liar=True),  # keeps simultaneous trials apart
@@ -125,7 +125,7 @@ def release_dead_trials(study: Any, wanted: Search) -> None:
     """Propose the trials of killed processes again, whose run folders are no longer locked."""
     from optuna.trial import TrialState
 
-    with _alone(wanted):
+    with _study_lock(wanted):
         for trial in study.get_trials(states=(TrialState.RUNNING,)):
             folder = wanted.run_folder(trial.params)
             try:
@@ -143,7 +143,7 @@ def try_one(study: Any, wanted: Search) -> bool:
     from optuna.trial import TrialState
 
     with ExitStack() as held:
-        with _alone(wanted):
+        with _study_lock(wanted):
             running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
             if _count_over(study) + len(running) >= wanted.trials:
                 return False
@@ -183,8 +183,8 @@ def _count_over(study: Any) -> int:
     return sum(trial.state is TrialState.COMPLETE or DIVERGED in trial.user_attrs for trial in ended)
 
 
-def _alone(wanted: Search) -> Any:
-    """A lock that the searches of a study take to begin a trial."""
+def _study_lock(wanted: Search) -> Any:
+    """The lock by which the searches of a study begin one trial after the other."""
     return lock(wanted.folder / "study.lock", wait=True)
 
 

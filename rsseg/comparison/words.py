@@ -83,10 +83,10 @@ def answer(found: Findings) -> list[str]:
 
 def unlearnt(found: Findings) -> list[str]:
     """The sentence that no loss can be chosen yet, if a baseline is at least as good as every loss."""
-    return [
-        f"No loss to choose yet: none is better than the baseline {name} ({score_name(found)} {quantity(found, score)})."
-        for name, score in [*found.beaten_by.items()][:1]
-    ]
+    if not found.beaten_by:
+        return []
+    name, score = next(iter(found.beaten_by.items()))
+    return [f"No loss to choose yet: none is better than the baseline {name} ({score_name(found)} {quantity(found, score)})."]
 
 
 def next_step(found: Findings) -> list[str]:
@@ -213,7 +213,8 @@ def statistics(found: Findings) -> list[str]:
         least, most = (quantity(found, gap) for gap in known.gaps)
         some = most if least == most else f"{least} to {most}, depending on the pair,"
         said.append(f"Differences below {some} can't be detected here, mostly because there are only {limit}.")
-        said += [] if found.undertrained else _what_decides(found, known)
+        if not found.undertrained:
+            said += _what_decides(found, known)
     choices = ["checkpoints"] * found.choice + [found.task.all_tuned] * (found.tuned is not None)
     chosen = f"Every scene is scored by {listed(choices)} that were chosen"
     if not choices:

@@ -53,7 +53,7 @@ def own_configs() -> Path | None:
 def search_path(folder: Path | None) -> tuple[str, ...]:
     """The override by which Hydra finds a folder's configs beside rsseg's; none without a folder.
 
-    If both have a file of the same name, Hydra takes rsseg's: a warning, once, names the files of the folder that are not read.
+    If both have a file of the same name, Hydra takes rsseg's; one warning names the files of the folder that are not read.
     """
     if folder is None:
         return ()

@@ -183,9 +183,14 @@ def given_pair(root: Path, images: Sequence[str], mask: str) -> tuple[FileKind, 
 
 def find_pair(root: Path) -> tuple[FileKind, FileKind, list[FileKind]]:
     """The images and the masks that belong together, and all kinds; kinds are split further until some of them pair."""
-    for parted_by in ("", "start", "folder", "folder, ending"):
-        kinds = find_kinds(root, "start" in parted_by, "folder" in parted_by)
-        kinds = [kind.without_ending() for kind in kinds] if "ending" in parted_by else kinds
+    for by_start, by_folder, by_ending in (
+        (False, False, False),
+        (True, False, False),
+        (False, True, False),
+        (False, True, True),
+    ):
+        kinds = find_kinds(root, by_start, by_folder)
+        kinds = [kind.without_ending() for kind in kinds] if by_ending else kinds
         if len(kinds) < 100 and (pair := best_pair(root, kinds)):  # more folders are areas
             return *pair, kinds
     there = "; ".join(f"{len(kind.files)} {kind.path}" for kind in kinds[:LISTED])

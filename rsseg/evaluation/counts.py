@@ -85,7 +85,7 @@ def calibration_rows(every: Sequence[Counted]) -> list[dict[str, Any]]:
     ]
 
 
-NAMES = {
+CALIBRATION_NAMES = {
     "ece": "expected\ncalibration error",
     "class_ece": "its mean\nover classes",
     "brier": "Brier score",
@@ -99,7 +99,8 @@ def print_calibration(rows: Sequence[Mapping[str, Any]]) -> None:
     hidden = {key for key in ("model", "head") if len({row[key] for row in rows}) == 1}
     hidden |= {"class_ece"} if all(row["class_ece"] == row["ece"] for row in rows) else set()
     print_table(
-        [{NAMES.get(key, key): value for key, value in row.items() if key not in hidden} for row in rows], "Calibration"
+        [{CALIBRATION_NAMES.get(key, key): value for key, value in row.items() if key not in hidden} for row in rows],
+        "Calibration",
     )
     nll = {(row["head"], row["scaling"]): row["nll"] for row in rows if row["model"] == rows[0]["model"]}
     worse = [head for head, scaling in nll if scaling == "temperature" and nll[head, scaling] > nll[head, "none"]]

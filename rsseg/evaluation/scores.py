@@ -99,7 +99,7 @@ def evaluate(run: Folders, options: EvaluationOptions | None = None) -> dict[str
         _say_seen(folders, [options.scene], options.trust)
     result = scores.get(options.threshold, scores["fixed"])
     for each, own in result.items():
-        means, shown = own.means(), {*own.columns, *own.beside} - {*HIDDEN}
+        means, shown = own.means(), {*own.columns} - {*HIDDEN} | {*own.beside}
         others = [f"{own.metrics[key].label} {means[key]:.4f}" for key in means if key not in shown]
         log.info("Further means%s: %s", f" of {each}" * (len(result) > 1), ", ".join(others))
     left = f"-without-{'-'.join(options.without)}".replace("/", "_") * bool(options.without)
