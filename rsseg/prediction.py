@@ -171,7 +171,8 @@ class Mapper:
         chosen = [known_head(options.head, heads)] if options.head else list(heads)
         labelled = "labels" in options.write and not all(heads[name].task.real for name in chosen)
         if not labelled and (options.polygons or options.threshold == "tuned"):
-            raise InputError(f"threshold=tuned, polygons=true: head {', '.join(chosen)} writes no labels; leave them out")
+            given = "polygons=true" if options.polygons else "threshold=tuned"
+            raise InputError(f"{given} is for maps of labels, which head {', '.join(chosen)} does not write: leave it out")
         for name in chosen:
             head = heads[name]
             of_head = f"-{name}" if options.head or name != next(iter(heads)) else ""

@@ -185,7 +185,7 @@ def test_other_files_and_thresholds_are_refused(trained, squares_root, tmp_path)
     run, _ = trained
     with pytest.raises(InputError, match=r"map\.tif: \.gpkg is written"):
         map_scene(run, squares_root / "images" / "tile0.tif", tmp_path / "map.tif")
-    with pytest.raises(InputError, match="head mask writes no labels"):
+    with pytest.raises(InputError, match="threshold=tuned is for maps of labels, which head mask does not write"):
         map_scene(run, squares_root / "images" / "tile0.tif", tmp_path / "map.gpkg", threshold="tuned")
     with pytest.raises(InputError, match="holds real values"):
         evaluate(run, EvaluationOptions(threshold="tuned"))
