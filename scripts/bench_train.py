@@ -172,7 +172,10 @@ def generated_tiles(arguments: Arguments) -> Iterator[Tile]:
 
 def real_tiles(arguments: Arguments) -> Iterator[Tile]:
     """The scenes of a folder, with one class as the object."""
-    for path in sorted(Path(arguments.data).glob("images/*")):
+    paths = sorted(Path(arguments.data).glob("images/*"))
+    if not paths:
+        raise InputError(f"data={arguments.data} has no files in images/: a folder with images/ and masks/ is expected")
+    for path in paths:
         masks = list(Path(arguments.data).glob(f"masks/{path.stem}.*"))
         if len(masks) != 1:
             raise InputError(f"{path} needs one mask, {path.parents[1]}/masks/{path.stem}.*, and has {len(masks)}")
