@@ -66,11 +66,11 @@ class Synthetic(Source):
             if folder in IN_CLOUDS and not recipe.clouds:
                 raise InputError(f"{place}={folder}: there are no clouds; set dataset.source.recipe.clouds=0.2, for example")
             self.folders.append(str(folder))
-        if not all(split in SPLITS and isinstance(n, int) and 0 <= n <= 1000 for split, n in scenes.items()):
-            raise InputError(
-                f"dataset.source.scenes={dict(scenes)}: whole numbers for {', '.join(SPLITS)} are expected, up to 1000"
-            )
-        self.counts, self.recipe, self.seed = dict(scenes), recipe, seed
+        self.counts = dict(scenes) if isinstance(scenes, Mapping) else {}
+        if not self.counts or not all(s in SPLITS and isinstance(n, int) and 0 <= n <= 1000 for s, n in self.counts.items()):
+            expected = "whole numbers up to 1000, such as '{train: 12, val: 4, test: 4}', are expected"
+            raise InputError(f"dataset.source.scenes={scenes}: {expected}")
+        self.recipe, self.seed = recipe, seed
         facts = repr((sorted(self.counts.items()), sorted(asdict(recipe).items()), seed))
         self.root = Path(root).expanduser() / hashlib.blake2b(facts.encode(), digest_size=6).hexdigest()
 

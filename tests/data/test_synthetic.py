@@ -121,8 +121,8 @@ def test_a_bad_recipe_of_a_config_is_told_by_its_place_once():
 def test_bad_requests_are_refused(tmp_path: Path):
     with pytest.raises(InputError, match="seed is -1"):
         generate(SMALL, -1, 0)
-    for counts in ({"vall": 1}, {"train": -1}, {"train": 1001}, {"train": 0.5}):
-        with pytest.raises(InputError, match=r"whole numbers for train, val, test are expected, up to 1000"):
+    for counts in ({"vall": 1}, {"train": -1}, {"train": 1001}, {"train": 0.5}, {}, 6):
+        with pytest.raises(InputError, match="whole numbers up to 1000, such as '.train: 12"):
             Synthetic(str(tmp_path), counts, SMALL)
 
 
