@@ -48,5 +48,5 @@ def _call(module: str, function: str, given: tuple[Any, ...]) -> Any:
 
 def _begin(level: int) -> None:
     """Log like the parent, and exit without cleaning up libraries, which would take time and memory."""
-    logging.basicConfig(level=level, format="%(message)s")
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
     atexit.register(os._exit, 0)

@@ -154,7 +154,7 @@ class Model:
 
     def _bands(self, pixels: NDArray[Any], kind: str, options: dict[str, Any]) -> NDArray[Any]:
         """The bands of a map of an array, which is written to a temporary file as a scene."""
-        from rsseg.data.raster import new_raster, open_raster
+        from rsseg.data.raster import close_rasters, new_raster, open_raster
         from rsseg.data.scene import Scene
         from rsseg.inference.options import MapOptions
         from rsseg.prediction import Mapper
@@ -180,6 +180,7 @@ class Model:
             with new_raster(image, False, **form, dtype=pixels.dtype.name) as raster:
                 raster.write(pixels, indexes=list(self.spec.bands))
             found: NDArray[Any] = open_raster(mapper.map(Scene("pixels", image), out)).read()
+            close_rasters()
         return found if found.dtype == np.uint8 else found.astype(np.float32)
 
 

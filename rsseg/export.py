@@ -68,7 +68,7 @@ def export(run: Path, options: ExportOptions | None = None) -> Path:
     if options.labels and setup.tasks[chosen].real:
         raise InputError(f"labels=true: head {chosen} holds real values, which have no labels; leave it out")
     if tuned and not options.labels and setup.tasks[chosen].channels > 1:
-        raise InputError("threshold=tuned: the thresholds or biases of several classes go into labels alone: add labels=true")
+        raise InputError("threshold=tuned: thresholds or biases of several classes are applied to labels only: add labels=true")
     with in_one_line(out, setup.batch_size, setup.window, memory=SCORING):
         model = load_trained(folder, setup)
         if options.to == "folder":
@@ -144,5 +144,5 @@ def loss_words(terms: Mapping[str, Mapping[str, Any]]) -> str:
         >>> loss_words({"dice": {"_target_": "rsseg.losses.Dice"}, "mcc": {"_target_": "rsseg.losses.MCC", "weight": 0.5}})
         'Dice + 0.5 MCC'
     """
-    named = {str(node["_target_"]).rpartition(".")[2]: weight_of(node).full for node in terms.values()}
-    return " + ".join(f"{'' if weight == 1 else f'{weight:g} '}{name}" for name, weight in named.items())
+    named = [(str(node["_target_"]).rpartition(".")[2], weight_of(node).full) for node in terms.values()]
+    return " + ".join(f"{'' if weight == 1 else f'{weight:g} '}{name}" for name, weight in named)

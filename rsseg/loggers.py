@@ -65,7 +65,10 @@ class MetricsFile(Logger):
     @property
     def numbers(self) -> list[dict[str, float]]:
         """The rows as numbers by column; the step counts from 1."""
-        return [{key: float(cell) for key, cell in row.items()} for row in self.rows]
+        try:
+            return [{key: float(cell) for key, cell in row.items()} for row in self.rows]
+        except ValueError as error:
+            raise InputError(f"metrics.csv was edited: {error}") from None
 
 
 def steps_done(step: int | None) -> int | None:

@@ -32,11 +32,11 @@ from rsseg.files import LockedError, lock, remove_parts
 from rsseg.inference.blending import Windows, check_windows
 from rsseg.inference.ensemble import Ensemble
 from rsseg.inference.export import ABOUT, load_exported
-from rsseg.inference.inputs import OutsideError, find_scenes, open_scene
+from rsseg.inference.inputs import OutsideError, find_scenes, open_scene, same_resolution
 from rsseg.inference.maps import KINDS, Bands, bands_of, kinds_of, made_by, new_map, write_styles
 from rsseg.inference.options import MapOptions
 from rsseg.inference.scene import Output, predict_scene
-from rsseg.inference.trained import TrainedModel
+from rsseg.inference.trained import Spec, TrainedModel
 from rsseg.inference.vectors import Objects, write_polygons
 from rsseg.metrics.objects import SCORE
 from rsseg.quiet import quiet
@@ -47,6 +47,12 @@ log = logging.getLogger(__name__)
 
 MAPS, OBJECTS = (".tif", ".tiff"), (".gpkg",)
 """The suffixes of files to write; a name without one of them is that of a folder."""
+
+SAME_OBJECTS = ("write", "polygons", "overwrite", "allow_different", "device", "batch_size")
+"""The settings that do not change the objects or polygons that are written."""
+
+SAME_MAP = (*SAME_OBJECTS, "min_area", "simplify")
+"""The settings that do not change the pixels of a map."""
 
 
 def predict(
@@ -100,7 +106,7 @@ def predict(
                 log.error("%s is not mapped: %s", one.image, error)
                 failed.append(one.image.name)
     if elsewhere:
-        log.info("%d scenes are left to other processes that are at them.", elsewhere)
+        log.info("Skipped, since other processes are mapping them: %s.", counted(elsewhere, "scene"))
     if failed:
         raise InputError(
             f"{len(failed)} of {len(scenes)} scenes are not mapped: {', '.join(failed[:5])}{', ...' * (len(failed) > 5)}"
@@ -152,6 +158,8 @@ class Mapper:
         _check(options)
         self.options, self.spec = options, models[0].spec
         self.ensemble = Ensemble(models, options.weights, options.scaling, options.tta, "disagreement" in options.write)
+        if not options.allow_different:
+            _refuse_unlike(self.ensemble.specs)
         if "disagreement" in options.write and len(models) * len(self.ensemble.views) == 1:
             raise InputError("write=disagreement: one run sees every window once; name several runs, or set tta=flips")
         given = {key: getattr(options, key) for key in ("window", "margin", "batch_size")}
@@ -185,7 +193,7 @@ class Mapper:
                     bands = bands_of(kind, head, threshold, options.dtype)
                     products.append(Product(name, kind, f"{ending}.tif", bands, options.polygons and is_label))
         if lacking := [kind for kind in options.write if kind not in {product.kind for product in products}]:
-            raise InputError(f"write={lacking[0]}: probabilities have it, not values or objects; leave {lacking[0]} out")
+            raise InputError(f"write={lacking[0]}: only heads with class probabilities have this map; leave {lacking[0]} out")
         return products
 
     def out_in(self, folder: Path, scene: Scene) -> Path:
@@ -277,6 +285,22 @@ def _check(options: MapOptions) -> None:
         raise InputError(f"area={options.area}: a vector file is expected ({', '.join(sorted(VECTORS))})")
 
 
+def _refuse_unlike(specs: Sequence[Spec]) -> None:
+    """Refuse networks that were trained at several resolutions or on several number types: no scene fits all of them."""
+    first = specs[0]
+    for spec in specs[1:]:
+        if not same_resolution(first.resolution, spec.resolution):
+            found = f"{first.resolution:.3g} and {spec.resolution:.3g} m a pixel"
+        elif first.dtype != spec.dtype:
+            found = f"{first.dtype} and {spec.dtype} pixels"
+        else:
+            continue
+        raise InputError(
+            f"{first.name} and {spec.name} were trained on {found}: no scene fits both. Name runs of the same images, or map "
+            "with all of them: allow_different=true"
+        )
+
+
 def _files_of(scene: Scene) -> str:
     """The absolute paths of a scene's files, separated by commas, for the tags of its maps."""
     return ",".join(str(image.absolute()) for image in scene.images)
@@ -285,7 +309,8 @@ def _files_of(scene: Scene) -> str:
 def _is_made(files: Sequence[Path], asked: Mapping[str, Any], overwrite: bool) -> bool:
     """Whether the files of a scene exist and are kept; an `InputError` if one is not rsseg's, or is kept for another scene.
 
-    A log line names the settings in `asked` that differ from those that made the files.
+    If all are kept, a log line names the settings in `asked` that differ from those that made the files. If some are missing,
+    the others may only be made again with the settings that made them.
     """
     made = {path: made_by(path) for path in files if path.exists()}
     for path, how in made.items():
@@ -293,12 +318,19 @@ def _is_made(files: Sequence[Path], asked: Mapping[str, Any], overwrite: bool) -
             raise InputError(f"{path} was not made by rsseg predict and is not overwritten: choose another name or folder")
         if not overwrite and how.get("scene") != asked["scene"]:
             raise InputError(f"{path} is the map of {how.get('scene')}: overwrite=true replaces it; or choose another name")
-    if overwrite or len(made) < len(files):
+    if overwrite:
         return False
-    other = {f"{key}={how.get(key)}": None for how in made.values() for key in asked if how.get(key) != asked[key]}
-    said = f"it was made with {', '.join(other)}" if other else "as it was made"
-    log.info("%s is kept, %s; overwrite=true makes it again.", files[0], said)
-    return True
+    if len(made) == len(files):
+        other = {f"{key}={how.get(key)}": None for how in made.values() for key in asked if how.get(key) != asked[key]}
+        said = f"it was made with {', '.join(other)}" if other else "as it was made"
+        log.info("%s is kept, %s; overwrite=true makes it again.", files[0], said)
+        return True
+    for path, how in made.items():
+        same = SAME_MAP if path.suffix.lower() in MAPS else SAME_OBJECTS
+        changed = [f"{key}={how[key]}" for key in asked if key not in same and how.get(key, asked[key]) != asked[key]]
+        if changed:
+            raise InputError(f"{path} was made with {', '.join(changed)}: overwrite=true replaces it; or choose another name")
+    return False
 
 
 @contextmanager

@@ -124,7 +124,12 @@ class Race:
         if self.finished(names, seed) < len(names):
             for words in self.sweeps(names, seed):
                 log.info("Race: %s %s", invocation("train"), shlex.join(words))
-                subprocess.run([*ENTRY, "train", *words], check=False)  # it also fails if a run has diverged
+                sweep = subprocess.Popen([*ENTRY, "train", *words])
+                try:
+                    sweep.wait()  # it also fails if a run has diverged
+                except KeyboardInterrupt:
+                    sweep.wait()  # the sweep is interrupted too, and saves its run first
+                    raise
         if lacking := len(names) - self.finished(names, seed):
             raise InputError(f"{lacking} of {len(names)} runs of seed {seed} did not finish; run the same command again")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import stdev
 from typing import Any
@@ -109,7 +110,8 @@ def seed_noise(run: RunFolder) -> dict[str, float]:
     """The standard deviation of each score over the runs beside a run that differ only in the seed, if at least two have it."""
     config, found = run.config(), dict[str, list[float]]()
     for other in map(RunFolder, find_runs([run.path.parent])):
-        if other.finished and set(other.differences(config)) == {"seed"}:
-            for name, value in _scores(other.summary()).items():
-                found.setdefault(name, []).append(value)
+        with suppress(InputError):  # a damaged folder beside the run tells nothing of the noise
+            if other.finished and set(other.differences(config)) == {"seed"}:
+                for name, value in _scores(other.summary()).items():
+                    found.setdefault(name, []).append(value)
     return {name: stdev(values) for name, values in found.items() if len(values) > 1}

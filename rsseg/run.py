@@ -100,16 +100,16 @@ def _train(config: Any, run: RunFolder, chosen: Chosen, interrupts: Interrupts) 
         run.refuse_other(setup.plain)
     if run.finished and not (going and going.trains):
         return _finished(run, setup.task)
-    if going and going.changed and is_main():
-        write_down(run, going, chosen.overrides, step)
-        if going.line:
-            log.info("%s", going.line)
     with in_one_line(run.path, setup.batch_size, setup.window):
         setup, module, data = _open(setup)
         if is_main():
             there = sum(path.stat().st_size for path in run.checkpoints.glob("*.ckpt"))
             say_space(run.path, checkpoint_bytes(setup, module.network) - there, "Checkpoints take")
         _write_start(setup, run, data, chosen, last is not None)
+    if going and going.changed and is_main():
+        write_down(run, going, chosen.overrides, step)
+        if going.line:
+            log.info("%s", going.line)
     with in_one_line(run.path, setup.batch_size, setup.window, f"then go on with {run.resume_command}"):
         with closing(Loop(setup, run, module, data, step, interrupts)) as loop:
             loop.fit(last)

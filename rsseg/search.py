@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,9 @@ def try_one(study: Any, wanted: Search) -> bool:
                 return False
             trial = study.ask(wanted.space())
             run = RunFolder(wanted.run_folder(trial.params))
-            held.enter_context(run.lock(wait=True))  # before another search can take the trial for a dead one
+            with suppress(LockedError):
+                held.enter_context(run.lock())  # before another search can take the trial for a dead one
+        held.enter_context(run.lock(wait=True))  # another search may be training with the same settings
         trial.set_user_attr("folder", str(run.path))
         log.info("Trial %d: %s", trial.number, run.path)
         config, loss = wanted.config(trial.params)
@@ -197,7 +199,7 @@ def report(study: Any, wanted: Search) -> None:
         for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     ]
     if not rows:
-        raise InputError(f"no trial of study={wanted.study} was finished: a higher trials=... tries on, another study=... anew")
+        raise InputError(f"no trial of study={wanted.study} was finished: raise trials=..., or start another study=...")
     write_csv(wanted.folder / TRIALS, rows)
     best = {t.number for t in study.best_trials}
     shown = [{key: value for key, value in row.items() if key != "folder"} for row in rows if row["trial"] in best]

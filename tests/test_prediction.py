@@ -161,7 +161,7 @@ def test_scenes_of_another_process_are_left_to_it(tmp_path, runs, scenes, caplog
         found = predict(runs[:1], str(scenes), tmp_path / "maps")
         other.communicate(b"\n")
     assert [path.name for path in found] == ["s0.tif", "s2.tif"]
-    assert "1 scenes are left to other processes" in caplog.text
+    assert "other processes are mapping them: 1 scene" in caplog.text
 
 
 def test_an_ensemble_and_what_it_disagrees_about(tmp_path, runs, scenes):

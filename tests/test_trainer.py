@@ -553,7 +553,7 @@ def test_what_a_run_that_goes_on_may_change():
         ({"optimizer": {"lr": 0.1}}, False, r"optimizer: .*only optimizer\.lr can change"),
         ({"experiment": ABSENT}, False, "experiment: a run goes on with the config that it began with"),
         ({"loss/term": ABSENT, "logger.csv": ABSENT}, False, r"loss/term: .*under its loss; logger\.csv: a run goes on"),
-        ({"steps": 50}, True, "steps=50: the run has come to step 100 already; give more"),
+        ({"steps": 50}, True, "steps=50: the run is at step 100; give a larger number"),
         ({"optimizer.lr": 0.1}, True, r"optimizer\.lr=0\.1: all 100 steps are done; give steps=\.\.\. too"),
         ({"seed": 2, "window": 64}, False, "seed: .*; window: .*Begin a new run without resume="),
     ],

@@ -48,32 +48,37 @@ def _classes(found: Findings) -> list[str]:
     pixels = metrics(task)[task.score].pixels(found.counts[0, 0]).sum(0)
     absent = [name for name, many in zip(task.classes, pixels, strict=True) if many == 0]
     notes = [f"{kind} {name} does not occur in the scenes that are scored: means leave it out." for name in absent]
-    why = f"occurs almost only in one of {found.group_count} {area_word(found)}, so its variance can't be estimated"
-    notes += [f"{kind} {name} {why}: means leave it out." for name in found.lone]
+    if found.rare:
+        names, areas = listed(found.rare), f"one of the {found.group_count} {area_word(found)}"
+        what = f"Means leave {names} out" if found.lone else f"Intervals are unreliable for {names}"
+        notes.append(f"{what}: most pixels of the {task.score_of} lie in {areas}, so its variance can't be estimated.")
     if found.lone and found.leaves_out and found.metric in found.metrics:
         metric = metrics(task, found.without)[found.metric]
         whole = metric(found.counts).mean(1)
         each = [f"{number(whole[i])} for {found.labels[i]}" for i in found.order[:3]]
-        notes[-1] += f" With {listed(found.lone)}, {metric.label} is {listed(each)}."
+        notes[-1] += f" With {names}, {metric.label} is {listed(each)}."
     return notes
 
 
 def _training(found: Findings) -> list[str]:
     """Runs that are not trained to the end, and the reason why the gain by tuning is not known."""
-    notes, last, runs = [], int(found.last_is_best.sum()), found.last_is_best.size
+    notes, task, last, runs = [], found.task, int(found.last_is_best.sum()), found.last_is_best.size
     if 2 * last > runs:
         notes.append(
             f"In {last} of {runs} runs the best checkpoint is the last one: they are not trained to the end, and the order may "
             "change with more steps."
         )
-    if found.tuned is None and not found.task.real:
+    if found.tuned is None and not task.real:
         why = next(
             (run.records.untuned for run in found.comparison.all_runs if run.records.untuned), "a run has no tuned counts"
         )
         notes.append(f"The gain by tuning is not known: {why}.")
-    elif found.metric != found.tuned_for and found.tuned is not None:
-        tuned, what = found.task.all_tuned.capitalize(), found.tuned_label
-        notes.append(f"{tuned} are tuned for {what}: what tuning does to {score_name(found)} is not known.")
+    elif found.tuned is not None and not found.tunes:
+        tuned, score = found.task.all_tuned.capitalize(), metrics(task)[found.tuned_for].label
+        mean = "the mean " * (len(task.classes) - len(found.without) > 1)
+        of_class = f", not for {score_name(found)} alone"
+        unknown = f": what tuning does to {score_name(found)} is not known"
+        notes.append(f"{tuned} are tuned for {mean}{score}{of_class if found.tuned_score == found.metric else unknown}.")
     return notes
 
 

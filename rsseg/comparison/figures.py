@@ -55,7 +55,7 @@ def draw_forest(found: Findings) -> Figure:
     """The difference of every loss to the best, before and after tuning, with simultaneous intervals."""
     order, first = found.advised.order, found.order[0]
     series, best = [(found.ranked.lead()[order, first], "o", found.task.untuned)], found.labels[first]
-    if found.tuned is not None and found.metric == found.tuned_for:
+    if found.tuned is not None and found.tunes:
         after = found.tuned.order[0]
         series.append((found.tuned.lead()[order, after], "D", f"{found.task.all_tuned} tuned on other {area_word(found)}"))
         if after != first:
@@ -90,7 +90,7 @@ def draw_across(across: AcrossDatasets) -> Figure:
 
 def draw_curves(found: Findings, checkpoints: pd.DataFrame) -> Figure:
     """The validation score over the steps: per panel one loss's seeds and their mean, the other losses' means in grey."""
-    score = found.tuned_for
+    score = found.tuned_score
     means = checkpoints.groupby(["loss", "step"])[score].agg(lambda seeds: seeds.mean(skipna=False))
     titles = [found.labels[i] for i in found.order]
     figure, axes = panels(titles, "optimiser step", f"{found.measures[score].heading}, validation")

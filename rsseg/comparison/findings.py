@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import combinations
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,11 +21,13 @@ from rsseg.comparison.runs import Run
 from rsseg.comparison.selection import Comparison
 from rsseg.config.targets import side_of_blocks
 from rsseg.contract import InputError
-from rsseg.metrics import metrics
+from rsseg.metrics import Metric, metrics
 from rsseg.metrics.average import Array, present_mean, ratio
 
 TUNED, GAIN = "tuned", "gain"
 """The names of the score at tuned thresholds, or biases, and of its gain by tuning."""
+
+M = TypeVar("M", bound=Metric)
 
 
 class Findings:
@@ -57,16 +61,19 @@ class Findings:
         self.validated = set(self.scenes) == set(first.data["scenes"]["val"])  # whether these scenes chose the checkpoints
         self.choice = any(len(run.records.steps) > 1 for run in comparison.all_runs)  # whether there were several checkpoints
         self.metric = metric = metric or self.task.score
-        self.tuned_for = metric if metric in self.task.class_scores else self.task.score  # the score that thresholds maximise
+        score = metric.partition("/")[0]  # of iou/road it is iou
+        self.tuned_for = score if score in self.task.class_scores else self.task.score  # the score that thresholds maximise
         self.counts: Array = self._each(lambda run: run.records.at("fixed"))
         self.without = list(without or first.without)
-        self.lone = self._lone()  # classes in about one group, of unknown variance: means leave them out too
+        self.rare = self._rare()  # classes of unknown variance: means leave them out too, if they are the smaller part
+        few = 2 * len(self.rare) < len(self.task.classes) - len(self.without)
+        self.lone = self.rare if few else []
         left_out = [*self.without, *self.lone]
-        self.metrics, self.measures = metrics(self.task, left_out), measures(self.task, left_out, metric)
+        self.metrics = self._name_classes(metrics(self.task, left_out))
+        self.measures = self._name_classes(measures(self.task, left_out, metric))
         if not self.task.real:
-            tuned = self.metrics[self.tuned_for]
-            self.measures[TUNED] = of_metric(tuned, self.tuned_for, f"{self.tuned_label}, tuned")
-            self.measures[GAIN] = of_tuning(tuned, self.tuned_for)
+            self.measures[TUNED] = of_metric(self.tuned_metric, self.tuned_for, f"{self.tuned_label}, tuned")
+            self.measures[GAIN] = of_tuning(self.tuned_metric, self.tuned_for)
         self.scene_metric = self.metrics.get(metric.removeprefix("scene_"), self.metrics[self.tuned_for])
         scored = (trivial or {}) if metric in self.metrics else {}
         self.baselines = {name: float(self.metrics[metric](counts)) for name, counts in scored.items()}
@@ -76,26 +83,56 @@ class Findings:
         if np.isnan(self.ranked.mean.value).any():
             raise InputError(f"metric={metric}: it has no value in the {len(self.scenes)} scenes that are scored; take another")
 
-    def _lone(self) -> list[str]:
-        """The classes with fewer than `RARE` effective groups; none if that is true of all classes."""
+    def _rare(self) -> list[str]:
+        """The scored classes with fewer than `RARE` effective groups: more than half of their pixels lie in one group."""
         pixels = sum_groups(metrics(self.task)[self.task.score].pixels(self.counts[0, 0]), self.groups)
         good = {c: n for c, n in zip(self.task.classes, effective_groups(pixels), strict=True) if c not in self.without}
         rare = min(RARE, 0.75 * len(pixels))  # with two groups, the effective number is at most two
-        found = [name for name, number in good.items() if number < rare]
-        return found if any(number >= rare for number in good.values()) else []
+        return [name for name, number in good.items() if number < rare]
+
+    @property
+    def kept(self) -> list[str]:
+        """The classes that means are taken over."""
+        return [name for name in self.task.classes if name not in {*self.without, *self.lone}]
+
+    def _is_mean(self, name: str, metric: Metric) -> bool:
+        """Whether a metric is a mean over the classes that are kept; kappa and the IoU of one class are not."""
+        return "/" not in name and isinstance(metric.classes, list) and len(metric.classes) == len(self.kept)
+
+    def _name_classes(self, found: dict[str, M]) -> dict[str, M]:
+        """The metrics, with the kept classes in the labels of means if rare classes are left out."""
+        if not self.lone:
+            return found
+        of = f"of {len(self.kept)} of {len(self.task.classes)} classes"
+        means = {name: each for name, each in found.items() if self._is_mean(name, each)}
+        return found | {name: replace(each, label=f"{each.label} {of}") for name, each in means.items()}
+
+    @property
+    def tuned_score(self) -> str:
+        """The score whose change by tuning is shown: what thresholds maximise, for a single class if that ranks the losses."""
+        return self.metric if self.metric.startswith(f"{self.tuned_for}/") else self.tuned_for
+
+    @property
+    def tunes(self) -> bool:
+        """Whether thresholds are tuned for the metric that ranks the losses; labels that may overlap have one each."""
+        return self.metric == self.tuned_for or (self.metric == self.tuned_score and not self.task.exclusive)
+
+    @property
+    def tuned_metric(self) -> Metric:
+        """The metric of `tuned_score`."""
+        return self.metrics[self.tuned_score]
 
     @property
     def tuned_label(self) -> str:
-        """The label of the score that thresholds maximise: a mean over classes is called one beside another metric."""
-        mean = self.metric != self.tuned_for and len(self.task.classes) - len({*self.without, *self.lone}) > 1
-        return f"mean {self.metrics[self.tuned_for].label}" if mean else self.metrics[self.tuned_for].label
+        """The label of `tuned_metric`: a mean over classes is called one beside another metric."""
+        mean = self.tuned_score != self.metric and len(self.kept) > 1
+        return f"mean {self.tuned_metric.label}" if mean else self.tuned_metric.label
 
     @property
     def leaves_out(self) -> list[str]:
-        """The classes that the ranking metric leaves out; none if it is not a mean over classes, such as kappa."""
+        """The classes that the ranking metric leaves out; none if it is not a mean over classes."""
         metric = self.metrics.get(self.metric)
-        kept = len(self.task.classes) - len({*self.without, *self.lone})
-        mean = metric is None or (isinstance(metric.classes, list) and len(metric.classes) == kept > 1)
+        mean = metric is None or (self._is_mean(self.metric, metric) and len(self.kept) > 1)
         return [*self.without, *self.lone] if mean else []
 
     @cached_property
@@ -134,7 +171,7 @@ class Findings:
 
         False if thresholds are not tuned for the metric that ranks the losses.
         """
-        if self.tuned is None or self.metric != self.tuned_for or not self.ranked.claims:
+        if self.tuned is None or not self.tunes or not self.ranked.claims:
             return False
         best, tuned = self.order[0], self.tuned.order[0]
         sure = (self.gained.low[[best, tuned]] > 0).any()
@@ -222,13 +259,13 @@ class Findings:
     @cached_property
     def tau(self) -> Array:
         """The `rank_alignment` of each run's validation loss, the mean of both halves, with its score, ``[L, R]``."""
-        metric = self.metrics[self.tuned_for]
+        metric = self.tuned_metric
         return self._each(lambda run: rank_alignment(present_mean(run.records.own), metric.quality(run.records.counts)))
 
     @cached_property
     def selection_regret(self) -> Array:
         """The cost of choosing each run's checkpoint by its validation loss, ``[L, R]``; see the function below."""
-        quality = self.metrics[self.tuned_for].quality
+        quality = self.tuned_metric.quality
         return self._each(lambda run: selection_regret(run.records.own, run.records.counts, run.records.first, quality))
 
     @cached_property

@@ -181,11 +181,15 @@ def ranking_note(found: Findings) -> str:
         said += f", and over every {found.task.score_of} that is there{f' without {without}' * bool(without)}"
     if metric.by_scene:
         said += f", scene by scene, of the {_scored_scenes(found)} that have a score"
-    if np.isnan(telling(found.ranked).low).all():
-        return f"{said}. No intervals can be given: too few {'seeds' if len(found.seeds) < 2 else area_word(found)}."
+    few = f"too few {'seeds' if len(found.seeds) < 2 else area_word(found)}"
+    unknown, together = np.isnan(telling(found.ranked).low).all(), "are simultaneous for all losses"
+    if unknown and np.isnan(found.ranked.lead().low).all():
+        return f"{said}. No intervals can be given: {few}."
     if not found.ranked.claims:
         return f"{said}. Below: 95 % intervals; too few seeds to call one loss better than another."
-    return f"{said}. Below: 95 % intervals; those of differences to the best, and of gains, are simultaneous for all losses."
+    if unknown:
+        return f"{said}. Scores have no intervals: {few}. Below: 95 % intervals of differences and gains, which {together}."
+    return f"{said}. Below: 95 % intervals; those of differences to the best, and of gains, {together}."
 
 
 def _scored_scenes(found: Findings) -> str:

@@ -117,11 +117,12 @@ def scenes(found: Findings) -> pd.DataFrame:
 
 
 def checkpoints(found: Findings) -> pd.DataFrame:
-    """One row per run and validation: step, mean validation loss of both halves, and `Task.class_scores`."""
+    """One row per run and validation: step, mean validation loss of both halves, `Task.class_scores`, the score that ranks."""
     frames = []
     for run in found.comparison.all_runs:
         facts = {"run": str(run.folder), "loss": run.label, "seed": run.seed, "step": run.records.steps}
-        scores = {name: found.metrics[name](run.records.counts) for name in found.task.class_scores}
+        names = dict.fromkeys([*found.task.class_scores, found.tuned_score])
+        scores = {name: found.metrics[name](run.records.counts) for name in names}
         frames.append(pd.DataFrame({**facts, "val_loss": present_mean(run.records.own), **scores}))
     return pd.concat(frames, ignore_index=True)
 

@@ -107,9 +107,9 @@ def next_step(found: Findings) -> list[str]:
 
 def _leads(found: Findings) -> str:
     """The loss that is the best so far."""
-    best, tuned = found.advised.order[0], f", {found.task.all_tuned} tuned" * found.tune
+    best = found.advised.order[0]
     score = quantity(found, found.advised.mean.value[best])
-    return f"So far {found.labels[best]} comes first{tuned}: its {score_name(found)} is {score}."
+    return f"So far {found.labels[best]}{_tuned(found)} comes first: its {score_name(found)} is {score}."
 
 
 def _so_far(found: Findings) -> str:
@@ -135,7 +135,10 @@ def _train_with(found: Findings) -> str:
         return f"Train with any of these losses{_use(found)}. None differs from {label}, the first, by {_equal(found)} or more."
     names = [found.labels[i] for i in near]
     some = listed([*names[: NAMED - 1], f"{len(names) - NAMED + 1} more"] if len(names) > NAMED else names)
-    return f"Train with {label}{_use(found)}. {some} {'is' if len(near) == 1 else 'are'} not surely behind it."
+    rest = f"{some} {'is' if len(near) == 1 else 'are'} not surely behind it."
+    if not behind:
+        return f"Not decided: {label}{_tuned(found)} comes first, but {rest}"
+    return f"Train with {label}{_use(found)}. {rest}"
 
 
 def _equal(found: Findings) -> str:
@@ -145,14 +148,20 @@ def _equal(found: Findings) -> str:
 
 def _use(found: Findings) -> str:
     """Whether to tune the thresholds, or biases, of the loss that is advised; empty where that is not known."""
-    if found.gain is None or found.metric != found.tuned_for:
+    if found.gain is None or not found.tunes:
         return ""
     if found.tune:
         return f" and tune {found.task.all_tuned}"
     if found.gain.mean.value[found.advised.order[0]] > 0:
         return ""
-    untuned = found.task.untuned.rpartition(" ")[2]
-    return f", and leave the {'labels to' if found.task.exclusive else f'{found.task.all_tuned} at'} {untuned}"
+    if found.task.exclusive:
+        return f", and leave out {found.task.all_tuned}"
+    return f", and leave the {found.task.all_tuned} at {found.task.untuned.rpartition(' ')[2]}"
+
+
+def _tuned(found: Findings) -> str:
+    """Words behind the name of a loss whose thresholds, or biases, are tuned."""
+    return f" with tuned {found.task.all_tuned}" * found.tune
 
 
 def _behind(found: Findings) -> list[str]:
@@ -182,7 +191,7 @@ def _tuning(found: Findings) -> list[str]:
     best, metric = found.advised.order[0], found.tuned_label
     gain, low, high = found.gained.at(best)
     chance = ", which may be chance" if low <= 0 <= high else ""
-    fixed, gains = found.estimates[found.tuned_for].mean.value, found.gain.mean.value
+    fixed, gains = found.estimates[found.tuned_score].mean.value, found.gain.mean.value
     least, most = number(gains.min(), sign=True), number(gains.max(), sign=True)
     return [
         f"For {found.labels[best]}, tuning {found.task.all_tuned} on other {area_word(found)} changes {metric} by "

@@ -14,7 +14,7 @@ from rsseg.data.scene import Scene
 
 LEAVE_ONE_OUT = "groups"  # the number of folds, as in `dataset.fold=2/groups`, that makes every group a fold
 
-FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
+FIELD = re.compile(r"\{([^\W\d]\w*)\}")
 
 
 def find_groups(

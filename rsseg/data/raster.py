@@ -223,7 +223,12 @@ def _on_grid(file: Raster, onto: Path) -> Any:
     return file.warp(resampling=Resampling.bilinear if file.average else Resampling.nearest, **outside, **grid_of)
 
 
-atexit.register(_open.cache_clear)  # files still open when the interpreter exits cause errors of sys.excepthook (Python 3.12)
+def close_rasters() -> None:
+    """Close the files that are kept open for further reads, so that removing them frees their space, and works on Windows."""
+    _open.cache_clear()
+
+
+atexit.register(close_rasters)  # files still open when the interpreter exits cause errors of sys.excepthook (Python 3.12)
 
 
 def open_raster(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -105,6 +106,10 @@ def copy_needed(url: str, root: str, folder: Path, fits: Callable[[str], bool], 
                 system.get_file(address, str(part))
             except FileNotFoundError:
                 raise InputError(f"{name} of {root} is listed, but not there: is it complete?") from None
+            except OSError as error:
+                if error.filename == str(part) or error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                raise RuntimeError(first_line(error)) from None  # an OSError would be taken for one of the local file
             fault = "" if is_whole(part, size) else f"{part.stat().st_size} of {size} bytes came"
             if not size and PurePosixPath(name).suffix.lower() in SINGLE:
                 fault = find_damage(part).replace(str(part), name)

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -300,4 +301,24 @@ def free_memory(device: torch.device | None) -> float:
     if not meminfo.is_file():
         return float("inf")
     lines = meminfo.read_text(encoding="utf-8").splitlines()
-    return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    available = next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    return min(available, left_of_limits(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")))
+
+
+def left_of_limits(root: Path, own: Path) -> float:
+    """The bytes left of the memory that a container or a job of SLURM may take, by cgroup v2; infinite without a limit.
+
+    The file `own` names the folder of this process below `root`. Limits of the folders above it hold too. Cached files do not
+    count as taken.
+    """
+    left = float("inf")
+    with suppress(OSError, ValueError):  # a system without cgroup v2
+        folder = root / own.read_text(encoding="utf-8").rpartition("0::/")[2].strip()
+        while folder != root:
+            limit = (folder / "memory.max").read_text(encoding="utf-8").strip()
+            if limit != "max":
+                taken = int((folder / "memory.current").read_text(encoding="utf-8"))
+                stat = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines())
+                left = min(left, int(limit) - taken + int(stat["inactive_file"]) + int(stat["active_file"]))
+            folder = folder.parent
+    return left

@@ -117,7 +117,7 @@ def discover(root: Path, image_pattern: str = "", mask_pattern: str = "", given:
     if len(shared) == 1:
         of_split, smallest = describe_blocks(images[0], scenes.split), scenes.split.side - scenes.split.buffer
     config["window"] = config["window"] or max(WINDOW_STEP, min(WINDOW, smallest // WINDOW_STEP * WINDOW_STEP))
-    told = f"Given, whatever is found: {', '.join(f'{key}={value}' for key, value in settings.items())}." if settings else ""
+    told = f"Set on the command line: {', '.join(f'{key}={value}' for key, value in settings.items())}." if settings else ""
     return Discovery(found["name"], config, [*filter(None, [pairs, *of_masks, *of_images, of_split, untested, of_group, told])])
 
 

@@ -84,7 +84,7 @@ class SelfConfidence:
         own = labelled_probability(probability, label)
         for plane, where in enumerate(known.unbind(dim=1)):
             numbers = label[:, plane][where].cpu().numpy()
-            self.sums[plane] += np.bincount(numbers, own[:, plane][where].double().cpu().numpy(), len(self.sums[plane]))
+            self.sums[plane] += np.bincount(numbers, own[:, plane][where].cpu().double().numpy(), len(self.sums[plane]))
             self.pixels[plane] += np.bincount(numbers, minlength=len(self.sums[plane]))
 
     @property

@@ -208,9 +208,9 @@ def draw_matrices(path: Path, scores: Mapping[str, Scores]) -> None:
 
 def draw_examples(path: Path, ensemble: Ensemble, setup: Setup, store: Store, tuned: bool) -> None:
     """Draw some windows of the scenes with the predictions of a run, or an ensemble, beside its table."""
-    if setup.pictures:
+    windows = pick_windows(store, setup.window, setup.pictures) if setup.pictures else []
+    if windows:  # there are none without a labelled pixel of a class
         place = path.with_name(f"{path.stem}-picture.png")
-        windows = pick_windows(store, setup.window, setup.pictures)
         names = [scene.name for scene in store.scenes]
         drawn = predict_windows(ensemble, windows, names, ensemble.thresholds if tuned else {})
         for head, rows in drawn.items():

@@ -61,6 +61,7 @@ def evaluate(run: Folders, options: EvaluationOptions | None = None) -> dict[str
     folders = finished_runs(as_paths(run))
     setups = [_setup(folder, options) for folder in folders]
     first, setup, heads, several = folders[0], setups[0], list(setups[0].tasks), len(folders) > 1
+    out = options.out or _common_folder(folders)
     target = setup.tasks[known_head(options.head, setup.tasks)].target
     if options.scene is not None or options.mask is not None:
         dataset, own_scene = labelled_scene(setup, target, options.scene, options.mask)
@@ -103,8 +104,7 @@ def evaluate(run: Folders, options: EvaluationOptions | None = None) -> dict[str
         others = [f"{own.metrics[key].label} {means[key]:.4f}" for key in means if key not in shown]
         log.info("Further means%s: %s", f" of {each}" * (len(result) > 1), ", ".join(others))
     left = f"-without-{'-'.join(options.without)}".replace("/", "_") * bool(options.without)
-    beside = Path(os.path.commonpath([folder.path.absolute().parent for folder in folders])) if several else first.path
-    path = (options.out or beside) / f"{'ensemble' if several else 'evaluation'}-{name}{left}.csv"
+    path = out / f"{'ensemble' if several else 'evaluation'}-{name}{left}.csv"
     paths = {"fixed": path, "tuned": path.with_name(f"{path.stem}-tuned.csv")}
     for point, own_scores in scores.items():
         write_tables(paths[point], own_scores, [each.name for each in store.scenes])
@@ -118,6 +118,16 @@ def evaluate(run: Folders, options: EvaluationOptions | None = None) -> dict[str
     draw_examples(paths[options.threshold], ensemble, setup, store, options.threshold == "tuned")
     log.info("Tables and pictures: %s", path.with_name(f"{path.stem}*"))
     return result
+
+
+def _common_folder(folders: Sequence[RunFolder]) -> Path:
+    """The folder of a run, or the one that holds all runs of an ensemble."""
+    if len(folders) == 1:
+        return folders[0].path
+    try:
+        return Path(os.path.commonpath([folder.path.absolute().parent for folder in folders]))
+    except ValueError:
+        raise InputError("the runs lie on several drives: name a folder for the tables, out=...") from None
 
 
 def evaluate_map(run: Path, path: Path, options: EvaluationOptions) -> Scores:

@@ -138,6 +138,11 @@ def open_scene(scene: Scene, spec: Spec, options: MapOptions, folder: Path) -> S
     return reader
 
 
+def same_resolution(one: float | None, other: float | None) -> bool:
+    """Whether two resolutions are nearly equal, or one of them is not known."""
+    return not one or not other or max(one / other, other / one) < NEAR
+
+
 def fit_resolution(scene: Scene, trained: float | None, options: MapOptions, folder: Path) -> Scene:
     """A scene at the resolution that a network was trained at, in metres per pixel, if both resolutions are known.
 
@@ -145,7 +150,7 @@ def fit_resolution(scene: Scene, trained: float | None, options: MapOptions, fol
     otherwise a different resolution raises an `InputError`.
     """
     own = ground_resolution(*scene.place())
-    if trained is None or own is None or max(own / trained, trained / own) < NEAR:
+    if trained is None or own is None or same_resolution(own, trained):
         return scene
     if not options.resample:
         line = f"{scene.image} has {own:.3g} m a pixel, and the run was trained on {trained:.3g} m"

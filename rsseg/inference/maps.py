@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rsseg.contract import IGNORE, InputError
 from rsseg.data.grids import GDAL_ERRORS
-from rsseg.data.raster import GDAL, check_whole, open_raster
+from rsseg.data.raster import GDAL, check_whole
 from rsseg.files import atomic_write, write_text
 from rsseg.inference.ensemble import disagreement, entropy
 from rsseg.inference.trained import Head
@@ -194,10 +194,16 @@ def made_by(path: Path) -> dict[str, Any]:
         return {}
     with suppress(InputError, ValueError, KeyError, TypeError):
         found: dict[str, Any] = json.loads(
-            (_tags_of_layer(path) if path.suffix == ".gpkg" else open_raster(path).tags())["RSSEG"]
+            (_tags_of_layer(path) if path.suffix.lower() == ".gpkg" else _tags_of_raster(path))["RSSEG"]
         )
         return found
     return {}
+
+
+def _tags_of_raster(path: Path) -> Any:
+    """The tags of a map, which is closed again: on Windows an open file can't be replaced."""
+    with rasterio.open(path) as raster:
+        return raster.tags()
 
 
 def _tags_of_layer(path: Path) -> Any:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from rsseg.collective import global_sums
 from rsseg.contract import IGNORE, InputError
+from rsseg.devices import exact_dtype
 from rsseg.losses.pieces import Piece, SeparatePiece, SeparateShares, parts_of
 from rsseg.task import TASKS
 
@@ -118,7 +119,7 @@ class _Pass(torch.autograd.Function):
         found = [_cut(kind, x, y, w, part, ignore).tables(plain, levels) for part in parts_of(x)]
         if len(found) == 1:
             return tuple(found[0])
-        return tuple(torch.stack(parts).sum(0, dtype=torch.float64).to(parts[0]) for parts in zip(*found, strict=True))
+        return tuple(torch.stack(parts).sum(0, dtype=exact_dtype(x.device)).to(parts[0]) for parts in zip(*found, strict=True))
 
     @staticmethod
     @torch.autograd.function.once_differentiable

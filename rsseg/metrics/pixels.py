@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rsseg.contract import IGNORE, known
+from rsseg.devices import exact_dtype
 from rsseg.task import Task
 
 
@@ -25,9 +26,9 @@ def count_pairs(predicted: Tensor, target: Tensor, scene: Tensor, scenes: int, t
 
 
 def sum_errors(predicted: Tensor, target: Tensor) -> Tensor:
-    """`rsseg.metrics.scores.SUMS` of each image of a batch ``[B, V, H, W]``, without NaN targets: float64 ``[B, V, 6]``."""
-    there = known(target)
-    value = target.double().masked_fill(~there, 0)
-    error = (predicted.double() - value).masked_fill(~there, 0)
-    parts = (there.double(), error, error.abs(), error.square(), value, value.square())
+    """`rsseg.metrics.scores.SUMS` of each image of a batch ``[B, V, H, W]``, without NaN: ``[B, V, 6]`` in `exact_dtype`."""
+    there, dtype = known(target), exact_dtype(target.device)
+    value = target.to(dtype).masked_fill(~there, 0)
+    error = (predicted.to(dtype) - value).masked_fill(~there, 0)
+    parts = (there.to(dtype), error, error.abs(), error.square(), value, value.square())
     return torch.stack([part.sum((2, 3)) for part in parts], dim=-1)

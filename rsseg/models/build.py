@@ -86,7 +86,7 @@ def build_network(make: Callable[..., nn.Module], model: ModelFacts, bands: int,
     except (InputError, OSError) as error:  # OSError: no network
         if pretrained is not None:
             raise InputError(
-                f"model.weights=imagenet can't be had for encoder {model.encoder} ({type(error).__name__}): they are fetched "
+                f"model.weights=imagenet can't be downloaded for encoder {model.encoder} ({type(error).__name__}): they come "
                 "from a model hub on first use. Without one, take model.weights=none or a file"
             ) from None
         if not model.encoder_args:

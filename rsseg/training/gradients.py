@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rsseg.collective import alone
 from rsseg.contract import Batch, Layers, layers_of
+from rsseg.devices import exact_dtype
 from rsseg.losses.balancing import term_gradients
 from rsseg.metrics.counters import SCENE_SUMS, score_scenes
 from rsseg.models import Network
@@ -32,7 +33,7 @@ def norms_and_cosines(gradients: Tensor) -> tuple[Tensor, Tensor]:
         >>> norms.tolist(), cosines[0, 1].item()
         ([3.0, 1.0], 0.0)
     """
-    g = gradients.double()
+    g = gradients.to(exact_dtype(gradients.device))
     norm = g.norm(dim=1)
     unit = g / torch.where(norm > 0, norm, torch.full_like(norm, torch.nan)).unsqueeze(1)
     return norm, unit @ unit.T
@@ -50,7 +51,7 @@ def one_step_gain(
         >>> one_step_gain([theta], [torch.tensor([5.0])], lambda: -float(theta), step=0.5)
         1.0
     """
-    norm = float(torch.stack([g.double().square().sum() for g in gradient]).sum().sqrt())
+    norm = float(torch.stack([g.to(exact_dtype(g.device)).square().sum() for g in gradient]).sum().sqrt())
     before = metric()
     if norm == 0:
         return 0.0

@@ -33,7 +33,7 @@ REASONS = {
     "scheduler": "with steps=... or optimizer.lr=... a cosine schedule begins anew; constant and plateau go on",
     "seed window batch_size sampler augment": "its windows would be others",
     "trainer callbacks": "other devices, precisions and callbacks give other numbers",
-    "record validations margin": "its records would not go together",
+    "record validations margin": "records before and after the change could not be compared",
 }
 """The reasons why parts of the config can't change in a resumed run, by the names of the parts."""
 
@@ -89,7 +89,7 @@ def continuation(saved: Mapping[str, Any], given: Mapping[str, Any], step: int, 
         faults.append(f"{key}: {(*reasons, 'a run goes on with the config that it began with')[0]}")
     plain: Any = OmegaConf.to_container(node)
     if "steps" in changed and plain["steps"] <= step:
-        faults.append(f"steps={plain['steps']}: the run has come to step {step} already; give more")
+        faults.append(f"steps={plain['steps']}: the run is at step {step}; give a larger number")
     elif ended and "optimizer.lr" in changed and plain["steps"] <= step:
         faults.append(f"optimizer.lr={plain['optimizer']['lr']}: all {step} steps are done; give steps=... too")
     if faults:

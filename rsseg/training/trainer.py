@@ -292,7 +292,7 @@ class Loop:
                 draw_curves(curves, head, self.module.tasks, gallery.palettes[head], logged.numbers)
                 drawn.append(curves)
             draw_balance(run.path / "balance.png", logged.numbers)
-        except (InputError, ValueError) as error:  # a full disk, or a metrics.csv that was edited before the run went on
+        except InputError as error:  # a full disk, or a metrics.csv that was edited before the run went on
             log.warning("%s; the run goes on without its last pictures", error)
             return
         drawn = [path for path in (*drawn, run.path / "balance.png") if path.is_file()]

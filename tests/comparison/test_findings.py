@@ -149,10 +149,13 @@ def test_a_class_in_one_group_is_left_out_of_means():
     assert found.lone == ["dam"]
     assert found.ranked.mean.value == pytest.approx([0.55, 0.50])
     assert np.isfinite(found.ranked.lead().low).all()
-    pixels[1:, 1] = 1e-3  # nearly one group
-    assert of_three(pixels).lone == ["road", "dam"]
-    pixels[1:, 0] = 0  # all are alike: none can be left out
-    assert of_three(pixels).lone == []
+    assert found.ranked.measure.label == "IoU of 2 of 3 classes"
+    assert of_three(pixels, metric="iou/dam").ranked.measure.label == "IoU of dam"
+    pixels[1:, 1] = 1e-3  # nearly one group: without two of three, the mean would be of another thing
+    found = of_three(pixels)
+    assert (found.lone, found.rare) == ([], ["road", "dam"])
+    assert found.ranked.mean.value == pytest.approx([0.4, 0.35], abs=0.001)
+    assert (found.ranked.measure.label, found.kept) == ("IoU", ["roof", "road", "dam"])
     groups = list("aabbccdd")
     pixels = np.full((8, 3), 1000.0)
     pixels[2:, 2] = 0
@@ -175,7 +178,7 @@ def test_a_class_that_the_user_leaves_out_is_no_lone_one():
     assert found.ranked.mean.value == pytest.approx([0.55, 0.50])
     for run in runs.all_runs:
         run.without = ["roof"]
-    assert Findings(runs).ranked.mean.value == pytest.approx([0.5, 0.45])  # as the runs do; dam is lone
+    assert Findings(runs).ranked.mean.value == pytest.approx([0.3, 0.25], abs=0.001)  # as the runs do; dam is rare, but half of them
     assert Findings(runs, "iou/roof").ranked.mean.value == pytest.approx([0.6, 0.55])
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rsseg.collective import global_cat
 from rsseg.contract import check_whole_number
+from rsseg.devices import exact_dtype
 from rsseg.losses.pieces import may_look
 from rsseg.losses.sums import COUNT, Sum, Sums
 from rsseg.losses.terms.base import Classes, ClassMean, PerClass, or_one, pick, weights
@@ -89,7 +90,7 @@ def _slopes(errors: Tensor, own: Tensor, other: Tensor, share: Tensor | None = N
     if share is not None:
         in_order = share.gather(-1, order)
         hit, miss = hit * in_order, miss * in_order
-    count = torch.float64 if order.shape[-1] > 2**24 else dtype  # whole numbers are exact
+    count = exact_dtype(errors.device) if order.shape[-1] > 2**24 else dtype  # whole numbers are exact
     total = hit.sum(-1, keepdim=True, dtype=count)
     intersection = total - hit.cumsum(-1, dtype=count)
     union = miss.cumsum(-1, dtype=count).add_(total)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from rsseg.collective import global_cat, global_sum
 from rsseg.contract import InputError, check_number
+from rsseg.devices import exact_dtype
 from rsseg.losses.checks import SEGMENTATION, per_class, share
 from rsseg.losses.pieces import wide
 from rsseg.losses.sums import COUNT, NLL, SOFT, SPREAD, Sum, Sums
@@ -213,7 +214,7 @@ class TopKCrossEntropy(Mean):
         count = losses.shape[1]
         hardest, order = losses.topk(math.ceil(self.fraction * count) if weight is None else count, dim=1)
         in_order = share.gather(1, order)
-        total = torch.float64 if count > COUNTABLE else share.dtype
+        total = exact_dtype(share.device) if count > COUNTABLE else share.dtype
         wanted = self.fraction * share.sum(1, keepdim=True, dtype=total)
         inside = in_order.cumsum(1, dtype=total) - in_order < wanted
         last = F.pad(hardest.detach().where(inside, torch.inf), (0, 1), value=torch.inf).amin(1, keepdim=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from rsseg.contract import IGNORE
+from rsseg.devices import exact_dtype
 from rsseg.metrics.calibration import BINS, LIMIT
 from rsseg.metrics.pixels import count_pairs, sum_errors
 from rsseg.metrics.scores import SUMS
@@ -66,14 +67,16 @@ class Confusion(SceneCounts):
 
 
 class ErrorSums(SceneCounts):
-    """Counter of `SUMS`, in the target's unit, float64 ``[S, V, 6]``."""
+    """Counter of `SUMS`, in the target's unit, ``[S, V, 6]`` in `exact_dtype`."""
 
     def __init__(self, task: Task, scenes: int) -> None:
-        super().__init__(task, (scenes, task.channels, len(SUMS)), torch.float64)
+        device = torch.device("mps" if torch.backends.mps.is_available() else "cpu")  # where the state may be moved to
+        super().__init__(task, (scenes, task.channels, len(SUMS)), exact_dtype(device))
 
     def update(self, logits: Tensor, target: Tensor, scene: Tensor, corner: Tensor | None = None) -> None:
         """Add a batch; arguments are as for `Confusion`, but the target is standardised as for the loss; NaN does not count."""
-        self.counts.index_add_(0, scene, sum_errors(self.task.predict(logits), self.task.predict(target)))
+        sums = sum_errors(self.task.predict(logits), self.task.predict(target))
+        self.counts.index_add_(0, scene, sums.to(self.counts))
 
 
 def log_odds(logits: Tensor) -> Tensor:
