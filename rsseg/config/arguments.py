@@ -67,6 +67,8 @@ def parse(kind: type[Any], words: Sequence[str]) -> Any:
     elif others:
         key, equals, text = others[0].partition("=")
         name, takes, _ = SYNONYMS.get(key, "").partition("=")
+        if key == "trainer" and "device" in known:
+            raise InputError(f"{others[0]}: the setting here is device={text or 'auto'}")
         if equals and takes and name in known:
             raise InputError(f"{others[0]}: write {name}={text}")
         if equals:

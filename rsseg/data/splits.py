@@ -15,7 +15,7 @@ from typing import Any
 
 from rasterio.windows import Window
 
-from rsseg.contract import InputError, nearest
+from rsseg.contract import InputError, counted, nearest
 from rsseg.data.groups import by_fraction, group_names, in_fold
 from rsseg.data.raster import open_raster
 from rsseg.data.scene import Scene
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
 SPATIAL = ("blocks", "buffer")
+SPLIT_WORDS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 HEADER = {"name", "names", "image", "images", "image_id", "file", "filename", "file_name", "path", "id", "scene", "mask"}
 
 
@@ -95,6 +96,9 @@ class Split:
         """The scenes of train, val or test, in the given order; with `blocks` their parts."""
         if not self.side:
             owner = self.owners(scenes, asked=split)
+            left = [scene.name for scene in scenes if scene.name not in owner]
+            if left and split == "train" and self.kind == "list files":
+                log.warning("No list of dataset.source.split names %s, first %s.", counted(len(left), "image"), left[0])
             return [scene for scene in scenes if owner.get(scene.name) == split]
         groups = ["" if self.buffer else name for name in group_names(scenes)]
         images = [
@@ -159,8 +163,13 @@ class Split:
             raise InputError(
                 f"dataset.source.split.{split}: there is no file {self.root / pattern}; it should list one name a line"
             )
-        found = set[str]()
+        found, shared = set[str](), list(self.parts.values()).count(self.parts[split]) > 1
         for path in paths:
+            if shared and split_column(read_table(path)) is None:
+                raise InputError(
+                    f"{path} is the list of several splits, but no column of it says train, val or test in every row: add "
+                    "one, or give each split a list of its own"
+                )
             known = called([scene for scene in scenes if path.parent in scene.image.parents] or scenes)
             unknown = []
             for number, names in enumerate(rows_of(path, split)):
@@ -170,7 +179,7 @@ class Split:
                 elif names[0][0] != "#" and (number or names[0].partition(",")[0].lower() not in HEADER):
                     unknown.append(names[0])
             if unknown and needed:
-                fault = f"{path} lists {len(unknown)} names without an image: {', '.join(sorted(unknown)[:5])}"
+                fault = f"{path} lists {counted(len(unknown), 'name')} without an image: {', '.join(sorted(unknown)[:5])}"
                 if not self.skip:
                     raise InputError(f"{fault}; dataset.source.on_missing=skip leaves them out")
                 log.warning("%s; left out (dataset.source.on_missing=skip).", fault)
@@ -208,31 +217,50 @@ def called(scenes: Sequence[Scene]) -> dict[str, str]:
 def rows_of(path: Path, split: str) -> list[list[str]]:
     """The names that each line of a list may mean: the line, its cells, and all of these without folder and ending.
 
-    It is a text file, with commas, or else semicolons or tabs, between cells, or a Parquet table. Where the first line has a
-    column ``split``, the lines of that split count.
+    Where a column says the split of each line, see `split_column`, the lines of that split count.
     """
-    if path.suffix.lower() == ".parquet":
-        rows = _rows_of_parquet(path)
-    else:
-        lines = read_text(path).splitlines()
-        between = next((mark for mark in ",;\t" if lines and mark in lines[0]), ",")
-        try:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=between, skipinitialspace=True)]
-        except csv.Error as error:
-            raise InputError(f"{path} can't be read as a table ({error}): is a quotation mark not closed?") from None
-        rows = [row for row in rows if any(row)]
-    header = [cell.lower() for cell in rows[0]] if rows else []
-    if "split" in header:
-        column = header.index("split")
+    rows = read_table(path)
+    column = split_column(rows)
+    if column is not None:
         if short := [row for row in rows if len(row) <= column and row[0][:1] != "#"]:
-            raise InputError(f"{path}: the row '{','.join(short[0])}' has no cell in the column split: add it")
-        rows = [row[:column] + row[column + 1 :] for row in rows[1:] if row[column:] and row[column].lower().startswith(split)]
+            raise InputError(f"{path}: the row '{','.join(short[0])}' has no cell in the column {rows[0][column]}: add it")
+        rows = [row[:column] + row[column + 1 :] for row in rows if row[column:] and row[column].lower().startswith(split)]
     whole = [[",".join(row), *row] if len(row) > 1 else row for row in rows if any(row)]
     return [[*row, *(Path(name.replace("\\", "/")).stem for name in row)] for row in whole]
 
 
-def _rows_of_parquet(path: Path) -> list[list[str]]:
-    """The cells of a Parquet table, its columns' names first if one is called split; geometries are left out."""
+def split_column(rows: Sequence[Sequence[str]]) -> int | None:
+    """The column of a table that says the split of each line: one called split, or one that holds such words alone.
+
+    Example:
+        >>> split_column([["file", "use"], ["a", "train"], ["b", "val"]]), split_column([["train_1"], ["train_2"]])
+        (1, None)
+    """
+    header = [cell.lower() for cell in rows[0]] if rows else []
+    if "split" in header:
+        return header.index("split")
+    for column in range(len(header)):
+        words = {row[column].lower() for row in rows[1:] if len(row) > column}
+        if words and words <= SPLIT_WORDS:
+            return column
+    return None
+
+
+def read_table(path: Path) -> list[list[str]]:
+    """The cells of a list: a text file with commas, or else semicolons or tabs, between cells, or a Parquet table."""
+    if path.suffix.lower() == ".parquet":
+        return _read_parquet(path)
+    lines = read_text(path).splitlines()
+    between = next((mark for mark in ",;\t" if lines and mark in lines[0]), ",")
+    try:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=between, skipinitialspace=True)]
+    except csv.Error as error:
+        raise InputError(f"{path} can't be read as a table ({error}): is a quotation mark not closed?") from None
+    return [row for row in rows if any(row)]
+
+
+def _read_parquet(path: Path) -> list[list[str]]:
+    """The cells of a Parquet table, its columns' names first if one says the split; geometries are left out."""
     import pandas as pd
 
     try:
@@ -244,7 +272,8 @@ def _rows_of_parquet(path: Path) -> list[list[str]]:
     table = table.reset_index() if table.index.name else table
     table = table.loc[:, [not isinstance(value, bytes) for value in table.iloc[0]]] if len(table) else table
     rows = table.astype(str).to_numpy().tolist()
-    return [list(table.columns), *rows] if "split" in table.columns else rows
+    named = [list(map(str, table.columns)), *rows]
+    return rows if split_column(named) is None else named
 
 
 def propose_blocks(shape: tuple[int, int]) -> dict[str, Any]:

@@ -198,7 +198,7 @@ class Store:
             return own if device is None else torch.from_numpy(own).to(device)
 
         loaded: list[Arrays] = []
-        with progress(range(len(self)), f"loading to {device or 'memory'}") as scenes:
+        with progress(range(len(self)), f"loading scenes to {device or 'memory'}") as scenes:
             for scene in scenes:
                 image, layers, missing = self.arrays(scene)
                 copies = {name: copied(layer) for name, layer in layers.items()}

@@ -20,7 +20,7 @@ from rsseg.data.grids import brief_crs
 from rsseg.data.masks import VECTORS
 from rsseg.data.paths import files_below
 from rsseg.data.raster import alpha_band, colour_bands, open_raster
-from rsseg.data.splits import FRACTIONS, SPLITS, Split, cut, propose_blocks
+from rsseg.data.splits import FRACTIONS, SPLITS, Split, cut, propose_blocks, read_table, split_column
 from rsseg.dataset import WINDOW_STEP
 from rsseg.describe.mask_values import describe_masks, spread_out
 from rsseg.describe.pairing import ANY, LISTED, PATTERNS, FileKind, find_pair, given_pair, part_of
@@ -32,10 +32,11 @@ SENTINEL_2 = (12, 13)  # bands of its scenes, without and with band 10; blue, gr
 
 WINDOW = 256  # the side of training windows, if scenes are not smaller
 
+LARGEST_LIST = 2**24  # bytes; a larger text file is not read in search of a split
 IN_FRACTIONS = "70 % train, 15 % validate, 15 % test, by groups"
 
 AREAS = {
-    r"([^/]+?)[ _-](?:r?\d+[ _-]c?\d+|part[ _-]?\d+|\d+)(?:[ _-][A-Za-z]+)?\.\w+$": "the part of the name before the number",
+    r"([^/]+?)[ _-](?:r?\d+[ _-]c?\d+|part[ _-]?\d+|[A-Z]?\d+)(?:[ _-][A-Z]+)?\.\w+$": "the part of the name before the number",
     r"([A-Za-z-]{3,})\d+\.\w+$": "the word in the name",
 }
 """Usual parts of names that scenes of one area share: expressions for `dataset.source.group`, and their description."""
@@ -216,13 +217,30 @@ def find_split(root: Path, image: FileKind, labelled: Collection[tuple[str, ...]
             split["val"] = split.pop("test")
         return split, "", belief
     found = dict[Path, dict[str, str]]()
-    for path in sorted(files_below(root)):
-        if path.suffix.lower() in (".csv", ".txt") and (part := part_of(path.stem)):
+    tables = [path for path in sorted(files_below(root)) if path.suffix.lower() in (".csv", ".tsv", ".txt")]
+    for path in tables:
+        if part := part_of(path.stem):
             found.setdefault(path.parent, {})[part] = path.relative_to(root).as_posix()
     lists = next((own for own in found.values() if {"train", "val"} <= own.keys()), {})
     if lists:
         return dict(lists), only, f"The lists {', '.join(lists.values())} are the split."
+    for path in tables:
+        parts, name = parts_in(path), path.relative_to(root).as_posix()
+        if {"train", "val"} <= parts:
+            return {part: name for part in SPLITS if part in parts}, only, f"A column of {name} is the split."
     return None, only, f"No split is found: {IN_FRACTIONS}."
+
+
+def parts_in(path: Path) -> set[str]:
+    """The parts of a split that a column of a table names; empty if there is no such column, or the file is no small table."""
+    if path.stat().st_size > LARGEST_LIST:
+        return set()
+    try:
+        rows = read_table(path)
+    except InputError:
+        return set()
+    column = split_column(rows)
+    return set() if column is None else {part_of(row[column]) for row in rows if len(row) > column}
 
 
 def find_group(paths: Sequence[str], least: int, pattern: str = "") -> tuple[str | None, str]:

@@ -153,7 +153,7 @@ def count_labels(store: Store, task: Task, layer: nn.Linear, bands: BandStatisti
 def windows_of(store: Store) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Each window of whole scenes: its scene ``[1]``, image ``[1, bands, H, W]`` and first target ``[1, *planes, H, W]``."""
     windows = GridWindows(store, WINDOW, 0)
-    with progress(range(len(windows)), "counting a baseline") as numbers:
+    with progress(range(len(windows)), "counting a baseline in batches of windows") as numbers:
         for k in numbers:
             batch = windows.batch([k])
             yield batch["scene"], batch["image"], layers_of(batch)[store.task.target]

@@ -101,7 +101,7 @@ def compare_map(setup: Setup, head: str, path: Path, mask: Path) -> Scores:
     of_map = dataset.mask_readers[0] if task.real else make_mask_reader(replace(task, soft=False), ignore=[])
     holds = "values" if task.real else f"labels, 0 to {task.labels - 1}"
     reader, counts, unmapped = SceneReader(scene, dataset.mask_readers, [1]), torch.zeros(()), 0
-    with progress(list(blocks(Window(0, 0, *reversed(reader.size)), TILE, TILE)), "comparing") as tiles:
+    with progress(list(blocks(Window(0, 0, *reversed(reader.size)), TILE, TILE)), "comparing tiles") as tiles:
         for window in tiles:
             truth = reader.read_mask(window)
             truth = truth if task.real else task.hard_labels(truth)

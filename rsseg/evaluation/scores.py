@@ -157,7 +157,7 @@ def record_splits(runs: Sequence[Path], split: str = "test", trust: Sequence[str
     Writes ``records/test.npz``, which `rsseg.comparison.records.load_records` reads. Errors are those of `evaluate`.
     """
     quiet()
-    with progress(runs, f"scoring the {split} split") as steps:
+    with progress(runs, f"scoring runs on the {split} split") as steps:
         for run in steps:
             folder = RunFolder(run)
             setup = make_setup(folder.config(), trust)

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from rsseg.contract import InputError, check_number, nearest
+from rsseg.contract import InputError, check_number, indices, nearest
 from rsseg.task import Task
 
 EXTREME = 1e3
@@ -148,9 +148,28 @@ def _positive_weights(counts: Counts, rule: Rule) -> list[float]:
     return [positive_weight(valid - own, own, rule) if valid else 1.0 for own, valid in pairs]
 
 
+def numbers_by_class(setting: str, numbers: Any, classes: Sequence[str]) -> Any:
+    """Numbers per class as a list: those of a mapping by class name, and 1 for the other classes; None stays None.
+
+    Example:
+        >>> numbers_by_class("class_weights", {"road": 3}, ["land", "road"])
+        [1.0, 3]
+    """
+    if isinstance(numbers, Mapping):
+        indices(setting, numbers, classes)  # refuses a class that is not known
+        return [numbers.get(name, 1.0) for name in classes]
+    if isinstance(numbers, Sequence) and len(numbers) != len(classes):
+        raise InputError(
+            f"{setting}={list(numbers)}: a number for each of the {len(classes)} classes {', '.join(classes)} is expected, or "
+            f"numbers by name, such as {{{classes[-1]}: 2}}; the others are 1 then"
+        )
+    return numbers
+
+
 def counted_weights(term: Mapping[str, Any], where: str, task: Task, counts: Counts | None) -> dict[str, Any]:
     """A term's arguments, with numbers in place of `priors` that are "counted" and of `class_weights` that name a rule.
 
+    `class_weights` and `pos_weight` may be given by class names, see `numbers_by_class`.
     For binary and multilabel tasks, a rule's weight of positives relative to negatives becomes `pos_weight`.
     `class_weights_cap` limits the ratio of the largest weight to the smallest and preserves the mean. `counts` are those of the
     training split; None: weights of 1, to check the other arguments.
@@ -164,6 +183,8 @@ def counted_weights(term: Mapping[str, Any], where: str, task: Task, counts: Cou
     if cap is not None:
         check_number(f"{where}.class_weights_cap", cap, low=1.0)
     if not isinstance(name, str):
+        for key in {"class_weights", "pos_weight"} & rest.keys():
+            rest[key] = numbers_by_class(f"{where}.{key}", rest[key], task.classes)
         if cap is not None:
             raise InputError(f"{where}.class_weights_cap={cap} caps counted weights: set class_weights=inverse_frequency")
         return rest

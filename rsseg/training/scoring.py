@@ -60,7 +60,7 @@ def predict_scenes(
     for model in models:
         precision.convert_module(model.to(device)).eval()
     batches: Any = feed(setup, windows, Batches(len(windows), setup.batch_size))
-    with progress(batches, "scoring") as steps:
+    with progress(batches, "scoring batches of windows") as steps:
         for given in steps:
             batch: Any = {key: value if key == "k" else value.to(device) for key, value in given.items()}
             with torch.inference_mode(), precision.forward_context():

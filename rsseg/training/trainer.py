@@ -258,7 +258,7 @@ class Loop:
             within = f" in {counted(groups, 'group')}" if groups < len(store) else ""
             scenes.append(counted(len(store), f"{word} {store.unit}") + within)
         log.info(
-            "%s: %s, %s of %d windows of %d px on %s in %s%s%s",
+            "%s: %s, %s of %d windows of %d px on %s, precision %s%s%s",
             setup.dataset.name, " and ".join(scenes), counted(setup.steps, "step"),
             setup.batch_size * setup.accumulate, setup.window, trainer.strategy.root_device, trainer.precision,
             f", {trainer.world_size} processes" * (trainer.world_size > 1),

@@ -178,7 +178,9 @@ def test_a_class_that_the_user_leaves_out_is_no_lone_one():
     assert found.ranked.mean.value == pytest.approx([0.55, 0.50])
     for run in runs.all_runs:
         run.without = ["roof"]
-    assert Findings(runs).ranked.mean.value == pytest.approx([0.3, 0.25], abs=0.001)  # as the runs do; dam is rare, but half of them
+    assert Findings(runs).ranked.mean.value == pytest.approx(
+        [0.3, 0.25], abs=0.001
+    )  # as the runs do; dam is rare, but half of them
     assert Findings(runs, "iou/roof").ranked.mean.value == pytest.approx([0.6, 0.55])
 
 

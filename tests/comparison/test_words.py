@@ -113,9 +113,7 @@ def test_nothing_is_said_to_be_behind_where_nothing_is_sure():
 def test_only_two_losses_that_are_not_told_apart():
     iou = steady([0.60, 0.59], of_scenes=0.05)
     assert first_of(of_label(iou)) == "Not decided: ce comes first, but dice is not surely behind it."
-    assert first_of(of_label(iou, tuned=iou)) == (
-        "Not decided: ce comes first, but dice is not surely behind it."
-    )
+    assert first_of(of_label(iou, tuned=iou)) == ("Not decided: ce comes first, but dice is not surely behind it.")
 
 
 def test_losses_behind_have_one_interval_each_and_of_many_the_nearest_have_one():

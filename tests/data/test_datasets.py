@@ -204,7 +204,7 @@ def test_half_an_archive(tmp_path, roots, name):
     source = layouts.facts(name)["source"]
     if source.get("on_missing") == "skip":
         return  # what is not there is left out, tested below
-    listed = r"flood_valid_data\.csv lists 1 names without an image: Spain_15_S1Hand\.tif,Spain_15_LabelHand\.tif"
+    listed = r"flood_valid_data\.csv lists 1 name without an image: Spain_15_S1Hand\.tif,Spain_15_LabelHand\.tif"
     with pytest.raises(InputError, match=rf"1 of \d val images .* have no mask|{listed}"):
         source_of(config).scenes("val")
     for scene in source_of(settings(name, roots[name])).scenes("train"):
@@ -238,11 +238,11 @@ def test_landcoverai_with_the_list_of_a_missing_test_part(tmp_path, roots):
         path.unlink()
     config = settings("landcoverai", root)
     assert [scene.name for scene in source_of(config).scenes("train")] == ["M-33_0", "M-33_1"]
-    with pytest.raises(InputError, match=r"test\.txt lists 1 names without an image: M-34_3"):
+    with pytest.raises(InputError, match=r"test\.txt lists 1 name without an image: M-34_3"):
         source_of(config).scenes("test")
     (root / "val.txt").write_text("M-34_2\nM-34_9\n")
     for split in ("train", "val"):
-        with pytest.raises(InputError, match=r"val\.txt lists 1 names without an image: M-34_9"):
+        with pytest.raises(InputError, match=r"val\.txt lists 1 name without an image: M-34_9"):
             source_of(config).scenes(split)
 
 
@@ -320,13 +320,13 @@ def test_what_lists_and_stacks_name_but_lack_is_left_out_and_said(roots, caplog)
         assert "1 of 9 images" in caplog.text
         assert "kenya/s2_images/window_b/g_4.tif" in caplog.text
         assert [scene.name for scene in source.scenes("train")] == layouts.LAYOUTS["ftw"].train
-        assert "chips_kenya.parquet lists 1 names without an image: g_4" in caplog.text
+        assert "chips_kenya.parquet lists 1 name without an image: g_4" in caplog.text
         source_of(settings("openearthmap", roots["openearthmap"])).scenes("train")
-        assert "train.txt lists 1 names without an image: joplin_14.tif" in caplog.text
+        assert "train.txt lists 1 name without an image: joplin_14.tif" in caplog.text
     strict = "dataset.source.on_missing=raise"
     with pytest.raises(InputError, match=r"1 of 9 images .* no file to stack .*window_a"):
         source_of(settings("ftw", roots["ftw"], strict))
-    with pytest.raises(InputError, match=r"train\.txt lists 1 names without an image: joplin_14\.tif"):
+    with pytest.raises(InputError, match=r"train\.txt lists 1 name without an image: joplin_14\.tif"):
         source_of(settings("openearthmap", roots["openearthmap"], strict)).scenes("train")
     with pytest.raises(InputError, match="on_missing=leave: raise or skip"):
         source_of(settings("ftw", roots["ftw"], "dataset.source.on_missing=leave"))

@@ -208,9 +208,7 @@ def test_images_without_a_mask_are_counted_and_named(tmp_path):
     left = Files(str(tmp_path), "images/{name}.*", "masks/{name}.*", {"train": 1.0}, on_missing="skip")
     assert names(left, "train") == ["0", "8"]
     (tmp_path / "train.txt").write_text("0\nnowhere\n")
-    with pytest.raises(
-        InputError, match=r"1 names without an image: nowhere; dataset\.source\.on_missing=skip leaves them out"
-    ):
+    with pytest.raises(InputError, match=r"1 name without an image: nowhere; dataset\.source\.on_missing=skip leaves them out"):
         folder(tmp_path, {"train": "train.txt"}).scenes("train")
 
 
@@ -255,6 +253,8 @@ def test_lists_name_scenes_or_files_of_theirs(tmp_path, text):
         "mask,split\nmasks/a.tif,train\nmasks/b.tif,val\n",
         "name;split\na;train\nb;val\n",
         "name\tsplit\na\ttrain\nb\tval\n",
+        "filename,set\na.tif,train\nb.tif,valid\n",
+        "training,a\nvalidation,b\n",
     ],
 )
 def test_tables_as_pandas_and_people_write_them(tmp_path, text):
@@ -268,6 +268,19 @@ def test_tables_as_pandas_and_people_write_them(tmp_path, text):
     source = Files(str(tmp_path), "images/{name}.tif", "masks/{name}.tif", {"train": "a.csv", "val": ["b"]} | {"val": "b.txt"})
     (tmp_path / "b.txt").write_text("b\n")
     assert [scene.name for scene in source.scenes("train")] == ["a"]
+
+
+def test_one_table_for_several_splits_has_a_column_that_says_which(tmp_path, caplog):
+    two_folders(tmp_path)
+    table = tmp_path / "list.csv"
+    table.write_text("filename,set\na,train\nb,val\nc,train\n")
+    parts = {"train": "list.csv", "val": "list.csv"}
+    source = Files(str(tmp_path), "images/{name}.tif", "masks/{name}.tif", parts)
+    assert [scene.name for scene in source.scenes("train")] == ["a", "c"]
+    assert "No list of dataset.source.split names 1 image, first d." in caplog.text
+    table.write_text("filename,place\na,north\nb,south\n")
+    with pytest.raises(InputError, match=r"list\.csv is the list of several splits, but no column of it says train, val or test"):
+        source.scenes("train")
 
 
 def test_a_buffer_is_not_for_rasters(tmp_path):
@@ -287,7 +300,7 @@ def test_parquet_lists_and_what_is_wrong_with_them(tmp_path, monkeypatch):
     source = Files(str(tmp_path), "images/{name}.tif", "masks/{name}.tif", {"train": "chips.parquet", "val": "chips.parquet"})
     assert [[scene.name for scene in source.scenes(split)] for split in ("train", "val")] == [["b"], ["a"]]
     table.assign(geometry=[b"\x01\x03" * 20] * 2, chip=["a", "zz"]).to_parquet(tmp_path / "chips.parquet")
-    with pytest.raises(InputError, match=r"lists 1 names without an image: zz,2\.5;"):
+    with pytest.raises(InputError, match=r"lists 1 name without an image: zz,2\.5;"):
         source.scenes("train")
     (tmp_path / "chips.parquet").write_bytes(b"PAR1 is cut")
     with pytest.raises(InputError, match=r"chips\.parquet can't be read: .* Is it complete\?"):

@@ -359,7 +359,7 @@ def test_lists_below_the_folder_are_seen_and_those_of_other_files_are_told(tmp_p
     (tmp_path / "set/lists/train.txt").write_text("a\nq\n")
     found = discover(tmp_path)
     assert found.config["source"]["split"] is None
-    assert any("No split is found" in line and "lists 1 names without an image: q" in line for line in found.beliefs)
+    assert any("No split is found" in line and "lists 1 name without an image: q" in line for line in found.beliefs)
 
 
 def test_lists_and_areas_are_seen(tmp_path):
@@ -375,6 +375,8 @@ def test_lists_and_areas_are_seen(tmp_path):
     assert find_group(towns, 2)[0]
     assert find_group(towns, 3)[0] is None
     assert find_group(["a.tif", "b.tif"], 2)[0] is None
+    flights = [f"T{flight}-P00{number}_rgb.jpg" for flight in (1, 2, 3) for number in (1, 2)]
+    assert "3 groups, such as T1" in find_group(flights, 3)[1]
     assert part_of("Testing") == "test"
 
 
