@@ -279,7 +279,7 @@ def test_one_table_for_several_splits_has_a_column_that_says_which(tmp_path, cap
     assert [scene.name for scene in source.scenes("train")] == ["a", "c"]
     assert "No list of dataset.source.split names 1 image, first d." in caplog.text
     table.write_text("filename,place\na,north\nb,south\n")
-    with pytest.raises(InputError, match=r"list\.csv is the list of several splits, but no column of it says train, val or test"):
+    with pytest.raises(InputError, match=r"list\.csv is the list of several splits, but no column of it says train"):
         source.scenes("train")
 
 
