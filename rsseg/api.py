@@ -179,8 +179,10 @@ class Model:
             form = {"count": max(self.spec.bands), "height": pixels.shape[1], "width": pixels.shape[2]}
             with new_raster(image, False, **form, dtype=pixels.dtype.name) as raster:
                 raster.write(pixels, indexes=list(self.spec.bands))
-            found: NDArray[Any] = open_raster(mapper.map(Scene("pixels", image), out)).read()
-            close_rasters()
+            try:
+                found: NDArray[Any] = open_raster(mapper.map(Scene("pixels", image), out)).read()
+            finally:
+                close_rasters()
         return found if found.dtype == np.uint8 else found.astype(np.float32)
 
 

@@ -143,6 +143,8 @@ def loss_words(terms: Mapping[str, Mapping[str, Any]]) -> str:
     Example:
         >>> loss_words({"dice": {"_target_": "rsseg.losses.Dice"}, "mcc": {"_target_": "rsseg.losses.MCC", "weight": 0.5}})
         'Dice + 0.5 MCC'
+        >>> loss_words({"a": {"_target_": "rsseg.losses.Focal"}, "b": {"_target_": "rsseg.losses.Focal", "weight": 2}})
+        'Focal + 2 Focal'
     """
     named = [(str(node["_target_"]).rpartition(".")[2], weight_of(node).full) for node in terms.values()]
     return " + ".join(f"{'' if weight == 1 else f'{weight:g} '}{name}" for name, weight in named)

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import chain, combinations, count
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,8 @@ log = logging.getLogger(__name__)
 MAPS, OBJECTS = (".tif", ".tiff"), (".gpkg",)
 """The suffixes of files to write; a name without one of them is that of a folder."""
 
-SAME_OBJECTS = ("write", "polygons", "overwrite", "allow_different", "device", "batch_size")
-"""The settings that do not change the objects or polygons that are written."""
+SAME_OBJECTS = ("write", "polygons", "overwrite", "allow_different", "device", "batch_size", "window")
+"""The settings that do not change the objects or polygons that are written; the side of the windows is in `size`."""
 
 SAME_MAP = (*SAME_OBJECTS, "min_area", "simplify")
 """The settings that do not change the pixels of a map."""
@@ -287,16 +287,15 @@ def _check(options: MapOptions) -> None:
 
 def _refuse_unlike(specs: Sequence[Spec]) -> None:
     """Refuse networks that were trained at several resolutions or on several number types: no scene fits all of them."""
-    first = specs[0]
-    for spec in specs[1:]:
-        if not same_resolution(first.resolution, spec.resolution):
-            found = f"{first.resolution:.3g} and {spec.resolution:.3g} m a pixel"
-        elif first.dtype != spec.dtype:
-            found = f"{first.dtype} and {spec.dtype} pixels"
+    for one, other in combinations(specs, 2):
+        if not same_resolution(one.resolution, other.resolution):
+            found = f"{one.resolution:.3g} and {other.resolution:.3g} m a pixel"
+        elif one.dtype != other.dtype:
+            found = f"{one.dtype} and {other.dtype} pixels"
         else:
             continue
         raise InputError(
-            f"{first.name} and {spec.name} were trained on {found}: no scene fits both. Name runs of the same images, or map "
+            f"{one.name} and {other.name} were trained on {found}: no scene fits both. Name runs of the same images, or map "
             "with all of them: allow_different=true"
         )
 

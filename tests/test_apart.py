@@ -20,6 +20,7 @@ from rsseg.contract import InputError
 
 logging.basicConfig(level=logging.INFO)
 assert call_apart("os", "getpid") != os.getpid()
+call_apart("logging", "info", "logged apart")
 for module, function, given in (("rsseg.comparison.records", "load_records", Path("nowhere")), ("os", "_exit", 1)):
     try:
         call_apart(module, function, given)
@@ -33,7 +34,8 @@ assert "torch" not in sys.modules
 def test_a_process_of_its_own_gives_results_and_faults():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    first, second = done.stdout.splitlines()
+    logged, first, second = done.stdout.splitlines()
+    assert logged == "logged apart"
     assert first == "InputError nowhere has no records: train it again with record.enabled=true"
     assert second == "InputError the process of _exit was ended from outside: is there too little memory?"
 

@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
 from run_folders import FOUR, make_records, write_records, write_run
 from test_run import folder_data, tiny
+from tiny import open_files
 
 import rsseg
 from rsseg.api import hydra_text
@@ -41,6 +42,17 @@ def test_a_model_labels_arrays_as_it_maps_files(run, folder_root, tmp_path):
     assert (shares.argmax(0) == labels).mean() > 0.99
     with rasterio.open(predict([run], str(path), tmp_path / "map.tif")[0]) as file:
         np.testing.assert_array_equal(file.read(1), labels)
+
+
+def test_no_file_of_an_array_stays_open(run, tmp_path, monkeypatch):
+    """On Windows open files can't be removed."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    model = rsseg.load(run)
+    model.predict(np.full((3, 40, 50), 99, np.uint8), allow_different=True)
+    assert not open_files(tmp_path)
+    with pytest.raises(InputError, match="uint16"):
+        model.predict(np.full((3, 40, 50), 9999, np.uint16))
+    assert not open_files(tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.longdouble])

@@ -104,16 +104,22 @@ def test_one_run_is_scored_bit_by_bit_as_in_training(runs):
     )
 
 
+@pytest.fixture(scope="module")
+def multilabel_run(tmp_path_factory, multilabel_root):  # noqa: F811
+    """A run of two labels that may overlap, which draws pictures."""
+    folder = tmp_path_factory.mktemp("multilabel_run")
+    data = [*folder_data(multilabel_root), "dataset.task=multilabel", "dataset.classes=[x,y]"]
+    train(settings(folder, *data, "loss=bce", *QUICK, "pictures=1"), folder / "run")
+    return folder / "run"
+
+
 @pytest.mark.parametrize("kind", ["heads", "multilabel", "binary"])
 def test_every_kind_of_head_is_scored_as_in_training(tmp_path, kind, request):
     run = tmp_path / "run"
-    if kind == "binary":
-        run = request.getfixturevalue("inria_run")
-    elif kind == "heads":
+    if kind == "heads":
         train(settings(tmp_path, *heads_words(request.getfixturevalue("heads_root")), *QUICK), run)
     else:
-        data = folder_data(request.getfixturevalue("multilabel_root"))
-        train(settings(tmp_path, *data, "dataset.task=multilabel", "dataset.classes=[x,y]", "loss=bce", *QUICK), run)
+        run = request.getfixturevalue("inria_run" if kind == "binary" else "multilabel_run")
     ours, theirs = evaluate(run, EvaluationOptions(threshold="tuned")), as_training_scores(run, "val", "tuned")
     assert ours.keys() == theirs.keys()
     for head in ours:
@@ -250,6 +256,18 @@ def test_an_ensemble_of_one_gains_nothing_and_goes_beside_the_runs(runs):
     facts = json.loads((runs[0].parent / "ensemble-val.json").read_text())
     quality = [json.loads((run / "summary.json").read_text())["iou"] for run in runs[:2]]
     assert list(facts["members"].values()) == pytest.approx(np.array(quality) / sum(quality))
+
+
+def test_runs_on_several_drives_need_a_folder_for_their_tables(runs, tmp_path, monkeypatch):
+    def no_path(_):
+        raise ValueError("Paths don't have the same drive")  # as on Windows
+
+    monkeypatch.setattr("os.path.commonpath", no_path)
+    evaluate(runs[:2], EvaluationOptions("test", out=tmp_path))
+    assert (tmp_path / "ensemble-test.csv").is_file()
+    monkeypatch.setattr("rsseg.evaluation.scores.load_trained", None)  # it is said before anything is scored
+    with pytest.raises(InputError, match=r"^the runs lie on several drives: name a folder for the tables, out=\.\.\.$"):
+        evaluate(runs[:2], EvaluationOptions("test"))
 
 
 def test_a_folder_of_runs_stands_for_its_finished_ones(runs, tmp_path, caplog):
@@ -406,6 +424,16 @@ def test_a_scene_of_one_s_own_is_scored_as_the_split_s(runs, folder_root, tmp_pa
     assert together.sums.sum() == found.sums.sum()
     facts = json.loads((tmp_path / f"ensemble-scene-{image.stem}.json").read_text())
     assert facts["gains"][0]["over_members_low"] is None  # one scene has no interval
+
+
+def test_a_scene_without_any_label_is_scored(multilabel_run, multilabel_root, tmp_path):  # noqa: F811
+    image = next((multilabel_root / "images").iterdir())
+    mask = write_tif(tmp_path / "none.tif", np.zeros((2, 64, 64), np.uint8))
+    for threshold in ("fixed", "tuned"):
+        evaluate(multilabel_run, EvaluationOptions(threshold=threshold, scene=image, mask=mask, out=tmp_path))
+    for name in ("", "-tuned", "-scenes", "-tuned-scenes", "-confusion", "-calibration"):
+        assert read(tmp_path / f"evaluation-scene-{image.stem}{name}.csv"), name
+    assert [row["pixels"] for row in read(tmp_path / f"evaluation-scene-{image.stem}.csv")[:2]] == ["0", "0"]
 
 
 def test_a_scene_of_one_s_own_that_is_unlike_training_is_warned_of(runs, folder_root, tmp_path, caplog):

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rsseg.contract import IGNORE, Batch
 from rsseg.losses import Composite, CrossEntropy, Dice
 from rsseg.module import SegmentationModule
 from rsseg.task import Binary
-from rsseg.training.gradients import probe
+from rsseg.training.gradients import norms_and_cosines, one_step_gain, probe
 
 WEIGHTS = torch.tensor([0.7, -0.4])
 BIAS = 0.1
@@ -108,3 +109,23 @@ def test_float16_is_left_alone():
     half = SimpleNamespace(precision="16-mixed", precision_plugin=None)
     same = probe(half, module, windows)["mask"]
     torch.testing.assert_close(same, probe(trainer, module, windows)["mask"], equal_nan=True)
+
+
+class NoFloat64(TorchDispatchMode):
+    """Apple's GPUs, which have no float64."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        assert getattr(found, "dtype", None) != torch.float64
+        return found
+
+
+def test_apples_gpus_compute_without_float64(monkeypatch):
+    monkeypatch.setattr("rsseg.training.gradients.exact_dtype", lambda device: torch.float32, raising=False)
+    gradients, weights = torch.tensor([[3.0, 4.0], [1.0, 0.0]]), torch.tensor([1.0, 1.0])
+    with NoFloat64():
+        norms, cosines = norms_and_cosines(gradients)
+        gain = one_step_gain([weights], [gradients[0]], lambda: -float(weights.sum()), step=0.5)
+    assert norms.tolist() == [5, 1]
+    assert cosines[0, 1].item() == pytest.approx(0.6)
+    assert gain == pytest.approx(1.4)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas
@@ -34,7 +35,7 @@ from rsseg.evaluation.options import EvaluationOptions
 from rsseg.evaluation.scores import evaluate, evaluate_map
 from rsseg.inference.inputs import find_scenes, fit_resolution
 from rsseg.inference.options import MapOptions
-from rsseg.prediction import predict, start_others
+from rsseg.prediction import Mapper, load_models, predict, start_others
 from rsseg.run import train
 
 ROOT = Path(__file__).parent.parent
@@ -456,6 +457,42 @@ def test_polygons_that_lack_are_made(tmp_path, runs, scenes, caplog):
     assert (tmp_path / "m-polygons.gpkg").is_file()
     with pytest.raises(InputError, match="is the map of"):
         predict(runs[:1], f"{scenes / 's0.tif'},{scenes / 's1.tif'}", out, MapOptions(stack=True))
+
+
+def test_a_map_is_made_again_beside_further_files_with_its_own_settings_alone(tmp_path, runs, scenes):
+    image, both = scenes / "s0.tif", {"write": ["labels", "probabilities"]}
+    out = map_scene(runs[0], image, tmp_path / "m.tif", threshold="tuned")
+    before, labels = out.read_bytes(), read(out)
+    with pytest.raises(InputError, match=r"^\S*m\.tif was made with threshold=tuned: overwrite=true replaces it[^\n]*$"):
+        map_scene(runs[0], image, out, **both)
+    assert out.read_bytes() == before
+    assert not (tmp_path / "m-probabilities.tif").exists()
+    window = RunFolder(runs[0]).config().window  # what it is without the setting
+    map_scene(runs[0], image, out, **both, threshold="tuned", window=window, polygons=True, min_area=50)
+    assert (read(out) == labels).all()
+    assert read(tmp_path / "m-probabilities.tif").shape == (3, *labels.shape[1:])
+    assert geopandas.read_file(tmp_path / "m-polygons.gpkg").geometry.area.min() >= 50
+    (tmp_path / "m-probabilities.tif").unlink()
+    with pytest.raises(InputError, match=r"m-polygons\.gpkg was made with min_area=50"):
+        map_scene(runs[0], image, out, **both, threshold="tuned", polygons=True)
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ([{}, {"resolution": 1.0}], "run0 and run1 were trained on 0.5 and 1 m a pixel"),
+        ([{"resolution": None}, {}, {"resolution": 1.0}], "run1 and run2 were trained on 0.5 and 1 m a pixel"),
+        ([{}, {"dtype": "uint16"}], "run0 and run1 were trained on uint8 and uint16 pixels"),
+    ],
+)
+def test_runs_that_no_scene_fits_are_refused(tmp_path, runs, scenes, own, said):
+    models = [load_models(runs[:1], ())[0] for _ in own]
+    for i, (model, changes) in enumerate(zip(models, own, strict=True)):
+        model.spec = replace(model.spec, name=f"run{i}", **changes)
+    with pytest.raises(InputError, match=rf"^{said}: no scene fits both\. [^\n]*allow_different=true$"):
+        Mapper(models, MapOptions())
+    (scene,) = find_scenes(str(scenes / "s0.tif"), ())
+    assert Mapper(models, MapOptions(allow_different=True)).map(scene, tmp_path / "m.tif").is_file()
 
 
 def test_scenes_outside_of_the_area_are_left_out(tmp_path, runs, scenes, caplog):

@@ -3,6 +3,8 @@
 import itertools
 import json
 import math
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -187,3 +189,26 @@ def test_a_row_that_is_left_alone_equals_nothing():
         return Interval(np.array([[0, 1.0], [-1, 0]]), np.array([[0, 0.5], [-1.5, 0]]), np.array([[0, 1.5], [-0.5, 0]]))
 
     assert decide(leads, 0.01, 0.01) == ({1: 0}, False)
+
+
+def test_a_sweep_that_is_interrupted_ends_by_itself(tmp_path, monkeypatch):
+    """It saves its run first; Ctrl + C reaches it too."""
+    begun = []
+
+    class Sweep(subprocess.Popen):
+        def __init__(self, words):
+            super().__init__([sys.executable, "-c", "import time; time.sleep(0.5)"])
+            begun.append(self)
+
+        def wait(self, timeout=None):
+            if not hasattr(self, "interrupted"):
+                self.interrupted = True
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    monkeypatch.setattr(subprocess, "Popen", Sweep)
+    raced = rsseg.race.Race(tmp_path, [], {name: {"loss": name} for name in QUALITY}, [1, 2, 3, 4])
+    with pytest.raises(KeyboardInterrupt):
+        raced.train(list(QUALITY), 1)
+    (sweep,) = begun
+    assert sweep.returncode == 0

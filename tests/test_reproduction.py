@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from statistics import stdev
 
 import pytest
 from test_run import folder_data, settings
 
+from rsseg.config.folder import RunFolder
 from rsseg.contract import InputError
-from rsseg.reproduction import changed_environment, reproduce
+from rsseg.reproduction import changed_environment, reproduce, seed_noise
 from rsseg.run import train
 
 pytestmark = pytest.mark.usefixtures("no_charts")
@@ -52,6 +54,14 @@ def test_each_score_is_judged_by_its_own_noise(finished, tmp_path, caplog):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"kappa": 0.1 + 1e-4 * seed}))
     assert not reproduce(runs / "seed=1", tmp_path / "again")
     assert "kappa differs most: it was 0.1001 and is" in caplog.text
+
+
+def test_a_damaged_folder_beside_a_run_tells_nothing_of_the_noise(finished, tmp_path):
+    runs = shutil.copytree(finished, tmp_path / "runs")
+    for name, content in (("config.yaml", "seed: [1"), ("summary.json", "{")):
+        (shutil.copytree(runs / "seed=3", runs / name) / name).write_text(content)
+    scores = [json.loads((runs / f"seed={seed}/summary.json").read_text())["iou"] for seed in (2, 3)]
+    assert seed_noise(RunFolder(runs / "seed=1"))["iou"] == pytest.approx(stdev(scores))
 
 
 def test_changed_data_are_named(finished, folder_root, tmp_path, caplog):

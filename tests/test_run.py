@@ -440,12 +440,18 @@ def test_resume_on_changed_data_is_refused(tmp_path, folder_root):
 
     root = Path(shutil.copytree(folder_root, tmp_path / "data"))
     config = settings(tmp_path, *folder_data(root))
-    train(config, tmp_path / "run")
-    (tmp_path / "run" / "summary.json").unlink()
+    run = tmp_path / "run"
+    train(config, run)
     with rasterio.open(next((root / "masks").iterdir()), "r+") as file:
         file.write(np.zeros((1, 80, 96), np.uint8))
+    before = {name: (run / name).read_bytes() for name in ("summary.json", "config.yaml", "run.json")}
+    more = [f"resume={run}", "steps=4"]
     with pytest.raises(InputError, match="data have changed"):
-        train(config, tmp_path / "run")
+        train(settings(tmp_path, *more), run, more)
+    assert {name: (run / name).read_bytes() for name in before} == before  # it is a finished run as before
+    (run / "summary.json").unlink()
+    with pytest.raises(InputError, match="data have changed"):
+        train(config, run)
 
 
 def test_skipped_scenes_are_listed_in_the_run_folder(tmp_path, folder_root, caplog):

@@ -1,8 +1,9 @@
 """Tiny data and configs that the tests make themselves."""
 
 import csv
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,15 @@ def compose(overrides: list[str]) -> Any:
     register()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return hydra_compose("train", overrides=overrides)
+
+
+def open_files(folder: Path) -> list[str]:
+    """The files below a folder that this process holds open, also removed ones; none where there is no /proc."""
+    found = []
+    for link in Path("/proc/self/fd").glob("*"):
+        with suppress(OSError):  # it was open to list the others
+            found.append(os.readlink(link))
+    return [path for path in found if path.startswith(f"{folder}/")]
 
 
 @contextmanager

@@ -308,17 +308,17 @@ def free_memory(device: torch.device | None) -> float:
 def left_of_limits(root: Path, own: Path) -> float:
     """The bytes left of the memory that a container or a job of SLURM may take, by cgroup v2; infinite without a limit.
 
-    The file `own` names the folder of this process below `root`. Limits of the folders above it hold too. Cached files do not
-    count as taken.
+    The file `own` names the folder of this process below `root`; in a container it may be `root` itself. Limits of the folders
+    above it hold too; a folder may have none. Cached files do not count as taken.
     """
     left = float("inf")
     with suppress(OSError, ValueError):  # a system without cgroup v2
         folder = root / own.read_text(encoding="utf-8").rpartition("0::/")[2].strip()
-        while folder != root:
-            limit = (folder / "memory.max").read_text(encoding="utf-8").strip()
+        for place in (folder, *folder.parents):
+            file = place / "memory.max"
+            limit = file.read_text(encoding="utf-8").strip() if file.is_file() else "max"
             if limit != "max":
-                taken = int((folder / "memory.current").read_text(encoding="utf-8"))
-                stat = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines())
+                taken = int((place / "memory.current").read_text(encoding="utf-8"))
+                stat = dict(line.split() for line in (place / "memory.stat").read_text(encoding="utf-8").splitlines())
                 left = min(left, int(limit) - taken + int(stat["inactive_file"]) + int(stat["active_file"]))
-            folder = folder.parent
     return left

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 from torch import Tensor
 
-from rsseg.contract import IGNORE, InputError
+from rsseg.contract import IGNORE
 from rsseg.data.grids import GDAL_ERRORS
 from rsseg.data.raster import GDAL, check_whole
 from rsseg.files import atomic_write, write_text
@@ -189,10 +189,10 @@ def write_styles(path: Path, classes: Sequence[tuple[str, str]], transparent: in
 
 
 def made_by(path: Path) -> dict[str, Any]:
-    """The settings that made a map or a GeoPackage, from its tags; empty if it has no tags or does not exist."""
+    """The settings that made a map or a GeoPackage, from its tags; empty if it has no tags, or can't be read."""
     if not path.is_file():
         return {}
-    with suppress(InputError, ValueError, KeyError, TypeError):
+    with suppress(*GDAL_ERRORS, ValueError, KeyError, TypeError):
         found: dict[str, Any] = json.loads(
             (_tags_of_layer(path) if path.suffix.lower() == ".gpkg" else _tags_of_raster(path))["RSSEG"]
         )
@@ -202,7 +202,7 @@ def made_by(path: Path) -> dict[str, Any]:
 
 def _tags_of_raster(path: Path) -> Any:
     """The tags of a map, which is closed again: on Windows an open file can't be replaced."""
-    with rasterio.open(path) as raster:
+    with rasterio.open(path, driver="GTiff") as raster:
         return raster.tags()
 
 

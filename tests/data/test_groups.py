@@ -60,6 +60,11 @@ def test_the_group_of_a_scene(root, group, expected):
     assert group_names(files(root, group, {"train": 1.0}).scenes("train")) == expected
 
 
+def test_fields_of_any_language(root):
+    source = Files(str(root), "{área}/images/{n}.tif", "{área}/masks/{n}.tif", {"train": 1.0}, group="{área}")
+    assert group_names(source.scenes("train")) == ["b", "b", "b", "c"]
+
+
 @pytest.mark.parametrize(
     ("group", "message"),
     [

@@ -1,5 +1,6 @@
 """Datasets in archives and on servers are those of the folder that they were made of."""
 
+import errno
 import functools
 import http.server
 import io
@@ -18,7 +19,7 @@ from tiny import mask_file
 
 from rsseg.contract import InputError
 from rsseg.data.files import Files
-from rsseg.data.remote import fetch, url_of
+from rsseg.data.remote import fetch, open_system, url_of
 from rsseg.run import train
 
 PATTERNS = {"image": "images/{name}.*", "mask": "masks/{name}.*", "split": {"train": 0.5, "val": 0.5}}
@@ -257,6 +258,26 @@ def test_a_bad_download_is_not_kept(folder_root, server, cache, sent):
     assert image.name not in {path.name for path in cache.rglob("images/*")}
     image.write_bytes(whole)
     assert pixels(address) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "Access Denied"), "can't be read ([Errno 13] Access Denied): check the address"),
+        (TimeoutError(), "can't be read (TimeoutError): check the address and your access rights"),
+        (OSError(errno.ENOSPC, "No space left"), "can't be written (No space left): free some space"),
+    ],
+)
+def test_a_file_that_is_refused_while_it_is_copied(server, monkeypatch, error, said):
+    """What the server refuses is not taken for a fault of this machine's disk."""
+    address, _ = server
+
+    def refuse(*_):
+        raise error
+
+    system, _ = open_system(address)  # fsspec makes one for all
+    monkeypatch.setattr(system, "get_file", refuse)
+    assert said in one_line(address)
 
 
 def test_a_copy_that_is_cut_is_made_again(folder_root, tmp_path, cache, caplog):

@@ -22,7 +22,7 @@ from rsseg.contract import InputError
 from rsseg.data.decoded import PART, map_array, parts, store_name
 from rsseg.data.labels import Labels
 from rsseg.data.scene import Scene, SceneReader
-from rsseg.data.store import load_scenes, put
+from rsseg.data.store import left_of_limits, load_scenes, put
 from rsseg.task import Binary, make_task
 
 RNG = np.random.default_rng(3)
@@ -354,6 +354,30 @@ def test_memory_too_small_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(room, "free_memory", lambda device: store.nbytes)
     load_scenes([store], None)
     assert store.loaded
+
+
+@pytest.mark.parametrize(
+    ("limits", "left"),
+    [
+        ({"": None, "job": "1000", "job/step": "max"}, 1000 - 700 + 150),
+        ({"": None, "job": "5000", "job/step": "800"}, 800 - 700 + 150),
+        ({"": None, "job": "1000", "job/step": None}, 1000 - 700 + 150),  # memory is limited above alone
+        ({"": "900"}, 900 - 700 + 150),  # in a container the limit is that of the root
+        ({"": None, "job": "max", "job/step": "max"}, float("inf")),
+    ],
+)
+def test_memory_that_a_container_or_a_job_may_take(tmp_path, limits, left):
+    """Folders of cgroup v2 in which 700 bytes are taken, 150 of them by cached files."""
+    for name, limit in limits.items():
+        folder = tmp_path / "cgroup" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        if limit:
+            (folder / "memory.max").write_text(f"{limit}\n")
+            (folder / "memory.current").write_text("700\n")
+            (folder / "memory.stat").write_text("anon 550\nfile 150\ninactive_file 100\nactive_file 50\n")
+    (tmp_path / "own").write_text(f"4:memory:/old\n0::/{name}\n")
+    assert left_of_limits(tmp_path / "cgroup", tmp_path / "own") == left
+    assert left_of_limits(tmp_path / "cgroup", tmp_path / "none") == float("inf")
 
 
 def test_a_store_can_be_sent_to_a_spawned_process(tmp_path):

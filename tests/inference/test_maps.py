@@ -10,10 +10,10 @@ from rasterio.features import rasterize
 from rasterio.transform import from_origin
 from scipy.ndimage import label as components
 from scipy.ndimage import maximum_filter
-from tiny import write_tif
+from tiny import open_files, write_tif
 
 from rsseg.files import UnwritableError
-from rsseg.inference.maps import bands_of, kinds_of, new_map, write_styles
+from rsseg.inference.maps import bands_of, kinds_of, made_by, new_map, write_styles
 from rsseg.inference.trained import Head
 from rsseg.inference.vectors import Objects, write_polygons
 from rsseg.metrics.objects import SCORE
@@ -26,9 +26,9 @@ POINTS = [GroundControlPoint(row, col, 500000 + 10 * col, 4000000 - 10 * row) fo
 BY_POINTS = {"gcps": POINTS, "crs": "EPSG:32633"}
 
 
-def written(path, kind, task, planes, hidden, dtype="uint8", threshold=None, place=PLACE):
+def written(path, kind, task, planes, hidden, dtype="uint8", threshold=None, place=PLACE, how="{}"):
     bands = bands_of(kind, Head(task, None if task.real else tuple(COLOURS[: len(task.label_names)])), threshold, dtype)
-    with new_map(path, "mask", bands, hidden.shape, place, {"RSSEG": "{}"}) as output:
+    with new_map(path, "mask", bands, hidden.shape, place, {"RSSEG": how}) as output:
         for top in range(0, hidden.shape[0], 100):
             rows, parts = slice(top, top + 100), (slice(0, 300), slice(300, None))
             output.write(top, [output.block(planes[:, rows, part], hidden[rows, part]) for part in parts])
@@ -98,6 +98,22 @@ def test_control_points_stay(tmp_path, hidden):
     with written(tmp_path / "map.tif", "labels", THREE, probabilities(3), hidden, place=BY_POINTS) as raster:
         assert len(raster.gcps[0]) == 4
         assert raster.gcps[1].to_epsg() == 32633
+
+
+def test_what_made_a_map_is_read_and_the_map_closed(tmp_path, hidden):
+    path, how = tmp_path / "map.tif", '{"tta": "d4"}'
+    written(path, "labels", THREE, probabilities(3), hidden, how=how).close()
+    write_polygons(tmp_path / "map.GPKG", path, {1: {1: "water"}}, 0, 0, {"RSSEG": how})
+    for made in (path, tmp_path / "map.GPKG"):
+        assert made_by(made) == {"tta": "d4"}
+        assert str(made) not in open_files(tmp_path)  # on Windows an open file can't be replaced
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.gpkg", "a.vrt"])
+@pytest.mark.parametrize("content", [b"", b"no map", b"II*\0"])
+def test_nothing_is_said_of_what_made_a_file_that_can_not_be_read(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    assert made_by(tmp_path / name) == made_by(tmp_path / "none.tif") == {}
 
 
 def test_nothing_is_left_of_a_map_that_failed(tmp_path, hidden):

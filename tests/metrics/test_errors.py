@@ -52,6 +52,19 @@ def test_scores_are_those_of_other_libraries(seed):
     assert found.table()[0]["pixels"] == int((~target[:, 0].isnan()).sum())
 
 
+def test_sums_for_apples_gpus_are_float32(monkeypatch):
+    """They have no float64."""
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    prediction, target, scene = batches(0)
+    found = summed(prediction, target, scene)
+    assert found.dtype == torch.float32
+    y, error = target.numpy(), np.where(target.isnan(), np.nan, prediction - target)
+    parts = (1 + 0 * error, error, abs(error), error**2, y, y**2)
+    for s in range(3):
+        expected = np.stack([np.nansum(part[scene == s], axis=(0, 2, 3)) for part in parts], axis=-1)
+        np.testing.assert_allclose(found[s], expected, rtol=1e-6)
+
+
 def test_what_is_not_known_is_nan_and_left_out():
     prediction, target, scene = batches(0)
     target[:, 1] = torch.nan
