@@ -182,7 +182,7 @@ def ranking_note(found: Findings) -> str:
     if metric.by_scene:
         said += f", scene by scene, of the {_scored_scenes(found)} that have a score"
     few = f"too few {'seeds' if len(found.seeds) < 2 else area_word(found)}"
-    unknown, together = np.isnan(telling(found.ranked).low).all(), "are simultaneous for all losses"
+    unknown, together = np.isnan(telling(found.ranked).low).all(), "hold for all losses together"
     if unknown and np.isnan(found.ranked.lead().low).all():
         return f"{said}. No intervals can be given: {few}."
     if not found.ranked.claims:
