@@ -98,7 +98,7 @@ def test_baselines_follow_the_losses():
 
 @pytest.mark.parametrize(
     ("seeds", "said"),
-    [(1, "No intervals"), (2, "too few seeds to call one loss better"), (3, "are simultaneous for all losses")],
+    [(1, "No intervals"), (2, "too few seeds to call one loss better"), (3, "hold for all losses together")],
 )
 def test_what_intervals_there_are_is_said(seeds, said):
     found = of_label(steady([0.6, 0.4], seeds=seeds), labels=["ce", "dice"])
@@ -107,6 +107,11 @@ def test_what_intervals_there_are_is_said(seeds, said):
     assert ("probability of being the best" in text) == (seeds > 2)
     behind = "IoU: behind the best"
     assert (kinds.loc["dice", behind], "\n" in text.loc["dice", behind]) == (("worse", True) if seeds > 2 else ("", False))
+
+
+def test_scores_of_few_areas_have_no_intervals_where_differences_have():
+    iou = steady([0.5, 0.45], seeds=3, scenes=2) + [0.3, -0.3]
+    assert "Scores have no intervals: too few scenes. Below: 95 % intervals of differences" in ranking_note(of_label(iou))
 
 
 def colour(low, high):
