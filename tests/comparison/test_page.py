@@ -110,7 +110,7 @@ def test_what_intervals_there_are_is_said(seeds, said):
 
 
 def test_scores_of_few_areas_have_no_intervals_where_differences_have():
-    iou = steady([0.5, 0.45], seeds=3, scenes=2) + [0.3, -0.3]
+    iou = steady([0.5, 0.45], seeds=3, scenes=2) + np.array([0.3, -0.3])
     assert "Scores have no intervals: too few scenes. Below: 95 % intervals of differences" in ranking_note(of_label(iou))
 
 
