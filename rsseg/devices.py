@@ -32,7 +32,7 @@ def scoring_accelerator(name: str) -> str:
 
 
 def choose_precision(precision: str | int, accelerator: str) -> Any:
-    """Lightning's precision: "auto" is bf16-mixed if the hardware multiplies in bf16, else 32-true.
+    """Lightning's precision: "auto" is bf16-mixed if the hardware multiplies in bf16, else 16-mixed on CUDA, else 32-true.
 
     Args:
         precision: The setting in the config.

@@ -202,7 +202,7 @@ def probabilities(runs, kind, split="test"):
                     z = z * np.array(own["scale"])[:, None, None] + np.array(own["shift"])[:, None, None]
                 each.append(softmax(z, axis=1))
             for k, p in zip(batch["k"].tolist(), np.mean(each, 0), strict=True):
-                core = windows.cores[k]
+                core = windows.cells[k]
                 height, width = store.sizes[core.scene]
                 core.paste(p, found.setdefault(core.scene, np.zeros((3, height, width))))
     for scene in found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -129,7 +130,7 @@ def as_paths(places: Folders | Iterable[PathLike]) -> list[Path]:
 
 
 def split_places(text: str) -> list[Path]:
-    """The folders in a text, separated by commas. Names may contain commas: the longest path that exists is taken.
+    """The paths and patterns in a text, separated by commas. Names may contain commas: the longest that exists is taken.
 
     Example:
         >>> print(*split_places("nowhere,seed=1"))
@@ -145,5 +146,6 @@ def split_places(text: str) -> list[Path]:
 
 
 def _longest(words: Sequence[str]) -> int:
-    """How many of the words, joined by commas, form the longest path that exists; 0 if none does."""
-    return max((i for i in range(1, len(words) + 1) if os.path.exists(",".join(words[:i]))), default=0)
+    """How many of the words, joined by commas, form the longest path that exists, or pattern that some path fits; 0: none."""
+    joined = [",".join(words[:i]) for i in range(1, len(words) + 1)]
+    return max((i for i, text in enumerate(joined, start=1) if os.path.exists(text) or glob.glob(text)), default=0)

@@ -125,18 +125,18 @@ class GridWindows(StoreWindows):
     def __init__(self, store: Store, size: int, margin: int, scenes: NDArray[np.intp] | None = None) -> None:
         super().__init__(store, size, self._place)
         order = np.arange(len(store.sizes)) if scenes is None else scenes
-        self.cores = [core._replace(scene=int(order[core.scene])) for core in grid(store.sizes[order], size, margin)]
+        self.cells = [core._replace(scene=int(order[core.scene])) for core in grid(store.sizes[order], size, margin)]
 
     def __len__(self) -> int:
-        return len(self.cores)
+        return len(self.cells)
 
     def _place(self, k: int) -> tuple[int, int, int]:
-        return self.cores[min(k, len(self) - 1)][:3]
+        return self.cells[min(k, len(self) - 1)][:3]
 
     @property
     def masked(self) -> bool:
         """Whether any window has pixels outside its inner part."""
-        return any((c.inner_bottom - c.inner_top, c.inner_right - c.inner_left) != (self.size, self.size) for c in self.cores)
+        return any((c.inner_bottom - c.inner_top, c.inner_right - c.inner_left) != (self.size, self.size) for c in self.cells)
 
     def batch(self, numbers: Sequence[int]) -> Batch:
         """The windows of these numbers, labelled in their inner parts."""
@@ -144,7 +144,7 @@ class GridWindows(StoreWindows):
         layers = layers_of(batch)
         for name, task in self.store.tasks.items():
             for k, target in zip(numbers, layers[name], strict=True):
-                core = self.cores[min(k, len(self) - 1)]
+                core = self.cells[min(k, len(self) - 1)]
                 target[..., : core.inner_top, :] = task.unknown
                 target[..., core.inner_bottom if k < len(self) else 0 :, :] = task.unknown
                 target[..., : core.inner_left] = task.unknown

@@ -127,7 +127,7 @@ class Doubts:
         """Add the logits and labels of windows; the windows of a scene must be consecutive."""
         found = map(torch.from_numpy, suspicious_labels(class_probabilities(self.task, logits), label, self.thresholds))
         for k, *parts in zip(numbers, label.byte().cpu(), *found, strict=True):
-            if whole := self._wholes.add(windows.cores, k, parts):
+            if whole := self._wholes.add(windows.cells, k, parts):
                 self._count(whole[0], *(each.numpy() for each in whole[1]))
 
     def _count(

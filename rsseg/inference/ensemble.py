@@ -105,7 +105,7 @@ class Ensemble(nn.Module):
         check_choice("tta", tta, VIEWS)
         self.models, self.specs = nn.ModuleList(models), [model.spec for model in models]
         _check_alike(self.specs)
-        self.scaling, self.views, self.spread = scaling, VIEWS[tta], disagreement
+        self.scaling, self.views, self.disagreement = scaling, VIEWS[tta], disagreement
         self.tasks = {name: task for name, task in models[0].tasks.items() if heads is None or name in heads}
         self.shares = _member_shares(self.specs, weights)
         self.thresholds = {name: mean for name in self.tasks if (mean := self._mean_threshold(name)) is not None}
@@ -121,7 +121,7 @@ class Ensemble(nn.Module):
     def planes(self, head: str) -> int:
         """The number of planes that `forward` returns for a head."""
         task = self.tasks[head]
-        if not self.spread or isinstance(task, Centres):
+        if not self.disagreement or isinstance(task, Centres):
             return task.outputs
         return task.outputs + (1 if task.exclusive else task.channels)
 
@@ -138,7 +138,7 @@ class Ensemble(nn.Module):
                 for name, activated in self._activate(model(shown), spec).items():
                     task, weight = self.tasks[name], share / len(self.views)
                     planes = view.undo(activated, task, size)
-                    if self.spread and not isinstance(task, Centres):
+                    if self.disagreement and not isinstance(task, Centres):
                         planes = torch.cat([planes, spread(planes, task)], dim=1)
                     planes = planes if weight == 1 else planes * weight
                     sums[name] = sums[name] + planes if name in sums else planes

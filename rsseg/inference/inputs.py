@@ -58,14 +58,19 @@ def find_scenes(text: str, patterns: Sequence[str], stack: bool = False) -> list
     if is_remote(text):
         scenes = _fetched(text, patterns)
     else:
-        places = [Path(path) for path in sorted(glob.glob(text, recursive=True))] if glob.has_magic(text) else []
-        scenes = [scene for place in places or split_places(text) for scene in _scenes_of(place, patterns)]
+        scenes = [scene for place in split_places(text) for found in _matching(place) for scene in _scenes_of(found, patterns)]
     if not scenes:
         raise InputError(f"scene={text}: it names no scene")
     if stack:
         first, *others = scenes
         return [replace(first, stack=(*first.stack, *(file for scene in others for file in scene.images)))]
     return list(dict.fromkeys(scenes))
+
+
+def _matching(place: Path) -> list[Path]:
+    """The files that fit a pattern; a place without ``*``, or that no file fits, is itself."""
+    found = sorted(glob.glob(str(place), recursive=True)) if glob.has_magic(str(place)) else []
+    return list(map(Path, found)) or [place]
 
 
 def _scenes_of(place: Path, patterns: Sequence[str]) -> list[Scene]:

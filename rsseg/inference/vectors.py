@@ -24,7 +24,7 @@ from torch import Tensor
 from rsseg.data.grids import ground_resolution
 from rsseg.data.raster import GDAL, open_raster, reading
 from rsseg.files import atomic_write
-from rsseg.metrics.objects import SCORE, boxes, peaks, suppress
+from rsseg.metrics.objects import SCORE, boxes, peaks, suppress_overlaps
 from rsseg.task import Centres
 
 ROWS, COLUMNS = 128, 256
@@ -108,7 +108,7 @@ class Objects:
         """
         import geopandas  # its import, with pandas, takes half a second
 
-        objects = suppress(torch.cat(self._found)).numpy()
+        objects = suppress_overlaps(torch.cat(self._found)).numpy()
         raster = open_raster(image)
         if self.task.sized:
             found: list[Any] = [box(*corners) for corners in boxes(torch.from_numpy(objects)).tolist()]

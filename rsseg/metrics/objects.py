@@ -76,7 +76,7 @@ def boxes(objects: Tensor, least: float = 0.0) -> Tensor:
     return torch.cat([(centre - half).flip(1), (centre + half).flip(1)], dim=1)
 
 
-def suppress(objects: Tensor) -> Tensor:
+def suppress_overlaps(objects: Tensor) -> Tensor:
     """Non-maximum suppression at an IoU of 0.5 per class and scene; returns the kept objects, best first.
 
     It merges predictions of one object from adjacent windows. Sides of boxes count as at least `NEAR` pixels.

@@ -17,7 +17,7 @@ from rsseg.data.balance import Balanced
 from rsseg.data.store import Store
 from rsseg.data.windows import StoreWindows
 from rsseg.metrics import Scores
-from rsseg.metrics.objects import SCORE, labelled_objects, match, peaks, suppress
+from rsseg.metrics.objects import SCORE, labelled_objects, match, peaks, suppress_overlaps
 from rsseg.metrics.pixels import count_pairs, sum_errors
 from rsseg.pictures.colours import FOUND, MISSED, WRONG
 from rsseg.task import Centres, Task
@@ -109,7 +109,7 @@ def predict_windows(
         found[head] = label_rows(windows, task, scenes)
         predicted = task.predict(logits[head].float(), (thresholds or {}).get(head))
         if isinstance(task, Centres):
-            objects = suppress(peaks(predicted, task, least=SCORE)).cpu().numpy()
+            objects = suppress_overlaps(peaks(predicted, task, least=SCORE)).cpu().numpy()
             predictions: Any = [objects[objects[:, 0] == i] for i in range(len(windows))]
         else:
             predictions = predicted.cpu().numpy()

@@ -116,12 +116,12 @@ def score_best(
         return result if scored else score(setup, module, windows)
     crossing = Crossing(setup, run, store, recorder, best)
     if recorder.kept:
-        count = crossing.counter(step, windows.cores)
+        count = crossing.counter(step, windows.cells)
         for outputs, batch in recorder.kept:
             count(outputs, batch)
     if not scored:
         recorder.forget()
-        result = score(setup, module, windows, [recorder.gather, crossing.counter(best, windows.cores)])
+        result = score(setup, module, windows, [recorder.gather, crossing.counter(best, windows.cells)])
     samples = {name: recorder.sample(name) for name in labelled_tasks(setup)}
     held = best
     for name, at in zip(("best", *HALVES), (best, *crossing.steps), strict=True):
@@ -129,7 +129,7 @@ def score_best(
             if at != held:
                 held = load_checkpoint(module, run, name)
             own = GridWindows(store, setup.window, setup.margin, crossing.scenes(at))
-            count = crossing.counter(at, own.cores)
+            count = crossing.counter(at, own.cells)
             for (outputs,), batch in predict_scenes(setup, [module], own):
                 count(outputs, batch)
     if held != best:
@@ -165,7 +165,7 @@ def score_split(setup: Setup, run: RunFolder, model: TrainedModel, store: Store,
     windows = GridWindows(store, setup.window, setup.margin)
     for (outputs,), batch in predict_scenes(setup, [model], windows):
         for name, counter in heads.items():
-            counter.update(outputs[name], batch, () if counter.task.real else windows.cores)
+            counter.update(outputs[name], batch, () if counter.task.real else windows.cells)
     split, step = recorded_split(store), run.load_state()[1]
     arrays: dict[str, Any] = {"scenes": np.array(split.scenes), "groups": np.array(split.groups), "version": np.array(version)}
     for name, counter in heads.items():

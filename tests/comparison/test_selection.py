@@ -288,6 +288,10 @@ def test_listed_folders_may_have_commas_in_their_names(tmp_path, monkeypatch):
     for some in itertools.chain.from_iterable(itertools.permutations(names, many) for many in range(1, 6)):
         assert [str(place) for place in split_places(",".join(some))] == list(some)
     assert split_places("a,") == [Path("a")]
+    for name in ("north/1.tif", "south/2.tif"):
+        Path(name).parent.mkdir()
+        Path(name).touch()
+    assert split_places("north/*.tif,south/2.tif,*/*.tif") == [Path("north/*.tif"), Path("south/2.tif"), Path("*/*.tif")]
     lost = ["a", "loss=dice,seed=1", "b c", "loss=focal,seed=2"]
     assert [str(place) for place in split_places(",".join(lost))] == lost
 

@@ -129,7 +129,7 @@ def test_windows_beyond_the_last_have_no_labels(store):
 def test_grid_windows_equal_the_mask(store):
     windows = GridWindows(store, 64, margin=8)
     rebuilt = np.full((len(store), 80, 96), IGNORE, np.uint8)
-    for core, mask in zip(windows.cores, windows.batch(range(len(windows)))["mask"].numpy(), strict=True):
+    for core, mask in zip(windows.cells, windows.batch(range(len(windows)))["mask"].numpy(), strict=True):
         part = rebuilt[core.scene, core.top : core.top + 64, core.left : core.left + 64]
         inside = mask[: part.shape[0], : part.shape[1]]
         assert (part[inside != IGNORE] == IGNORE).all()  # nobody else wrote here

@@ -94,7 +94,7 @@ def test_flipped_blocks_come_first(tmp_path):
     windows = GridWindows(store, window, 8)
 
     def batches():
-        for number, core in enumerate(windows.cores):
+        for number, core in enumerate(windows.cells):
             part = np.zeros((window, window, 3)), np.full((window, window), IGNORE, np.uint8)
             for target, whole in zip(part, (logits, label), strict=True):
                 cut = whole[core.scene, core.top : core.top + window, core.left : core.left + window]

@@ -10,7 +10,7 @@ from rsseg.data.windows import grid
 from rsseg.metrics import Scores
 from rsseg.metrics.counters import ObjectMatches
 from rsseg.metrics.counters.matches import average_precision
-from rsseg.metrics.objects import COLUMNS, boxes, labelled_objects, match, peaks, suppress
+from rsseg.metrics.objects import COLUMNS, boxes, labelled_objects, match, peaks, suppress_overlaps
 from rsseg.task import Centres
 
 TWO = Centres(("car", "truck"))
@@ -122,7 +122,7 @@ def random_table(rng, count, scenes=2):
 def test_suppression_against_a_loop_over_pairs():
     table = random_table(np.random.default_rng(1), 80)
     table[:, 5:] += 10  # larger than the least side of boxes
-    kept = suppress(torch.from_numpy(table)).numpy()
+    kept = suppress_overlaps(torch.from_numpy(table)).numpy()
     corners = boxes(torch.from_numpy(table))
     expected = []
     for i in np.argsort(-table[:, 2]):
@@ -179,7 +179,7 @@ def test_objects_without_a_size_have_no_average_precision():
     unsized = table.clone()
     unsized[:, 5:] = torch.nan
     assert np.isnan(average_precision(table, unsized, 2, 2)).all()
-    assert len(suppress(unsized)) > 0
+    assert len(suppress_overlaps(unsized)) > 0
 
 
 def test_scores_are_those_of_counts():
@@ -204,4 +204,4 @@ def test_a_scene_without_anything():
     assert not matches.compute().any()
     assert np.isnan(matches.average_precision).all()
     assert labelled_objects(TWO.standardise(nothing), TWO).shape == (0, len(COLUMNS))
-    assert suppress(torch.zeros(0, len(COLUMNS))).shape == (0, len(COLUMNS))
+    assert suppress_overlaps(torch.zeros(0, len(COLUMNS))).shape == (0, len(COLUMNS))

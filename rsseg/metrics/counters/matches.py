@@ -11,15 +11,15 @@ from torchmetrics.detection import MeanAveragePrecision
 
 from rsseg.contract import known
 from rsseg.metrics.average import Array
-from rsseg.metrics.objects import COLUMNS, MARGIN, SCORE, boxes, labelled_objects, match, peaks, suppress
+from rsseg.metrics.objects import COLUMNS, MARGIN, SCORE, boxes, labelled_objects, match, peaks, suppress_overlaps
 from rsseg.task import Centres, Task
 
 
 class ObjectMatches(torchmetrics.Metric):
     """Predicted and labelled objects of whole scenes, and the numbers of matches.
 
-    Objects are collected window by window. `compute` merges predictions of one object from several windows (`suppress`), then
-    matches predictions with labelled objects (`match`).
+    Objects are collected window by window. `compute` merges predictions of one object from several windows
+    (`suppress_overlaps`), then matches predictions with labelled objects (`match`).
 
     Attributes:
         average_precision: COCO's average precision at an IoU of 0.5 of each class, after `compute`; NaN for a class that is
@@ -65,7 +65,7 @@ class ObjectMatches(torchmetrics.Metric):
             objects if isinstance(objects, Tensor) else torch.cat([*objects, none.to(self.device)])  # synchronised: one table
             for objects in (self.found, self.truth)
         )
-        found, truth = suppress(found).cpu(), truth.cpu()
+        found, truth = suppress_overlaps(found).cpu(), truth.cpu()
         self.average_precision = average_precision(found, truth, self.task.channels, self.scenes)
         counts = np.zeros((self.scenes, self.task.channels, 3), dtype=np.int64)
         sure = found[found[:, 2] >= SCORE]
