@@ -24,11 +24,10 @@ from rsseg.config.schema import Cache, cross_check, raise_faults
 from rsseg.config.targets import heads_of
 from rsseg.contract import InputError, first_line, nearest
 from rsseg.data.blocks import SIZE, Blocks
-from rsseg.data.groups import describe_groups
 from rsseg.data.raster import colour_bands
 from rsseg.data.scene import Source
 from rsseg.data.store import torch_dtype
-from rsseg.dataset import Data, TrainStatistics, scenes_of
+from rsseg.dataset import Data, TrainStatistics, scenes_of, training_scenes
 from rsseg.devices import device_faults
 from rsseg.errors import write_trace
 from rsseg.losses import Composite, Foreign
@@ -207,10 +206,7 @@ def check_run(config: DictConfig, scenes: bool) -> None:
     setup = make_setup(config, config.trust)
     check_machine(setup)
     if scenes:
-        source = setup.source()
-        found = {split: scenes_of(source, setup.dataset, split) for split in ("train", "val")}
-        for line in describe_groups(**found, fold=source.fold):
-            log.warning("%s", line)
+        training_scenes(setup.source(), setup.dataset)
 
 
 def checkpoint_bytes(setup: Setup, network: nn.Module) -> float:

@@ -220,10 +220,8 @@ def open_data(dataset: Dataset, source: Source, window: int) -> Data:
     Raises:
         InputError: If a split is empty, files can't be used, or a class occurs nowhere.
     """
-    scenes = {split: scenes_of(source, dataset, split) for split in ("train", "val")}
+    scenes = training_scenes(source, dataset)
     warn_of_misspelt(dataset, [scene.name for split in scenes.values() for scene in split])
-    for line in describe_groups(**scenes, fold=source.fold):
-        log.warning("%s", line)
     stores = {split: open_split(dataset, scenes[split], split) for split in scenes}
     if padded := describe_padding(stores, window):
         log.info("%s", padded)
@@ -310,6 +308,25 @@ def warn_of_misspelt(dataset: Dataset, names: Sequence[str]) -> None:
     for pattern in dataset.unlabelled:
         if not matching_names(pattern, names):
             log.warning("dataset.unlabelled.%s fits no training or validation scene%s.", pattern, nearest(pattern, names))
+
+
+def training_scenes(source: Source, dataset: Dataset) -> dict[str, list[Scene]]:
+    """The scenes of train and val; logs remarks on their groups.
+
+    Raises:
+        InputError: If a split has no scenes or its files are missing, for both splits together.
+    """
+    found, faults = dict[str, list[Scene]](), list[str]()
+    for split in ("train", "val"):
+        try:
+            found[split] = scenes_of(source, dataset, split)
+        except InputError as error:
+            faults.append(str(error))
+    if faults:
+        raise InputError("; ".join(dict.fromkeys(faults)))
+    for line in describe_groups(**found, fold=source.fold):
+        log.warning("%s", line)
+    return found
 
 
 def scenes_of(source: Source, dataset: Dataset, split: str, needed: bool = True) -> list[Scene]:

@@ -1,9 +1,16 @@
-"""Silence for the messages of libraries that users need not read."""
+"""Silence for the messages of libraries that users need not read, and for warnings that were logged before."""
 
 from __future__ import annotations
 
 import logging
 import warnings
+from functools import lru_cache
+
+
+@lru_cache(maxsize=1024)
+def warn_once(log: logging.Logger, line: str) -> None:
+    """Log a warning the first time that it is given."""
+    log.warning("%s", line)
 
 
 def quiet() -> None:

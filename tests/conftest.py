@@ -10,6 +10,8 @@ import torch
 from hypothesis import settings
 from tiny import checker, coloured, write_tif
 
+from rsseg.quiet import warn_once
+
 settings.register_profile("rsseg", deadline=None)  # a busy machine is slow, not wrong
 settings.load_profile("rsseg")
 
@@ -22,6 +24,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """What collection made stays to the end: the garbage collector leaves it alone."""
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def warned_again() -> None:
+    """Every test sees the warnings that a process logs once."""
+    warn_once.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from rsseg.data.remote import fetch
 from rsseg.data.scene import Scene, Source
 from rsseg.data.splits import Split, propose_blocks
 from rsseg.files import is_archive, is_remote
+from rsseg.quiet import warn_once
 
 log = logging.getLogger(__name__)
 
@@ -218,7 +219,7 @@ class Files(Source):
         if every or not self.skip:
             add = ": add them, or leave these images out by dataset.source.on_missing=skip"
             raise InputError(f"{fault}{self._archives() if every else add}")
-        log.warning("%s; left out (dataset.source.on_missing=skip).", fault)
+        warn_once(log, f"{fault}; left out (dataset.source.on_missing=skip).")
 
     def _archives(self) -> str:
         """The end of a message about missing files."""

@@ -20,6 +20,7 @@ from rsseg.data.groups import by_fraction, group_names, in_fold
 from rsseg.data.raster import open_raster
 from rsseg.data.scene import Scene
 from rsseg.files import normal, read_text
+from rsseg.quiet import warn_once
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ class Split:
             owner = self.owners(scenes, asked=split)
             left = [scene.name for scene in scenes if scene.name not in owner]
             if left and split == "train" and self.kind == "list files":
-                log.warning("No list of dataset.source.split names %s, first %s.", counted(len(left), "image"), left[0])
+                warn_once(log, f"No list of dataset.source.split names {counted(len(left), 'image')}, first {left[0]}.")
             return [scene for scene in scenes if owner.get(scene.name) == split]
         groups = ["" if self.buffer else name for name in group_names(scenes)]
         images = [
@@ -182,7 +183,7 @@ class Split:
                 fault = f"{path} lists {counted(len(unknown), 'name')} without an image: {', '.join(sorted(unknown)[:5])}"
                 if not self.skip:
                     raise InputError(f"{fault}; dataset.source.on_missing=skip leaves them out")
-                log.warning("%s; left out (dataset.source.on_missing=skip).", fault)
+                warn_once(log, f"{fault}; left out (dataset.source.on_missing=skip).")
         return found
 
 

@@ -18,7 +18,7 @@ from rsseg.contract import InputError
 from rsseg.data.files import Files
 from rsseg.data.groups import by_fraction, describe_few_groups, describe_groups, group_names, in_fold
 from rsseg.data.scene import Scene, Source
-from rsseg.dataset import open_data
+from rsseg.dataset import open_data, training_scenes
 from rsseg.dataset_source import Folds, with_fold
 from rsseg.describe.report import describe
 
@@ -239,3 +239,13 @@ def test_folds_that_do_not_work(words, message):
     with pytest.raises(InputError, match=message) as error:
         make_setup(compose(words))
     assert "\n" not in str(error.value)
+
+
+def test_missing_masks_of_both_splits_are_named_together(tmp_path):
+    for name in "abcd":
+        write_tif(tmp_path / f"images/{name}.tif", np.zeros((3, 32, 32), np.uint8))
+        if name in "ac":
+            write_tif(tmp_path / f"masks/{name}.tif", np.zeros((1, 32, 32), np.uint8))
+    setup = make_setup(settings_of(tmp_path, *folder_data(tmp_path), "dataset.source.split={train: [a, b], val: [c, d]}"))
+    with pytest.raises(InputError, match=r"1 of 2 train images .*, first b: .*; 1 of 2 val images .*, first d: "):
+        training_scenes(setup.source(), setup.dataset)
