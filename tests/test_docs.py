@@ -282,6 +282,7 @@ def test_smp_is_as_the_page_of_migration_says():
     assert 2 * found.item() == pytest.approx(F.cross_entropy(logits, target, ignore_index=255).item())
 
 
+@pytest.mark.slow
 def test_the_pictures_of_the_losses_are_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(losses_pictures, "FOLDER", tmp_path)
     monkeypatch.setattr(losses_pictures, "SIDE", 20)

@@ -10,7 +10,7 @@ outcome = cache(run_case)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("first", range(0, 100, EACH))
+@pytest.mark.parametrize("first", [0, EACH, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2 * EACH, 100, EACH))])
 def test_a_result_or_a_line(kind, first):
     for number in range(first, first + EACH):
         assert outcome(f"{kind}-{number}")

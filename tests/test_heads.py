@@ -61,6 +61,7 @@ def faults(tmp_path, *more):
     return str(error.value)
 
 
+@pytest.mark.slow
 def test_a_run_of_two_heads_is_scored_mapped_recorded_and_compared(tmp_path, root):
     runs = [tmp_path / name for name in ("one", "two")]
     for seed, run in enumerate(runs):

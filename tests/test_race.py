@@ -119,6 +119,7 @@ def start(tmp_path, *words):
     return json.loads((tmp_path / "sweep/synthetic_loss/race.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_race_drops_what_is_behind_and_goes_on_after_a_kill(tmp_path, rounds):
     rounds["limit"] = 4
     with pytest.raises(KeyboardInterrupt):

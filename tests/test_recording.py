@@ -155,6 +155,7 @@ def test_a_loss_that_is_no_function_of_sums_has_no_value_by_half(tmp_path, folde
     assert np.isfinite(records.values).all()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_records_of_an_uninterrupted_one(tmp_path, folder_root):
     common = [*folder_data(folder_root), *QUICK, "steps=6", "validations=3"]
     train(settings(tmp_path, *common), tmp_path / "whole")
@@ -176,6 +177,7 @@ def test_a_resumed_run_has_the_records_of_an_uninterrupted_one(tmp_path, folder_
     assert (half / "threshold.json").read_text() == (tmp_path / "whole" / "threshold.json").read_text()
 
 
+@pytest.mark.slow
 def test_the_tuned_threshold_is_used(tmp_path, inria_root):
     """It is tuned on a sample: scored at thresholds about it, all pixels have none that is much better."""
     run = tmp_path / "run"

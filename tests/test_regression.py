@@ -54,6 +54,7 @@ def test_losses_of_real_values_train(tmp_path, dem_root, loss):
     assert float(rows[-1]["val/rmse"]) == pytest.approx(-score)
 
 
+@pytest.mark.slow
 def test_a_run_learns_is_scored_mapped_drawn_and_resumed(tmp_path, dem_root):
     run = tmp_path / "run"
     more = ["loss=mse", "steps=40", "optimizer.lr=0.01", "validations=2", "pictures=1"]

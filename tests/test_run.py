@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -126,6 +127,7 @@ def test_every_choice_trains(tmp_path, folder_root, choice):
     assert {row["step"] for row in rows if row["train/loss/dice"]} == {"1", "2"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_runs")
 def test_several_decoders_train_are_scored_mapped_and_resumed(tmp_path, folder_root):
     """With losses of their own beside, averaged weights, and gains of single terms."""
@@ -171,6 +173,7 @@ def test_every_dataset_trains_without_its_test_part(tmp_path, name):
     assert sum(data["positives"]) > 0
 
 
+@pytest.mark.slow
 def test_any_torchgeo_dataset_trains_and_is_found_finished(tmp_path):
     root = layouts.write(tmp_path, "loveda")
     classes = "dataset.classes=[none,background,building,road,water,barren,forest,agriculture]"
@@ -244,6 +247,9 @@ def test_run_folder_is_complete(tmp_path, folder_root, caplog):
     assert labelled == 2 * (80 * 96 - 16)  # every labelled pixel of both validation scenes, once
 
 
+slow = partial(pytest.param, marks=pytest.mark.slow)
+
+
 def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
     return RunFolder(run).load_state(name)[0]
 
@@ -252,17 +258,22 @@ def weights(run: Path, name: str = "last") -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     "choice",
     [
-        "model=unet",
         "model=deeplabv3plus",  # has dropout
-        "augment=full",
-        "augment=paste",
-        "sampler=balanced",
-        "scheduler=plateau",
-        "scheduler=cosine_warmup",
         "callbacks=[ema,early_stopping]",
         "trainer.accumulate_grad_batches=2",
-        "trainer.precision=64-true",
-        "loss.terms.dice.start=0.8",  # at the step that the resumed run begins with
+        *map(
+            slow,
+            [
+                "model=unet",
+                "augment=full",
+                "augment=paste",
+                "sampler=balanced",
+                "scheduler=plateau",
+                "scheduler=cosine_warmup",
+                "trainer.precision=64-true",
+                "loss.terms.dice.start=0.8",  # at the step that the resumed run begins with
+            ],
+        ),
     ],
 )
 def test_resumed_run_equals_uninterrupted_one(tmp_path, folder_root, choice):
@@ -320,6 +331,7 @@ class Mine(torch.nn.Module):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_runs")
 def test_a_loss_of_ones_own_trains_goes_on_and_is_compared(tmp_path, folder_root, monkeypatch):
     (tmp_path / "tried_losses.py").write_text(OWN_LOSS)
@@ -401,6 +413,7 @@ def test_a_run_killed_before_its_summary_is_finished_on_resumption(tmp_path, fol
     assert (tmp_path / "run" / "classes.csv").is_file()
 
 
+@pytest.mark.slow
 def test_seconds_are_those_of_all_parts_of_a_run(tmp_path, folder_root, monkeypatch):
     step = SegmentationModule.training_step
 
@@ -470,6 +483,7 @@ def test_skipped_scenes_are_listed_in_the_run_folder(tmp_path, folder_root, capl
     assert "1 scenes of the train split are skipped" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_runs")
 def test_cache_changes_nothing(tmp_path, folder_root, monkeypatch):
     """`gpu` is the device that trains, here the CPU."""
@@ -586,6 +600,7 @@ def test_map_equals_scoring(tmp_path, folder_root):
     assert json.loads((run / "summary.json").read_text())["accuracy"] == pytest.approx(right / valid, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_runs")
 def test_compare(tmp_path, folder_root, capsys):
     for loss in ("ce", "dice"):
@@ -670,6 +685,7 @@ def test_mistakes_in_the_words_of_a_script_give_one_message(monkeypatch, name, w
         script(monkeypatch, name, word)
 
 
+@pytest.mark.slow
 def test_a_mistake_that_needs_torch_to_be_seen_gives_one_message(tmp_path):
     done = command("train.py", "loss=focal", "+loss.terms.focal.gama=1", f"output={tmp_path}")
     assert done.returncode == 1

@@ -95,6 +95,7 @@ def scored(monkeypatch):
     monkeypatch.setattr(rsseg.search, "train", train)
 
 
+@pytest.mark.slow
 def test_two_objectives_end_in_the_pareto_front(wanted, scored, capsys):
     pytest.importorskip("optuna")
     wanted = replace(wanted, objectives=["iou", "dice"], trials=12)

@@ -17,6 +17,7 @@ def imported_by(code, *words):
     return {name.split(".")[0] for name in ended.stdout.splitlines()[-1].split()}
 
 
+@pytest.mark.slow
 def test_runs_are_compared_without_torch(tmp_path):
     for loss in ("ce", "dice"):
         for seed in (1, 2, 3):
@@ -41,6 +42,7 @@ def test_training_does_without_what_reads_vectors_and_tables():
 TRAINERS = {"lightning", "torchmetrics"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "needed", "spared"),
     [

@@ -77,6 +77,7 @@ def test_averaged_weights_are_scored_and_kept(tmp_path, folder_root, monkeypatch
     assert not torch.allclose(average, seen[-1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_learning_rate_finder_changes_the_rate_alone(tmp_path, folder_root, caplog):
     common = [*folder_data(folder_root), "steps=40", "trainer.log_every_n_steps=1", "scheduler=constant", "pictures=0"]
     find = ["callbacks=lr_finder", "callbacks.lr_finder.num_training_steps=30", "callbacks.lr_finder.max_lr=0.7"]
@@ -276,6 +277,7 @@ def test_a_step_that_is_skipped_changes_nothing(tmp_path, folder_root, monkeypat
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["skipped_steps"] == 1
 
 
+@pytest.mark.slow
 def test_too_many_skipped_steps_stop_a_run(tmp_path, folder_root, monkeypatch, caplog):
     poison(monkeypatch, range(3, 99))
     words = ["on_nonfinite=skip", "steps=20", "validations=10", "pictures=0"]
@@ -570,6 +572,7 @@ def test_the_values_of_a_command_line():
     assert overridden(composed, [*words, "experiment=floods", "sweep=losses"]) == found
 
 
+@pytest.mark.slow
 def test_a_finished_run_trains_on(tmp_path, folder_root):
     """With a constant rate it becomes the run that was longer from the beginning."""
     common = [*folder_data(folder_root), "scheduler=constant", "validations=2", "pictures=0", "trainer.log_every_n_steps=1"]

@@ -79,6 +79,7 @@ def test_equal_weights_train_as_none(started):
         assert losses(found, stage) == pytest.approx(losses(plain, stage), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_whole_shares_train_as_the_labels_that_they_are(started, root, tmp_path):
     shares, labels = started("dataset.source.mask='shares/{name}.*'", "dataset.fractions=100"), started()
     for stage in ("train", "val"):

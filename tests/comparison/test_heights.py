@@ -179,6 +179,7 @@ def test_the_training_loss_is_recorded_by_half_of_the_scenes(tmp_path, dem_root,
         assert records.own[:, half] == pytest.approx(expected[loss], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_real_sweep(tmp_path, dem_root):  # noqa: F811
     """The errors of one run are counted again, by scikit-learn, from the maps of its scenes."""
     for loss in ("mse", "mae"):

@@ -108,6 +108,7 @@ def test_runs_of_one_seed_differ_in_the_loss_alone(start_of, sweep):
     assert not torch.equal(first["image"], another["image"])
 
 
+@pytest.mark.slow
 def test_imbalance_runs_of_one_seed_start_alike_and_differ_in_windows_where_they_should(start_of):
     runs = {run[0].rpartition("/")[2]: start_of(run[0].replace("/", "."), *run) for run in runs_of("imbalance", seed="7")}
     for name, run in runs.items():
@@ -255,6 +256,7 @@ def test_a_disk_too_small_for_the_checkpoints_is_refused(tmp_path, folder_root, 
     assert re.search(r"^error: 6 runs: their checkpoints take about \d+ MB, and .* has under 1 MB left: set output=", line)
 
 
+@pytest.mark.slow
 def test_a_sweep_does_not_begin_in_the_folder_of_another(tmp_path, folder_root):
     data, sweep = [*folder_data(folder_root), f"hydra.sweep.dir={tmp_path}/sweep/mine"], tmp_path / "sweep/mine"
     assert plan(tmp_path, *data, "loss=ce", "seed=1,2") == 2
@@ -303,6 +305,7 @@ def test_a_plan_is_written_before_the_first_run(tmp_path, folder_root):
     assert read_plan(folder).command(seed="3,4").endswith("seed=3,4")
 
 
+@pytest.mark.slow
 def test_a_plan_grows_with_its_sweep(tmp_path, folder_root):
     data, folder = folder_data(folder_root), tmp_path / "sweep/folder_loss"
     plan(tmp_path, *data, "loss=ce,tversky", "seed=7,8")  # stopped before its first run
@@ -360,6 +363,7 @@ def test_a_sweep_of_experiments_can_be_narrowed(tmp_path, folder_root):
     assert "batch_size: 2 -> 4" in refused(tmp_path, *words, "experiment=imbalance/ce,imbalance/focal", "batch_size=4")
 
 
+@pytest.mark.slow
 def test_the_runs_are_what_hydra_will_make_of_them(tmp_path, folder_root):
     """Those that share a composition as well."""
     register()

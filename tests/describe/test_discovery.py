@@ -525,6 +525,7 @@ def test_nothing_that_belongs_together(tmp_path):
         discover(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_config_that_is_written_is_used(tmp_path, capsys, caplog):
     caplog.set_level("INFO")
     from rsseg.commands.describe import Arguments, run

@@ -132,6 +132,7 @@ def squares(rng):
     return coloured(rng, mask), mask
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_charts")
 def test_a_scene_whose_labels_are_corrupted_after_training_comes_first(tmp_path, caplog):
     rng, root = np.random.default_rng(2), tmp_path / "data"

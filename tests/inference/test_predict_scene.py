@@ -188,6 +188,7 @@ def test_a_scene_without_data_is_said(tmp_path, caplog):
     assert "has no data anywhere: its map is empty" in caplog.text
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_memory_does_not_grow_with_the_height(tmp_path):
     """NumPy's peak over 512 and over 2048 rows, three times each: how full the threads' queues get varies."""
