@@ -131,7 +131,8 @@ def ensemble_gain(sums: Sequence[Array], measure: Measure, groups: Sequence[str]
         (0.0417, 0.0)
     """
     summed = np.stack([sum_groups(each, groups) for each in sums], axis=1)  # [groups, 1 + members, ...]
-    twice, members = np.stack([summed, summed])[None], len(sums) - 1  # the models are fixed: equal seeds have no variance
+    one_loss = np.stack([summed, summed])[None]  # with two equal seeds: the models are fixed, so seeds have no variance
+    members = len(sums) - 1
 
     def over(shares: Array) -> Interval:
         def parts(sums: Array) -> Array:
@@ -139,7 +140,7 @@ def ensemble_gain(sums: Sequence[Array], measure: Measure, groups: Sequence[str]
             return measure.sign * (each[..., 0, :] - np.einsum("...mp,m->...p", each[..., 1:, :], shares))
 
         gain = replace(measure, parts=parts, pixels=lambda sums: measure.pixels(sums[:, 0]), higher_is_better=True)
-        return estimate(twice, gain).mean.interval()[0]
+        return estimate(one_loss, gain).mean.interval()[0]
 
     return Gain(over(np.full(members, 1 / members)), over(np.eye(members)[best]))
 

@@ -46,7 +46,7 @@ def positive(name: str, value: Any, high: float = math.inf) -> float:
     return float(value)
 
 
-share = partial(positive, high=1.0)
+positive_share = partial(positive, high=1.0)
 """A number above 0 and up to 1."""
 
 

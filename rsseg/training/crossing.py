@@ -47,7 +47,10 @@ class Crossing:
         self._before = {name: of_head(before, name) for name in self._tasks}
         self._known = np.ones_like(first)  # [S], whether the file holds a scene's counts
         for own in self._before.values():
-            self._known &= np.where(first, *own["steps"][::-1]) == self._by if own else False
+            if own:
+                self._known &= np.where(first, *own["steps"][::-1]) == self._by
+            else:
+                self._known[:] = False
         self._todo = ~self._known
         self._counters, self._untuned = dict[str, SceneCounter](), dict[str, str]()
         for name, task in self._tasks.items() if self._todo.any() else ():

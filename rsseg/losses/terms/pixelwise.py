@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from rsseg.collective import global_cat, global_sum
 from rsseg.contract import InputError, check_number
 from rsseg.devices import exact_dtype
-from rsseg.losses.checks import SEGMENTATION, per_class, share
+from rsseg.losses.checks import SEGMENTATION, per_class, positive_share
 from rsseg.losses.pieces import wide
 from rsseg.losses.sums import COUNT, NLL, SOFT, SPREAD, Sum, Sums
 from rsseg.losses.terms.base import Mean, PerClass, PixelMean, or_one, weights
@@ -133,7 +133,7 @@ class GeneralizedCrossEntropy(PixelMean):
     """
 
     soft = True
-    rules = {"q": share}
+    rules = {"q": positive_share}
     q: float = 0.7
 
     @property
@@ -198,7 +198,7 @@ class TopKCrossEntropy(Mean):
         tensor(0.6931)
     """
 
-    rules = {"fraction": share}
+    rules = {"fraction": positive_share}
     fraction: float = 0.1
 
     def formula(self, logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
