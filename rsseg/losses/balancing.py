@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rsseg.collective import global_sum, world_size
 from rsseg.contract import check_number, check_whole_number
-from rsseg.losses.checks import positive, share
+from rsseg.losses.checks import positive, positive_share
 from rsseg.losses.composite import CompositeValue
 
 FINE = 2.0**12
@@ -253,7 +253,7 @@ class GradNorm(Balancing):
 
     def __init__(self, parts: Sequence[str] = (), alpha: float = 1.5, lr: float = 0.025) -> None:
         super().__init__(parts)
-        self.alpha, self.lr = check_number("alpha", alpha), share("lr", lr)
+        self.alpha, self.lr = check_number("alpha", alpha), positive_share("lr", lr)
         self.found, self.first = nn.Buffer(torch.ones(len(parts))), self.zeros()
 
     def update(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], shared: Tensor | None) -> None:
