@@ -34,6 +34,7 @@ UNPRINTED = ("gained by tuning", "expected", "optimism", "best checkpoint", "tim
 MOST_SCENES = 15
 """The largest number of rows in the page's table of scenes; ``scenes.csv`` holds all."""
 
+OPTIMISM = " Optimism is how much better a checkpoint scores on the scenes that chose it; no other score uses those."
 SURE = "Pale blue: surely better; pale orange: surely worse, by intervals that hold for all pairs at once."
 
 EXAMPLES = "Windows that the first seed's models predict most differently, and their scores."
@@ -74,7 +75,7 @@ def write_report(found: Findings, out: Path) -> Path:
         statistics=statistics(found),
         notes=caveats(found),
         ranking=html_table(*ranking(found)),
-        note=ranking_note(found),
+        note=f"{ranking_note(found)}{OPTIMISM * bool(np.isfinite(found.optimism).any())}",
         figure=html_figure(pictures, "forest", "Differences to the best loss; bars are coloured where they exclude 0."),
         sections=sections(found, tables, pictures),
     )
