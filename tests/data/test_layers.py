@@ -236,7 +236,7 @@ def test_beyond_a_scene_and_where_the_image_has_no_data_shares_are_unknown(tmp_p
     assert torch.isnan(mask[1]).all()
     inner = GridWindows(store, 32, margin=4)
     batch: Batch = inner.batch([0])
-    core = inner.cores[0]
+    core = inner.cells[0]
     assert torch.isnan(batch["mask"][0, :, :, core.inner_right :]).all()
 
 
