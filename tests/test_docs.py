@@ -158,6 +158,7 @@ def sweep(words: list[str]) -> list[list[str]]:
     return [list(combination) for combination in itertools.product(*choices)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize(("page", "line"), commands("train"))
 def test_commands_to_train(page, line, data, own_configs, tmp_path, monkeypatch):
@@ -195,6 +196,7 @@ compared, mapped = cache(lambda run: compare([run])), cache(map_scene)
 """What several commands of the pages come to on the tiny run, done once."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "line"), commands(*sorted(set(COMMANDS) - {"train", "new", "reproduce"})))
 def test_the_other_commands(page, line, data, own_configs, finished, folder_root, tmp_path):
     name, *words = shlex.split(line, comments=True)[1:]

@@ -113,6 +113,7 @@ def multilabel_run(tmp_path_factory, multilabel_root):  # noqa: F811
     return folder / "run"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["heads", "multilabel", "binary"])
 def test_every_kind_of_head_is_scored_as_in_training(tmp_path, kind, request):
     run = tmp_path / "run"
@@ -210,6 +211,7 @@ def probabilities(runs, kind, split="test"):
     return found, truth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["none", "temperature", "vector"])
 def test_an_ensemble_is_the_mean_of_scaled_probabilities(runs, tmp_path, kind):
     scores = evaluate(runs, EvaluationOptions("test", scaling=kind, out=tmp_path))["mask"]

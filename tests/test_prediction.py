@@ -114,6 +114,7 @@ def test_scenes_of_several_files_by_the_patterns_of_training(tmp_path, scenes):
     assert len(find_scenes(str(scenes), ["images/{name}.tif"])) == 3  # patterns that fit nothing: every image
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["a file", "a folder", "an archive"])
 def test_scenes_elsewhere_give_the_same_maps(tmp_path, runs, scenes, monkeypatch, form):
     monkeypatch.setenv("RSSEG_CACHE", str(tmp_path / "cache"))

@@ -40,6 +40,7 @@ def crossed_steps(run, name="crossed"):
     return read_arrays(run / "records" / f"{name}.npz")["mask/steps"].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", ["model=deeplabv3plus", "callbacks=[ema,early_stopping]"])  # dropout; averaged weights
 def test_a_recorded_run_is_the_same_run(tmp_path, folder_root, choice):
     crossing = ["dataset.source.split={train: ['tile0*'], val: ['tile[1-5]*'], test: null}", "batch_size=5"]  # several scenes
@@ -104,6 +105,7 @@ def test_each_half_is_counted_by_the_checkpoint_that_the_other_chose(tmp_path, f
     assert records.best_index == np.argmax([pooled(counts) for counts in records.counts])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("halves", [(4, 4), (2, 4), (2, 2)])
 def test_logits_of_the_last_validation_need_no_second_pass(tmp_path, folder_root, monkeypatch, halves):
     """Whatever the halves choose: the counts are those of predicting each half by its checkpoint in a pass of its own."""

@@ -85,6 +85,7 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize("loss", options("loss"))
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
@@ -112,6 +113,7 @@ def test_every_loss_trains_every_task(tmp_path, loss, task, inria_root, folder_r
             assert weighted == pytest.approx([config.loss.terms[term].weight * value for value in values], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize(
     "choice",
@@ -161,6 +163,7 @@ HEADS = {"geonrw": {"cover": "ce_dice", "elevation": "huber"}, "l8biome_tasks": 
 """The losses of heads of datasets with several targets."""
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize("name", sorted(layouts.LAYOUTS | layouts.BURNT | layouts.SEVERAL))
 def test_every_dataset_trains_without_its_test_part(tmp_path, name):
@@ -184,6 +187,7 @@ def test_any_torchgeo_dataset_trains_and_is_found_finished(tmp_path):
     assert evaluate(tmp_path / "run")["mask"]["iou"] == pytest.approx(iou)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize("name", options("experiment"))
 def test_every_experiment_trains(tmp_path, name):

@@ -202,6 +202,7 @@ def poison(monkeypatch, steps, value=NO_NUMBER, term="train/loss/dice"):
     monkeypatch.setattr(SegmentationModule, "_loss", _loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_a_run_that_diverges_stops(tmp_path, folder_root, monkeypatch, caplog, device):
     """A GPU's numbers are looked at with the next that are logged: the step that is named is that of the first bad one."""

@@ -100,6 +100,7 @@ def test_one_loss_is_compared_with_nothing():
         assert set(draw_all(found, all_tables(found))) == {"curves"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["forest", "curves", "terms"])
 @pytest.mark.parametrize("number", [5, 12])
 def test_long_names_neither_leave_a_figure_nor_cover_one_another(swept, monkeypatch, name, number):

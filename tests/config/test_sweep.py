@@ -44,6 +44,7 @@ def runs_of(sweep: str, **narrowed: str) -> list[list[str]]:
     return [list(run) for run in itertools.product(*choices)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_every_run_of_every_sweep_fits_every_task(tmp_path, folder_root, sweep):
     narrowed = {"losses_lr": {"optimizer.lr": "1e-3"}, "kfold": {"dataset.fold": "1/5"}}
@@ -94,6 +95,7 @@ def equal_weights(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sweep", ["losses", "weights", "batch_image"])
 def test_runs_of_one_seed_differ_in_the_loss_alone(start_of, sweep):
     first, *others = [start_of(str(i), *run) for i, run in enumerate(runs_of(sweep, seed="7"))]

@@ -196,6 +196,7 @@ def masks(config, root, split):
     return [mask_file(scene) for scene in source_of(config).scenes(split)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_half_an_archive(tmp_path, roots, name):
     root = shutil.copytree(roots[name], tmp_path / name)

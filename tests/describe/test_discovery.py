@@ -564,6 +564,7 @@ def test_the_config_that_is_written_is_used(tmp_path, capsys, caplog):
     assert OmegaConf.load(into / "my_data.yaml").source.mask == given["mask"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [["--config-dir", "{}"], ["--config-dir={}"], ["-cd", "{}"]])
 def test_a_folder_of_configs_is_not_the_one_to_describe(tmp_path, capsys, form):
     from rsseg.commands.describe import Arguments, run

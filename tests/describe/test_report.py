@@ -121,6 +121,7 @@ def test_other_tasks(tmp_path, task):
     assert any(hint.startswith("a: ") and "specks" in hint for hint in told["noise"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "said"), [
     ("", "test 1 scene"), ("none", "1 of 1 scenes of the test split have no masks"), ("value", "the value 7 (4096 pixels)"),
     ("place", "The test split is left out: "), ("absent", "There is no test split"),

@@ -102,6 +102,7 @@ def test_autocast_and_half_precision_inputs_are_computed_in_float32(name, task):
     assert gradient.dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "task"),
     [
