@@ -166,14 +166,9 @@ class Split:
             )
         found, shared = set[str](), list(self.parts.values()).count(self.parts[split]) > 1
         for path in paths:
-            if shared and split_column(read_table(path)) is None:
-                raise InputError(
-                    f"{path} is the list of several splits, but no column of it says train, val or test in every row: add "
-                    "one, or give each split a list of its own"
-                )
             known = called([scene for scene in scenes if path.parent in scene.image.parents] or scenes)
             unknown = []
-            for number, names in enumerate(rows_of(path, split)):
+            for number, names in enumerate(rows_of(path, split, shared)):
                 name = next((known[name] for name in names if name in known), None)
                 if name is not None:
                     found.add(name)
@@ -215,16 +210,22 @@ def called(scenes: Sequence[Scene]) -> dict[str, str]:
     return {stem: name for stem, name in files if shared[stem] == 1} | {scene.name: scene.name for scene in scenes}
 
 
-def rows_of(path: Path, split: str) -> list[list[str]]:
+def rows_of(path: Path, split: str, shared: bool) -> list[list[str]]:
     """The names that each line of a list may mean: the line, its cells, and all of these without folder and ending.
 
-    Where a column says the split of each line, see `split_column`, the lines of that split count.
+    Where a column says the split of each line, see `split_column`, the lines of that split count; a list that is `shared` by
+    several splits needs such a column.
     """
     rows = read_table(path)
     column = split_column(rows)
+    if shared and column is None:
+        raise InputError(
+            f"{path} is the list of several splits, but no column of it says train, val or test in every row: add one, or give "
+            "each split a list of its own"
+        )
     if column is not None:
         if short := [row for row in rows if len(row) <= column and row[0][:1] != "#"]:
-            raise InputError(f"{path}: the row '{','.join(short[0])}' has no cell in the column {rows[0][column]}: add it")
+            raise InputError(f"{path}: the row '{','.join(short[0])}' has no cell that says its split: add it")
         rows = [row[:column] + row[column + 1 :] for row in rows if row[column:] and row[column].lower().startswith(split)]
     whole = [[",".join(row), *row] if len(row) > 1 else row for row in rows if any(row)]
     return [[*row, *(Path(name.replace("\\", "/")).stem for name in row)] for row in whole]

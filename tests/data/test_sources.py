@@ -384,7 +384,7 @@ def test_list_files_are_found_by_any_pattern(tmp_path, pattern):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,split\na,train\nb\n", r"list\.csv: the row 'b' has no cell in the column split: add it"),
+        ("name,split\na,train\nb\n", r"list\.csv: the row 'b' has no cell that says its split: add it"),
         ('name,split\na,train\nb,"' + 140_000 * "x", r"list\.csv can't be read as a table \(.*\): is a quotation mark not"),
     ],
 )
