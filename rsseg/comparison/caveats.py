@@ -50,9 +50,9 @@ def _classes(found: Findings) -> list[str]:
     notes = [f"{kind} {name} does not occur in the scenes that are scored: means leave it out." for name in absent]
     if found.rare:
         names, areas = listed(found.rare), f"one of the {found.group_count} {area_word(found)}"
-        what = f"Means leave {names} out" if found.lone else f"Intervals are unreliable for {names}"
+        what = f"Means leave {names} out" if found.omitted else f"Intervals are unreliable for {names}"
         notes.append(f"{what}: most pixels of the {task.score_of} lie in {areas}, so its variance can't be estimated.")
-    if found.lone and found.leaves_out and found.metric in found.metrics:
+    if found.omitted and found.leaves_out and found.metric in found.metrics:
         metric = metrics(task, found.without)[found.metric]
         whole = metric(found.counts).mean(1)
         each = [f"{number(whole[i])} for {found.labels[i]}" for i in found.order[:3]]
@@ -75,10 +75,12 @@ def _training(found: Findings) -> list[str]:
         notes.append(f"The gain by tuning is not known: {why}.")
     elif found.tuned is not None and not found.tunes:
         tuned, score = found.task.all_tuned.capitalize(), metrics(task)[found.tuned_for].label
-        mean = "the mean " * (len(task.classes) - len(found.without) > 1)
-        of_class = f", not for {score_name(found)} alone"
-        unknown = f": what tuning does to {score_name(found)} is not known"
-        notes.append(f"{tuned} are tuned for {mean}{score}{of_class if found.tuned_score == found.metric else unknown}.")
+        if len(task.classes) - len(found.without) > 1:
+            score = f"the mean {score}"
+        if found.tuned_score == found.metric:
+            notes.append(f"{tuned} are tuned for {score}, not for {score_name(found)} alone.")
+        else:
+            notes.append(f"{tuned} are tuned for {score}: what tuning does to {score_name(found)} is not known.")
     return notes
 
 

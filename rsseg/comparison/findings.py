@@ -65,10 +65,10 @@ class Findings:
         self.tuned_for = score if score in self.task.class_scores else self.task.score  # the score that thresholds maximise
         self.counts: Array = self._each(lambda run: run.records.at("fixed"))
         self.without = list(without or first.without)
-        self.rare = self._rare()  # classes of unknown variance: means leave them out too, if they are the smaller part
+        self.rare = self._rare()  # classes of unknown variance
         few = 2 * len(self.rare) < len(self.task.classes) - len(self.without)
-        self.lone = self.rare if few else []
-        left_out = [*self.without, *self.lone]
+        self.omitted = self.rare if few else []  # the rare classes that means leave out: never half of all
+        left_out = [*self.without, *self.omitted]
         self.metrics = self._name_classes(metrics(self.task, left_out))
         self.measures = self._name_classes(measures(self.task, left_out, metric))
         if not self.task.real:
@@ -93,7 +93,7 @@ class Findings:
     @property
     def kept(self) -> list[str]:
         """The classes that means are taken over."""
-        return [name for name in self.task.classes if name not in {*self.without, *self.lone}]
+        return [name for name in self.task.classes if name not in {*self.without, *self.omitted}]
 
     def _is_mean(self, name: str, metric: Metric) -> bool:
         """Whether a metric is a mean over the classes that are kept; kappa and the IoU of one class are not."""
@@ -101,7 +101,7 @@ class Findings:
 
     def _name_classes(self, found: dict[str, M]) -> dict[str, M]:
         """The metrics, with the kept classes in the labels of means if rare classes are left out."""
-        if not self.lone:
+        if not self.omitted:
             return found
         of = f"of {len(self.kept)} of {len(self.task.classes)} classes"
         means = {name: each for name, each in found.items() if self._is_mean(name, each)}
@@ -133,7 +133,7 @@ class Findings:
         """The classes that the ranking metric leaves out; none if it is not a mean over classes."""
         metric = self.metrics.get(self.metric)
         mean = metric is None or (self._is_mean(self.metric, metric) and len(self.kept) > 1)
-        return [*self.without, *self.lone] if mean else []
+        return [*self.without, *self.omitted] if mean else []
 
     @cached_property
     def estimates(self) -> dict[str, Estimates]:

@@ -143,30 +143,30 @@ def of_three(pixels, **options):
 
 def test_a_class_in_one_group_is_left_out_of_means():
     pixels = np.full((8, 3), 1000.0)
-    assert of_three(pixels).lone == []
+    assert of_three(pixels).omitted == []
     pixels[1:, 2] = 0
     found = of_three(pixels)
-    assert found.lone == ["dam"]
+    assert found.omitted == ["dam"]
     assert found.ranked.mean.value == pytest.approx([0.55, 0.50])
     assert np.isfinite(found.ranked.lead().low).all()
     assert found.ranked.measure.label == "IoU of 2 of 3 classes"
     assert of_three(pixels, metric="iou/dam").ranked.measure.label == "IoU of dam"
     pixels[1:, 1] = 1e-3  # nearly one group: without two of three, the mean would be of another thing
     found = of_three(pixels)
-    assert (found.lone, found.rare) == ([], ["road", "dam"])
+    assert (found.omitted, found.rare) == ([], ["road", "dam"])
     assert found.ranked.mean.value == pytest.approx([0.4, 0.35], abs=0.001)
     assert (found.ranked.measure.label, found.kept) == ("IoU", ["roof", "road", "dam"])
     groups = list("aabbccdd")
     pixels = np.full((8, 3), 1000.0)
     pixels[2:, 2] = 0
-    assert of_three(pixels).lone == []  # in two scenes
-    assert of_three(pixels, groups=groups).lone == ["dam"]  # of one group
+    assert of_three(pixels).omitted == []  # in two scenes
+    assert of_three(pixels, groups=groups).omitted == ["dam"]  # of one group
 
 
 def test_of_two_groups_a_class_in_one_is_left_out():
     pixels = np.full((2, 3), 1000.0)
     pixels[1] = [900, 700, 0]
-    assert of_three(pixels).lone == ["dam"]
+    assert of_three(pixels).omitted == ["dam"]
 
 
 def test_a_class_that_the_user_leaves_out_is_no_lone_one():
@@ -174,7 +174,7 @@ def test_a_class_that_the_user_leaves_out_is_no_lone_one():
     pixels[1:, 2] = 0
     runs = of_three(pixels).comparison
     found = Findings(runs, without=["dam"])
-    assert (found.lone, found.without) == ([], ["dam"])
+    assert (found.omitted, found.without) == ([], ["dam"])
     assert found.ranked.mean.value == pytest.approx([0.55, 0.50])
     for run in runs.all_runs:
         run.without = ["roof"]

@@ -467,7 +467,7 @@ def test_a_lone_class_is_left_out_and_shown_beside():
     pixels = np.full((8, 3), 1000)
     pixels[1:, 2] = 0
     found = of_three(pixels)
-    assert found.lone == ["dam"]
+    assert found.omitted == ["dam"]
     assert found.ranked.mean.value == pytest.approx([0.6, 0.5])
     assert (
         "Means leave dam out: most pixels of the class lie in one of the 8 scenes, so its variance can't be estimated. "
