@@ -309,7 +309,7 @@ def _is_made(files: Sequence[Path], asked: Mapping[str, Any], overwrite: bool) -
     """Whether the files of a scene exist and are kept; an `InputError` if one is not rsseg's, or is kept for another scene.
 
     If all are kept, a log line names the settings in `asked` that differ from those that made the files. If some are missing,
-    the others may only be made again with the settings that made them.
+    the others are only made again with equal settings.
     """
     made = {path: made_by(path) for path in files if path.exists()}
     for path, how in made.items():
@@ -319,17 +319,20 @@ def _is_made(files: Sequence[Path], asked: Mapping[str, Any], overwrite: bool) -
             raise InputError(f"{path} is the map of {how.get('scene')}: overwrite=true replaces it; or choose another name")
     if overwrite:
         return False
-    if len(made) == len(files):
-        other = {f"{key}={how.get(key)}": None for how in made.values() for key in asked if how.get(key) != asked[key]}
-        said = f"it was made with {', '.join(other)}" if other else "as it was made"
-        log.info("%s is kept, %s; overwrite=true makes it again.", files[0], said)
-        return True
-    for path, how in made.items():
-        same = SAME_MAP if path.suffix.lower() in MAPS else SAME_OBJECTS
-        changed = [f"{key}={how[key]}" for key in asked if key not in same and how.get(key, asked[key]) != asked[key]]
-        if changed:
+    other = {path: changed for path, how in made.items() if (changed := _other_settings(path, how, asked))}
+    if len(made) < len(files):
+        for path, changed in other.items():
             raise InputError(f"{path} was made with {', '.join(changed)}: overwrite=true replaces it; or choose another name")
-    return False
+        return False
+    said = f"it was made with {', '.join(dict.fromkeys(chain(*other.values())))}" if other else "as it was made"
+    log.info("%s is kept, %s; overwrite=true makes it again.", files[0], said)
+    return True
+
+
+def _other_settings(path: Path, how: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """The settings that made a file, where those that are asked for would make another one."""
+    same = SAME_MAP if path.suffix.lower() in MAPS else SAME_OBJECTS
+    return [f"{key}={how[key]}" for key in asked if key not in same and how.get(key, asked[key]) != asked[key]]
 
 
 @contextmanager

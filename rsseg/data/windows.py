@@ -125,7 +125,7 @@ class GridWindows(StoreWindows):
     def __init__(self, store: Store, size: int, margin: int, scenes: NDArray[np.intp] | None = None) -> None:
         super().__init__(store, size, self._place)
         order = np.arange(len(store.sizes)) if scenes is None else scenes
-        self.cells = [core._replace(scene=int(order[core.scene])) for core in grid(store.sizes[order], size, margin)]
+        self.cells = [cell._replace(scene=int(order[cell.scene])) for cell in grid(store.sizes[order], size, margin)]
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -144,11 +144,11 @@ class GridWindows(StoreWindows):
         layers = layers_of(batch)
         for name, task in self.store.tasks.items():
             for k, target in zip(numbers, layers[name], strict=True):
-                core = self.cells[min(k, len(self) - 1)]
-                target[..., : core.inner_top, :] = task.unknown
-                target[..., core.inner_bottom if k < len(self) else 0 :, :] = task.unknown
-                target[..., : core.inner_left] = task.unknown
-                target[..., core.inner_right :] = task.unknown
+                cell = self.cells[min(k, len(self) - 1)]
+                target[..., : cell.inner_top, :] = task.unknown
+                target[..., cell.inner_bottom if k < len(self) else 0 :, :] = task.unknown
+                target[..., : cell.inner_left] = task.unknown
+                target[..., cell.inner_right :] = task.unknown
         return batch
 
 

@@ -68,8 +68,8 @@ def find_scenes(text: str, patterns: Sequence[str], stack: bool = False) -> list
 
 
 def _matching(place: Path) -> list[Path]:
-    """The files that fit a pattern; a place without ``*``, or that no file fits, is itself."""
-    found = sorted(glob.glob(str(place), recursive=True)) if glob.has_magic(str(place)) else []
+    """The files that fit a pattern; a path that exists, or a pattern that no file fits, is itself."""
+    found = [] if place.exists() else sorted(glob.glob(str(place), recursive=True))
     return list(map(Path, found)) or [place]
 
 

@@ -158,7 +158,7 @@ def numbers_by_class(setting: str, numbers: Any, classes: Sequence[str]) -> Any:
     if isinstance(numbers, Mapping):
         indices(setting, numbers, classes)  # refuses a class that is not known
         return [numbers.get(name, 1.0) for name in classes]
-    if isinstance(numbers, Sequence) and len(numbers) != len(classes):
+    if isinstance(numbers, Sequence) and not isinstance(numbers, str) and len(numbers) != len(classes):
         raise InputError(
             f"{setting}={list(numbers)}: a number for each of the {len(classes)} classes {', '.join(classes)} is expected, or "
             f"numbers by name, such as {{{classes[-1]}: 2}}; the others are 1 then"

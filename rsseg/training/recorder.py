@@ -245,8 +245,8 @@ def labelled_tasks(setup: Setup) -> dict[str, Task]:
 
 def make_samples(setup: Setup, store: Store) -> dict[str, LogitSample]:
     """By head with labels, the sampler of logits, which is fed while the grid over all scenes is predicted."""
-    cores = GridWindows(store, setup.window, setup.margin).cells
-    return {name: LogitSample(_pixels(store, task), cores, task) for name, task in labelled_tasks(setup).items()}
+    cells = GridWindows(store, setup.window, setup.margin).cells
+    return {name: LogitSample(_pixels(store, task), cells, task) for name, task in labelled_tasks(setup).items()}
 
 
 def _pixels(store: Store, task: Task) -> Any:

@@ -268,6 +268,9 @@ def test_weights_are_given_by_class_names():
     found = counted_weights(node | {"class_weights": {"road": 3, "land": 0.5}}, "loss.terms.ce", task, None)
     assert found["class_weights"] == [0.5, 1.0, 3]
     assert counted_weights(node | {"class_weights": None}, "loss.terms.ce", task, None)["class_weights"] is None
+    assert (
+        counted_weights(node | {"pos_weight": "many"}, "loss.terms.ce", task, None)["pos_weight"] == "many"
+    )  # the term's fault
     with pytest.raises(InputError, match=r"ce\.class_weights: there is no class roads .*: the classes are land, water"):
         counted_weights(node | {"class_weights": {"roads": 3}}, "loss.terms.ce", task, None)
     with pytest.raises(InputError, match=r"ce\.class_weights=\[1, 3\]: a number for each of the 3 classes land, water, road"):
