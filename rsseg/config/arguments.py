@@ -148,7 +148,5 @@ def split_places(text: str) -> list[Path]:
 def _longest(words: Sequence[str]) -> int:
     """How many of the words, joined by commas, form the longest path that exists, or pattern that some path fits; 0: none."""
     joined = [",".join(words[:i]) for i in range(1, len(words) + 1)]
-    return max(
-        (i for i, text in enumerate(joined, start=1) if os.path.exists(text) or any(glob.iglob(text, recursive=True))),
-        default=0,
-    )
+    there = [os.path.exists(text) or any(glob.iglob(text, recursive=True)) for text in joined]
+    return max((i for i, found in enumerate(there, start=1) if found), default=0)
